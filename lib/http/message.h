@@ -1,0 +1,100 @@
+// A request or response head as the gateway holds it, whatever HTTP version it came in. Plain views: the bytes belong to the head
+// buffer of the exchange (dataplane/head_buffer.h) and live as long as it. Header names are lower case (the parser lowers them in
+// place: RFC 9110 5.1 makes them case-insensitive and Envoy sends them so).
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "lib/base/assert.h"
+
+namespace millrace::http {
+
+enum class Version : uint8_t { kHttp10, kHttp11, kHttp2 };
+
+// Names that the gateway itself looks at; all others are kOther. The bit of an id is set in HeaderTable::present.
+enum class HeaderId : uint8_t {
+  kOther = 0,
+  kHost, kConnection, kContentLength, kTransferEncoding, kTe, kTrailer, kUpgrade, kExpect, kKeepAlive, kProxyConnection, kContentType,
+  kUserAgent, kXForwardedFor, kXForwardedProto, kXForwardedHost, kXRequestId, kVia, kServer, kDate, kLocation,
+  kXEnvoyOriginalPath, kXEnvoyExpectedRqTimeoutMs, kXEnvoyUpstreamServiceTime, kXEnvoyUpstreamRqTimeoutMs, kXEnvoyOverloaded,
+  kXEnvoyInternal, kXEnvoyExternalAddress, kGrpcTimeout, kGrpcStatus, kCookie, kAuthorization, kReferer, kHttp2Settings,
+  kXEnvoyDecoratorOperation, kXForwardedPort, kXEnvoyOriginalHost, kXEnvoyAttemptCount, kRetryAfter, kOrigin,
+  kCount
+};
+static_assert(static_cast<int>(HeaderId::kCount) <= 64, "one bit each in HeaderTable::present");
+
+HeaderId header_id(std::string_view lower_case_name);
+std::string_view header_name(HeaderId id);  // "" for kOther
+
+struct Header {
+  std::string_view name;   // lower case
+  std::string_view value;  // without surrounding white space
+  HeaderId id = HeaderId::kOther;
+};
+
+// Header fields in order of arrival, in storage that the caller lends (capacity fixed for its life; no allocation).
+class HeaderTable {
+ public:
+  HeaderTable() = default;
+  HeaderTable(Header* storage, uint32_t capacity) : data_(storage), capacity_(capacity) {}
+
+  uint32_t size() const { return size_; }
+  uint32_t capacity() const { return capacity_; }
+  const Header& operator[](uint32_t i) const { return data_[i]; }
+  Header& operator[](uint32_t i) { return data_[i]; }
+  const Header* begin() const { return data_; }
+  const Header* end() const { return data_ + size_; }
+  uint64_t present() const { return present_; }
+  bool has(HeaderId id) const { return (present_ >> static_cast<int>(id)) & 1; }
+
+  bool push(Header h) {  // false when full
+    if (size_ == capacity_) return false;
+    present_ |= uint64_t{1} << static_cast<int>(h.id);
+    data_[size_++] = h;
+    return true;
+  }
+  // The first value of a known header; "" (and has() false) when absent.
+  std::string_view get(HeaderId id) const {
+    if (has(id) && id != HeaderId::kOther)
+      for (const Header& h : *this)
+        if (h.id == id) return h.value;
+    return {};
+  }
+  // The first header of that (lower case) name, or null.
+  const Header* find(std::string_view lower_case_name) const;
+  // Removes every header of that name, keeping the order of the rest; returns how many there were.
+  uint32_t remove(std::string_view lower_case_name);
+  uint32_t remove(HeaderId id);
+  void clear() { size_ = 0; present_ = 0; }
+
+ private:
+  Header* data_ = nullptr;
+  uint32_t size_ = 0, capacity_ = 0;
+  uint64_t present_ = 0;  // kOther's bit says that some unknown name is there
+};
+
+struct RequestHead {
+  std::string_view method;     // as sent: methods are case-sensitive
+  std::string_view path;       // origin-form with query ("/a?b=c"), "*" for OPTIONS *, "" for CONNECT
+  std::string_view authority;  // Host, or the authority of an absolute-form or CONNECT target; may be empty for HTTP/1.0
+  std::string_view scheme;     // of an absolute-form target or :scheme; else "" (the connection decides)
+  Version version = Version::kHttp11;
+  HeaderTable headers;         // without Host (it is `authority`)
+};
+
+struct ResponseHead {
+  uint16_t status = 0;
+  std::string_view reason;
+  Version version = Version::kHttp11;
+  HeaderTable headers;
+};
+
+// The path without its query, and the query without its '?' (both views into `path`).
+inline std::string_view path_only(std::string_view path) { return path.substr(0, path.find_first_of("?#")); }
+inline std::string_view query_of(std::string_view path) {
+  const size_t q = path.find('?');
+  return q == std::string_view::npos ? std::string_view{} : path.substr(q + 1);
+}
+
+}  // namespace millrace::http
