@@ -8,16 +8,8 @@ namespace millrace::wire {
 namespace {
 
 // Option kinds (IANA tcp-parameters) and their lengths.
-enum : uint8_t {
-  kOptEnd = 0,
-  kOptNop = 1,
-  kOptMss = 2,
-  kOptWindowScale = 3,
-  kOptSackPermitted = 4,
-  kOptSack = 5,
-  kOptTimestamps = 8,
-};
-constexpr uint32_t kMssLength = 4, kWindowScaleLength = 3, kSackPermittedLength = 2, kSackBlockLength = 8, kTimestampsLength = 10;
+constexpr uint8_t kOptEnd = 0, kOptNop = 1, kOptMss = 2, kOptWindowScale = 3, kOptSackPermitted = 4, kOptSack = 5, kOptTimestamps = 8;
+constexpr uint8_t kMssLength = 4, kWindowScaleLength = 3, kSackPermittedLength = 2, kSackBlockLength = 8, kTimestampsLength = 10;
 constexpr uint32_t kMaxOptions = kTcpMaxHeader - kTcpMinHeader;
 
 // NOP NOP timestamps: what nearly every segment of an established connection carries (RFC 7323 appendix A).
