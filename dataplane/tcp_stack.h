@@ -1,0 +1,141 @@
+// One worker's TCP/IP: from bursts of frames to connection events and back. Share-nothing; every function is called by the owning
+// worker's thread only, with `now` from the worker's clock. No heap, lock, system call or callback after construction.
+//
+// The worker's loop around it:
+//   stack.receive(now)                                  rx bursts of every port, ARP/ND/ICMP answered, TCP input
+//   while (Connection* c = stack.pop_ready())           the session layer reacts: switch (c->role)
+//       events = stack.take_events(*c) …                … tcp::rx_queue/send/close on c->tcb, then stack.touch(*c)
+//   stack.run_timers(now, kMaxTimers)                   deadlines of TCBs, TIME-WAIT, neighbours
+//   stack.flush(now)                                    segments of touched connections, transmit buffers of every port
+//
+//            frames                      events, pop_ready()
+//   ports ───────────▶ IpLayer ──▶ flow table ──▶ Connection ──▶ session layer
+//         ◀─────────── IpLayer ◀── poll_output ◀── touch() ◀────
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "dataplane/connection.h"
+#include "dataplane/counters.h"
+#include "dataplane/ip_layer.h"
+#include "dataplane/listener_set.h"
+#include "lib/base/time.h"
+#include "lib/io/packet.h"
+#include "lib/io/port_queue.h"
+#include "lib/io/steering.h"
+#include "lib/tcp/tcp.h"
+
+namespace millrace::dataplane {
+
+using base::TimeNs;
+
+// Why connect() gave no connection. kNone: it did.
+enum class ConnectError : uint8_t {
+  kNone,
+  kNoRoute,            // no port has a route to the address, or no address of its family
+  kNoLocalPort,        // every tried local port towards this endpoint is taken (range spent, TIME-WAIT included)
+  kTooManyConnections, // the pool of connections is empty
+  kNoMemory,           // packet memory below the watermark for new connections
+};
+const char* to_string(ConnectError e);  // "no route to the address", …
+
+// How tight packet memory is, by free packets of the payload pool (README: watermarks).
+enum class MemoryPressure : uint8_t {
+  kNone,          // 25 % or more are free
+  kNoGrowth,      // below 25 %: receive windows stop growing; proxies stop reading ahead
+  kNoNew,         // below 10 %: new connections refused (counted tcp_memory), out-of-order data dropped
+  kReserve,       // below 5 %: received payload is dropped; what is left is for ACK, RST, ARP
+};
+
+struct TcpStackConfig {
+  uint32_t worker = 0;                     // index of this worker, 0-based
+  uint32_t workers = 1;                    // of how many
+  uint32_t max_connections = 65'536;       // pool size; a SYN beyond it is ignored (kTcpTableFull)
+  uint32_t max_half_open = 1'024;          // SYN-RECEIVED beyond which SYNs are answered with cookies (RFC 4987)
+  uint32_t max_time_wait = 65'536;         // mini entries; the oldest is recycled when full
+  uint16_t local_port_first = 16'384;      // range for connect(), inclusive
+  uint16_t local_port_last = 65'535;
+  uint32_t max_port_maps = 1'024;          // distinct (local address, remote endpoint) pairs with ports in use at one time
+  uint32_t max_resets_per_second = 1'000;  // RST answers to segments of nobody
+  uint64_t secret[4] = {};                 // seeds of hashes, ISNs and cookies: random per process, equal on all workers
+  tcp::Config downstream;                  // of accepted connections; mss is reduced to the port's MTU
+  IpLayerConfig ip;                        // addresses, routes, neighbours, limits
+};
+
+class TcpStack {
+ public:
+  // One port as this worker sees it, in the order of config.ip.ports; not owned, must outlive the stack.
+  // `pool`: received payload and linear frames; `headers`: small packets for header segments, ACK, RST, ARP (never lent to sessions);
+  // `indirect`: data-less mbufs that reference payload (may be the null pool when no port can chain).
+  // `counters`: where to count, written by this worker only; zeroed shared memory will do.
+  TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const> ports, const io::Steering& steering, io::HandoverMesh* mesh,
+           io::PacketPool pool, io::PacketPool headers, io::PacketPool indirect, StackCounters& counters, TimeNs now);
+  ~TcpStack();  // frees every connection silently (no segments); balanced pools are the caller's to check
+  TcpStack(const TcpStack&) = delete;
+  TcpStack& operator=(const TcpStack&) = delete;
+
+  // The listeners of the snapshot in force; null: none. Must stay valid until the next call. Connections are not touched.
+  void set_listeners(const ListenerSet* listeners) { listeners_ = listeners; }
+
+  // --- the loop -----------------------------------------------------------------------------------------------------------
+  // One burst from each port and from each hand-over ring, processed to the end. Returns the number of frames (0: idle).
+  uint32_t receive(TimeNs now);
+  // The next connection with events, in the order they became ready; null when there is none. An accepted connection appears here
+  // first with kEventConnected, owner null, and is then attached (connection.h rule 2).
+  Connection* pop_ready();
+  // The Event bits since the last call; clears them.
+  static uint32_t take_events(Connection& c) {
+    const uint32_t e = c.events;
+    c.events = 0;
+    return e;
+  }
+  // Handles at most `max` due deadlines; returns how many. Events go through pop_ready() as any other.
+  uint32_t run_timers(TimeNs now, uint32_t max);
+  // Builds and sends what touched connections have due, then transmits every port's buffer. Call at the end of each iteration.
+  void flush(TimeNs now);
+  // The earliest time at which run_timers() has work (a lower bound: the timers are lazy); kNever: none.
+  TimeNs next_deadline() const;
+
+  // --- the session layer ------------------------------------------------------------------------------------------------------
+  // Opens a connection; SYN is sent by flush(). `owner` and role kUpstream are set, the connection is attached. kEventConnected,
+  // kEventReset or kEventTimedOut (config.connect_timeout_ns) tell the outcome. Null with *why set on failure.
+  Connection* connect(const base::IpAddress& remote, uint16_t port, const tcp::Config& config, TimeNs now, void* owner, ConnectError* why);
+  // After any tcp:: call that may have made output due (send, close, window_update after consuming). Cheap and idempotent.
+  void touch(Connection& c);
+  // The session layer is done with it. Unsent data and FIN are still delivered (close() is implied), unread and later data is answered with RST
+  // (RFC 1122 4.2.2.13); the stack finishes TIME-WAIT alone. The pointer is dead.
+  void detach(Connection& c, TimeNs now);
+  // Resets the connection and lets go of it. The pointer is dead.
+  void abort(Connection& c, TimeNs now);
+  // Puts a connection (back) on the ready list with these events: for sessions that stopped at a budget and want to go on in the next iteration.
+  void reschedule(Connection& c, uint32_t events);
+
+  io::PacketPool& pool() { return pool_; }          // for tcp::send_copy and bodies
+  MemoryPressure memory_pressure() const { return pressure_; }
+
+  // --- what can be seen ------------------------------------------------------------------------------------------------------
+  uint32_t active_connections() const { return active_; }  // attached or orphaned, TIME-WAIT mini entries excluded
+  uint32_t time_wait_entries() const;
+  const StackCounters& counters() const { return counters_; }
+  IpLayer& ip() { return ip_; }
+  // Calls f(const Connection&) for each connection in use (millctl dump; slow).
+  template <class F>
+  void for_each_connection(F&& f) const {
+    for (uint32_t i = 0; i < config_.max_connections; ++i)
+      if (connections_[i].in_use) f(static_cast<const Connection&>(connections_[i]));
+  }
+
+ private:
+  TcpStackConfig config_;
+  const ListenerSet* listeners_ = nullptr;
+  io::PacketPool pool_;
+  StackCounters& counters_;
+  IpLayer ip_;
+  std::unique_ptr<Connection[]> connections_;
+  uint32_t active_ = 0;
+  MemoryPressure pressure_ = MemoryPressure::kNone;
+};
+
+}  // namespace millrace::dataplane
