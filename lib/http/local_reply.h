@@ -1,0 +1,45 @@
+// Answers that the gateway gives by itself: status, body and response code details as Envoy writes them.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "lib/http/message.h"
+#include "lib/http/scratch.h"
+
+namespace millrace::http {
+
+// %RESPONSE_CODE_DETAILS%: one list for everything that can be said of how a response came about.
+enum class ResponseDetail : uint8_t {
+  kNone = 0,
+#define RESPONSE_DETAIL(symbol, text) symbol,
+#include "lib/http/response_details.def"
+#undef RESPONSE_DETAIL
+  kCount
+};
+// Stable text, "" for kNone.
+std::string_view response_detail(ResponseDetail d);
+
+enum class LocalReply : uint8_t {
+#define LOCAL_REPLY(symbol, status, body, closes, detail) symbol,
+#include "lib/http/local_replies.def"
+#undef LOCAL_REPLY
+  kCount
+};
+struct LocalReplyInfo {
+  uint16_t status;
+  std::string_view body;  // text/plain; "" : no body, content-length: 0
+  bool closes;            // the connection is closed after it (connection: close)
+  ResponseDetail detail;
+};
+const LocalReplyInfo& info(LocalReply r);
+
+// Fills *head (its table needs storage for three fields) with a local reply: content-length, content-type: text/plain when there is a
+// body. The caller then runs mutate_response (server, date) and write_response_head. `body` may be a direct response's.
+// grpc: the request was gRPC, which Envoy answers with 200 and grpc-status/grpc-message instead of a body; then *body_out is "".
+bool fill_local_reply(ResponseHead* head, uint16_t status, std::string_view body, bool grpc, Scratch& scratch, std::string_view* body_out);
+
+// The gRPC status Envoy maps an HTTP status to (Grpc::Utility::httpToGrpcStatus).
+uint32_t grpc_status_of(uint16_t http_status);
+
+}  // namespace millrace::http
