@@ -1,0 +1,191 @@
+// The model: the set of valid configuration objects, as a value. Every edit makes a new Model that shares all unchanged parts with the
+// old one (virtual hosts are shared one by one), so an edit costs what it changes and the old model stays for diff and rollback.
+// Not thread-safe to edit, free to read from any thread: everything reachable is const.
+//
+// What a user writes nested is kept apart here, because it is edited and compiled apart:
+//   Listener --inline route_config--> RouteObject        Cluster --load_assignment--> EndpointsObject
+//   Listener --tls_certificates--> SecretObject (derived, read-only: edit the listener)
+// and put together again by message(), so what comes out can go back in.
+//
+// Names. A route configuration keeps its own name; without one it is called after its listener ("LISTENER", or "LISTENER/CHAIN" when
+// the listener has several chains). Envoy allows two listeners to hold different route configurations of the same name: here the
+// second is called "NAME@LISTENER" ("NAME@LISTENER/CHAIN"). A listener without a name is called "ADDRESS:PORT"; a filter chain without
+// one "chain-INDEX" ("default" for default_filter_chain). An inline certificate is "LISTENER/CHAIN/tls_certificates[INDEX]".
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "control/config_kind.h"
+#include "control/config_loader.h"
+#include "control/source_map.h"
+#include "lib/api/envoy.config.cluster.v3.pb.h"
+#include "lib/api/envoy.config.endpoint.v3.pb.h"
+#include "lib/api/envoy.config.listener.v3.pb.h"
+#include "lib/api/envoy.config.route.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.network.http_connection_manager.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.network.tcp_proxy.v3.pb.h"
+#include "lib/api/envoy.extensions.transport_sockets.tls.v3.pb.h"
+
+namespace millrace::control {
+
+namespace api {
+using envoy::config::cluster::v3::Cluster;
+using envoy::config::endpoint::v3::ClusterLoadAssignment;
+using envoy::config::endpoint::v3::LbEndpoint;
+using envoy::config::listener::v3::FilterChain;
+using envoy::config::listener::v3::Listener;
+using envoy::config::route::v3::Route;
+using envoy::config::route::v3::RouteConfiguration;
+using envoy::config::route::v3::VirtualHost;
+using envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+using envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+using envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
+using envoy::extensions::transport_sockets::tls::v3::Secret;
+}  // namespace api
+
+// A certificate and its key as bytes: files have been read.
+struct SecretObject {
+  std::string name;
+  std::shared_ptr<const api::Secret> config;  // as written (may name files); for a derived one made up from the TLS context
+  std::string certificate_chain_pem, private_key_pem;
+  bool derived = false;                       // from a listener's tls_certificates
+};
+
+// One filter chain with its Any fields unpacked, so that nobody parses them twice.
+struct ChainObject {
+  std::string name;
+  bool is_default = false;                    // Listener.default_filter_chain
+  bool has_tls = false;
+  api::DownstreamTlsContext tls;
+  std::vector<std::string> secrets;           // model names, in the order of tls_certificates, then of the SDS names
+  std::variant<std::monostate, api::HttpConnectionManager, api::TcpProxy> filter;  // HCM: without its route_config
+  std::string route;                          // HCM: model name of its route configuration
+  std::string route_written_name;             // HCM: route_config.name as the user wrote it
+};
+struct ListenerObject {
+  std::string name;
+  std::shared_ptr<const api::Listener> config;  // as written, but for inline route configurations (their virtual hosts are elsewhere)
+  std::vector<ChainObject> chains;              // filter_chains in order, then default_filter_chain
+  std::shared_ptr<const SourceMap> source;
+};
+struct RouteObject {
+  std::string name;
+  std::shared_ptr<const api::RouteConfiguration> config;  // without virtual_hosts
+  std::vector<std::shared_ptr<const api::VirtualHost>> virtual_hosts;
+  std::string listener;                       // that holds it inline; "" when it stands alone
+  std::shared_ptr<const SourceMap> source;    // of the message it came from (may be the listener's)
+
+  int find_virtual_host(std::string_view name) const;  // index or -1
+};
+struct ClusterObject {
+  std::string name;
+  std::shared_ptr<const api::Cluster> config;  // without load_assignment
+  std::shared_ptr<const SourceMap> source;
+};
+struct EndpointsObject {
+  std::string name;                            // of the cluster
+  std::shared_ptr<const api::ClusterLoadAssignment> config;
+};
+
+// Where `route add` puts a route in its virtual host.
+struct RoutePlace {
+  enum class Kind : uint8_t { kLast, kFirst, kIndex, kBefore, kAfter };
+  Kind kind = Kind::kLast;
+  uint32_t index = 0;      // kIndex: the new route's index, 0..size
+  std::string route;       // kBefore, kAfter: name of an existing route
+};
+
+// An endpoint named by its address as people write it: "10.0.0.1:80", "[fd00::1]:80".
+struct EndpointSpec {
+  std::string address;
+  uint16_t port = 0;
+  uint32_t weight = 1;     // load_balancing_weight, from 1
+};
+base::Result<EndpointSpec> parse_endpoint(std::string_view text);
+
+// One difference between two models.
+struct FieldChange {
+  std::string path;         // "virtual_hosts[0].routes[3].route.timeout"
+  std::string before, after;  // as JSON text; "" when absent
+};
+struct ObjectChange {
+  enum class Kind : uint8_t { kAdded, kRemoved, kChanged };
+  ConfigKey key;
+  Kind change = Kind::kChanged;
+  std::vector<FieldChange> fields;  // kChanged only; at most kMaxFieldChanges
+};
+inline constexpr size_t kMaxFieldChanges = 1000;
+
+struct ModelEdit;
+
+class Model {
+ public:
+  template <class T>
+  using Table = std::map<std::string, std::shared_ptr<const T>, std::less<>>;
+
+  const Table<ListenerObject>& listeners() const { return listeners_; }
+  const Table<RouteObject>& routes() const { return routes_; }
+  const Table<ClusterObject>& clusters() const { return clusters_; }
+  const Table<EndpointsObject>& endpoints() const { return endpoints_; }
+  const Table<SecretObject>& secrets() const { return secrets_; }
+
+  size_t size(ConfigKind kind) const;
+  std::vector<std::string> names(ConfigKind kind) const;  // sorted
+  bool has(const ConfigKey& key) const;
+  // The object in Envoy's vocabulary, whole (inline parts put back); null when there is none.
+  std::unique_ptr<google::protobuf::Message> message(const ConfigKey& key) const;
+  // Who refers to an object, as "listener edge", "route edge (virtual host a, route b)"; for messages to people.
+  std::vector<std::string> referrers(const ConfigKey& key) const;
+
+  // ---- edits: each returns the new model and every error. With errors, the returned model lacks what was bad (see ModelEdit). ----
+
+  // Adds or replaces the good objects of a document; validates each alone and then together with what is there.
+  [[nodiscard]] ModelEdit apply(const Document& document) const;
+  [[nodiscard]] ModelEdit apply(const std::vector<LoadedObject>& objects) const;
+  // Replaces everything by the document (start-up, reload): objects that it does not name are gone.
+  [[nodiscard]] static ModelEdit replace(const Document& document);
+  // Refused while something refers to it, naming by whom. A derived object is refused too: edit its owner.
+  [[nodiscard]] ModelEdit erase(const ConfigKey& key) const;
+
+  [[nodiscard]] ModelEdit add_route(std::string_view route_config, std::string_view virtual_host, const api::Route& route,
+                                    const RoutePlace& place, const SourceMap* source = nullptr) const;
+  [[nodiscard]] ModelEdit remove_route(std::string_view route_config, std::string_view virtual_host, std::string_view route) const;
+  // Sets the weights of a route with weighted_clusters; clusters that are not named keep theirs.
+  [[nodiscard]] ModelEdit set_weights(std::string_view route_config, std::string_view virtual_host, std::string_view route,
+                                      const std::vector<std::pair<std::string, uint32_t>>& weights) const;
+  [[nodiscard]] ModelEdit add_endpoint(std::string_view cluster, const EndpointSpec& endpoint) const;
+  [[nodiscard]] ModelEdit remove_endpoint(std::string_view cluster, const EndpointSpec& endpoint) const;
+  // health_status DRAINING (no new requests, the rest finishes), or back to UNKNOWN (in rotation).
+  [[nodiscard]] ModelEdit drain_endpoint(std::string_view cluster, const EndpointSpec& endpoint, bool drain = true) const;
+
+  // What leads from `before` to `after`, in order of kind and name. Parts that are shared are not even looked at.
+  static std::vector<ObjectChange> diff(const Model& before, const Model& after);
+
+ private:
+  friend class ModelBuilder;
+  Table<ListenerObject> listeners_;
+  Table<RouteObject> routes_;
+  Table<ClusterObject> clusters_;
+  Table<EndpointsObject> endpoints_;
+  Table<SecretObject> secrets_;
+};
+
+// The outcome of an edit. "One bad object never blocks the good ones": `model` holds the objects that were good, and for each bad one
+// what was there before. Whether to take such a partial result is the caller's choice: the CLI and start-up take all or nothing
+// (errors.empty()), xDS takes what is good.
+struct ModelEdit {
+  Model model;
+  ConfigErrors errors;
+  bool ok() const { return errors.empty(); }
+};
+
+std::string to_text(const std::vector<ObjectChange>& changes);  // "~ cluster api: connect_timeout: 5s -> 1s", one a line
+std::string to_json(const std::vector<ObjectChange>& changes);
+
+}  // namespace millrace::control
