@@ -1,0 +1,165 @@
+// One TLS connection, sans-I/O: ciphertext comes out of one PacketQueue, ciphertext goes into another, plaintext likewise. Whoever owns
+// the TCP connection moves the queues; nothing here knows of sockets, TCP or time but for the `now` of send().
+//
+//                 receive()                                      send()
+//   TCP rx_queue ── cipher_in ──▶ [ SSL ] ──▶ plain_out     plain_in ──▶ [ SSL ] ──▶ cipher_out ──▶ TCP send
+//                                    └── handshake, alerts, key updates ──▶ cipher_out
+//
+// Rules
+//  1. Every call may put ciphertext into cipher_out, also receive() (handshake, alerts): send it after each call, also after an error.
+//  2. Nothing is lost when a limit stops a call: it goes on where it stopped when called again. Progress says what stopped it.
+//  3. After `error` is set the session only answers with the same error; close it (SessionPool::close).
+//  4. All calls come from the worker that owns the pool.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "lib/base/time.h"
+#include "lib/io/packet_queue.h"
+#include "lib/tls/context.h"
+#include "lib/tls/tls_error.h"
+
+struct ssl_st;
+struct bio_st;
+
+namespace millrace::tls {
+
+// Record sizes: small records can be used by the peer as soon as their one segment is there; large ones cost less. As H2O does it.
+inline constexpr uint32_t kSmallRecordBytes = 1300;             // plaintext; with 22 to 29 bytes of record it fits one MSS of 1360 and up
+inline constexpr uint32_t kSmallRecordPhaseBytes = 100 * 1024;  // so much goes out in small records, then records grow
+inline constexpr base::TimeNs kRecordIdleReset = base::kSecond; // nothing sent for so long: small again
+inline constexpr uint32_t kMaxRecordBytes = 16 * 1024;          // RFC 8446 5.1
+// Above cipher_limit, what handshake messages, key updates and alerts may still add to cipher_out. Without it an alert that answers an
+// error would be lost on a full queue; with no bound at all a peer that asks for key updates and reads nothing would fill memory.
+inline constexpr uint32_t kControlReserveBytes = 32 * 1024;
+// Free arena memory below which a session is not opened and a handshake does not go on (it fails with kNoMemory): covers one session's
+// handshake, measured in README.md.
+inline constexpr uint64_t kHandshakeHeadroomBytes = 256 * 1024;
+
+struct Wire {                     // the ciphertext side of a session: references to what the caller owns
+  io::PacketQueue& cipher_in;     // consumed from the front
+  io::PacketQueue& cipher_out;    // appended to
+  io::PacketPool& pool;           // where packets for cipher_out and for plaintext come from
+  uint64_t cipher_limit;          // bytes: application data is not encrypted while cipher_out holds this much
+  bool peer_eof = false;          // the peer has sent FIN: cipher_in is all there will ever be
+};
+
+struct Progress {
+  uint64_t plain_bytes = 0;        // moved into plain_out, or out of plain_in
+  uint64_t cipher_bytes = 0;       // added to cipher_out
+  TlsError error = TlsError::kNone;  // the session has failed; the alert, if one is due, is in cipher_out
+  bool handshake_done = false;     // became established in this call
+  bool handshake_stepped = false;  // this call did handshake work (a flight was read or written): what the loop's bound counts
+  bool handshake_pending = false;  // handshake work is possible and was not allowed by allow_handshake_step: call again next iteration
+  bool more = false;               // stopped at max: there is, or may be, more to do at once
+  bool output_blocked = false;     // stopped because cipher_out is at its limit: call again when it has drained
+  bool pool_empty = false;         // stopped because the pool is empty: call again later
+  bool peer_closed = false;        // no more plaintext will come: close_notify was read, or the connection ended without (`truncated`)
+  bool truncated = false;          // the latter. Envoy treats both alike, as end of stream; whoever must know can tell them apart
+};
+
+struct Negotiated {
+  Version version = Version::kTls12;
+  const char* cipher = "";          // OpenSSL's name, static storage: "ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_AES_128_GCM_SHA256"
+  std::string_view alpn;            // empty: none; valid while the session is open
+  std::string_view server_name;     // server: as the client sent it; client: as asked for; valid while the session is open
+  bool resumed = false;
+  bool peer_certificate = false;    // the peer showed one (and it verified, where a CA is configured)
+};
+
+class SessionPool;
+
+class Session {
+ public:
+  enum class State : uint8_t { kHandshake, kEstablished, kFailed };
+  State state() const { return state_; }
+  bool established() const { return state_ == State::kEstablished; }
+  TlsError error() const { return error_; }
+  Negotiated negotiated() const;    // after the handshake; earlier, what is known so far
+  uint8_t alert_sent() const { return alert_sent_; }          // AlertDescription of a fatal alert that we sent; 0: none
+  uint8_t alert_received() const { return alert_received_; }  // likewise received; 0: none (or close_notify)
+  bool close_sent() const { return close_sent_; }
+  bool close_received() const { return close_received_; }
+
+  // Reads what cipher_in holds: goes on with the handshake, then decrypts straight into fresh packets of the pool until `max_plain` bytes
+  // were added to plain_out (never more). With allow_handshake_step false an unfinished handshake is left alone.
+  // A client's first flight also comes from receive(), with cipher_in empty.
+  Progress receive(const Wire& wire, io::PacketQueue& plain_out, uint64_t max_plain, bool allow_handshake_step = true);
+
+  // Encrypts up to `max` bytes of plain_in, record by record, until cipher_out holds wire.cipher_limit; what was encrypted has left plain_in.
+  // Before the handshake is done, and after close_notify(), it does nothing. A record once begun is finished by a later call with the
+  // same plain_in: callers only append to plain_in meanwhile.
+  Progress send(const Wire& wire, io::PacketQueue& plain_in, uint64_t max, base::TimeNs now);
+
+  // Queues close_notify (idempotent); the other direction stays open. Call again while output_blocked or pool_empty is reported.
+  Progress close_notify(const Wire& wire);
+
+  // True when received bytes lie decrypted or half-read inside the session: receive() may yield plaintext without new cipher_in.
+  bool has_buffered_input() const;
+
+ private:
+  friend class SessionPool;
+  friend struct SessionBio;
+  struct Call;  // one call's view of the world, for the BIO
+
+  Progress fail(Progress p, const Wire& wire, TlsError e);
+  bool step_handshake(const Wire& wire, Progress& p);
+  void read_plaintext(const Wire& wire, io::PacketQueue& plain_out, uint64_t max_plain, Progress& p);
+  void note_alert(int where, int value);
+  static void info_callback(const ssl_st* ssl, int where, int value);
+
+  ssl_st* ssl_ = nullptr;
+  bio_st* bio_ = nullptr;
+  SessionPool* pool_ = nullptr;
+  ServerContext* server_ = nullptr;
+  ClientContext* client_ = nullptr;
+  Call* call_ = nullptr;               // only during a call
+  base::TimeNs last_send_ = 0;
+  uint32_t small_phase_sent_ = 0;      // bytes since the start or the last idle reset, up to kSmallRecordPhaseBytes
+  uint32_t retry_length_ = 0;          // plaintext length of a record that SSL_write has begun; 0: none
+  State state_ = State::kHandshake;
+  TlsError error_ = TlsError::kNone;
+  uint8_t alert_sent_ = 0, alert_received_ = 0;
+  bool close_sent_ = false, close_received_ = false, truncated_ = false, started_ = false, is_client_ = false;
+  uint32_t next_free_ = 0;
+};
+
+struct SessionCounters {
+  uint64_t opened = 0, closed = 0, handshakes = 0, resumed = 0, no_memory = 0, limit = 0;
+  uint64_t errors[kTlsErrorCount] = {};    // by reason, each session at most once
+};
+
+// All sessions of one worker. Built by an ordinary thread; afterwards only the worker touches it.
+class SessionPool {
+ public:
+  explicit SessionPool(uint32_t capacity);
+  ~SessionPool();                          // no session may be open
+  SessionPool(const SessionPool&) = delete;
+  SessionPool& operator=(const SessionPool&) = delete;
+
+  // Null when the pool is full or TLS memory is short (counted; last_error() says which). The context must outlive the session.
+  Session* open_server(ServerContext& context);
+  // `sni` may be empty. `alpn`: names that replace the context's list for this session; empty: the context's.
+  Session* open_client(ClientContext& context, std::string_view sni, std::string_view alpn_wire = {});
+  void close(Session* session);            // frees at once, sends nothing
+
+  TlsError last_error() const { return last_error_; }
+  uint32_t open() const { return open_; }
+  uint32_t capacity() const { return capacity_; }
+  const SessionCounters& counters() const { return counters_; }
+
+ private:
+  friend class Session;
+  Session* take();
+  Session* reject(TlsError e);
+
+  std::unique_ptr<Session[]> sessions_;
+  std::unique_ptr<uint8_t[]> gather_;      // kMaxRecordBytes: a record's plaintext when it lies in several packets
+  uint32_t capacity_ = 0, open_ = 0, free_head_ = 0;
+  TlsError last_error_ = TlsError::kNone;
+  SessionCounters counters_;
+};
+
+}  // namespace millrace::tls
