@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "lib/base/list.h"
 #include "lib/base/time.h"
 #include "lib/base/timer_wheel.h"
 #include "lib/table/layout.h"
@@ -23,15 +24,6 @@ enum class Role : uint8_t {
   kNone,        // not in use, or an orphan that the stack finishes alone
   kDownstream,  // accepted: a client connected to one of our listeners
   kUpstream,    // connect(): we connected to an endpoint
-};
-
-struct Connection;
-
-// A place in one of the stack's lists. Null pointers and `linked` false when in none.
-struct ConnectionLink {
-  Connection* prev = nullptr;
-  Connection* next = nullptr;
-  bool linked = false;
 };
 
 // Where frames of a connection leave, resolved once: a slot of the neighbour table with its generation (ip_layer.h checks it).
@@ -64,8 +56,8 @@ struct Connection {
   uint64_t bytes_sent = 0;      // payload bytes put on the wire (retransmissions included)
   NextHop next_hop;
   base::TimerNode timer;        // in the stack's wheel: one deadline in every state
-  ConnectionLink ready;         // has events
-  ConnectionLink dirty;         // may have output
+  base::ListNode ready;        // has events
+  base::ListNode dirty;        // may have output
 
   const tcp::FourTuple& tuple() const { return tcp::tuple(tcb); }
 };

@@ -69,9 +69,9 @@ class TcpStack {
   // One port as this worker sees it, in the order of config.ip.ports; not owned, must outlive the stack.
   // `pool`: received payload and linear frames; `headers`: small packets for header segments, ACK, RST, ARP (never lent to sessions);
   // `indirect`: data-less mbufs that reference payload (may be the null pool when no port can chain).
-  // `counters`: where to count, written by this worker only; zeroed shared memory will do.
+  // `counters`: where to count (counters.h); copied, what it points to must outlive the stack.
   TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const> ports, const io::Steering& steering, io::HandoverMesh* mesh,
-           io::PacketPool pool, io::PacketPool headers, io::PacketPool indirect, StackCounters& counters, TimeNs now);
+           io::PacketPool pool, io::PacketPool headers, io::PacketPool indirect, const StackCounters& counters, TimeNs now);
   ~TcpStack();  // frees every connection silently (no segments); balanced pools are the caller's to check
   TcpStack(const TcpStack&) = delete;
   TcpStack& operator=(const TcpStack&) = delete;
@@ -131,7 +131,7 @@ class TcpStack {
   TcpStackConfig config_;
   const ListenerSet* listeners_ = nullptr;
   io::PacketPool pool_;
-  StackCounters& counters_;
+  StackCounters counters_;
   IpLayer ip_;
   std::unique_ptr<Connection[]> connections_;
   uint32_t active_ = 0;

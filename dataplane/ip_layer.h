@@ -1,0 +1,130 @@
+// Ethernet, VLAN, ARP, ND, IPv4, IPv6 and ICMP of one worker: frames in, checked TCP segments out; TCP segments in, frames out.
+// It knows addresses, routes and neighbours, nothing of connections.
+//
+//   receive:  frame ─▶ Ethernet/VLAN ─▶ ARP ── answered, learned (neighbor.h)
+//                                   └─▶ IPv4/IPv6 ─▶ ICMP/ICMPv6 ── echo answered, ND, errors reported up
+//                                                └─▶ TCP ── to the caller, checksum verified
+//   send:     segment ─▶ route ─▶ neighbour ─▶ known: TxBuffer of the port
+//                                          └─▶ unknown: waits, at most three frames a neighbour
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "dataplane/connection.h"
+#include "dataplane/counters.h"
+#include "dataplane/neighbor.h"
+#include "lib/base/ip_address.h"
+#include "lib/base/time.h"
+#include "lib/io/packet.h"
+#include "lib/io/packet_queue.h"
+#include "lib/io/port_queue.h"
+#include "lib/io/tx_buffer.h"
+#include "lib/tcp/tcp.h"
+
+namespace millrace::dataplane {
+
+struct InterfaceAddress {
+  base::IpAddress address;
+  uint8_t prefix_bits = 0;       // 0..32 or 0..128: what is reached without a router
+};
+struct InterfaceRoute {
+  base::IpAddress network;       // unspecified with prefix_bits 0: default route of that family
+  uint8_t prefix_bits = 0;
+  base::IpAddress via;           // a neighbour of the same port and family
+};
+struct StaticNeighbor {
+  base::IpAddress address;
+  io::MacAddress mac{};
+};
+struct InterfaceConfig {
+  uint16_t vlan = 0;             // 802.1Q tag of all frames of this port, 1..4094; 0: untagged
+  uint16_t mtu = 1500;           // largest IP packet we send; never above the port's
+  std::vector<InterfaceAddress> addresses;
+  std::vector<InterfaceRoute> routes;
+  std::vector<StaticNeighbor> neighbors;
+};
+struct IpLayerConfig {
+  std::vector<InterfaceConfig> ports;        // at most io::kMaxPorts
+  uint32_t max_neighbors = 1'024;
+  uint32_t max_icmp_per_second = 1'000;      // echo replies and other answers of our own
+  uint32_t worker = 0;                       // worker 0 announces the addresses at start
+  uint64_t seed = 0;
+};
+
+// A TCP segment that passed every check of this layer.
+struct TcpPacket {
+  rte_mbuf* frame = nullptr;     // owned by whoever holds this struct
+  base::IpAddress local, remote;
+  uint16_t arrival_port = 0;     // where it came in
+  uint16_t local_port_index = 0; // the port that has the local address
+  uint16_t l4_offset = 0;        // of the TCP header in the first segment's data
+  uint16_t l4_length = 0;        // header and payload
+  uint8_t ecn = 0;               // IP ECN bits (RFC 3168)
+};
+
+// What an ICMP error says about a connection of ours.
+struct IcmpError {
+  enum class Kind : uint8_t { kUnreachable, kTooBig } kind = Kind::kUnreachable;
+  bool hard = false;             // port or protocol unreachable, prohibited: no use to go on in SYN-SENT
+  uint16_t mtu = 0;              // kTooBig: next hop's MTU, 0 when an old router does not say
+  tcp::FourTuple tuple;          // as we see it
+  uint32_t seq = 0;              // of the quoted segment
+  uint16_t port = 0;             // whose address is local
+};
+
+enum class IpVerdict : uint8_t {
+  kConsumed,   // answered, learned from or dropped with a reason; the frame is gone
+  kTcp,        // `tcp` is filled and owns the frame
+  kIcmpError,  // `error` is filled; the frame is gone
+};
+
+class IpLayer {
+ public:
+  // References outlive the layer. ports[i] belongs to config.ports[i].
+  IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> ports, io::TxPools pools, const StackCounters& counters, TimeNs now);
+
+  // Takes ownership of a frame that came in on `port`. With `learn_only` (a copy of a frame that another worker has answered) it only learns.
+  IpVerdict input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error);
+  // True when the last input() held neighbour information that the other workers need too (ARP, NS, NA).
+  bool neighbor_news() const { return neighbor_news_; }
+
+  struct Source {
+    base::IpAddress address;
+    uint16_t port = 0;
+  };
+  // The address and port from which `remote` is reached (longest prefix; on equal prefixes the first port of the configuration). nullopt: no route.
+  std::optional<Source> source_for(const base::IpAddress& remote) const;
+  // The port that has this address of ours.
+  std::optional<uint16_t> port_of(const base::IpAddress& local) const;
+  // Largest TCP payload towards `remote` from `port` without options: MTU less IP and TCP header.
+  uint16_t mss(uint16_t port, bool v4) const;
+
+  // Sends one segment of (tuple): `payload_length` bytes of `payload` from `payload_offset` (payload may be null when 0). `hop` caches the next hop
+  // between calls. Returns kNone, or why it was dropped (also counted).
+  stats::DropReason send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
+                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now);
+
+  // Solicitations, failures; gratuitous ARP and unsolicited NA at start.
+  void run_timers(TimeNs now);
+  TimeNs next_deadline() const { return neighbors_.next_deadline(); }
+  void flush();  // transmits every port's buffer
+
+  uint32_t ports() const { return static_cast<uint32_t>(interfaces_.size()); }
+  const NeighborTable& neighbors() const { return neighbors_; }
+
+ private:
+  struct Interface;
+  struct Route;
+  struct Frame;
+
+  IpLayerConfig config_;
+  StackCounters counters_;
+  NeighborTable neighbors_;
+  std::vector<Interface> interfaces_;
+  bool neighbor_news_ = false;
+};
+
+}  // namespace millrace::dataplane
