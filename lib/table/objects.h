@@ -72,7 +72,9 @@ struct Route {
   ActionKind action = ActionKind::kCluster;
   uint8_t grpc_only = 0;                  // RouteMatch.grpc
   Array<ValueMatch> headers, query;       // all must hold
-  uint32_t runtime_fraction_ppm = 1'000'000;  // RouteMatch.runtime_fraction.default_value
+  // RouteMatch.runtime_fraction.default_value: the route takes part when random % denominator < numerator. Denominator 100, 10'000 or
+  // 1'000'000 as configured (the same random number also chooses the weighted cluster, so the arithmetic shows); 1/1 when there is none.
+  uint32_t fraction_numerator = 1, fraction_denominator = 1;
   // action
   Array<WeightedCluster> clusters;        // kCluster: exactly one (weight ignored); kWeightedClusters: one or more
   uint32_t total_weight = 0;
@@ -92,24 +94,25 @@ struct Route {
   }
 };
 
-// Regex databases are compiled by control. Each holds < 10,000 expressions, anchored \A(?:…)\z, DOTALL|SINGLEMATCH|ALLOWEMPTY; the id an
-// expression reports is its index in VirtualHost.regexes. `what` is scanned against `input`.
+// Regex databases are compiled by control (lib/route/compiler.h). Each holds < 10,000 expressions, anchored \A(?:...)\z; an expression
+// reports its position in the database, and `ids` says which Regex that is: so a database keeps its bytes when other regexes come and go.
 enum class RegexInput : uint8_t { kPath, kHeader, kQuery };
 struct RegexDb {
   Blob serialized;                        // hs_serialize_database; the loader deserialises it
-  uint64_t hash = 0;                      // of the expressions and flags: the loader's cache key
-  Str literal_prefix;                     // kPath: only paths that start so need a scan ("" : all)
+  uint64_t hash = 0;                      // of the expressions and flags in order: the loader's cache key
+  Array<uint32_t> ids;                    // position in the database -> index into VirtualHost.regexes; UINT32_MAX: no longer used
+  Str literal_prefix;                     // kPath: all its expressions begin with this text, so only such paths need a scan
   Str name;                               // kHeader/kQuery: the header or parameter
   uint32_t best_rank = 0;                 // kPath: lowest rank any of its expressions belongs to
   RegexInput input = RegexInput::kPath;
   uint8_t reserved[3] = {};
-  template <class V> void refs(V& v) const { v(serialized); v(literal_prefix); v(name); }
+  template <class V> void refs(V& v) const { v(serialized); v(ids); v(literal_prefix); v(name); }
 };
 struct Regex {
   Str expression;                         // as configured
   Array<uint32_t> ranks;                  // kPath: the routes that use it, ascending
   uint32_t db = 0;                        // index into VirtualHost.regex_dbs
-  uint32_t reserved = 0;
+  uint32_t position = 0;                  // in that database
   template <class V> void refs(V& v) const { v(expression); v(ranks); }
 };
 
@@ -148,13 +151,16 @@ struct RouteTable {
   Array<uint32_t> exact_slots;            // power of two, load <= 50 %: index+1 into `exact`, linear probing from hash
   Array<DomainEntry> suffixes;            // "*.foo.com" -> ".foo.com", "*-bar.foo.com" -> "-bar.foo.com"; sorted by (length desc, text)
   Array<DomainEntry> prefixes;            // "foo.*" -> "foo."; sorted by (length desc, text)
+  Array<uint32_t> suffix_slots, prefix_slots;      // as exact_slots; empty when there are none
+  Array<uint32_t> suffix_lengths, prefix_lengths;  // the distinct text lengths, descending: one probe each
   uint32_t default_virtual_host = UINT32_MAX;  // of "*"; UINT32_MAX: none
   uint8_t ignore_port_in_host_matching = 0;
   uint8_t most_specific_header_mutations_wins = 0;
   uint8_t reserved[2] = {};
   HeaderMutations headers_mut;
   template <class V> void refs(V& v) const {
-    v(name); v(virtual_hosts); v(exact); v(exact_slots); v(suffixes); v(prefixes); headers_mut.refs(v);
+    v(name); v(virtual_hosts); v(exact); v(exact_slots); v(suffixes); v(prefixes);
+    v(suffix_slots); v(prefix_slots); v(suffix_lengths); v(prefix_lengths); headers_mut.refs(v);
   }
 };
 

@@ -1,0 +1,105 @@
+// Which virtual host and which route a request takes. Poll core: no heap, no lock, no system call; everything it reads is a validated,
+// immutable object (lib/table) plus what the loader made of it (runtime.h). The answers are those of Envoy's linear scan
+// (RouteMatcher::findVirtualHost, VirtualHostImpl::getRouteFromEntries), whatever the data structure; tests compare both.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "lib/base/status.h"
+#include "lib/http/message.h"
+#include "lib/route/pattern_db.h"
+#include "lib/table/objects.h"
+
+namespace millrace::route {
+
+inline constexpr uint32_t kMaxDomainBytes = 255;              // of one VirtualHost.domains entry (DNS allows 253)
+inline constexpr uint32_t kMaxPathLiteralBytes = 16 * 1024;   // of one path, prefix or path_separated_prefix
+inline constexpr uint32_t kMaxRoutesPerVirtualHost = 1 << 20;
+
+// ---- virtual host -----------------------------------------------------------------------------------------------------
+
+inline constexpr uint32_t kNoVirtualHost = UINT32_MAX;
+enum class HostMatch : uint8_t { kNone, kExact, kSuffix, kPrefix, kDefault };
+struct HostResult {
+  uint32_t index = kNoVirtualHost;  // into RouteTable.virtual_hosts
+  HostMatch how = HostMatch::kNone;
+};
+// Exact domain, else the longest suffix wildcard, else the longest prefix wildcard, else "*"; a wildcard never stands for nothing.
+// `authority` as the client sent it: compared in lower case, without its port if the table says ignore_port_in_host_matching.
+HostResult find_virtual_host(const table::RouteTable& table, std::string_view authority);
+
+// ---- route ------------------------------------------------------------------------------------------------------------
+
+// A virtual host as workers use it: the object, and its databases in the order of object->regex_dbs. Views; owner is
+// LoadedVirtualHost (runtime.h), which the snapshot keeps.
+struct VirtualHostRuntime {
+  const table::VirtualHost* object = nullptr;
+  const PatternDb* const* dbs = nullptr;
+};
+
+// Working memory of one worker, made before it runs (heap in the constructor only). Not thread-safe.
+class MatchScratch {
+ public:
+  // `max_header_bytes`: the largest header section a listener accepts (values of one name are joined here). Rounded up to 64 KiB.
+  explicit MatchScratch(size_t max_header_bytes = 64 * 1024);
+
+  PatternScratch patterns;  // the loader's latest clone: swap it in together with the snapshot
+
+  char* joined() { return joined_.get(); }
+  size_t joined_capacity() const { return joined_capacity_; }
+  char* lower() { return lower_.get(); }          // kMaxPathLiteralBytes + 1
+  uint32_t* ids() { return ids_.get(); }          // kMaxPatternsPerDb, for path databases
+
+ private:
+  size_t joined_capacity_;
+  std::unique_ptr<char[]> joined_, lower_;
+  std::unique_ptr<uint32_t[]> ids_;
+};
+
+struct MatchContext {
+  uint64_t random_value = 0;       // one per request: runtime_fraction and pick_cluster use the same, as Envoy does
+  bool is_tls = false;             // the downstream connection: used where the head has no x-forwarded-proto or scheme
+  MatchScratch* scratch = nullptr;
+};
+
+enum class MatchOutcome : uint8_t {
+  kRoute,          // `route` wins
+  kNoRoute,        // 404, response flag NR
+  kTlsRequired,    // VirtualHost.require_tls: 301 to https://HOST/PATH (rewrite.h, tls_redirect_target)
+  kPatternFailed,  // the regex engine failed where its answer mattered: 500, never a silent no-match
+  kTooLong,        // joined header values larger than MatchScratch: 500
+};
+const char* to_string(MatchOutcome outcome);  // "route", "no_route", "tls_required", "pattern_failed", "too_long": counter names
+
+struct MatchResult {
+  MatchOutcome outcome = MatchOutcome::kNoRoute;
+  uint32_t route = UINT32_MAX;     // kRoute: index into VirtualHost.routes
+};
+
+// The first route (lowest index) of the virtual host that matches. `head` after the connection manager's edits (x-forwarded-proto,
+// x-envoy-internal, normalised path). A request without a path (CONNECT) matches no route.
+MatchResult match_route(const VirtualHostRuntime& host, const http::RequestHead& head, const MatchContext& context);
+
+// Which of route.clusters: index. Envoy's arithmetic: random % total_weight, then a walk over the weights in order.
+// Undefined for routes without clusters.
+inline uint32_t pick_cluster(const table::VirtualHost& host, const table::Route& route, uint64_t random_value) {
+  const uint32_t n = route.clusters.count;
+  if (n <= 1 || route.total_weight == 0) return 0;
+  uint64_t left = random_value % route.total_weight;
+  for (uint32_t i = 0; i < n; ++i) {
+    const uint32_t w = route.clusters.at(&host, i).weight;
+    if (left < w) return i;
+    left -= w;
+  }
+  return n - 1;  // only if total_weight were not the sum, which the validator refuses
+}
+
+// ---- checks for the loader (heap allowed; called once per object, after table::validate) --------------------------------
+
+// Everything that the matcher will follow without looking: index blob, ranks, database ids, fractions, weights. Error names what is wrong.
+base::Status validate_index(const table::VirtualHost& host);
+base::Status validate_route_table(const table::RouteTable& table);
+
+}  // namespace millrace::route
