@@ -62,7 +62,7 @@ struct SnapshotHeader {
   uint16_t reserved;
   uint32_t count;
   uint32_t checksum;   // CRC-32C of the references
-  uint64_t epoch;      // of this control incarnation, from 1
+  uint64_t epoch;      // from 1; a new control goes on above the last epoch its data plane has accepted
   uint64_t incarnation;
 };
 static_assert(sizeof(SnapshotHeader) == 32);

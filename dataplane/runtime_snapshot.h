@@ -1,0 +1,180 @@
+// What a worker reads of the tables: one immutable RuntimeSnapshot of one epoch, built by the table loader, offered through one atomic
+// pointer, taken at the top of the worker's loop.
+//
+//   loader:  build -> WorkerTableSlot::offer(s)          worker, top of loop:  const RuntimeSnapshot* t = slot.take(...)
+//            every taken >= s->sequence -> free what is older
+//
+// Pointers into a snapshot, and into the table objects it names, are good until the next take() of that worker: a loop iteration, no longer.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dataplane/listener_set.h"
+#include "lib/route/matcher.h"
+#include "lib/route/pattern_db.h"
+#include "lib/shm/epoch.h"
+#include "lib/stats/region.h"
+#include "lib/table/objects.h"
+
+namespace millrace::tls {
+class ServerContext;
+}
+
+namespace millrace::dataplane {
+
+// ObjectId -> T*: flat, open addressing with linear probing, at most half full. Built once, then only read. ObjectIds are hashes already.
+template <class T>
+class ObjectMap {
+ public:
+  ObjectMap() = default;
+  explicit ObjectMap(size_t expected) {
+    size_t n = 8;
+    while (n < expected * 2) n *= 2;
+    slots_.resize(n);
+  }
+  // Null when there is none.
+  const T* find(table::ObjectId id) const {
+    if (slots_.empty()) return nullptr;
+    const size_t mask = slots_.size() - 1;
+    for (size_t i = id & mask;; i = (i + 1) & mask) {
+      if (slots_[i].id == id) return slots_[i].value;
+      if (slots_[i].id == table::kNoObject) return nullptr;
+    }
+  }
+  // `id` must be new and not kNoObject, and no more than `expected` may be added.
+  void add(table::ObjectId id, const T* value) {
+    const size_t mask = slots_.size() - 1;
+    size_t i = id & mask;
+    while (slots_[i].id != table::kNoObject) i = (i + 1) & mask;
+    slots_[i] = {id, value};
+    ++size_;
+  }
+  size_t size() const { return size_; }
+
+ private:
+  struct Slot {
+    table::ObjectId id = table::kNoObject;
+    const T* value = nullptr;
+  };
+  std::vector<Slot> slots_;
+  size_t size_ = 0;
+};
+
+// Headers that the formats of some access logs ask for beyond what every record carries (lib/stats/events.h, "extra headers"). Lower case.
+struct AccessLogFields {
+  std::vector<std::string> request_headers, response_headers, response_trailers;
+  bool empty() const { return request_headers.empty() && response_headers.empty() && response_trailers.empty(); }
+};
+
+struct FilterChainRuntime {
+  const table::FilterChain* chain = nullptr;
+  stats::ScopeSlot slot = stats::kOverflowScope;    // ScopeKind::kHcm of its stat_prefix (HTTP connection manager or TCP proxy)
+  const AccessLogFields* log_fields = nullptr;      // never null
+  // By worker. Null when the chain does not terminate TLS, and when a secret that it needs is not there (yet): the connection is then
+  // refused like one whose handshake failed.
+  std::span<tls::ServerContext* const> tls;
+  tls::ServerContext* tls_context(uint32_t worker) const { return worker < tls.size() ? tls[worker] : nullptr; }
+};
+struct ListenerRuntime {
+  table::ObjectId id = table::kNoObject;
+  const table::Listener* object = nullptr;
+  stats::ScopeSlot slot = stats::kOverflowScope;    // ScopeKind::kListener
+  const AccessLogFields* log_fields = nullptr;      // of the listener's own access logs; never null
+  std::vector<FilterChainRuntime> chains;           // by index of object->filter_chains
+};
+struct RouteTableRuntime {
+  table::ObjectId id = table::kNoObject;
+  const table::RouteTable* object = nullptr;
+};
+struct VirtualHostEntry {
+  table::ObjectId id = table::kNoObject;
+  route::VirtualHostRuntime runtime;                // what route::match_route takes; runtime.object is the virtual host
+  stats::ScopeSlot slot = stats::kOverflowScope;    // ScopeKind::kVirtualHost
+};
+struct ClusterRuntime {
+  table::ObjectId id = table::kNoObject;
+  const table::Cluster* object = nullptr;
+  const table::EndpointSet* endpoints = nullptr;    // null: not there (yet); as a cluster without endpoints
+  stats::ScopeSlot slot = stats::kOverflowScope;    // ScopeKind::kCluster
+  std::vector<stats::ScopeSlot> endpoint_slots;     // by index of endpoints->endpoints (ScopeKind::kEndpoint)
+
+  std::span<const table::Endpoint> endpoint_list() const {
+    if (endpoints == nullptr) return {};
+    return {endpoints->endpoints.begin(endpoints), endpoints->endpoints.count};
+  }
+};
+
+class RuntimeSnapshot {
+ public:
+  ~RuntimeSnapshot();
+  RuntimeSnapshot(const RuntimeSnapshot&) = delete;
+  RuntimeSnapshot& operator=(const RuntimeSnapshot&) = delete;
+
+  uint64_t epoch() const { return epoch_; }          // control's; 0: nothing was published yet
+  uint64_t sequence() const { return sequence_; }    // the loader's count of snapshots, from 1; grows through control's restarts
+
+  std::span<const ListenerRuntime* const> listeners() const { return listener_list_; }
+  const ListenerRuntime* listener(table::ObjectId id) const { return listeners_.find(id); }
+  const RouteTableRuntime* route_table(table::ObjectId id) const { return route_tables_.find(id); }
+  const VirtualHostEntry* virtual_host(table::ObjectId id) const { return virtual_hosts_.find(id); }
+  const ClusterRuntime* cluster(table::ObjectId id) const { return clusters_.find(id); }
+  const ListenerSet& listener_set() const { return listener_set_; }
+  size_t objects() const { return objects_; }
+
+  // Right after take() gave a new snapshot: swaps the scratch for regex scans into the worker's MatchScratch if this snapshot brings one
+  // (`mine` is freed with the snapshot). Pointer work only. At most once per worker and snapshot does anything.
+  void adopt_scratch(uint32_t worker, route::PatternScratch& mine) const;
+
+ private:
+  friend class TableLoader;
+  RuntimeSnapshot() = default;
+
+  struct WorkerScratch {
+    route::PatternScratch scratch;
+    bool fresh = false;               // written by the loader before the offer, then by its worker only
+  };
+
+  uint64_t epoch_ = 0, sequence_ = 0;
+  size_t objects_ = 0;
+  std::vector<const ListenerRuntime*> listener_list_;
+  ObjectMap<ListenerRuntime> listeners_;
+  ObjectMap<RouteTableRuntime> route_tables_;
+  ObjectMap<VirtualHostEntry> virtual_hosts_;
+  ObjectMap<ClusterRuntime> clusters_;
+  ListenerSet listener_set_;
+  mutable std::vector<WorkerScratch> scratch_;       // by worker
+  std::vector<std::shared_ptr<const void>> owners_;  // loader thread only: keeps arenas and what the maps point to alive
+};
+
+// The hand-over between the loader and one worker.
+class WorkerTableSlot {
+ public:
+  // Loader thread: from now on the worker takes `s`. `s` stays alive until taken() >= s->sequence() of a later one.
+  void offer(const RuntimeSnapshot* s) { offered_.store(s, std::memory_order_release); }  // pairs with take()
+  // Worker, at the top of its loop, holding no pointer into an older snapshot. The newest offered one; null only before the first offer.
+  // `seen_epoch`: the worker's word in the statistics region, told when the snapshot changes.
+  const RuntimeSnapshot* take(std::atomic<uint64_t>& seen_epoch) {
+    const RuntimeSnapshot* s = offered_.load(std::memory_order_acquire);  // pairs with offer(): the snapshot is complete
+    if (__builtin_expect(s != current_, 0)) {
+      current_ = s;
+      // Every use of the old snapshot happened before these two stores (release); the loader and control free behind an acquire.
+      taken_.arrive(s->sequence());
+      seen_epoch.store(s->epoch(), std::memory_order_release);
+    }
+    return s;
+  }
+  uint64_t taken() const { return taken_.read(); }
+
+ private:
+  alignas(64) std::atomic<const RuntimeSnapshot*> offered_{nullptr};  // loader: rw, worker: ro
+  shm::EpochWord taken_;                                              // worker: rw, loader: ro; RuntimeSnapshot::sequence
+  const RuntimeSnapshot* current_ = nullptr;                          // worker only
+};
+
+}  // namespace millrace::dataplane
