@@ -24,9 +24,9 @@ struct MemberPointer<M T::*> {
 };
 }  // namespace detail
 
-// The object whose member `Member` is `m`: container_of<&Session::timer>(node).
+// The object whose member `Member` is `m`: member_owner<&Session::timer>(node). (Not container_of: DPDK has a macro of that name.)
 template <auto Member>
-auto& container_of(typename detail::MemberPointer<decltype(Member)>::Member& m) {
+auto& member_owner(typename detail::MemberPointer<decltype(Member)>::Member& m) {
   using T = typename detail::MemberPointer<decltype(Member)>::Owner;
   // The offset of a member is not a constant expression in C++20, but it is a constant: measured on an address that is never read.
   constexpr uintptr_t kSomewhere = uintptr_t{1} << 30;
@@ -132,7 +132,7 @@ class List {
   Iterator end() { return Iterator(&head_); }
 
  private:
-  static T* owner(ListNode* node) { return &container_of<Member>(*node); }
+  static T* owner(ListNode* node) { return &member_owner<Member>(*node); }
 
   ListNode head_;
 };

@@ -28,7 +28,7 @@ namespace millrace::base {
 
 class TimerWheel;
 
-// A timer, as a member of what it is for; base::container_of<&Session::timer>(node) leads back.
+// A timer, as a member of what it is for; base::member_owner<&Session::timer>(node) leads back.
 class TimerNode {
  public:
   bool armed() const { return link_.linked() && deadline_ != kNever; }

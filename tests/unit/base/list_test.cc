@@ -102,8 +102,8 @@ TEST(List, NobodyPointsIntoFreedMemory) {
 
 TEST(ContainerOf, FindsTheObjectAroundAnyMember) {
   Item a;
-  EXPECT_EQ(&container_of<&Item::first>(a.first), &a);
-  EXPECT_EQ(&container_of<&Item::second>(a.second), &a);
+  EXPECT_EQ(&member_owner<&Item::first>(a.first), &a);
+  EXPECT_EQ(&member_owner<&Item::second>(a.second), &a);
 }
 
 }  // namespace

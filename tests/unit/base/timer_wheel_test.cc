@@ -23,7 +23,7 @@ struct Timer {
 
 std::vector<int> advance(TimerWheel& wheel, TimeNs now, uint32_t max_fired = kPlenty) {
   std::vector<int> fired;
-  wheel.advance(now, max_fired, [&](TimerNode& n) { fired.push_back(container_of<&Timer::node>(n).id); });
+  wheel.advance(now, max_fired, [&](TimerNode& n) { fired.push_back(member_owner<&Timer::node>(n).id); });
   return fired;
 }
 
@@ -241,7 +241,7 @@ TEST(TimerWheel, AgreesWithASortedMultimap) {
       const size_t due = static_cast<size_t>(std::distance(expected.begin(), expected.upper_bound(now)));
       uint32_t calls = 0;
       const uint32_t fired = wheel.advance(now, bound, [&](TimerNode& n) {
-        const int id = container_of<&Timer::node>(n).id;
+        const int id = member_owner<&Timer::node>(n).id;
         ++calls;
         ASSERT_NE(deadline[id], kNever) << "fired a disarmed timer";
         ASSERT_LE(deadline[id], now) << "fired early";
