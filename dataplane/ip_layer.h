@@ -8,7 +8,9 @@
 //                                          └─▶ unknown: waits, at most three frames a neighbour
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -16,6 +18,7 @@
 #include "dataplane/connection.h"
 #include "dataplane/counters.h"
 #include "dataplane/neighbor.h"
+#include "dataplane/rate_limit.h"
 #include "lib/base/ip_address.h"
 #include "lib/base/time.h"
 #include "lib/io/packet.h"
@@ -23,6 +26,8 @@
 #include "lib/io/port_queue.h"
 #include "lib/io/tx_buffer.h"
 #include "lib/tcp/tcp.h"
+#include "lib/wire/ethernet.h"
+#include "lib/wire/icmp.h"
 
 namespace millrace::dataplane {
 
@@ -109,21 +114,82 @@ class IpLayer {
 
   // Solicitations, failures; gratuitous ARP and unsolicited NA at start.
   void run_timers(TimeNs now);
-  TimeNs next_deadline() const { return neighbors_.next_deadline(); }
+  TimeNs next_deadline() const { return std::min(announce_at_, neighbors_.next_deadline()); }
   void flush();  // transmits every port's buffer
 
   uint32_t ports() const { return static_cast<uint32_t>(interfaces_.size()); }
   const NeighborTable& neighbors() const { return neighbors_; }
 
  private:
-  struct Interface;
-  struct Route;
-  struct Frame;
+  // One port: its configuration, what it can do, and the frames on their way out.
+  struct Interface {
+    Interface(const InterfaceConfig& c, io::PortQueue& q, io::TxPools pools, const StackCounters& counters, uint16_t index)
+        : config(c), queue(q), capabilities(q.capabilities()), tx(q, pools, *counters.ports[index], counters.drops) {}
+    InterfaceConfig config;
+    io::PortQueue& queue;
+    io::PortCapabilities capabilities;   // a copy: the receive self-test may take from it
+    io::TxBuffer tx;
+    uint32_t marks_to_verify = kMarksToVerify;
+  };
+  struct Route {
+    base::IpAddress network, via;        // via unspecified: the destination itself is the neighbour
+    uint8_t bits = 0;                    // in the family's own form
+    bool direct = false;
+    uint16_t port = 0;
+  };
+  struct Local {
+    base::IpAddress address;
+    uint16_t port = 0;
+    bool used = false;
+  };
+  // A frame under way through input().
+  struct Frame {
+    rte_mbuf* mbuf = nullptr;
+    uint16_t port = 0;
+    uint32_t l3_offset = 0;
+    wire::EthernetView ethernet;
+    bool learn_only = false;
+    TimeNs now = 0;
+    base::ByteSpan l3() const;           // from the IP header to the frame's end; of a chain only the headers may be touched
+  };
+  // The first this many checksums that a port marks as good are computed all the same; one lie, and software does it from then on.
+  static constexpr uint32_t kMarksToVerify = 64;
+  static constexpr uint32_t kAnnouncements = 2;                       // ANNOUNCE_NUM (RFC 5227 1.1)
+  static constexpr TimeNs kAnnounceInterval = 2 * base::kSecond;      // ANNOUNCE_INTERVAL
+
+  IpVerdict drop(const Frame& f, stats::DropReason why);
+  IpVerdict done(const Frame& f);
+  bool addressed_to_us(const Interface& i, const wire::MacAddress& dst) const;
+
+  // ip_layer.cc
+  IpVerdict input_v4(Frame& f, TcpPacket& tcp, IcmpError& error);
+  IpVerdict input_v6(Frame& f, TcpPacket& tcp, IcmpError& error);
+  IpVerdict input_tcp(Frame& f, const base::IpAddress& src, const base::IpAddress& dst, uint16_t local_port, uint32_t l4_offset, uint32_t l4_length,
+                      uint8_t ecn, TcpPacket& tcp);
+  bool tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const base::IpAddress& src, const base::IpAddress& dst, uint32_t l4_length);
+  const Route* route_to(const base::IpAddress& remote, uint16_t preferred_port) const;
+  const Local* local(const base::IpAddress& address) const;
+  const base::IpAddress* address_towards(uint16_t port, const base::IpAddress& neighbor) const;
+
+  // ip_control.cc: ARP, ND, ICMP
+  IpVerdict input_arp(Frame& f);
+  IpVerdict input_nd(Frame& f, const base::IpAddress& src, const base::IpAddress& dst, uint8_t hop_limit, base::ByteSpan message);
+  IpVerdict input_icmp(Frame& f, const wire::IcmpView& icmp, const base::IpAddress& src, const base::IpAddress& dst, uint16_t local_port,
+                       uint32_t l4_offset, uint32_t l4_length, IcmpError& error);
+  void learned(uint32_t slot);
+  void solicit(const NeighborProbe& probe);
+  void announce();
+  uint8_t* control_frame(uint16_t port, const wire::MacAddress& dst, uint16_t ether_type, uint32_t length, rte_mbuf** frame);
 
   IpLayerConfig config_;
   StackCounters counters_;
   NeighborTable neighbors_;
-  std::vector<Interface> interfaces_;
+  RateLimit icmp_limit_;
+  std::vector<std::unique_ptr<Interface>> interfaces_;
+  std::vector<Route> routes_;            // longest prefix first, then by port
+  std::vector<Local> locals_;            // open addressing, power of two, at most half full
+  uint32_t announcements_left_ = 0;
+  TimeNs announce_at_ = base::kNever;
   bool neighbor_news_ = false;
 };
 

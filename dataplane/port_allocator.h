@@ -14,6 +14,9 @@ class PortAllocator {
  public:
   // Ports first..last inclusive. `max_maps`: pairs that may have ports in use at one time (8 KiB each, reserved at start, touched when used).
   PortAllocator(uint16_t first, uint16_t last, uint32_t max_maps, uint64_t seed);
+  ~PortAllocator();
+  PortAllocator(const PortAllocator&) = delete;
+  PortAllocator& operator=(const PortAllocator&) = delete;
 
   // A free port whose return traffic arrives at `worker`, now taken. 0 when none was found: range spent, kMaxTries candidates belonged to
   // other workers, or no map left.
@@ -41,6 +44,7 @@ class PortAllocator {
   void drop_map(uint32_t m);
 
   uint16_t first_, last_;
+  uint32_t max_maps_;
   uint64_t seed_;
   uint64_t draws_ = 0;
   uint32_t mask_ = 0;
@@ -48,7 +52,7 @@ class PortAllocator {
   uint32_t in_use_ = 0, maps_in_use_ = 0;
   std::unique_ptr<Map[]> maps_;
   std::unique_ptr<uint32_t[]> heads_;
-  std::unique_ptr<uint64_t[], void (*)(uint64_t*)> bits_;
+  uint64_t* bits_ = nullptr;         // kWords a map, mapped memory; a map without ports has all bits clear
 };
 
 }  // namespace millrace::dataplane

@@ -5,6 +5,9 @@
 #include <array>
 #include <cstdint>
 
+#include "lib/stats/counters.h"
+#include "lib/stats/drop_reason.h"
+
 struct rte_mbuf;
 
 namespace millrace::io {
@@ -45,9 +48,18 @@ class PortQueue {
   // Offers `n` frames; takes ownership of the first k, which it returns.
   virtual uint16_t tx_burst(rte_mbuf** frames, uint16_t n) = 0;
   const PortCapabilities& capabilities() const { return capabilities_; }
+  void set_capabilities(const PortCapabilities& c) { capabilities_ = c; }
+  // Where the queue counts frames that it drops itself: kDropReasonCount words of the worker, by DropReason.
+  void count_drops_in(stats::Counter* drops) { drops_ = drops; }
 
  protected:
+  void count(stats::DropReason r) {
+    if (drops_ != nullptr) drops_[static_cast<uint32_t>(r)].add();
+  }
   PortCapabilities capabilities_;
+
+ private:
+  stats::Counter* drops_ = nullptr;
 };
 
 }  // namespace millrace::io

@@ -28,6 +28,8 @@ struct RssTable {
 // Toeplitz hash of `n` bytes (Microsoft RSS). `key` has at least n + 4 bytes.
 uint32_t toeplitz(const uint8_t* key, const uint8_t* input, uint32_t n);
 
+struct HardwareSteering;  // steering.cc
+
 class Steering {
  public:
   // Every port in software mode until set_hardware().
@@ -50,19 +52,18 @@ class Steering {
 
    private:
     const Steering& steering_;
-    const struct HardwareSteering* hardware_;
-    const base::IpAddress& local_;
-    const base::IpAddress& remote_;
-    uint16_t remote_port_;
-    uint32_t base_ = 0;
-    bool v4_ = false;
+    const HardwareSteering* hardware_;
+    const base::IpAddress& local_;  // of the caller; outlives the choice
+    uint64_t remote_end_ = 0;       // software: hash of the remote end
+    uint32_t base_ = 0;             // hardware: Toeplitz hash with local port 0
+    bool v6_ = false;
   };
 
  private:
   friend class PortChoice;
   uint32_t workers_;
   uint64_t seed_;
-  std::array<std::shared_ptr<struct HardwareSteering>, kMaxPorts> hardware_;  // shared_ptr: set at start only, never touched on the hot path
+  std::array<std::shared_ptr<HardwareSteering>, kMaxPorts> hardware_;  // shared_ptr: set at start only, never touched on the hot path
 };
 
 // Bounded single-producer single-consumer rings between each pair of workers, in heap memory (no EAL needed).

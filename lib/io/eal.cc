@@ -1,0 +1,159 @@
+#include "lib/io/eal.h"
+
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_launch.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+
+#include "lib/io/eal_log.h"
+
+namespace millrace::io {
+namespace {
+
+using base::Error;
+using base::Status;
+
+uint64_t read_number(const char* path) {
+  uint64_t v = 0;
+  if (FILE* f = std::fopen(path, "r")) {
+    if (std::fscanf(f, "%lu", &v) != 1) v = 0;
+    std::fclose(f);
+  }
+  return v;
+}
+
+Status check_cores(const EalOptions& o) {
+  const long online = sysconf(_SC_NPROCESSORS_CONF);
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  const bool known = sched_getaffinity(0, sizeof allowed, &allowed) == 0;
+  auto check = [&](uint32_t core, const char* field) -> Status {
+    if (static_cast<long>(core) >= online || core >= CPU_SETSIZE) {
+      return Error{"core " + std::to_string(core) + " of " + field + " is out of range: this machine has cores 0 to " + std::to_string(online - 1)};
+    }
+    if (known && !CPU_ISSET(core, &allowed)) {
+      return Error{"core " + std::to_string(core) + " of " + field + " may not be used by this process (taskset or cgroup cpuset); choose another or widen the set"};
+    }
+    if (core >= RTE_MAX_LCORE) return Error{"core " + std::to_string(core) + " is beyond DPDK's limit of " + std::to_string(RTE_MAX_LCORE)};
+    return {};
+  };
+  if (o.worker_cores.empty()) return Error{"dataplane.cores is empty: name at least one core for a worker"};
+  if (Status s = check(o.main_core, "dataplane.main_core"); !s) return s;
+  for (size_t i = 0; i < o.worker_cores.size(); ++i) {
+    const uint32_t c = o.worker_cores[i];
+    if (Status s = check(c, "dataplane.cores"); !s) return s;
+    if (c == o.main_core) return Error{"core " + std::to_string(c) + " is both dataplane.main_core and in dataplane.cores: a worker needs a core of its own"};
+    for (size_t j = 0; j < i; ++j)
+      if (o.worker_cores[j] == c) return Error{"core " + std::to_string(c) + " appears twice in dataplane.cores"};
+  }
+  return {};
+}
+
+// Free pages of every size count: EAL takes what fits.
+Status check_hugepages(const EalOptions& o) {
+  const uint64_t free_2m = read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+  const uint64_t free_1g = read_number("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages");
+  const uint64_t free_mb = free_2m * 2 + free_1g * 1024;
+  if (free_mb >= o.memory_mb) return {};
+  const uint64_t total_2m = read_number("/proc/sys/vm/nr_hugepages");
+  const uint64_t need = total_2m + (o.memory_mb - free_mb + 1) / 2;
+  return Error{"no hugepages: dataplane.memory_mb asks for " + std::to_string(o.memory_mb) + " MB and " + std::to_string(free_mb) +
+               " MB are free; reserve them with 'sysctl -w vm.nr_hugepages=" + std::to_string(need) +
+               "', lower memory_mb, or set dataplane.hugepages: false (slow)"};
+}
+
+}  // namespace
+
+bool is_pci_address(const std::string& device) {
+  unsigned domain, bus, dev, fn;
+  int end = 0;
+  const std::string head = device.substr(0, device.find(','));
+  if (std::sscanf(head.c_str(), "%x:%x:%x.%x%n", &domain, &bus, &dev, &fn, &end) == 4 && head[static_cast<size_t>(end)] == 0) return true;
+  end = 0;
+  return std::sscanf(head.c_str(), "%x:%x.%x%n", &bus, &dev, &fn, &end) == 3 && head[static_cast<size_t>(end)] == 0;
+}
+
+base::Status init_eal(const EalOptions& o) {
+  if (Status s = check_cores(o); !s) return s;
+  if (o.hugepages)
+    if (Status s = check_hugepages(o); !s) return s;
+
+  // Lcore ids are those of the cores, so that worker_lcore() needs no table.
+  std::string lcores = std::to_string(o.main_core) + "@" + std::to_string(o.main_core);
+  for (uint32_t c : o.worker_cores) lcores += "," + std::to_string(c) + "@" + std::to_string(c);
+  std::vector<std::string> args = {"millrace-dataplane", "--lcores", lcores, "--main-lcore", std::to_string(o.main_core),
+                                   "--file-prefix", o.file_prefix, "--no-telemetry", "--log-level", "*:warning", "-m", std::to_string(o.memory_mb)};
+  if (o.hugepages) {
+    args.insert(args.end(), {"--in-memory", "--single-file-segments"});  // memfds: memif and virtio-user can share them, nothing to clean up
+  } else {
+    args.insert(args.end(), {"--no-huge", "--no-shconf"});
+  }
+  bool pci = false;
+  for (const std::string& d : o.devices) {
+    if (!is_pci_address(d)) continue;
+    pci = true;
+    args.insert(args.end(), {"-a", d});
+  }
+  if (!pci) args.push_back("--no-pci");
+
+  std::vector<char*> argv;
+  for (std::string& a : args) argv.push_back(a.data());
+  argv.push_back(nullptr);
+  EalLog log;
+  const int r = rte_eal_init(static_cast<int>(args.size()), argv.data());
+  if (r < 0) {
+    return Error{"DPDK did not start: " + std::string(rte_errno == EACCES || rte_errno == EPERM ? "not enough privileges (run as root, or see README for the capabilities)"
+                                                                                             : rte_strerror(rte_errno)) + log.tail()};
+  }
+  return {};
+}
+
+void cleanup_eal() { rte_eal_cleanup(); }
+
+unsigned worker_lcore(const EalOptions& o, uint32_t index) { return o.worker_cores[index]; }
+
+base::Status launch_worker(const EalOptions& o, uint32_t index, int (*function)(void*), void* argument) {
+  const int r = rte_eal_remote_launch(function, argument, worker_lcore(o, index));
+  if (r != 0) return Error{"worker " + std::to_string(index) + " did not start on core " + std::to_string(o.worker_cores[index]) + ": " + rte_strerror(-r)};
+  return {};
+}
+
+int wait_worker(const EalOptions& o, uint32_t index) { return rte_eal_wait_lcore(worker_lcore(o, index)); }
+
+// --- EalLog -----------------------------------------------------------------------------------------------------------------
+
+EalLog::EalLog() {
+  stream_ = open_memstream(&text_, &size_);
+  if (stream_ != nullptr) rte_openlog_stream(stream_);
+}
+
+EalLog::~EalLog() {
+  rte_openlog_stream(stderr);
+  if (stream_ == nullptr) return;
+  std::fclose(stream_);
+  if (!told_ && size_ > 0) std::fwrite(text_, 1, size_, stderr);
+  std::free(text_);
+}
+
+std::string EalLog::tail() {
+  told_ = true;
+  if (stream_ == nullptr) return "";
+  std::fflush(stream_);
+  std::string all(text_ == nullptr ? "" : text_, size_), out;
+  while (!all.empty() && all.back() == '\n') all.pop_back();
+  // The last three lines say it; the rest is prelude.
+  size_t from = all.size();
+  for (int i = 0; i < 3 && from != std::string::npos && from > 0; ++i) from = all.rfind('\n', from - 1);
+  out = from == std::string::npos ? all : all.substr(from == 0 ? 0 : from + (all[from] == '\n' ? 1 : 0));
+  for (char& c : out)
+    if (c == '\n') c = ';';
+  return out.empty() ? "" : " (" + out + ")";
+}
+
+}  // namespace millrace::io
