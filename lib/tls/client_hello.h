@@ -70,7 +70,7 @@ struct ClientHello {
   uint16_t legacy_version = 0;     // ClientHello.legacy_version, e.g. 0x0303
   uint16_t max_version = 0;        // highest of supported_versions that is not GREASE, else legacy_version
   bool has_server_name = false;    // the extension was there
-  bool has_alpn = false;           // the extension was there and sound
+  bool has_alpn = false;           // the extension was there and sound; a malformed one counts as none, as in Envoy
   uint8_t server_name_length = 0;
   std::array<char, kMaxServerName> server_name_bytes;  // valid up to server_name_length
 
@@ -83,7 +83,7 @@ struct ClientHello {
   base::ByteSpan signature_algorithms;   // 16-bit numbers
   base::ByteSpan ec_point_formats;       // bytes
 
-  // Lower case, without a trailing change of any other kind; empty when the client sent none.
+  // Lower case, otherwise as sent; empty when the client sent none.
   std::string_view server_name() const { return {server_name_bytes.data(), server_name_length}; }
 };
 

@@ -92,6 +92,7 @@ class ServerContext {
  private:
   friend class SessionPool;
   friend class Session;
+  friend struct ContextCallbacks;
   struct Impl;
   ServerContext() = default;
   std::unique_ptr<Impl> impl_;
@@ -130,6 +131,7 @@ class ClientContext {
  private:
   friend class SessionPool;
   friend class Session;
+  friend struct ContextCallbacks;
   struct Impl;
   ClientContext() = default;
   std::unique_ptr<Impl> impl_;

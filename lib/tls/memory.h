@@ -59,6 +59,8 @@ class Arena {
 
   // What could still be had, in bytes: free spans only, so an understatement.
   uint64_t available() const { return uint64_t{free_spans_} * kArenaSpanBytes; }
+  // True when one block of so many bytes could be had now. Owner thread.
+  bool has_room(size_t bytes) const;
   uint64_t in_use();                         // owner thread, or nobody: drains the remote list first
   ArenaCounters counters() const;            // any thread: relaxed reads
 
@@ -68,6 +70,7 @@ class Arena {
  private:
   struct Impl;
   friend struct Impl;
+  friend struct MemoryHooks;
   Arena() = default;
 
   uint8_t* base_ = nullptr;

@@ -37,12 +37,16 @@ inline constexpr uint32_t kControlReserveBytes = 32 * 1024;
 // Free arena memory below which a session is not opened and a handshake does not go on (it fails with kNoMemory): covers one session's
 // handshake, measured in README.md.
 inline constexpr uint64_t kHandshakeHeadroomBytes = 256 * 1024;
+// Records without application data (KeyUpdate, tickets, warnings) that a peer may send in a row after the handshake; one more fails the
+// session with kBadRecord. BoringSSL allows 32 KeyUpdates.
+inline constexpr uint32_t kMaxControlRecords = 32;
+inline constexpr uint32_t kMaxServerNameBytes = 255;            // RFC 6066 3, as BoringSSL limits it
 
 struct Wire {                     // the ciphertext side of a session: references to what the caller owns
   io::PacketQueue& cipher_in;     // consumed from the front
   io::PacketQueue& cipher_out;    // appended to
   io::PacketPool& pool;           // where packets for cipher_out and for plaintext come from
-  uint64_t cipher_limit;          // bytes: application data is not encrypted while cipher_out holds this much
+  uint64_t cipher_limit;          // bytes: no further record of application data is begun while cipher_out holds this much
   bool peer_eof = false;          // the peer has sent FIN: cipher_in is all there will ever be
 };
 
@@ -96,18 +100,22 @@ class Session {
   // Queues close_notify (idempotent); the other direction stays open. Call again while output_blocked or pool_empty is reported.
   Progress close_notify(const Wire& wire);
 
-  // True when received bytes lie decrypted or half-read inside the session: receive() may yield plaintext without new cipher_in.
+  // True when decrypted bytes lie inside the session: receive() yields plaintext without new cipher_in. OpenSSL only ever gets whole records:
+  // a partial one waits in cipher_in, where the TCP receive window counts it, and costs no TLS memory.
   bool has_buffered_input() const;
 
  private:
   friend class SessionPool;
+  friend class ServerContext;
+  friend class ClientContext;
   friend struct SessionBio;
   struct Call;  // one call's view of the world, for the BIO
 
-  Progress fail(Progress p, const Wire& wire, TlsError e);
-  bool step_handshake(const Wire& wire, Progress& p);
-  void read_plaintext(const Wire& wire, io::PacketQueue& plain_out, uint64_t max_plain, Progress& p);
-  void note_alert(int where, int value);
+  void fail(Progress& p, TlsError e);
+  TlsError error_from_openssl() const;
+  bool input_ready(const Wire& wire) const;
+  bool step_handshake(Call& call, Progress& p);
+  void read_plaintext(Call& call, io::PacketQueue& plain_out, uint64_t max_plain, Progress& p);
   static void info_callback(const ssl_st* ssl, int where, int value);
 
   ssl_st* ssl_ = nullptr;
@@ -119,10 +127,13 @@ class Session {
   base::TimeNs last_send_ = 0;
   uint32_t small_phase_sent_ = 0;      // bytes since the start or the last idle reset, up to kSmallRecordPhaseBytes
   uint32_t retry_length_ = 0;          // plaintext length of a record that SSL_write has begun; 0: none
+  uint32_t record_left_ = 0;           // bytes at the front of cipher_in that belong to a record OpenSSL has begun to read
+  uint32_t control_records_ = 0;       // records without application data in a row
   State state_ = State::kHandshake;
   TlsError error_ = TlsError::kNone;
   uint8_t alert_sent_ = 0, alert_received_ = 0;
-  bool close_sent_ = false, close_received_ = false, truncated_ = false, started_ = false, is_client_ = false;
+  bool close_sent_ = false, close_received_ = false, truncated_ = false, started_ = false;
+  bool output_pending_ = false;        // OpenSSL waits for room in cipher_out: call it again without new input
   uint32_t next_free_ = 0;
 };
 
@@ -154,6 +165,8 @@ class SessionPool {
   friend class Session;
   Session* take();
   Session* reject(TlsError e);
+  bool attach(Session& s, ssl_ctx_st* ctx);
+  Session* opened(Session& s);
 
   std::unique_ptr<Session[]> sessions_;
   std::unique_ptr<uint8_t[]> gather_;      // kMaxRecordBytes: a record's plaintext when it lies in several packets

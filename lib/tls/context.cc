@@ -1,0 +1,474 @@
+#include "lib/tls/context.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include <openssl/core_names.h>
+#include <openssl/provider.h>
+#include <openssl/rand.h>
+#include <openssl/x509v3.h>
+
+#include "lib/base/assert.h"
+#include "lib/base/ip_address.h"
+#include "lib/tls/context_impl.h"
+#include "lib/tls/session.h"
+
+namespace millrace::tls {
+namespace {
+
+using base::Error;
+using base::Result;
+using base::Status;
+
+// Envoy's default for TLS 1.2: each pair of AES-128-GCM and ChaCha20 is one group of equal preference there. OpenSSL has no groups;
+// SSL_OP_PRIORITIZE_CHACHA (ChaCha20 first for a client that puts it first) gives the same answers to those who differ.
+constexpr const char* kDefaultCiphers =
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-CHACHA20-POLY1305:"
+    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384";
+constexpr const char* kTls13Suites = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+constexpr const char* kDefaultCurves = "X25519:P-256";
+constexpr int kMaxVerifyDepth = 100;  // CertificateValidationContext.max_verify_depth
+// A peer's certificate chain may take so much memory of a handshake.
+constexpr long kMaxCertificateListBytes = 64 * 1024;
+
+int openssl_version(Version v) { return v == Version::kTls12 ? TLS1_2_VERSION : TLS1_3_VERSION; }
+
+// Wire form of a list of ALPN names. False when a name is empty or too long.
+bool alpn_to_wire(const std::vector<std::string>& names, std::vector<unsigned char>& out) {
+  for (const std::string& n : names) {
+    if (n.empty() || n.size() > 255) return false;
+    out.push_back(static_cast<unsigned char>(n.size()));
+    out.insert(out.end(), n.begin(), n.end());
+  }
+  return true;
+}
+
+Status configure(SSL_CTX* ctx, Version min, Version max, const std::vector<std::string>& ciphers, const std::vector<std::string>& curves) {
+  if (min > max) return Error{"minimum TLS version is above the maximum"};
+  SSL_CTX_set_min_proto_version(ctx, openssl_version(min));
+  SSL_CTX_set_max_proto_version(ctx, openssl_version(max));
+  // AES-GCM and ChaCha20 only by default; a list of the user's is checked by check_cipher_suites() before.
+  if (SSL_CTX_set_cipher_list(ctx, ciphers.empty() ? kDefaultCiphers : flatten(ciphers).c_str()) != 1) {
+    return Error{"cipher_suites: " + drain_errors()};
+  }
+  if (SSL_CTX_set_ciphersuites(ctx, kTls13Suites) != 1) return Error{"TLS 1.3 cipher suites: " + drain_errors()};
+  if (SSL_CTX_set1_groups_list(ctx, curves.empty() ? kDefaultCurves : flatten(curves).c_str()) != 1) {
+    return Error{"ecdh_curves: " + drain_errors()};
+  }
+  SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+  SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);  // back to us after each record without data: session.cc counts them
+  SSL_CTX_set_read_ahead(ctx, 1);
+  SSL_CTX_set_max_cert_list(ctx, kMaxCertificateListBytes);
+  SSL_CTX_set_verify_depth(ctx, kMaxVerifyDepth);
+  return {};
+}
+
+Status add_trusted(SSL_CTX* ctx, std::string_view pem, OSSL_LIB_CTX* library, bool announce) {
+  auto certificates = load_certificates(pem, library);
+  if (!certificates) return Error{"trusted_ca: " + certificates.error()};
+  X509_STORE* store = SSL_CTX_get_cert_store(ctx);
+  for (const X509Ptr& c : *certificates) {
+    if (X509_STORE_add_cert(store, c.get()) != 1) return Error{"trusted_ca: " + drain_errors()};
+    if (announce) SSL_CTX_add_client_CA(ctx, c.get());
+  }
+  return {};
+}
+
+// --- server: the callbacks ------------------------------------------------------------------------------------------------
+
+int select_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* in, unsigned in_length, void* arg) {
+  const auto& ours = *static_cast<const std::vector<unsigned char>*>(arg);
+  unsigned char* chosen = nullptr;
+  // The list given first decides the preference: ours. No overlap: go on without ALPN, as Envoy does.
+  if (SSL_select_next_proto(&chosen, out_length, ours.data(), static_cast<unsigned>(ours.size()), in, in_length) != OPENSSL_NPN_NEGOTIATED) {
+    return SSL_TLSEXT_ERR_NOACK;
+  }
+  *out = chosen;
+  return SSL_TLSEXT_ERR_OK;
+}
+
+int accept_server_name(SSL*, int*, void*) { return SSL_TLSEXT_ERR_OK; }
+
+// Which ECDSA certificates the client could verify. TLS 1.3: by its signature algorithms, which name the curve. TLS 1.2: by its cipher
+// suites, signature algorithms and groups (RFC 8422 5.1: no groups, no restriction).
+ServerContext::ClientSignatures client_signatures(SSL* ssl) {
+  bool suite = SSL_version(ssl) == TLS1_3_VERSION;
+  if (!suite) {
+    STACK_OF(SSL_CIPHER)* offered = SSL_get_client_ciphers(ssl);
+    for (int i = 0; i < sk_SSL_CIPHER_num(offered) && !suite; ++i) {
+      suite = SSL_CIPHER_get_auth_nid(sk_SSL_CIPHER_value(offered, i)) == NID_auth_ecdsa;
+    }
+  }
+  if (!suite) return {};
+  ServerContext::ClientSignatures can;
+  const int n = SSL_get_sigalgs(ssl, -1, nullptr, nullptr, nullptr, nullptr, nullptr);
+  for (int i = 0; i < n; ++i) {
+    unsigned char signature = 0, hash = 0;
+    SSL_get_sigalgs(ssl, i, nullptr, nullptr, nullptr, &signature, &hash);
+    const unsigned scheme = unsigned{hash} << 8 | signature;  // RFC 8446 4.2.3
+    can.p256 = can.p256 || scheme == 0x0403;
+    can.p384 = can.p384 || scheme == 0x0503;
+    can.p521 = can.p521 || scheme == 0x0603;
+  }
+  if (SSL_version(ssl) == TLS1_3_VERSION) return can;
+  // TLS 1.2: the hash says nothing of the curve; the groups do.
+  const bool any = can.p256 || can.p384 || can.p521 || n == 0;
+  if (!any) return {};
+  int groups[64];
+  const int count = SSL_get1_groups(ssl, nullptr);
+  if (count <= 0) return {true, true, true};
+  if (count > static_cast<int>(std::size(groups))) return {true, false, false};
+  SSL_get1_groups(ssl, groups);
+  can = {};
+  for (int i = 0; i < count; ++i) {
+    can.p256 = can.p256 || groups[i] == NID_X9_62_prime256v1;
+    can.p384 = can.p384 || groups[i] == NID_secp384r1;
+    can.p521 = can.p521 || groups[i] == NID_secp521r1;
+  }
+  return can;
+}
+
+}  // namespace
+
+struct ContextCallbacks {
+  static int choose_certificate(SSL* ssl, void* arg) {
+    const ServerContext& context = *static_cast<const ServerContext*>(arg);
+    const char* sni = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    const uint32_t chosen = context.select_certificate(sni != nullptr ? sni : "", client_signatures(ssl));
+    if (chosen == 0) return 1;  // already the SSL_CTX's own
+    const LoadedCertificate& c = context.impl_->certificates[chosen];
+    SSL_certs_clear(ssl);
+    return SSL_use_cert_and_key(ssl, c.leaf.get(), c.key.get(), c.chain.get(), 1);
+  }
+
+  // RFC 5077 4, with keys from outside: AES-256-CBC and HMAC-SHA256.
+  static int ticket_key(SSL* ssl, unsigned char* name, unsigned char* iv, EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac, int encrypt) {
+    auto* context = static_cast<const ServerContext*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)));
+    const ServerContext::Impl& im = *context->impl_;
+    const TicketKeys& keys = im.ticket_keys;
+    const TicketKey* key = nullptr;
+    int answer = 1;
+    if (encrypt != 0) {
+      key = &keys.current;
+      std::memcpy(name, key->data(), 16);
+      if (RAND_bytes_ex(im.library, iv, 16, 0) != 1) return -1;
+    } else if (std::memcmp(name, keys.current.data(), 16) == 0) {
+      key = &keys.current;
+    } else if (keys.has_previous && std::memcmp(name, keys.previous.data(), 16) == 0) {
+      key = &keys.previous;
+      answer = 2;  // renew
+    } else if (keys.has_next && std::memcmp(name, keys.next.data(), 16) == 0) {
+      key = &keys.next;
+    } else {
+      return 0;  // not ours: full handshake
+    }
+    OSSL_PARAM params[3];
+    char digest[] = "SHA256";
+    params[0] = OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, const_cast<uint8_t*>(key->data() + 16), 32);
+    params[1] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0);
+    params[2] = OSSL_PARAM_construct_end();
+    if (EVP_MAC_CTX_set_params(mac, params) != 1) return -1;
+    const int ok = encrypt != 0 ? EVP_EncryptInit_ex(cipher, im.ticket_cipher, nullptr, key->data() + 48, iv)
+                                : EVP_DecryptInit_ex(cipher, im.ticket_cipher, nullptr, key->data() + 48, iv);
+    return ok == 1 ? answer : -1;
+  }
+
+  // --- client ---
+  static int keep_session(SSL* ssl, SSL_SESSION* session) {
+    auto* context = static_cast<ClientContext*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)));
+    SSL_SESSION_free(context->impl_->session);
+    context->impl_->session = session;
+    return 1;  // the reference is ours now
+  }
+  static int verify(X509_STORE_CTX* store, void* arg);
+};
+
+namespace {
+
+bool value_matches(SanMatcher::Kind kind, std::string_view have, std::string_view want) {
+  switch (kind) {
+    case SanMatcher::Kind::kExact: return have == want;
+    case SanMatcher::Kind::kPrefix: return have.starts_with(want);
+    case SanMatcher::Kind::kSuffix: return have.ends_with(want);
+    case SanMatcher::Kind::kContains: return have.find(want) != std::string_view::npos;
+  }
+  return false;
+}
+
+bool equal_ignoring_case(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && OPENSSL_strncasecmp(a.data(), b.data(), a.size()) == 0;
+}
+
+// RFC 6125 6.4.3, the wildcard being the whole left-most label.
+bool dns_matches(std::string_view pattern, std::string_view host) {
+  if (equal_ignoring_case(pattern, host)) return true;
+  if (!pattern.starts_with("*.")) return false;
+  const size_t dot = host.find('.');
+  return dot != std::string_view::npos && dot != 0 && equal_ignoring_case(pattern.substr(1), host.substr(dot));
+}
+
+bool san_matches(const SanMatcher& m, const GENERAL_NAME* n) {
+  const auto text = [](const ASN1_STRING* s) {
+    return std::string_view(reinterpret_cast<const char*>(ASN1_STRING_get0_data(s)), static_cast<size_t>(ASN1_STRING_length(s)));
+  };
+  switch (m.type) {
+    case SanMatcher::Type::kDns:
+      if (n->type != GEN_DNS) return false;
+      return m.kind == SanMatcher::Kind::kExact ? dns_matches(text(n->d.dNSName), m.value) : value_matches(m.kind, text(n->d.dNSName), m.value);
+    case SanMatcher::Type::kUri: return n->type == GEN_URI && value_matches(m.kind, text(n->d.uniformResourceIdentifier), m.value);
+    case SanMatcher::Type::kEmail: return n->type == GEN_EMAIL && value_matches(m.kind, text(n->d.rfc822Name), m.value);
+    case SanMatcher::Type::kIp: {
+      if (n->type != GEN_IPADD) return false;
+      const std::string_view raw = text(n->d.iPAddress);
+      base::IpAddress a;
+      if (raw.size() == 4) a = base::IpAddress::v4(base::load_be32(raw.data()));
+      else if (raw.size() == 16) a = base::IpAddress::v6(reinterpret_cast<const uint8_t*>(raw.data()));
+      else return false;
+      char buffer[64];
+      return value_matches(m.kind, {buffer, a.format(buffer, sizeof buffer)}, m.value);
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+int ContextCallbacks::verify(X509_STORE_CTX* store, void* arg) {
+  const ClientContext::Impl& im = *static_cast<const ClientContext*>(arg)->impl_;
+  if (X509_verify_cert(store) != 1) return 0;
+  X509* leaf = X509_STORE_CTX_get0_cert(store);
+  bool ok = true;
+  if (im.verify_sni) {
+    auto* ssl = static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
+    const char* sni = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    ok = sni != nullptr && X509_check_host(leaf, sni, 0, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, nullptr) == 1;
+  }
+  if (ok && !im.sans.empty()) {
+    ok = false;
+    if (auto* names = static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(leaf, NID_subject_alt_name, nullptr, nullptr))) {
+      for (int i = 0; i < sk_GENERAL_NAME_num(names) && !ok; ++i) {
+        const GENERAL_NAME* n = sk_GENERAL_NAME_value(names, i);
+        ok = std::any_of(im.sans.begin(), im.sans.end(), [&](const SanMatcher& m) { return san_matches(m, n); });
+      }
+      GENERAL_NAMES_free(names);
+    }
+  }
+  if (!ok) X509_STORE_CTX_set_error(store, X509_V_ERR_HOSTNAME_MISMATCH);
+  return ok ? 1 : 0;
+}
+
+// --- LibraryContext ---------------------------------------------------------------------------------------------------------
+
+Result<std::unique_ptr<LibraryContext>> LibraryContext::create() {
+  // No openssl.cnf: what is negotiated is the configuration's business alone.
+  OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS | OPENSSL_INIT_LOAD_CRYPTO_STRINGS, nullptr);
+  std::unique_ptr<LibraryContext> out(new LibraryContext);
+  out->ctx_ = OSSL_LIB_CTX_new();
+  if (out->ctx_ == nullptr || OSSL_PROVIDER_load(out->ctx_, "default") == nullptr) {
+    return Error{"OpenSSL's default provider cannot be loaded: " + drain_errors()};
+  }
+  return out;
+}
+
+LibraryContext::~LibraryContext() { OSSL_LIB_CTX_free(ctx_); }
+
+void LibraryContext::warm_up_thread() {
+  unsigned char sink[32];
+  ERR_clear_error();  // creates the thread's error state
+  (void)RAND_bytes_ex(ctx_, sink, sizeof sink, 0);
+  (void)RAND_priv_bytes_ex(ctx_, sink, sizeof sink, 0);
+}
+
+const char* to_string(Version v) { return v == Version::kTls12 ? "TLSv1.2" : "TLSv1.3"; }
+
+TicketKeys TicketKeys::random() {
+  TicketKeys k;
+  MILLRACE_ASSERT(RAND_bytes(k.current.data(), static_cast<int>(k.current.size())) == 1, "the random generator works");
+  return k;
+}
+
+// --- ServerContext ----------------------------------------------------------------------------------------------------------
+
+Result<std::unique_ptr<ServerContext>> ServerContext::create(LibraryContext& library, const ServerConfig& config) {
+  ERR_clear_error();
+  if (config.certificates.empty()) return Error{"no TLS certificate is configured"};
+  std::unique_ptr<ServerContext> out(new ServerContext);
+  out->impl_ = std::make_unique<Impl>();
+  Impl& im = *out->impl_;
+  im.library = library.raw();
+  im.full_scan = config.full_scan_on_sni_mismatch;
+  im.tickets_allowed = !config.disable_tickets;
+  im.ctx.reset(SSL_CTX_new_ex(library.raw(), nullptr, TLS_server_method()));
+  if (im.ctx == nullptr) return Error{"SSL_CTX: " + drain_errors()};
+  SSL_CTX* ctx = im.ctx.get();
+  SSL_CTX_set_app_data(ctx, out.get());
+  if (Status s = configure(ctx, config.min_version, config.max_version, config.cipher_suites, config.curves); !s) return Error{s.error()};
+  SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_max_early_data(ctx, 0);
+  SSL_CTX_set_recv_max_early_data(ctx, 0);
+
+  // Tickets of a context are taken only by contexts that are configured alike: the hash goes into every session (session id context).
+  EVP_MD* sha256 = EVP_MD_fetch(library.raw(), "SHA256", nullptr);
+  EVP_MD_CTX* identity = EVP_MD_CTX_new();
+  EVP_DigestInit_ex(identity, sha256, nullptr);
+  for (size_t i = 0; i < config.certificates.size(); ++i) {
+    auto pair = load_pair(config.certificates[i].chain, config.certificates[i].key, library.raw());
+    if (!pair) {
+      EVP_MD_CTX_free(identity);
+      EVP_MD_free(sha256);
+      return Error{"certificate " + std::to_string(i + 1) + ": " + pair.error()};
+    }
+    for (const std::string& n : server_names(pair->leaf.get())) {
+      Impl::ByKey& slot = im.names[n.starts_with("*.") ? n.substr(1) : n];
+      uint32_t& mine = pair->type == KeyType::kRsa ? slot.rsa : slot.ecdsa;
+      if (mine == Impl::kNoCertificate) mine = static_cast<uint32_t>(i);
+    }
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    X509_digest(pair->leaf.get(), sha256, digest, &n);
+    EVP_DigestUpdate(identity, digest, n);
+    im.certificates.push_back(std::move(*pair));
+  }
+  EVP_DigestUpdate(identity, config.client_ca_pem.data(), config.client_ca_pem.size());
+  EVP_DigestUpdate(identity, &config.require_client_certificate, sizeof config.require_client_certificate);
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned n = 0;
+  EVP_DigestFinal_ex(identity, digest, &n);
+  EVP_MD_CTX_free(identity);
+  EVP_MD_free(sha256);
+  SSL_CTX_set_session_id_context(ctx, digest, std::min(n, unsigned{SSL_MAX_SID_CTX_LENGTH}));
+
+  const LoadedCertificate& first = im.certificates[0];
+  if (SSL_CTX_use_cert_and_key(ctx, first.leaf.get(), first.key.get(), first.chain.get(), 1) != 1) {
+    return Error{"certificate 1: " + drain_errors()};
+  }
+  if (im.certificates.size() > 1) SSL_CTX_set_cert_cb(ctx, &ContextCallbacks::choose_certificate, out.get());
+  SSL_CTX_set_tlsext_servername_callback(ctx, &accept_server_name);
+
+  if (!alpn_to_wire(config.alpn, im.alpn_wire)) return Error{"alpn_protocols: a name is empty or longer than 255 bytes"};
+  if (!im.alpn_wire.empty()) SSL_CTX_set_alpn_select_cb(ctx, &select_alpn, &im.alpn_wire);
+
+  if (!config.client_ca_pem.empty()) {
+    if (Status s = add_trusted(ctx, config.client_ca_pem, library.raw(), true); !s) return Error{s.error()};
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (config.require_client_certificate ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), nullptr);
+  } else if (config.require_client_certificate) {
+    return Error{"require_client_certificate needs a trusted_ca"};
+  }
+
+  // No tickets until there are keys.
+  im.ticket_cipher = EVP_CIPHER_fetch(library.raw(), "AES-256-CBC", nullptr);
+  if (im.ticket_cipher == nullptr) return Error{"AES-256-CBC: " + drain_errors()};
+  SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, &ContextCallbacks::ticket_key);
+  SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
+  SSL_CTX_set_num_tickets(ctx, 0);
+  SSL_CTX_set_info_callback(ctx, &Session::info_callback);
+  ERR_clear_error();
+  return out;
+}
+
+ServerContext::~ServerContext() { MILLRACE_ASSERT(sessions_ == 0, "a context outlives its sessions"); }
+
+void ServerContext::set_ticket_keys(const TicketKeys& keys) {
+  impl_->ticket_keys = keys;
+  if (!impl_->tickets_allowed) return;
+  SSL_CTX_clear_options(impl_->ctx.get(), SSL_OP_NO_TICKET);
+  SSL_CTX_set_num_tickets(impl_->ctx.get(), 1);
+}
+
+uint32_t ServerContext::certificate_count() const { return static_cast<uint32_t>(impl_->certificates.size()); }
+
+// Envoy's DefaultTlsCertificateSelector: exact name, then the wildcard of the first label, then the first certificate; without SNI, or with
+// full_scan, the first that suits the client. ECDSA is preferred where the client can verify its curve; RSA is the candidate otherwise.
+uint32_t ServerContext::select_certificate(std::string_view sni, ClientSignatures client) const {
+  constexpr uint32_t kNone = Impl::kNoCertificate;
+  const Impl& im = *impl_;
+  const bool ecdsa_capable = client.p256 || client.p384 || client.p521;
+  const auto suits = [&](uint32_t i) {
+    if (i == kNone) return false;
+    switch (im.certificates[i].type) {
+      case KeyType::kRsa: return true;
+      case KeyType::kEcdsaP256: return client.p256;
+      case KeyType::kEcdsaP384: return client.p384;
+      case KeyType::kEcdsaP521: return client.p521;
+    }
+    return false;
+  };
+  const auto by_name = [&](std::string_view name) {
+    const auto at = im.names.find(name);
+    if (at == im.names.end()) return kNone;
+    return suits(at->second.ecdsa) ? at->second.ecdsa : at->second.rsa;
+  };
+
+  if (!sni.empty() && sni.size() <= 255) {
+    char lower[255];
+    for (size_t i = 0; i < sni.size(); ++i) lower[i] = sni[i] >= 'A' && sni[i] <= 'Z' ? static_cast<char>(sni[i] + 32) : sni[i];
+    const std::string_view name(lower, sni.size());
+    if (const uint32_t i = by_name(name); i != kNone) return i;
+    const size_t dot = name.find('.', 1);
+    if (dot != std::string_view::npos && dot < name.size() - 1) {
+      if (const uint32_t i = by_name(name.substr(dot)); i != kNone) return i;
+    }
+    if (!im.full_scan) return 0;
+  }
+  uint32_t candidate = kNone;
+  for (uint32_t i = 0; i < im.certificates.size(); ++i) {
+    if (!suits(i)) continue;
+    const bool rsa = im.certificates[i].type == KeyType::kRsa;
+    if (rsa != ecdsa_capable) return i;  // ECDSA for those who can, RSA for those who cannot
+    if (candidate == kNone) candidate = i;
+  }
+  return candidate != kNone ? candidate : 0;
+}
+
+// --- ClientContext ----------------------------------------------------------------------------------------------------------
+
+Result<std::unique_ptr<ClientContext>> ClientContext::create(LibraryContext& library, const ClientConfig& config) {
+  ERR_clear_error();
+  std::unique_ptr<ClientContext> out(new ClientContext);
+  out->impl_ = std::make_unique<Impl>();
+  Impl& im = *out->impl_;
+  im.sans = config.sans;
+  im.verify_sni = config.verify_sni;
+  im.tickets = config.tickets;
+  im.ctx.reset(SSL_CTX_new_ex(library.raw(), nullptr, TLS_client_method()));
+  if (im.ctx == nullptr) return Error{"SSL_CTX: " + drain_errors()};
+  SSL_CTX* ctx = im.ctx.get();
+  SSL_CTX_set_app_data(ctx, out.get());
+  if (Status s = configure(ctx, config.min_version, config.max_version, config.cipher_suites, config.curves); !s) return Error{s.error()};
+  if (config.tickets) {
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(ctx, &ContextCallbacks::keep_session);
+  } else {
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
+  }
+  if (!config.trusted_ca_pem.empty()) {
+    if (Status s = add_trusted(ctx, config.trusted_ca_pem, library.raw(), false); !s) return Error{s.error()};
+    im.verify = true;
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, nullptr);
+    SSL_CTX_set_cert_verify_callback(ctx, &ContextCallbacks::verify, out.get());
+  } else {
+    if (!config.sans.empty() || config.verify_sni) return Error{"matching subject alternative names needs a trusted_ca"};
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, nullptr);
+  }
+  std::vector<unsigned char> alpn;
+  if (!alpn_to_wire(config.alpn, alpn)) return Error{"alpn_protocols: a name is empty or longer than 255 bytes"};
+  if (!alpn.empty()) SSL_CTX_set_alpn_protos(ctx, alpn.data(), static_cast<unsigned>(alpn.size()));
+  if (!config.certificate.chain.empty()) {
+    auto pair = load_pair(config.certificate.chain, config.certificate.key, library.raw());
+    if (!pair) return Error{"client certificate: " + pair.error()};
+    if (SSL_CTX_use_cert_and_key(ctx, pair->leaf.get(), pair->key.get(), pair->chain.get(), 1) != 1) {
+      return Error{"client certificate: " + drain_errors()};
+    }
+  }
+  SSL_CTX_set_info_callback(ctx, &Session::info_callback);
+  ERR_clear_error();
+  return out;
+}
+
+ClientContext::~ClientContext() { MILLRACE_ASSERT(sessions_ == 0, "a context outlives its sessions"); }
+
+bool ClientContext::has_resumable_session() const { return impl_->session != nullptr && SSL_SESSION_is_resumable(impl_->session) == 1; }
+
+}  // namespace millrace::tls

@@ -1,0 +1,29 @@
+// Reads PEM into OpenSSL objects that live in a given library context. Internal to lib/tls.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "lib/base/status.h"
+#include "lib/tls/certificate.h"
+#include "lib/tls/openssl_ptr.h"
+
+namespace millrace::tls {
+
+struct LoadedCertificate {
+  X509Ptr leaf;
+  ChainPtr chain;   // what follows the leaf; never null, may be empty
+  PkeyPtr key;
+  KeyType type = KeyType::kRsa;
+};
+
+// `library`: null for the default one.
+base::Result<std::vector<X509Ptr>> load_certificates(std::string_view pem, OSSL_LIB_CTX* library);
+base::Result<LoadedCertificate> load_pair(std::string_view chain_pem, std::string_view key_pem, OSSL_LIB_CTX* library);
+CertificateInfo describe(const std::vector<X509*>& chain, int64_t now_unix);
+// What SNI is matched with, lower case: the DNS names, or the CN of a certificate without subjectAltName.
+std::vector<std::string> server_names(X509* leaf);
+// "[A|B]:C" and names alike -> "A:B:C".
+std::string flatten(const std::vector<std::string>& names);
+
+}  // namespace millrace::tls
