@@ -493,7 +493,10 @@ Progress Session::close_notify(const Wire& wire) {
 Negotiated Session::negotiated() const {
   Negotiated n;
   n.version = SSL_version(ssl_) == TLS1_3_VERSION ? Version::kTls13 : Version::kTls12;
-  if (const SSL_CIPHER* c = SSL_get_current_cipher(ssl_)) n.cipher = SSL_CIPHER_get_name(c);
+  if (const SSL_CIPHER* c = SSL_get_current_cipher(ssl_)) {
+    n.cipher = SSL_CIPHER_get_name(c);
+    n.cipher_id = SSL_CIPHER_get_protocol_id(c);
+  }
   const unsigned char* alpn = nullptr;
   unsigned alpn_length = 0;
   SSL_get0_alpn_selected(ssl_, &alpn, &alpn_length);

@@ -67,6 +67,7 @@ struct Progress {
 struct Negotiated {
   Version version = Version::kTls12;
   const char* cipher = "";          // OpenSSL's name, static storage: "ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_AES_128_GCM_SHA256"
+  uint16_t cipher_id = 0;           // its IANA number, e.g. 0x1301; 0: none yet
   std::string_view alpn;            // empty: none; valid while the session is open
   std::string_view server_name;     // server: as the client sent it; client: as asked for; valid while the session is open
   bool resumed = false;
