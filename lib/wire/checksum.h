@@ -76,12 +76,14 @@ inline ChecksumSum pseudo_header(const base::IpAddress& src, const base::IpAddre
 }
 
 // RFC 1624 (equation 3): the checksum after a 16-bit or 32-bit field changed. `checksum` and the result in memory order as loaded with
-// load_unaligned; old and new value in memory order too. Even offsets only.
-constexpr uint16_t checksum_update16(uint16_t checksum, uint16_t old_word, uint16_t new_word) {
-  return checksum_finish(ChecksumSum{static_cast<uint16_t>(~checksum)} + static_cast<uint16_t>(~old_word) + new_word);
-}
+// load_unaligned; old and new value in memory order too. Even offsets only. Never 0 but 0xffff, its other form, which every receiver takes:
+// 0 would be wrong where all other bytes are zero, and that cannot be seen from here.
 constexpr uint16_t checksum_update32(uint16_t checksum, uint32_t old_word, uint32_t new_word) {
-  return checksum_finish(ChecksumSum{static_cast<uint16_t>(~checksum)} + static_cast<uint32_t>(~old_word) + new_word);
+  const uint16_t updated = checksum_finish(ChecksumSum{static_cast<uint16_t>(~checksum)} + static_cast<uint32_t>(~old_word) + new_word);
+  return updated == 0 ? 0xffff : updated;
+}
+constexpr uint16_t checksum_update16(uint16_t checksum, uint16_t old_word, uint16_t new_word) {
+  return checksum_update32(checksum, old_word, new_word);
 }
 
 }  // namespace millrace::wire
