@@ -148,7 +148,8 @@ struct ContextCallbacks {
     const ServerContext::Impl& im = *context->impl_;
     const TicketKeys& keys = im.ticket_keys;
     const TicketKey* key = nullptr;
-    int answer = 1;
+    // Renew in TLS 1.3 always: a client uses a ticket once (RFC 8446 C.4), and OpenSSL sends a fresh one only when told to.
+    int answer = SSL_version(ssl) == TLS1_3_VERSION ? 2 : 1;
     if (encrypt != 0) {
       key = &keys.current;
       std::memcpy(name, key->data(), 16);
@@ -157,7 +158,7 @@ struct ContextCallbacks {
       key = &keys.current;
     } else if (keys.has_previous && std::memcmp(name, keys.previous.data(), 16) == 0) {
       key = &keys.previous;
-      answer = 2;  // renew
+      answer = 2;
     } else if (keys.has_next && std::memcmp(name, keys.next.data(), 16) == 0) {
       key = &keys.next;
     } else {
@@ -468,6 +469,15 @@ Result<std::unique_ptr<ClientContext>> ClientContext::create(LibraryContext& lib
 }
 
 ClientContext::~ClientContext() { MILLRACE_ASSERT(sessions_ == 0, "a context outlives its sessions"); }
+
+void ClientContext::keep_renewed_session(SSL* ssl) {
+  if (!impl_->tickets || SSL_session_reused(ssl) != 1 || SSL_version(ssl) != TLS1_2_VERSION) return;
+  SSL_SESSION* now = SSL_get0_session(ssl);
+  if (now == impl_->session || now == nullptr) return;
+  SSL_SESSION_up_ref(now);
+  SSL_SESSION_free(impl_->session);
+  impl_->session = now;
+}
 
 bool ClientContext::has_resumable_session() const { return impl_->session != nullptr && SSL_SESSION_is_resumable(impl_->session) == 1; }
 

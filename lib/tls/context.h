@@ -18,6 +18,7 @@
 
 struct ossl_lib_ctx_st;
 struct ssl_ctx_st;
+struct ssl_st;
 
 namespace millrace::tls {
 
@@ -134,6 +135,8 @@ class ClientContext {
   friend struct ContextCallbacks;
   struct Impl;
   ClientContext() = default;
+  // TLS 1.2: a ticket that was renewed on resumption is in the session object only; OpenSSL calls nobody.
+  void keep_renewed_session(ssl_st* ssl);
   std::unique_ptr<Impl> impl_;
   uint32_t sessions_ = 0;
 };

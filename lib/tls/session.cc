@@ -314,6 +314,7 @@ bool Session::step_handshake(Call& call, Progress& p) {
     p.handshake_done = true;
     ++pool_->counters_.handshakes;
     if (SSL_session_reused(ssl_) == 1) ++pool_->counters_.resumed;
+    if (client_ != nullptr) client_->keep_renewed_session(ssl_);
     return true;
   }
   switch (SSL_get_error(ssl_, r)) {
@@ -602,6 +603,8 @@ Session* SessionPool::open_client(ClientContext& context, std::string_view sni, 
 
 void SessionPool::close(Session* s) {
   MILLRACE_ASSERT(s != nullptr && s->ssl_ != nullptr && s->pool_ == this, "a session is closed once, by its pool");
+  // A connection that ends without close_notify keeps its session resumable (RFC 5246 7.2.1 gave the older rule up).
+  if (s->state_ == Session::State::kEstablished) SSL_set_shutdown(s->ssl_, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
   SSL_free(s->ssl_);  // and the BIO with it
   if (s->server_ != nullptr) --s->server_->sessions_;
   if (s->client_ != nullptr) --s->client_->sessions_;

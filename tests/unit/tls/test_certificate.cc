@@ -1,0 +1,80 @@
+#include "tests/unit/tls/test_certificate.h"
+
+#include <atomic>
+#include <cstdlib>
+
+#include <openssl/ec.h>
+#include <openssl/pem.h>
+#include <openssl/rsa.h>
+#include <openssl/x509v3.h>
+
+#include "lib/base/assert.h"
+#include "lib/tls/openssl_ptr.h"
+
+namespace millrace::tls::testing {
+namespace {
+
+std::string text_of(BIO* bio) {
+  char* data = nullptr;
+  const long n = BIO_get_mem_data(bio, &data);
+  return {data, static_cast<size_t>(n)};
+}
+
+EVP_PKEY* make_key(const std::string& kind) {
+  if (kind.starts_with("RSA:")) return EVP_PKEY_Q_keygen(nullptr, nullptr, "RSA", static_cast<size_t>(std::atoi(kind.c_str() + 4)));
+  if (kind == "ED25519") return EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519");
+  return EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", kind.c_str());
+}
+
+}  // namespace
+
+CertificatePem make_certificate(const CertificateSpec& spec) {
+  static std::atomic<long> serial{1000};
+  PkeyPtr key(make_key(spec.key));
+  MILLRACE_ASSERT(key != nullptr, "the test's key kind exists");
+  X509Ptr cert(X509_new());
+  X509_set_version(cert.get(), 2);
+  ASN1_INTEGER_set(X509_get_serialNumber(cert.get()), ++serial);
+  X509_gmtime_adj(X509_getm_notBefore(cert.get()), spec.not_before_s);
+  X509_gmtime_adj(X509_getm_notAfter(cert.get()), spec.not_after_s);
+  X509_set_pubkey(cert.get(), key.get());
+  X509_NAME_add_entry_by_txt(X509_get_subject_name(cert.get()), "CN", MBSTRING_ASC,
+                             reinterpret_cast<const unsigned char*>(spec.common_name.c_str()), -1, -1, 0);
+
+  X509Ptr issuer;
+  PkeyPtr issuer_key;
+  if (spec.issuer != nullptr) {
+    BioPtr c(BIO_new_mem_buf(spec.issuer->chain.data(), -1)), k(BIO_new_mem_buf(spec.issuer->key.data(), -1));
+    issuer.reset(PEM_read_bio_X509(c.get(), nullptr, nullptr, nullptr));
+    issuer_key.reset(PEM_read_bio_PrivateKey(k.get(), nullptr, nullptr, nullptr));
+  }
+  X509_set_issuer_name(cert.get(), X509_get_subject_name(issuer ? issuer.get() : cert.get()));
+  X509V3_CTX ctx;
+  X509V3_set_ctx(&ctx, issuer ? issuer.get() : cert.get(), cert.get(), nullptr, nullptr, 0);
+  const auto extend = [&](int nid, const std::string& value) {
+    X509_EXTENSION* e = X509V3_EXT_conf_nid(nullptr, &ctx, nid, value.c_str());
+    MILLRACE_ASSERT(e != nullptr, "the test's extension is well-formed");
+    X509_add_ext(cert.get(), e, -1);
+    X509_EXTENSION_free(e);
+  };
+  extend(NID_basic_constraints, spec.ca ? "critical,CA:TRUE" : "CA:FALSE");
+  std::string sans;
+  for (const std::string& s : spec.sans) sans += (sans.empty() ? "" : ",") + s;
+  if (!sans.empty()) extend(NID_subject_alt_name, sans);
+  const EVP_MD* digest = spec.key == "ED25519" && spec.issuer == nullptr ? nullptr : EVP_sha256();
+  MILLRACE_ASSERT(X509_sign(cert.get(), issuer_key ? issuer_key.get() : key.get(), digest) > 0, "signing works");
+
+  BioPtr c(BIO_new(BIO_s_mem())), k(BIO_new(BIO_s_mem()));
+  PEM_write_bio_X509(c.get(), cert.get());
+  PEM_write_bio_PrivateKey(k.get(), key.get(), nullptr, nullptr, 0, nullptr, nullptr);
+  return {text_of(c.get()) + (spec.issuer != nullptr && !spec.ca ? spec.issuer->chain : ""), text_of(k.get())};
+}
+
+std::string encrypt_key(const std::string& key_pem, const std::string& password) {
+  BioPtr in(BIO_new_mem_buf(key_pem.data(), static_cast<int>(key_pem.size()))), out(BIO_new(BIO_s_mem()));
+  PkeyPtr key(PEM_read_bio_PrivateKey(in.get(), nullptr, nullptr, nullptr));
+  PEM_write_bio_PKCS8PrivateKey(out.get(), key.get(), EVP_aes_128_cbc(), password.data(), static_cast<int>(password.size()), nullptr, nullptr);
+  return text_of(out.get());
+}
+
+}  // namespace millrace::tls::testing

@@ -1,0 +1,25 @@
+// Certificates made in memory, for tests.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/tls/context.h"
+
+namespace millrace::tls::testing {
+
+struct CertificateSpec {
+  std::string common_name = "test";
+  std::vector<std::string> sans;     // OpenSSL's text: "DNS:a.example", "IP:10.0.0.1", "URI:spiffe://x"
+  std::string key = "P-256";         // "P-256", "P-384", "P-521", "secp256k1", "RSA:2048", "ED25519"
+  long not_before_s = -3600;         // from now
+  long not_after_s = 365L * 24 * 3600;
+  bool ca = false;
+  const CertificatePem* issuer = nullptr;  // null: self-signed
+};
+
+CertificatePem make_certificate(const CertificateSpec& spec);
+// The same key under a password, PKCS#8.
+std::string encrypt_key(const std::string& key_pem, const std::string& password);
+
+}  // namespace millrace::tls::testing
