@@ -1,8 +1,8 @@
 // What a proxy does to heads on their way through: Envoy's ConnectionManagerUtility and the router's header rules as pure functions on
 // RequestHead/ResponseHead. New strings live in the caller's Scratch; header tables need room for kForwardedHeaders more fields.
 //
-// Order of a request:  check_underscores -> normalize_path -> mutate_request -> (route) -> route's header rules -> rewrite_path/rewrite_host
-// -> mutate_upstream_request -> write.   Of a response:  mutate_upstream_response -> route's header rules -> mutate_response -> write.
+// Order of a request:  check_underscores -> normalize_path -> mutate_request -> (route) -> route's header rules -> mutate_upstream_request
+// -> rewrite_host -> rewrite_path -> write.   Of a response:  mutate_upstream_response -> route's header rules -> mutate_response -> write.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,9 @@ struct ForwardOptions {
   bool merge_slashes = false;
   EscapedSlashesAction escaped_slashes = EscapedSlashesAction::kKeepUnchanged;
   UnderscoreAction underscores = UnderscoreAction::kAllow;
+  // HCM.internal_address_config with RFC 1918, RFC 4193 and loopback: such a client is internal (x-envoy-internal: true, and its x-envoy-*
+  // fields are believed). Off by default, as in Envoy since 1.33: then every request is external.
+  bool internal_private_addresses = false;
   ServerHeaderMode server_header = ServerHeaderMode::kOverwrite;
   std::string_view server_name = "envoy";
   std::string_view via;                       // "": no via
@@ -60,10 +63,12 @@ bool check_underscores(HeaderTable& headers, UnderscoreAction action);
 enum class PathVerdict : uint8_t {
   kContinue,  // head.path is as it should be (maybe new, in scratch)
   kReject,    // 400, path_normalization_failed
-  kRedirect,  // 307 with location: head.path (UNESCAPE_AND_REDIRECT found an escaped slash), path_normalization_failed
+  kRedirect,  // 307 with location: head.path (UNESCAPE_AND_REDIRECT found an escaped slash), path_normalization_failed. gRPC: kReject it
+  kNotRelative,  // 404, absolute_path_rejected: the path does not start with '/' (OPTIONS *, "http://host?query")
 };
-// HCM normalize_path, merge_slashes, path_with_escaped_slashes_action on head->path (its query is left alone), in Envoy's order: escaped
-// slashes, dot segments and percent-encoding, double slashes. Empty path (CONNECT) and "*" pass.
+// Checks every path (a '#' is kReject) and applies HCM normalize_path, merge_slashes, path_with_escaped_slashes_action on head->path (its query is left alone), in Envoy's order: escaped
+// slashes, percent-encoding and dot segments, double slashes. An empty path (CONNECT) passes. A path too long for the scratch is kReject.
+// Worst case of scratch: four times the path and its query; what is not used goes back.
 PathVerdict normalize_path(RequestHead* head, const ForwardOptions& options, Scratch& scratch);
 
 struct RequestOrigin {
@@ -72,9 +77,9 @@ struct RequestOrigin {
   bool internal = false;         // x-envoy-internal: true was set
   bool edge = false;             // external request and use_remote_address
 };
-// ConnectionManagerUtility::mutateRequestHeaders: hop-by-hop fields, x-forwarded-for, x-forwarded-proto, x-envoy-*, via, x-request-id.
-// `random`: 128 fresh random bits, used when an id is generated. head->scheme becomes x-forwarded-proto when that is http or https, else
-// the connection's. scratch.overflowed() or a full table (returns false) mean that something could not be added: answer 500.
+// ConnectionManagerUtility::mutateRequestHeaders: hop-by-hop fields, expect: 100-continue, x-forwarded-for, x-forwarded-proto, x-envoy-*, via, x-request-id.
+// `random`: 128 fresh random bits, used when an id is generated. head->scheme (unless an absolute target gave it) becomes
+// x-forwarded-proto when that is http or https, else the connection's. scratch.overflowed() or a full table (returns false) mean that something could not be added: answer 500.
 bool mutate_request(RequestHead* head, const ForwardOptions& options, const Downstream& downstream, const uint64_t random[2],
                     Scratch& scratch, RequestOrigin* origin);
 
@@ -85,8 +90,9 @@ void format_uuid(const uint64_t random[2], char out[kUuidBytes]);
 // RouteAction.prefix_rewrite/regex_rewrite: replaces the first `matched` bytes of the path (0..path without query) by `replacement`, and
 // keeps the old path in x-envoy-original-path (not with suppress_envoy_headers). False: no room.
 bool rewrite_path(RequestHead* head, size_t matched, std::string_view replacement, const ForwardOptions& options, Scratch& scratch);
-// host_rewrite_literal / auto_host_rewrite; append_x_forwarded_host keeps the old one in x-forwarded-host. False: no room.
-bool rewrite_host(RequestHead* head, std::string_view host, bool append_x_forwarded_host, Scratch& scratch);
+// host_rewrite_literal / auto_host_rewrite: the old host goes to x-envoy-original-host (keep_original; pass !suppress_envoy_headers) and,
+// with append_x_forwarded_host, to the end of x-forwarded-host unless it is its last member already. False: no room.
+bool rewrite_host(RequestHead* head, std::string_view host, bool append_x_forwarded_host, Scratch& scratch, bool keep_original = true);
 
 // The router's part, after the route is known: x-envoy-expected-rq-timeout-ms (timeout_ms != 0), unless suppressed.
 bool mutate_upstream_request(RequestHead* head, const ForwardOptions& options, uint32_t timeout_ms, Scratch& scratch);
@@ -94,6 +100,8 @@ bool mutate_upstream_request(RequestHead* head, const ForwardOptions& options, u
 // --- responses
 
 // The router's part: x-envoy-upstream-service-time (milliseconds from the last request byte sent to the response head), unless suppressed.
+// kRequestNotSent: the response came before the request was complete (always so for upgrades): no such field.
+inline constexpr uint64_t kRequestNotSent = UINT64_MAX;
 bool mutate_upstream_response(ResponseHead* head, const ForwardOptions& options, uint64_t service_time_ms, Scratch& scratch);
 
 struct ResponseFacts {
@@ -107,17 +115,12 @@ bool mutate_response(ResponseHead* head, const ForwardOptions& options, const Re
 
 // --- shared pieces
 
-// Removes the fields that connection names and those of one connection (connection, keep-alive, proxy-connection, te unless trailers,
-// upgrade, transfer-encoding).
-// Envoy's Network::Utility::isInternalAddress: RFC 1918, loopback, ULA fc00::/7, link-local is external.
+// Envoy's default internal ranges: 10/8, 172.16/12, 192.168/16, 127.0.0.1, fc00::/7, ::1. Link-local addresses are external.
 bool is_internal_address(const base::IpAddress& a);
 bool is_loopback(const base::IpAddress& a);
 
 // The address `hops_from_right` (0 = last) of all x-forwarded-for fields; false when there is none or it is no address.
 // *single: x-forwarded-for holds exactly one address.
 bool address_from_xff(const HeaderTable& headers, uint32_t hops_from_right, base::IpAddress* address, bool* single);
-
-// table.set: overwrite the first field of that id and remove the others, or append. False: full.
-bool set_header(HeaderTable& table, HeaderId id, std::string_view value);
 
 }  // namespace millrace::http

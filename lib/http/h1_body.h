@@ -15,7 +15,7 @@ namespace millrace::http {
 
 enum class Framing : uint8_t {
   kNone,           // the message ends with its head
-  kContentLength,  // `length` bytes (0 is normalised to kNone only by the decoder, so that the header can be told from its absence)
+  kContentLength,  // `length` bytes, maybe 0 (which is not the same as no content-length)
   kChunked,
   kUntilClose,     // responses only: the upstream's close ends it
   kTunnel,         // after 101 or a 2xx to CONNECT, and after such a request: bytes both ways until close
@@ -27,14 +27,15 @@ struct BodyFraming {
   bool empty() const { return kind == Framing::kNone || (kind == Framing::kContentLength && length == 0); }
 };
 
-// Of a head that parse_request_head accepted (so nothing can be wrong with it). CONNECT, and an upgrade request without content-length
-// or transfer-encoding, are kTunnel: what follows waits for the upstream's answer.
+// Of a head that parse_request_head accepted (so nothing can be wrong with it); call it before forward.h removes what it reads. CONNECT and
+// an upgrade are kTunnel: the bytes that follow must wait until the upstream has agreed (101, or 2xx to CONNECT). Sent on earlier they
+// would be the next request for an upstream that does not know the upgrade: a smuggled one.
 BodyFraming request_framing(const RequestHead& head);
 // Of a head that parse_response_head accepted. `request_method` as sent; `upgrade_requested`: is_upgrade() of the request, since a 101
-// nobody asked for has no body. 1xx, 204, 304 and answers to HEAD: kNone.
+// nobody asked for has no body (the session had better treat it as a protocol error). 1xx, 204, 304 and answers to HEAD: kNone.
 BodyFraming response_framing(const ResponseHead& head, std::string_view request_method, bool upgrade_requested);
 
-// Longest chunk-size line with its extensions, and the digits of it that count (leading zeros are skipped, but bounded by this).
+// Longest chunk-size line: digits (leading zeros too), extensions and blanks, without CRLF.
 inline constexpr uint32_t kMaxChunkLineBytes = 4096;
 
 struct TrailerLimits {
@@ -80,19 +81,19 @@ class BodyDecoder {
 
  private:
   enum class State : uint8_t {
-    kData, kChunkSizeFirst, kChunkSize, kChunkExtension, kChunkSizeLf, kChunkDataCr, kChunkDataLf, kTrailerStart, kTrailerLine, kTrailerEndLf,
-    kFinished, kBroken
+    kData, kChunkSizeFirst, kChunkSize, kChunkSizeBlank, kChunkExtension, kChunkSizeLf, kChunkDataCr, kChunkDataLf, kTrailer, kFinished,
+    kBroken
   };
   Step fail(H1Error e, uint32_t skip);
   H1Error trailer_byte(char c);
-  H1Error finish_trailers();
 
   BodyFraming framing_;
   TrailerLimits limits_;
   State state_ = State::kFinished;
+  H1Error error_ = H1Error::kNone;   // kBroken: why, told again at every further step
   uint8_t trailer_state_ = 0;        // where in a trailer line the checker is
   uint32_t line_bytes_ = 0;          // of the chunk-size line so far
-  uint32_t trailer_bytes_ = 0, trailer_count_ = 0;
+  uint32_t trailer_bytes_ = 0;
   uint64_t remaining_ = 0;
   uint64_t body_bytes_ = 0;
   std::span<char> trailer_storage_;

@@ -26,9 +26,12 @@ inline constexpr uint32_t kH1ErrorCount = static_cast<uint32_t>(H1Error::kCount)
 
 struct H1ErrorInfo {
   const char* name;     // stable, snake_case
-  uint16_t status;      // what a client is answered; 0: close without an answer
+  uint16_t status;      // what a client is answered
   const char* details;  // %RESPONSE_CODE_DETAILS%
   const char* text;     // one sentence for a person
+  // True for everything but kMissingHost and kQueryContentType: the codec answers by itself, with the status' reason phrase as body and
+  // flag DPE. Those two are the connection manager's: empty body, no flag. All close the connection.
+  bool by_codec;
 };
 const H1ErrorInfo& info(H1Error e);
 
@@ -57,6 +60,9 @@ struct HeadResult {
   size_t consumed = 0;  // kDone: length of the head with its empty line (and empty lines in front of it, RFC 9112 2.2)
 };
 
+// Line ends in front of the start line that are skipped (RFC 9112 2.2 asks for at least one CRLF); more is kBadStartLine.
+inline constexpr size_t kMaxLeadingNewlineBytes = 64;
+
 inline constexpr size_t kNotFound = SIZE_MAX;
 
 // The end of a head: index just behind the empty line (CRLF CRLF; LF LF and LF CRLF count, see README), or kNotFound.
@@ -65,9 +71,12 @@ size_t find_head_end(std::span<const char> bytes, size_t from = 0);
 
 // Parses a request head at the front of `bytes`. `already_scanned`: length of `bytes` at the last kPartial (0 the first time; the front
 // must be unchanged). head->headers must have storage (its capacity is a limit like max_header_count: kTooManyHeaders); it is cleared
-// first. On kDone the views of *head point into `bytes` (and limits.default_host_for_http_10), names lower case; on kPartial nothing of
-// *head is to be read and no byte was changed; on kBad head->method, path and version hold what was understood (for the access log).
-// A start line that is complete and wrong is kBad at once, even when the rest has not arrived.
+// first. On kDone the views of *head point into `bytes` (and limits.default_host_for_http_10), names lower case; on kPartial and kBad
+// nothing of *head is to be read (Envoy logs "-" for the method and path of such requests), but names may have been lowered already.
+// What is wrong is kBad at once where that can be told, even when the rest has not arrived: in the first call everything, in later calls
+// the start line and the size. Parsing the same bytes again from 0 gives the same result.
+// Host, and for CONNECT content-length: 0, is taken out of the table; so are upgrade and http2-settings of an h2c upgrade, and (unless the
+// request is an upgrade or CONNECT) the fields that connection nominates (RFC 9110 7.6.1; te stays when it has "trailers").
 HeadResult parse_request_head(std::span<char> bytes, size_t already_scanned, const H1Limits& limits, RequestHead* head);
 
 // The same for a response head from an upstream.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "lib/http/h1_parser.h"
 #include "lib/http/message.h"
 #include "lib/http/scratch.h"
 
@@ -17,8 +18,10 @@ enum class ResponseDetail : uint8_t {
 #undef RESPONSE_DETAIL
   kCount
 };
-// Stable text, "" for kNone.
+// Of a codec error: the same text as H1ErrorInfo::details. Stable text, "" for kNone.
 std::string_view response_detail(ResponseDetail d);
+// The detail that says the same as info(e).details.
+ResponseDetail response_detail_of(H1Error e);
 
 enum class LocalReply : uint8_t {
 #define LOCAL_REPLY(symbol, status, body, closes, detail) symbol,
@@ -29,14 +32,16 @@ enum class LocalReply : uint8_t {
 struct LocalReplyInfo {
   uint16_t status;
   std::string_view body;  // text/plain; "" : no body, content-length: 0
-  bool closes;            // the connection is closed after it (connection: close)
+  bool closes;            // the connection is closed after it (connection: close); it is too whenever the request was not read whole
   ResponseDetail detail;
 };
 const LocalReplyInfo& info(LocalReply r);
 
-// Fills *head (its table needs storage for three fields) with a local reply: content-length, content-type: text/plain when there is a
-// body. The caller then runs mutate_response (server, date) and write_response_head. `body` may be a direct response's.
-// grpc: the request was gRPC, which Envoy answers with 200 and grpc-status/grpc-message instead of a body; then *body_out is "".
+// Fills *head (its table needs room for three more fields; what it holds already, such as location or x-envoy-overloaded, comes first, as
+// Envoy orders it): status, and for a body content-length and content-type: text/plain. The caller then runs mutate_response (date, server)
+// and write_response_head with framing kNone or kContentLength{body_out->size()}. `body` may be a direct response's; it must outlive the
+// head. grpc: the request was gRPC, which is answered with 200 and grpc-status/grpc-message instead of a body; *body_out is what follows
+// the head (not for HEAD). False: no room.
 bool fill_local_reply(ResponseHead* head, uint16_t status, std::string_view body, bool grpc, Scratch& scratch, std::string_view* body_out);
 
 // The gRPC status Envoy maps an HTTP status to (Grpc::Utility::httpToGrpcStatus).

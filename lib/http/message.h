@@ -38,6 +38,9 @@ class HeaderTable {
  public:
   HeaderTable() = default;
   HeaderTable(Header* storage, uint32_t capacity) : data_(storage), capacity_(capacity) {}
+  // The fields of `filled`, which lies in the same storage, with (more) room: a parser's limit need not be the forwarder's.
+  HeaderTable(Header* storage, uint32_t capacity, const HeaderTable& filled)
+      : data_(storage), size_(filled.size_), capacity_(capacity), present_(filled.present_) {}
 
   uint32_t size() const { return size_; }
   uint32_t capacity() const { return capacity_; }
@@ -66,6 +69,24 @@ class HeaderTable {
   // Removes every header of that name, keeping the order of the rest; returns how many there were.
   uint32_t remove(std::string_view lower_case_name);
   uint32_t remove(HeaderId id);
+  // Removes every header for which remove(header) is true, keeping the order of the rest; returns how many there were.
+  template <class Predicate>
+  uint32_t remove_if(Predicate&& remove) {
+    uint32_t kept = 0;
+    uint64_t present = 0;
+    for (uint32_t i = 0; i < size_; ++i) {
+      if (remove(static_cast<const Header&>(data_[i]))) continue;
+      present |= uint64_t{1} << static_cast<int>(data_[i].id);
+      if (kept != i) data_[kept] = data_[i];
+      ++kept;
+    }
+    const uint32_t removed = size_ - kept;
+    size_ = kept;
+    present_ = present;
+    return removed;
+  }
+  // Gives the first header of that id the value and removes further ones, or appends it. False when it had to be added and the table is full.
+  bool set(HeaderId id, std::string_view value);
   void clear() { size_ = 0; present_ = 0; }
 
  private:

@@ -1,0 +1,459 @@
+#include "lib/http/forward.h"
+
+#include <array>
+
+#include "lib/http/connection.h"
+
+namespace millrace::http {
+
+namespace {
+
+std::string_view trim(std::string_view s) {
+  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
+  while (!s.empty() && (s.back() == ' ' || s.back() == '\t')) s.remove_suffix(1);
+  return s;
+}
+
+// x-envoy-* fields that only a trusted peer may send (Envoy's cleanInternalHeaders), without the prefix.
+constexpr std::string_view kEnvoyPrefix = "x-envoy-";
+constexpr std::string_view kInternalOnly[] = {
+    "retriable-status-codes", "retriable-header-names", "retry-on", "retry-grpc-on", "max-retries", "upstream-alt-stat-name",
+    "upstream-rq-per-try-timeout-ms", "upstream-rq-timeout-alt-response", "force-trace", "ip-tags", "original-url",
+    "hedge-on-per-try-timeout"};
+constexpr std::string_view kEdgeOnly[] = {"downstream-service-cluster", "downstream-service-node"};
+
+template <size_t N>
+bool is_one_of(std::string_view name, const std::string_view (&list)[N]) {
+  for (std::string_view s : list)
+    if (name == s) return true;
+  return false;
+}
+
+// What mutateRequestHeaders removes whatever comes after.
+struct RequestRemovals {
+  bool upgrade, internal, edge;
+  bool operator()(const Header& h) const {
+    switch (h.id) {
+      case HeaderId::kConnection:
+      case HeaderId::kUpgrade: return !upgrade;
+      case HeaderId::kKeepAlive:
+      case HeaderId::kProxyConnection:
+      case HeaderId::kTransferEncoding:
+      case HeaderId::kXEnvoyInternal: return true;
+      case HeaderId::kXEnvoyUpstreamRqTimeoutMs:
+      case HeaderId::kXEnvoyExpectedRqTimeoutMs: return !internal;
+      case HeaderId::kXEnvoyDecoratorOperation:
+      case HeaderId::kXEnvoyOriginalPath:
+      case HeaderId::kXEnvoyOriginalHost: return edge;
+      case HeaderId::kOther: break;
+      default: return false;
+    }
+    if (h.name.starts_with(kEnvoyPrefix)) {
+      const std::string_view rest = h.name.substr(kEnvoyPrefix.size());
+      return (!internal && is_one_of(rest, kInternalOnly)) || (edge && is_one_of(rest, kEdgeOnly));
+    }
+    return h.name == "x-forwarded-client-cert";  // forward_client_cert_details SANITIZE, the default
+  }
+};
+
+// All fields of that id as one list, joined by `comma`; a view when there is at most one.
+std::string_view joined(const HeaderTable& headers, HeaderId id, std::string_view comma, Scratch& scratch) {
+  if (!headers.has(id)) return {};
+  uint32_t count = 0;
+  size_t bytes = 0;
+  for (const Header& h : headers)
+    if (h.id == id) {
+      ++count;
+      bytes += h.value.size() + comma.size();
+    }
+  if (count == 1) return headers.get(id);
+  char* out = scratch.allocate(bytes - comma.size());
+  if (out == nullptr) return {};
+  char* p = out;
+  for (const Header& h : headers) {
+    if (h.id != id) continue;
+    if (p != out) p = comma.copy(p, comma.size()) + p;
+    p = h.value.copy(p, h.value.size()) + p;
+  }
+  return {out, static_cast<size_t>(p - out)};
+}
+
+bool append_value(HeaderTable& headers, HeaderId id, std::string_view comma, std::string_view value, Scratch& scratch) {
+  const std::string_view old = joined(headers, id, comma, scratch);
+  return headers.set(id, old.empty() ? value : scratch.concat({old, comma, value}));
+}
+
+std::string_view address_text(const base::IpAddress& a, Scratch& scratch) {
+  constexpr size_t kMaxText = 46;
+  char* out = scratch.allocate(kMaxText);
+  if (out == nullptr) return {};
+  const size_t n = a.format(out, kMaxText);
+  scratch.give_back(kMaxText - n);
+  return {out, n};
+}
+
+bool set_request_id(HeaderTable& headers, const ForwardOptions& options, bool edge, const uint64_t random[2], Scratch& scratch) {
+  if (!options.generate_request_id) return true;
+  const std::string_view old = headers.get(HeaderId::kXRequestId);
+  if (old.empty() || (edge && !options.preserve_external_request_id)) {
+    char* text = scratch.allocate(kUuidBytes);
+    if (text == nullptr) return false;
+    format_uuid(random, text);
+    return headers.set(HeaderId::kXRequestId, {text, kUuidBytes});
+  }
+  // Digit 14 of a UUID carries Envoy's trace decision (4: no trace). One kept from outside must not force a trace.
+  constexpr size_t kTraceDigit = 14;
+  if (!edge || old.size() != kUuidBytes || old[kTraceDigit] == '4') return true;
+  return headers.set(HeaderId::kXRequestId, scratch.concat({old.substr(0, kTraceDigit), "4", old.substr(kTraceDigit + 1)}));
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+// The byte that "%XY" at the front of s stands for, or -1.
+int percent_byte(std::string_view s) {
+  if (s.size() < 3 || s[0] != '%') return -1;
+  const int high = hex_digit(s[1]), low = hex_digit(s[2]);
+  return high < 0 || low < 0 ? -1 : high << 4 | low;
+}
+constexpr bool is_unreserved(int c) {  // RFC 3986 2.3
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '.' || c == '_' || c == '~';
+}
+// Bytes that the URL standard's path percent-encode set adds to those no target can have.
+constexpr bool must_encode(char c) {
+  return c == '"' || c == '<' || c == '>' || c == '^' || c == '`' || c == '{' || c == '|' || c == '}' || static_cast<uint8_t>(c) <= 0x20 ||
+         static_cast<uint8_t>(c) >= 0x7f;
+}
+// Bytes that make a path one which normalisation may change.
+constexpr auto kInteresting = [] {
+  std::array<bool, 256> t{};
+  for (int c = 0; c < 256; ++c)
+    t[static_cast<size_t>(c)] = c == '%' || c == '\\' || c == '.' || must_encode(static_cast<char>(c));
+  return t;
+}();
+
+// %2f and %5c become / and \ in place. True when there were any.
+bool unescape_slashes(char* path, size_t* size) {
+  size_t out = 0;
+  for (size_t in = 0; in < *size;) {
+    const int c = percent_byte({path + in, *size - in});
+    if (c == '/' || c == '\\') {
+      path[out++] = static_cast<char>(c);
+      in += 3;
+    } else {
+      path[out++] = path[in++];
+    }
+  }
+  const bool changed = out != *size;
+  *size = out;
+  return changed;
+}
+bool has_escaped_slash(std::string_view path) {
+  for (size_t at = path.find('%'); at != std::string_view::npos; at = path.find('%', at + 1)) {
+    const int c = percent_byte(path.substr(at));
+    if (c == '/' || c == '\\') return true;
+  }
+  return false;
+}
+
+// RFC 3986 6.2.2: unreserved bytes decoded, odd bytes encoded, \ is /. `out` has room for three times path.size(). False: %00.
+bool normalize_bytes(std::string_view path, char* out, size_t* size) {
+  char* p = out;
+  for (size_t i = 0; i < path.size();) {
+    const char c = path[i];
+    const int escaped = c == '%' ? percent_byte(path.substr(i)) : -1;
+    if (escaped == 0) return false;
+    if (escaped > 0 && is_unreserved(escaped)) {
+      *p++ = static_cast<char>(escaped);
+      i += 3;
+      continue;
+    }
+    ++i;
+    if (c == '\\') {
+      *p++ = '/';
+    } else if (must_encode(c)) {
+      *p++ = '%';
+      *p++ = "0123456789ABCDEF"[static_cast<uint8_t>(c) >> 4];
+      *p++ = "0123456789ABCDEF"[static_cast<uint8_t>(c) & 15];
+    } else {
+      *p++ = c;
+    }
+  }
+  *size = static_cast<size_t>(p - out);
+  return true;
+}
+
+// RFC 3986 5.2.4 in place; path[0] is '/'. Empty segments are segments.
+void remove_dot_segments(char* path, size_t* size) {
+  size_t out = 0;
+  for (size_t in = 0; in < *size;) {  // path[in] is '/', the segment lies behind it
+    size_t end = in + 1;
+    while (end < *size && path[end] != '/') ++end;
+    const std::string_view segment(path + in + 1, end - in - 1);
+    const bool last = end == *size;
+    if (segment == "." || segment == "..") {
+      if (segment == ".." && out != 0)
+        while (path[--out] != '/') {}
+      if (last) path[out++] = '/';
+    } else {
+      path[out++] = '/';
+      for (char c : segment) path[out++] = c;
+    }
+    in = end;
+  }
+  *size = out;
+}
+
+void merge_slashes(char* path, size_t* size) {
+  size_t out = 0;
+  for (size_t in = 0; in < *size; ++in)
+    if (path[in] != '/' || out == 0 || path[out - 1] != '/') path[out++] = path[in];
+  *size = out;
+}
+
+}  // namespace
+
+bool check_underscores(HeaderTable& headers, UnderscoreAction action) {
+  if (action == UnderscoreAction::kAllow || !headers.has(HeaderId::kOther)) return true;  // no known name has one
+  const auto has_underscore = [](const Header& h) {
+    return h.id == HeaderId::kOther && h.name.find('_') != std::string_view::npos;
+  };
+  if (action == UnderscoreAction::kDrop) {
+    headers.remove_if(has_underscore);
+    return true;
+  }
+  for (const Header& h : headers)
+    if (has_underscore(h)) return false;
+  return true;
+}
+
+PathVerdict normalize_path(RequestHead* head, const ForwardOptions& options, Scratch& scratch) {
+  const std::string_view whole = head->path;
+  if (whole.empty()) return PathVerdict::kContinue;
+  if (whole.front() != '/') return PathVerdict::kNotRelative;
+  if (whole.find('#') != std::string_view::npos) return PathVerdict::kReject;
+  const std::string_view path = whole.substr(0, whole.find('?'));
+  const std::string_view query = whole.substr(path.size());
+
+  bool escaped = false;
+  if (options.escaped_slashes != EscapedSlashesAction::kKeepUnchanged) {
+    escaped = has_escaped_slash(path);
+    if (escaped && options.escaped_slashes == EscapedSlashesAction::kReject) return PathVerdict::kReject;
+  }
+  bool interesting = escaped || (options.merge_slashes && path.find("//") != std::string_view::npos);
+  if (options.normalize_path && !interesting)
+    for (char c : path) interesting = interesting || kInteresting[static_cast<uint8_t>(c)];
+  if (!interesting) return PathVerdict::kContinue;
+
+  // Two runs of at most three times the path: one for the unescaped bytes, one for the result. The first goes back.
+  const size_t room = (options.normalize_path ? 3 : 1) * path.size() + query.size();
+  char* const out = scratch.allocate(room);
+  char* const raw = scratch.allocate(path.size());
+  if (raw == nullptr) return PathVerdict::kReject;
+  size_t raw_size = path.copy(raw, path.size());
+  if (escaped) unescape_slashes(raw, &raw_size);
+  size_t size = 0;
+  bool good = true;
+  if (options.normalize_path) {
+    good = normalize_bytes({raw, raw_size}, out, &size);
+    if (good) remove_dot_segments(out, &size);
+  } else {
+    size = std::string_view(raw, raw_size).copy(out, raw_size);
+  }
+  if (good && options.merge_slashes) merge_slashes(out, &size);
+  scratch.give_back(path.size());
+  if (!good) {
+    scratch.give_back(room);
+    return PathVerdict::kReject;
+  }
+  size += query.copy(out + size, query.size());
+  scratch.give_back(room - size);
+  head->path = {out, size};
+  return escaped && options.escaped_slashes == EscapedSlashesAction::kUnescapeAndRedirect ? PathVerdict::kRedirect
+                                                                                         : PathVerdict::kContinue;
+}
+
+bool mutate_request(RequestHead* head, const ForwardOptions& options, const Downstream& downstream, const uint64_t random[2],
+                    Scratch& scratch, RequestOrigin* origin) {
+  HeaderTable& headers = head->headers;
+  const std::string_view connection_scheme = downstream.tls ? "https" : "http";
+
+  // Who is it? (mutateRequestHeaders: "final remote address")
+  *origin = RequestOrigin{};
+  base::IpAddress from_xff;
+  bool single = true;
+  bool found = false;
+  if (options.use_remote_address) {
+    single = !headers.has(HeaderId::kXForwardedFor);
+    bool ignored = false;
+    if (options.xff_num_trusted_hops > 0) found = address_from_xff(headers, options.xff_num_trusted_hops - 1, &from_xff, &ignored);
+  } else {
+    found = address_from_xff(headers, options.xff_num_trusted_hops, &from_xff, &single);
+  }
+  origin->client = found ? from_xff : downstream.remote;
+  origin->client_port = found ? 0 : downstream.remote_port;
+  // Without use_remote_address only an address of x-forwarded-for can make a request internal.
+  origin->internal = options.internal_private_addresses && single && (found || options.use_remote_address) &&
+                     is_internal_address(origin->client);
+  origin->edge = !origin->internal && options.use_remote_address;
+
+  headers.remove_if(RequestRemovals{headers.has(HeaderId::kUpgrade) && is_upgrade(headers), origin->internal, origin->edge});
+  if (headers.has(HeaderId::kTe)) {  // RFC 9110 10.1.4: only "trailers" can be meant for more than the next hop
+    bool trailers = false;
+    std::string_view list = headers.get(HeaderId::kTe);
+    while (!list.empty()) {
+      const size_t comma = list.find(',');
+      trailers = trailers || trim(list.substr(0, comma)) == "trailers";
+      list = comma == std::string_view::npos ? std::string_view{} : list.substr(comma + 1);
+    }
+    if (trailers)
+      headers.set(HeaderId::kTe, "trailers");
+    else
+      headers.remove(HeaderId::kTe);
+  }
+  if (expects_continue(*head)) headers.remove(HeaderId::kExpect);  // the gateway answers it itself
+
+  bool room = true;
+  if (options.use_remote_address) {
+    if (!options.skip_xff_append) {
+      const std::string_view peer = address_text(is_loopback(downstream.remote) ? downstream.local : downstream.remote, scratch);
+      room &= append_value(headers, HeaderId::kXForwardedFor, ",", peer, scratch);
+    }
+    if (options.xff_num_trusted_hops == 0) room &= headers.set(HeaderId::kXForwardedProto, connection_scheme);
+  }
+  if (headers.get(HeaderId::kXForwardedProto).empty()) room &= headers.set(HeaderId::kXForwardedProto, connection_scheme);
+  if (head->scheme.empty()) {
+    const std::string_view forwarded = headers.get(HeaderId::kXForwardedProto);
+    head->scheme = equals_ignore_case(forwarded, "https") ? std::string_view("https")
+                   : equals_ignore_case(forwarded, "http") ? std::string_view("http")
+                                                           : connection_scheme;
+  }
+  if (origin->internal) room &= headers.set(HeaderId::kXEnvoyInternal, "true");
+  if (!options.via.empty()) room &= append_value(headers, HeaderId::kVia, ", ", options.via, scratch);
+  if (origin->edge) room &= headers.set(HeaderId::kXEnvoyExternalAddress, address_text(origin->client, scratch));
+  room &= set_request_id(headers, options, origin->edge, random, scratch);
+  return room && !scratch.overflowed();
+}
+
+void format_uuid(const uint64_t random[2], char out[kUuidBytes]) {
+  // RFC 9562 5.4: version 4 in digit 12, variant 10 in the first bits of digit 16. The version digit is also Envoy's "no trace".
+  const uint64_t high = (random[0] & ~uint64_t{0xf000}) | 0x4000;
+  const uint64_t low = (random[1] & ~(uint64_t{3} << 62)) | uint64_t{2} << 62;
+  char* p = out;
+  for (int digit = 0; digit < 32; ++digit) {
+    if (digit == 8 || digit == 12 || digit == 16 || digit == 20) *p++ = '-';
+    const uint64_t half = digit < 16 ? high : low;
+    *p++ = "0123456789abcdef"[half >> (60 - 4 * (digit & 15)) & 15];
+  }
+}
+
+bool rewrite_path(RequestHead* head, size_t matched, std::string_view replacement, const ForwardOptions& options, Scratch& scratch) {
+  MILLRACE_ASSERT(matched <= head->path.size(), "the matched part is part of the path");
+  const std::string_view old = head->path;
+  const std::string_view rewritten = scratch.concat({replacement, old.substr(matched)});
+  if (scratch.overflowed()) return false;
+  head->path = rewritten;
+  return options.suppress_envoy_headers || head->headers.set(HeaderId::kXEnvoyOriginalPath, old);
+}
+
+bool rewrite_host(RequestHead* head, std::string_view host, bool append_x_forwarded_host, Scratch& scratch, bool keep_original) {
+  const std::string_view old = head->authority;
+  bool room = true;
+  if (!old.empty()) {
+    if (keep_original) room &= head->headers.set(HeaderId::kXEnvoyOriginalHost, old);
+    if (append_x_forwarded_host) {
+      const std::string_view list = head->headers.get(HeaderId::kXForwardedHost);
+      const size_t comma = list.rfind(',');
+      const std::string_view last = trim(comma == std::string_view::npos ? list : list.substr(comma + 1));
+      if (last != old) room &= append_value(head->headers, HeaderId::kXForwardedHost, ",", old, scratch);
+    }
+  }
+  head->authority = host;
+  return room && !scratch.overflowed();
+}
+
+bool mutate_upstream_request(RequestHead* head, const ForwardOptions& options, uint32_t timeout_ms, Scratch& scratch) {
+  if (options.suppress_envoy_headers || timeout_ms == 0) return true;
+  const std::string_view text = scratch.decimal(timeout_ms);
+  return !scratch.overflowed() && head->headers.set(HeaderId::kXEnvoyExpectedRqTimeoutMs, text);
+}
+
+bool mutate_upstream_response(ResponseHead* head, const ForwardOptions& options, uint64_t service_time_ms, Scratch& scratch) {
+  if (options.suppress_envoy_headers || service_time_ms == kRequestNotSent) return true;
+  const std::string_view text = scratch.decimal(service_time_ms);
+  return !scratch.overflowed() && head->headers.set(HeaderId::kXEnvoyUpstreamServiceTime, text);
+}
+
+bool mutate_response(ResponseHead* head, const ForwardOptions& options, const ResponseFacts& facts, Scratch& scratch) {
+  HeaderTable& headers = head->headers;
+  const bool upgrade = facts.upgrade && headers.has(HeaderId::kUpgrade) && is_upgrade(headers);
+  headers.remove_if([&](const Header& h) {
+    switch (h.id) {
+      case HeaderId::kConnection:
+      case HeaderId::kUpgrade: return !upgrade;
+      case HeaderId::kTransferEncoding:
+      case HeaderId::kKeepAlive:
+      case HeaderId::kProxyConnection: return true;
+      default: return false;
+    }
+  });
+  bool room = true;
+  if (!headers.has(HeaderId::kDate) && !facts.date.empty()) room &= headers.push({"date", facts.date, HeaderId::kDate});
+  const bool overwrite = options.server_header == ServerHeaderMode::kOverwrite ||
+                         (options.server_header == ServerHeaderMode::kAppendIfAbsent && !headers.has(HeaderId::kServer));
+  if (overwrite) room &= headers.set(HeaderId::kServer, options.server_name);
+  if (options.always_set_request_id_in_response && !facts.request_id.empty())
+    room &= headers.set(HeaderId::kXRequestId, facts.request_id);
+  if (!options.via.empty()) room &= append_value(headers, HeaderId::kVia, ", ", options.via, scratch);
+  return room && !scratch.overflowed();
+}
+
+bool is_internal_address(const base::IpAddress& a) {
+  if (a.is_v4()) {
+    const uint32_t v = a.v4_host_order();
+    return v >> 24 == 10 || v >> 20 == 0xac1 || v >> 16 == 0xc0a8 || v == 0x7f000001;  // RFC 1918 and 127.0.0.1
+  }
+  return (a.bytes[0] & 0xfe) == 0xfc || is_loopback(a);  // RFC 4193
+}
+
+bool is_loopback(const base::IpAddress& a) {
+  if (a.is_v4()) return a.v4_host_order() >> 24 == 127;
+  for (int i = 0; i < 15; ++i)
+    if (a.bytes[static_cast<size_t>(i)] != 0) return false;
+  return a.bytes[15] == 1;
+}
+
+bool address_from_xff(const HeaderTable& headers, uint32_t hops_from_right, base::IpAddress* address, bool* single) {
+  *single = false;
+  if (!headers.has(HeaderId::kXForwardedFor)) return false;
+  uint32_t total = 0;  // members over all fields
+  for (const Header& h : headers) {
+    if (h.id != HeaderId::kXForwardedFor || h.value.empty()) continue;
+    ++total;
+    for (char c : h.value) total += c == ',';
+  }
+  *single = total == 1;
+  if (hops_from_right >= total) return false;
+  uint32_t wanted = total - 1 - hops_from_right;  // from the left
+  for (const Header& h : headers) {
+    if (h.id != HeaderId::kXForwardedFor || h.value.empty()) continue;
+    std::string_view list = h.value;
+    for (;;) {
+      const size_t comma = list.find(',');
+      if (wanted == 0) {
+        const auto parsed = base::IpAddress::parse(trim(list.substr(0, comma)));
+        if (parsed) *address = *parsed;
+        return parsed.has_value();
+      }
+      --wanted;
+      if (comma == std::string_view::npos) break;
+      list = list.substr(comma + 1);
+    }
+  }
+  return false;
+}
+
+}  // namespace millrace::http
