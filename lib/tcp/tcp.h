@@ -6,7 +6,8 @@
 //   active:   open_active(tcb)
 //   then      loop { input(segment) ; react to its events ; send/consume/close/abort ; while (poll_output(..)) transmit ; }
 //             on_deadline() whenever next_deadline() <= now
-//   end       kEventClosed: the owner calls release() and may reuse the memory.
+//   end       kEventClosed (or state() == kClosed after close() or abort()): the owner calls poll_output() until false, because a last
+//             RST may be due, then release(), and may reuse the memory.
 //
 // Ownership: payload packets go in through input() and send() and come out through rx_queue(); between, the TCB owns them. A TCB with
 // nothing queued holds no packet (an idle connection holds no buffer).
@@ -18,6 +19,7 @@
 #include "lib/base/time.h"
 #include "lib/io/packet_queue.h"
 #include "lib/stats/drop_reason.h"
+#include "lib/tcp/congestion/congestion.h"
 #include "lib/wire/tcp.h"
 
 namespace millrace::tcp {
@@ -44,11 +46,12 @@ enum Event : uint32_t {
   kEventPeerFin = 1u << 3,     // the peer will send no more; what it sent is in rx_queue()
   kEventReset = 1u << 4,       // the peer reset the connection (or refused it, in SYN-SENT)
   kEventTimedOut = 1u << 5,    // gave up: SYN, data or keepalive went unanswered (user timeout, RFC 9293 3.8.3)
-  kEventClosed = 1u << 6,      // the TCB is CLOSED: nothing more will be sent or accepted; release() it
+  kEventClosed = 1u << 6,      // the TCB is CLOSED: nothing more will be accepted; poll_output() a last time, then release() it
   kEventTimeWait = 1u << 7,    // entered TIME-WAIT: the owner may move to a TimeWaitEntry and free the TCB
+  kEventReopen = 1u << 8,      // with kEventClosed, in TIME-WAIT: this SYN may open a new connection (RFC 6191); hand it to the listener
 };
 
-// Limits and timers of one connection, fixed when it opens. Defaults are the gateway's own; their sum is explained in README.md.
+// Limits and timers of one connection, fixed when it opens (copied; times are kept in whole microseconds or milliseconds). Defaults are the gateway's own; their sum is explained in README.md.
 struct Config {
   uint16_t mss = 1460;                      // what we announce: port MTU less IP and TCP header (RFC 6691)
   uint32_t rcv_buf = 256 * 1024;            // bytes: most we let the peer have in flight or unread towards us
@@ -64,18 +67,20 @@ struct Config {
   uint8_t keepalive_probes = 4;
   TimeNs fin_wait_2_ns = 60 * base::kSecond;         // after our application let go (orphan)
   TimeNs time_wait_ns = 60 * base::kSecond;          // 2 MSL
+  CongestionAlgorithm congestion = CongestionAlgorithm::kCubic;
 };
 
 class Tcb;  // tcb.h: cache-line layout; opaque to callers but for the accessors below and its size
 
 // --- opening ------------------------------------------------------------------------------------------------------------
-// `iss`: from isn.h (RFC 6528). The TCB must be fresh (default constructed or released). Output is then due.
-void open_active(Tcb&, const FourTuple&, const Config&, uint32_t iss, TimeNs now);                              // -> SYN-SENT
-void open_passive(Tcb&, const FourTuple&, const Config&, const wire::TcpView& syn, uint32_t iss, TimeNs now);   // -> SYN-RECEIVED
+// `iss`, `ts_offset`: from isn.h (RFC 6528, RFC 7323 5.4); the listener's decision carries both. The TCB must be fresh (default
+// constructed or released). Output is then due.
+void open_active(Tcb&, const FourTuple&, const Config&, uint32_t iss, TimeNs now, uint32_t ts_offset = 0);      // -> SYN-SENT
+void open_passive(Tcb&, const FourTuple&, const Config&, const wire::TcpView& syn, uint32_t iss, TimeNs now, uint32_t ts_offset = 0);  // -> SYN-RECEIVED
 // The ACK that completes a SYN cookie handshake (checked by SynCookies::check, which yields the options): ESTABLISHED at once; the payload of
 // that very segment then goes through input() as any other.
 struct CookieOptions { uint16_t mss; uint8_t snd_wscale; bool window_scaling, sack, timestamps; };
-void open_cookie(Tcb&, const FourTuple&, const Config&, const wire::TcpView& ack, const CookieOptions&, TimeNs now);  // -> ESTABLISHED
+void open_cookie(Tcb&, const FourTuple&, const Config&, const wire::TcpView& ack, const CookieOptions&, TimeNs now, uint32_t ts_offset = 0);  // -> ESTABLISHED
 
 // --- input, time, output -------------------------------------------------------------------------------------------------
 struct InputResult {
@@ -94,15 +99,18 @@ uint32_t on_deadline(Tcb&, TimeNs now);          // Event bits; call when next_d
 struct OutSegment {
   wire::TcpRepr header;             // ports, seq, ack, flags, window (already scaled), options
   uint32_t payload_offset = 0, payload_len = 0;
+  uint16_t segment_size = 0;        // payload bytes of each segment on the wire (TSO's tso_segsz) when payload_len is more
 };
-// `max_payload`: most payload bytes in one OutSegment; above the peer's MSS only where the port does TSO (then a multiple is used).
-bool poll_output(Tcb&, TimeNs now, OutSegment& out, uint32_t max_payload = UINT32_MAX);
+// `max_payload`: most payload bytes in one OutSegment. One MSS, unless the port does TSO: then a larger value, of which a multiple of
+// segment_size is used.
+bool poll_output(Tcb&, TimeNs now, OutSegment& out, uint32_t max_payload = 0);
 bool output_pending(const Tcb&);                 // cheap: poll_output might return true now
 
 // --- the application's side ------------------------------------------------------------------------------------------------
 uint32_t send_space(const Tcb&);                               // bytes that send() takes now; 0 after close()
 void send(Tcb&, io::PacketPtr payload);                        // takes ownership; the whole packet is queued (may exceed snd_buf by < one packet)
 size_t send_copy(Tcb&, base::ByteSpan, io::PacketPool&);       // copies min(space, pool); returns bytes taken
+// send() and send_copy() after close(), or in a state that cannot send, take nothing: the packet is freed, 0 is returned.
 io::PacketQueue& tx_queue(Tcb&);                               // unacknowledged + unsent, from snd_una on; only appended to by callers (send*)
 uint32_t bytes_unacked(const Tcb&);                            // in tx_queue, sent or not
 io::PacketQueue& rx_queue(Tcb&);                               // in-order received bytes; callers consume or move from the front, then:

@@ -1,0 +1,285 @@
+// What is due to be sent: one segment a call (RFC 9293 3.8, 3.10.2). Order: resets, SYN, retransmission, data and FIN, probes, ACK.
+#include "lib/tcp/seq.h"
+#include "lib/tcp/tcb_ops.h"
+
+namespace millrace::tcp {
+namespace {
+
+using namespace wire;  // flag names
+
+// The window field, never moving the right edge to the left (RFC 9293 3.8.6: SHLD-14), opening it only by steps that avoid silly
+// windows (RFC 9293 3.8.6.2.2). Rounded up when scaled, since rounding down would take back what was offered.
+uint16_t advertise(Tcb& t) {
+  const uint32_t right = t.rcv_nxt + receive_room(t);
+  if (seq_gt(right, t.rcv_adv) && right - t.rcv_adv >= std::min<uint32_t>(t.our_mss, t.rcv_cap / 2)) t.rcv_adv = right;
+  const uint32_t field = std::min<uint32_t>((rcv_wnd(t) + (1u << t.rcv_wscale) - 1) >> t.rcv_wscale, 65'535);
+  t.rcv_adv = seq_max(t.rcv_adv, t.rcv_nxt + (field << t.rcv_wscale));
+  return static_cast<uint16_t>(field);
+}
+
+uint32_t sack_blocks(const Tcb& t) {
+  return has(t, kFlagSack) ? std::min<uint32_t>(t.reassembly.report_size(), has(t, kFlagTimestamps) ? 3 : 4) : 0;
+}
+
+// Payload bytes of the next segment, all options deducted (RFC 6691).
+uint32_t payload_limit(const Tcb& t) {
+  const uint32_t blocks = sack_blocks(t);
+  return payload_mss(t) - (blocks == 0 ? 0 : 4 + 8 * blocks);
+}
+
+// Everything but payload. An ACK goes with every segment of a synchronized connection, so it settles what ACK was due.
+void fill_header(Tcb& t, OutSegment& out, uint32_t seq, uint8_t flags, TimeNs now) {
+  TcpRepr& h = out.header;
+  h.src_port = t.tuple.local_port;
+  h.dst_port = t.tuple.remote_port;
+  h.seq = seq;
+  h.flags = flags;
+  if ((flags & kTcpAck) != 0) {
+    h.ack = t.rcv_nxt;
+    t.last_ack_sent = t.rcv_nxt;
+    t.delayed_ack_at = base::kNever;
+    t.due &= static_cast<uint16_t>(~(kDueAck | kDueDelayedAck));
+    if ((flags & kTcpSyn) == 0 && (t.flags & kFlagSack) != 0 && t.reassembly.has_report()) t.reassembly.report(h.sack, sack_blocks(t));
+  }
+  if ((flags & kTcpSyn) == 0) h.window = advertise(t);
+  if (has(t, kFlagTimestamps)) h.timestamps = TcpTimestamps{timestamp_clock(t, now), (flags & kTcpAck) != 0 ? t.ts_recent : 0};
+}
+
+// `space` bytes of sequence space from `seq` on go out now: for the RTT clock and the retransmission timer.
+void note_sent(Tcb& t, uint32_t seq, uint32_t space, TimeNs now) {
+  const uint32_t end = seq + space;
+  if (seq_lt(seq, t.snd_max)) {
+    ++t.retransmits;
+    forbid_timing(t);
+  } else if (!has(t, kFlagTiming)) {
+    t.flags = static_cast<uint16_t>((t.flags & ~kFlagKarn) | kFlagTiming);
+    t.rtt_seq = end;
+    t.rtt_sent_at = now;
+  }
+  t.snd_max = seq_max(t.snd_max, end);
+  t.last_sent = now;
+  if (t.retransmit_at == base::kNever || has(t, kFlagPersist)) arm_retransmit(t, now);  // RFC 6298 5.1
+}
+
+void emit_data(Tcb& t, OutSegment& out, uint32_t seq, uint32_t length, bool fin, TimeNs now) {
+  uint8_t flags = kTcpAck;
+  if (fin) {
+    flags |= kTcpFin;
+    t.flags |= kFlagFinSent;
+  }
+  if (length > 0 && seq + length == snd_end(t)) flags |= kTcpPsh;
+  fill_header(t, out, seq, flags, now);
+  out.payload_offset = seq - t.snd_una;
+  out.payload_len = length;
+}
+
+// RFC 9293 3.10.5, 3.10.7.4: an acceptable RST carries our next sequence number.
+void emit_reset(Tcb& t, OutSegment& out) {
+  TcpRepr& h = out.header;
+  h.src_port = t.tuple.local_port;
+  h.dst_port = t.tuple.remote_port;
+  if ((t.due & kDueStrayReset) != 0) {
+    t.due &= static_cast<uint16_t>(~kDueStrayReset);
+    h.seq = t.stray_reset_seq;
+    h.flags = kTcpRst;
+    return;
+  }
+  t.due = 0;
+  h.seq = t.snd_max;
+  h.ack = t.rcv_nxt;
+  h.flags = kTcpRst | kTcpAck;
+}
+
+bool output_syn(Tcb& t, OutSegment& out, TimeNs now) {
+  const bool first_time = t.snd_max == t.iss;
+  if ((t.due & kDueSyn) == 0) {
+    if ((t.due & kDueAck) == 0 || t.state == State::kSynSent) return false;
+    fill_header(t, out, t.snd_max, kTcpAck, now);
+    return true;
+  }
+  t.due &= static_cast<uint16_t>(~kDueSyn);
+  TcpRepr& h = out.header;
+  const uint16_t window = first_window(t.rcv_cap, t.rcv_wscale);
+  h.window = window;
+  h.mss = t.our_mss;
+  if (t.state == State::kSynSent) {
+    fill_header(t, out, t.iss, kTcpSyn, now);
+    if ((t.settings & kSettingScaling) != 0) h.wscale = t.rcv_wscale;
+    h.sack_permitted = (t.settings & kSettingSack) != 0;
+    if ((t.settings & kSettingTimestamps) != 0) h.timestamps = TcpTimestamps{timestamp_clock(t, now), 0};
+  } else {
+    fill_header(t, out, t.iss, kTcpSyn | kTcpAck, now);
+    if (has(t, kFlagWindowScaling)) h.wscale = t.rcv_wscale;
+    h.sack_permitted = has(t, kFlagSack);
+    t.rcv_adv = seq_max(t.rcv_adv, t.rcv_nxt + window);
+  }
+  note_sent(t, t.iss, 1, now);
+  if (first_time) t.snd_nxt = t.snd_max;
+  return true;
+}
+
+// Fast retransmit: the segment at snd_una, now (RFC 5681 3.2 step 3, RFC 6675 5 step 4.3).
+bool output_retransmit(Tcb& t, OutSegment& out, TimeNs now) {
+  t.due &= static_cast<uint16_t>(~kDueRetransmit);
+  if (t.snd_una == t.snd_max) return false;
+  const uint32_t end = snd_end(t);
+  const uint32_t limit = seq_min(t.scoreboard.next_left(t.snd_una, end), seq_min(end, t.snd_max));
+  const uint32_t length = std::min(limit - t.snd_una, payload_limit(t));
+  const bool fin = has(t, kFlagFinSent) && t.snd_una + length == end;
+  emit_data(t, out, t.snd_una, length, fin, now);
+  note_sent(t, t.snd_una, length + fin, now);
+  t.high_rxt = seq_max(t.high_rxt, t.snd_una + length + fin);
+  return true;
+}
+
+// NextSeg() of RFC 6675 4 except rule 2 (new data).
+bool output_hole(Tcb& t, OutSegment& out, TimeNs now, bool only_lost) {
+  if (t.scoreboard.empty()) return false;
+  const uint32_t mss = payload_limit(t);
+  if (t.scoreboard.pipe(t.snd_una, t.snd_max, t.high_rxt, payload_mss(t)) + mss > t.congestion.cwnd) return false;
+  uint32_t seq = t.scoreboard.skip(seq_max(t.high_rxt, t.snd_una));
+  uint32_t limit = t.scoreboard.highest();
+  bool rescue = false;
+  if (seq_lt(seq, limit)) {
+    if (only_lost && !t.scoreboard.is_lost(seq, payload_mss(t))) return false;  // rule 1, else rule 3
+    limit = t.scoreboard.next_left(seq, limit);
+  } else {
+    // Rule 4: once a recovery, the end of what is not reported.
+    if (only_lost || !seq_gt(t.snd_una, t.rescue_rxt) || !seq_lt(limit, t.snd_max)) return false;
+    seq = seq_max(limit, t.snd_max - std::min(mss, t.snd_max - limit));
+    limit = t.snd_max;
+    rescue = true;
+  }
+  const uint32_t end = snd_end(t);
+  const uint32_t data_limit = seq_min(limit, end);
+  const uint32_t length = seq_lt(seq, data_limit) ? std::min(data_limit - seq, mss) : 0;
+  const bool fin = has(t, kFlagFinSent) && seq + length == end && seq_gt(limit, end);
+  if (length == 0 && !fin) return false;
+  emit_data(t, out, seq, length, fin, now);
+  note_sent(t, seq, length + fin, now);
+  if (rescue) {
+    t.rescue_rxt = t.recover;
+  } else {
+    t.high_rxt = seq + length + fin;
+  }
+  return true;
+}
+
+// Data and FIN at snd_nxt, as far as the peer's window, cwnd, Nagle and silly-window avoidance let it go (RFC 9293 3.8.6.2.1).
+bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
+  if (!t.scoreboard.empty() && t.recovery == Recovery::kTimeout) t.snd_nxt = t.scoreboard.skip(t.snd_nxt);
+  const uint32_t seq = t.snd_nxt, end = snd_end(t);
+  if (seq_gt(seq, end)) return false;  // the FIN is out
+  const bool fin_due = has(t, kFlagFinQueued) && !has(t, kFlagFinAcked);
+  const uint32_t waiting = end - seq;
+  if (waiting == 0 && !fin_due) return false;
+
+  const bool repeated = seq_lt(seq, t.snd_max);
+  const uint32_t right = t.snd_una + t.snd_wnd;
+  const uint32_t window = seq_gt(right, seq) ? right - seq : 0;
+  const uint32_t mss = payload_limit(t);
+  if (t.snd_una == t.snd_max && now - t.last_sent > from_us(t.rto_us)) congestion_on_idle(t.congestion, payload_mss(t));
+
+  uint32_t length = std::min(waiting, window);
+  if (repeated) length = std::min(length, t.scoreboard.next_left(seq, end) - seq);
+  const uint32_t flight = bytes_in_flight(t);
+  // RFC 3042: each of the first two duplicate ACKs lets one more segment out. With SACK the flight has already shrunk by it.
+  const uint32_t beyond = t.recovery == Recovery::kOpen && !has(t, kFlagSack) ? std::min<uint32_t>(t.dup_acks, 2) * mss : 0;
+  const uint32_t cwnd = t.congestion.cwnd + beyond;
+  const uint32_t room = cwnd > flight ? cwnd - flight : 0;
+  if (length > room) {
+    t.flags |= kFlagCwndLimited;
+    length = room >= mss ? room - room % mss : flight == 0 ? std::min(length, mss) : 0;
+    if (length == 0) return false;
+  }
+  const uint32_t most = std::max(mss, max_payload - max_payload % mss);
+  length = std::min(length, most);
+  if (length > mss) length -= length % mss;
+
+  if (length < mss && !repeated && length > 0) {
+    const bool whole = length == waiting && ((t.settings & kSettingNodelay) != 0 || t.snd_una == t.snd_max || fin_due);
+    const bool half_window = length >= t.max_snd_wnd / 2;
+    if (!whole && !half_window) return false;
+  }
+  const bool fin = fin_due && length == waiting && window > length;
+  if (length == 0 && !fin) return false;
+
+  emit_data(t, out, seq, length, fin, now);
+  out.segment_size = static_cast<uint16_t>(mss);
+  note_sent(t, seq, length + fin, now);
+  t.snd_nxt = seq + length + fin;
+  return true;
+}
+
+// RFC 9293 3.8.6.1: one octet beyond the window, or our FIN; with a window that is merely silly, what it takes (the override of RFC 1122 4.2.3.4).
+bool output_probe(Tcb& t, OutSegment& out, TimeNs now) {
+  t.due &= static_cast<uint16_t>(~kDueProbe);
+  if (!outstanding(t)) return false;
+  const uint32_t waiting = static_cast<uint32_t>(t.tx.bytes());
+  const uint32_t length = std::min({waiting, std::max(t.snd_wnd, 1u), payload_limit(t)});
+  const bool fin = waiting == 0;
+  emit_data(t, out, t.snd_una, length, fin, now);
+  if (seq_lt(t.snd_una, t.snd_max)) {
+    ++t.retransmits;
+    forbid_timing(t);
+  }
+  t.snd_max = seq_max(t.snd_max, t.snd_una + length + fin);
+  t.last_sent = now;
+  if (t.snd_wnd > 0) {
+    t.snd_nxt = seq_max(t.snd_nxt, t.snd_una + length + fin);
+    arm_retransmit(t, now);
+  }
+  return true;
+}
+
+// The sequence number of a segment without data: SND.NXT, unless the peer took back window and would find that unacceptable.
+uint32_t ack_seq(const Tcb& t) { return seq_min(t.snd_max, seq_max(t.snd_una, t.snd_una + t.snd_wnd)); }
+
+bool output_synchronized(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
+  if (t.state != State::kTimeWait && outstanding(t)) {
+    if (t.state_at == base::kNever) t.state_at = base::time_add(now, from_ms(t.user_timeout_ms));
+    if ((t.due & kDueRetransmit) != 0 && output_retransmit(t, out, now)) return true;
+    const bool sack_recovery = t.recovery == Recovery::kFast && has(t, kFlagSack);
+    if (sack_recovery && output_hole(t, out, now, true)) return true;
+    if ((t.due & kDueProbe) != 0 && output_probe(t, out, now)) return true;
+    if (output_data(t, out, now, max_payload)) return true;
+    if (sack_recovery && output_hole(t, out, now, false)) return true;
+    if (t.retransmit_at == base::kNever) {  // nothing in flight, and the window keeps it so
+      t.flags |= kFlagPersist;
+      t.retransmit_at = base::time_add(now, from_us(t.rto_us));
+    }
+  }
+  if ((t.due & kDueKeepalive) != 0) {
+    t.due &= static_cast<uint16_t>(~kDueKeepalive);
+    fill_header(t, out, t.snd_max - 1, kTcpAck, now);  // RFC 9293 3.8.4
+    return true;
+  }
+  if ((t.due & kDueAck) != 0) {
+    fill_header(t, out, ack_seq(t), kTcpAck, now);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+bool output_pending(const Tcb& t) { return (t.due & kDueOutput) != 0; }
+
+bool poll_output(Tcb& t, TimeNs now, OutSegment& out, uint32_t max_payload) {
+  if ((t.due & kDueOutput) == 0) return false;
+  out = OutSegment{};
+  if ((t.due & (kDueReset | kDueStrayReset)) != 0) {
+    emit_reset(t, out);
+    return true;
+  }
+  bool sent = false;
+  switch (t.state) {
+    case State::kClosed: break;
+    case State::kSynSent: case State::kSynReceived: sent = output_syn(t, out, now); break;
+    default: sent = output_synchronized(t, out, now, max_payload); break;
+  }
+  if (!sent) t.due &= static_cast<uint16_t>(~kDueOutput);
+  return sent;
+}
+
+}  // namespace millrace::tcp

@@ -1,0 +1,307 @@
+// Opening, closing and what else the application asks of a connection (RFC 9293 3.10.1 to 3.10.6).
+#include "lib/tcp/tcb.h"
+
+#include <algorithm>
+
+#include "lib/tcp/tcb_ops.h"
+
+namespace millrace::tcp {
+namespace {
+
+uint32_t to_us(TimeNs t) { return static_cast<uint32_t>(std::min<TimeNs>((t + 999) / 1'000, UINT32_MAX)); }
+uint32_t to_ms(TimeNs t) { return static_cast<uint32_t>(std::min<TimeNs>((t + 999'999) / 1'000'000, UINT32_MAX)); }
+
+}  // namespace
+
+const char* to_string(State s) {
+  switch (s) {
+    case State::kClosed: return "CLOSED";
+    case State::kSynSent: return "SYN-SENT";
+    case State::kSynReceived: return "SYN-RECEIVED";
+    case State::kEstablished: return "ESTABLISHED";
+    case State::kFinWait1: return "FIN-WAIT-1";
+    case State::kFinWait2: return "FIN-WAIT-2";
+    case State::kCloseWait: return "CLOSE-WAIT";
+    case State::kClosing: return "CLOSING";
+    case State::kLastAck: return "LAST-ACK";
+    case State::kTimeWait: return "TIME-WAIT";
+  }
+  return "?";
+}
+
+// --- opening
+
+void apply_config(Tcb& t, const FourTuple& tuple, const Config& c, TimeNs now) {
+  MILLRACE_ASSERT(t.state == State::kClosed && t.tx.empty() && t.rx.empty(), "a fresh TCB");
+  t.tuple = tuple;
+  t.our_mss = c.mss;
+  t.rcv_buf = std::min(c.rcv_buf, kMaxSendWindow / 2);
+  t.snd_buf = c.snd_buf;
+  t.settings = static_cast<uint8_t>((c.delayed_ack ? kSettingDelayedAck : 0) | (c.nodelay ? kSettingNodelay : 0) | (c.sack ? kSettingSack : 0) |
+                                    (c.timestamps ? kSettingTimestamps : 0) | (c.window_scaling ? kSettingScaling : 0));
+  t.delayed_ack_us = to_us(c.delayed_ack_ns);
+  t.rto_min_us = to_us(c.rto_min_ns);
+  t.rto_max_ms = to_ms(c.rto_max_ns);
+  t.rto_us = to_us(c.rto_initial_ns);
+  t.user_timeout_ms = to_ms(c.user_timeout_ns);
+  t.keepalive_idle_ms = to_ms(c.keepalive_idle_ns);
+  t.keepalive_interval_ms = to_ms(c.keepalive_interval_ns);
+  t.keepalive_probes = c.keepalive_probes;
+  t.fin_wait_2_ms = to_ms(c.fin_wait_2_ns);
+  t.time_wait_ms = to_ms(c.time_wait_ns);
+  t.congestion.algorithm = c.congestion;
+  t.rcv_cap = std::min(c.rcv_wnd_initial, t.rcv_buf);
+  t.rcv_mss = std::min<uint16_t>(536, c.mss);
+  t.state_at = base::time_add(now, c.connect_timeout_ns);
+  t.last_received = now;
+  t.last_sent = now;
+}
+
+namespace {
+
+void start_sequence(Tcb& t, uint32_t iss) {
+  t.iss = iss;
+  t.snd_una = t.snd_nxt = t.snd_max = iss;
+  t.high_rxt = t.rescue_rxt = t.recover = iss;
+}
+
+void note_timestamp(Tcb& t, uint32_t val, TimeNs now) {
+  t.ts_recent = val;
+  t.ts_recent_s = whole_seconds(now);
+}
+
+void set_send_mss(Tcb& t, uint16_t peer) { t.snd_mss = std::max(kMinSendMss, std::min(peer, t.our_mss)); }
+
+// The receive side once it is known whether windows are scaled: without scaling 16 bits are all there is.
+void settle_window(Tcb& t) {
+  if (has(t, kFlagWindowScaling)) {
+    t.rcv_wscale = window_shift(t.rcv_buf);
+  } else {
+    t.rcv_wscale = 0;
+    t.snd_wscale = 0;
+    t.rcv_buf = std::min(t.rcv_buf, 65'535u);
+    t.rcv_cap = std::min(t.rcv_cap, 65'535u);
+  }
+}
+
+}  // namespace
+
+void apply_peer_options(Tcb& t, const wire::TcpView& syn) {
+  set_send_mss(t, syn.mss.value_or(t.tuple.remote.is_v4() ? kDefaultMssV4 : kDefaultMssV6));
+  if ((t.settings & kSettingSack) != 0 && syn.sack_permitted) t.flags |= kFlagSack;
+  if ((t.settings & kSettingTimestamps) != 0 && syn.timestamps) t.flags |= kFlagTimestamps;
+  if ((t.settings & kSettingScaling) != 0 && syn.wscale) {
+    t.flags |= kFlagWindowScaling;
+    t.snd_wscale = *syn.wscale;
+  }
+  settle_window(t);
+}
+
+void open_active(Tcb& t, const FourTuple& tuple, const Config& c, uint32_t iss, TimeNs now, uint32_t ts_offset) {
+  apply_config(t, tuple, c, now);
+  start_sequence(t, iss);
+  t.ts_offset = ts_offset;
+  t.rcv_wscale = window_shift(t.rcv_buf);  // as our SYN offers it
+  t.state = State::kSynSent;
+  mark_output(t, kDueSyn);
+}
+
+void open_passive(Tcb& t, const FourTuple& tuple, const Config& c, const wire::TcpView& syn, uint32_t iss, TimeNs now, uint32_t ts_offset) {
+  apply_config(t, tuple, c, now);
+  start_sequence(t, iss);
+  t.ts_offset = ts_offset;
+  t.flags |= kFlagPassive;
+  apply_peer_options(t, syn);
+  t.irs = syn.seq;
+  t.rcv_nxt = t.rcv_adv = t.last_ack_sent = syn.seq + 1;
+  t.snd_wnd = t.max_snd_wnd = syn.window;  // never scaled in a SYN
+  t.snd_wl1 = syn.seq;
+  t.snd_wl2 = iss;
+  if (has(t, kFlagTimestamps)) note_timestamp(t, syn.timestamps->val, now);
+  t.state = State::kSynReceived;
+  mark_output(t, kDueSyn);
+}
+
+void open_cookie(Tcb& t, const FourTuple& tuple, const Config& c, const wire::TcpView& ack, const CookieOptions& o, TimeNs now, uint32_t ts_offset) {
+  apply_config(t, tuple, c, now);
+  start_sequence(t, ack.ack - 1);
+  t.ts_offset = ts_offset;
+  t.flags |= kFlagPassive;
+  set_send_mss(t, o.mss);
+  if (o.sack) t.flags |= kFlagSack;
+  if (o.timestamps) t.flags |= kFlagTimestamps;
+  if (o.window_scaling) {
+    t.flags |= kFlagWindowScaling;
+    t.snd_wscale = o.snd_wscale;
+  }
+  settle_window(t);
+  t.irs = ack.seq - 1;
+  t.rcv_nxt = t.last_ack_sent = ack.seq;
+  t.rcv_adv = t.rcv_nxt + first_window(c);  // what the cookie's SYN-ACK said
+  t.snd_una = t.snd_nxt = t.snd_max = ack.ack;
+  t.snd_wnd = t.max_snd_wnd = uint32_t{ack.window} << t.snd_wscale;
+  t.snd_wl1 = ack.seq - 1;  // so that this very segment updates the window when it goes through input()
+  t.snd_wl2 = ack.ack;
+  if (has(t, kFlagTimestamps) && ack.timestamps) note_timestamp(t, ack.timestamps->val, now);
+  enter_established(t, now);
+}
+
+// --- changes of state
+
+void enter_established(Tcb& t, TimeNs now) {
+  t.state = State::kEstablished;
+  t.retransmit_at = base::kNever;
+  t.state_at = base::kNever;
+  t.timeouts = 0;
+  t.high_rxt = t.rescue_rxt = t.snd_una;
+  t.recover = t.snd_una - 1;
+  congestion_init(t.congestion, t.congestion.algorithm, payload_mss(t));
+  if (has(t, kFlagSynLost)) {
+    congestion_syn_lost(t.congestion, payload_mss(t));
+    if (t.srtt_us == 0) t.rto_us = std::max(t.rto_us, kRtoAfterLostSyn_us);
+  }
+  t.growth_started_at = now;
+  arm_keepalive(t, now);
+  if (has(t, kFlagFinQueued)) t.state = State::kFinWait1;  // close() came before the handshake was done
+  mark_output(t);
+}
+
+void enter_closed(Tcb& t) {
+  t.state = State::kClosed;
+  t.due &= kDueReset | kDueStrayReset | kDueOutput;
+  stop_timers(t);
+  t.tx.clear();
+  t.reassembly.clear();
+  t.scoreboard.clear();
+}
+
+void enter_time_wait(Tcb& t, TimeNs now) {
+  t.state = State::kTimeWait;
+  t.retransmit_at = t.keepalive_at = base::kNever;
+  t.tx.clear();
+  t.reassembly.clear();
+  t.scoreboard.clear();
+  t.state_at = base::time_add(now, from_ms(t.time_wait_ms));
+}
+
+void enter_fin_wait_2(Tcb& t, TimeNs now) {
+  t.state = State::kFinWait2;
+  t.state_at = has(t, kFlagOrphan) ? base::time_add(now, from_ms(t.fin_wait_2_ms)) : base::kNever;
+}
+
+void reset_connection(Tcb& t) {
+  t.due |= kDueReset | kDueOutput;
+  enter_closed(t);
+}
+
+// --- the application
+
+uint32_t send_space(const Tcb& t) {
+  const bool open = t.state == State::kSynSent || t.state == State::kSynReceived || may_send_data(t.state);
+  if (!open || has(t, kFlagFinQueued) || t.tx.bytes() >= t.snd_buf) return 0;
+  return t.snd_buf - static_cast<uint32_t>(t.tx.bytes());
+}
+
+void send(Tcb& t, io::PacketPtr payload) {
+  const bool open = t.state == State::kSynSent || t.state == State::kSynReceived || may_send_data(t.state);
+  if (!open || has(t, kFlagFinQueued)) return;
+  t.tx.push(std::move(payload));
+  mark_output(t);
+}
+
+size_t send_copy(Tcb& t, base::ByteSpan bytes, io::PacketPool& pool) {
+  const size_t n = t.tx.append_copy(bytes.first(std::min<size_t>(bytes.size(), send_space(t))), pool);
+  if (n > 0) mark_output(t);
+  return n;
+}
+
+io::PacketQueue& tx_queue(Tcb& t) { return t.tx; }
+uint32_t bytes_unacked(const Tcb& t) { return static_cast<uint32_t>(t.tx.bytes()); }
+io::PacketQueue& rx_queue(Tcb& t) { return t.rx; }
+
+// RFC 9293 3.10.4.
+void close(Tcb& t, TimeNs now) {
+  if (has(t, kFlagFinQueued)) return;
+  switch (t.state) {
+    case State::kSynSent: return enter_closed(t);
+    case State::kSynReceived: break;  // the FIN waits for the handshake
+    case State::kEstablished: t.state = State::kFinWait1; break;
+    case State::kCloseWait: t.state = State::kLastAck; break;
+    default: return;
+  }
+  t.flags |= kFlagFinQueued;
+  mark_output(t);
+}
+
+// RFC 9293 3.10.5.
+void abort(Tcb& t, TimeNs now) {
+  switch (t.state) {
+    case State::kClosed: return;
+    case State::kSynSent: case State::kClosing: case State::kLastAck: case State::kTimeWait: return enter_closed(t);
+    default: return reset_connection(t);
+  }
+}
+
+void set_orphan(Tcb& t, TimeNs now) {
+  t.flags |= kFlagOrphan;
+  t.rx.clear();
+  if (t.state == State::kFinWait2) t.state_at = base::time_add(now, from_ms(t.fin_wait_2_ms));
+}
+
+void release(Tcb& t) {
+  t.tx.clear();
+  t.rx.clear();
+  t.reassembly.clear();
+  t.~Tcb();
+  new (&t) Tcb();
+}
+
+// --- what can be seen
+
+State state(const Tcb& t) { return t.state; }
+const FourTuple& tuple(const Tcb& t) { return t.tuple; }
+uint16_t effective_mss(const Tcb& t) { return static_cast<uint16_t>(payload_mss(t)); }
+
+Info info(const Tcb& t) {
+  return {.state = t.state, .snd_una = t.snd_una, .snd_nxt = t.snd_max, .snd_wnd = t.snd_wnd, .rcv_nxt = t.rcv_nxt, .rcv_wnd = rcv_wnd(t),
+          .cwnd = t.congestion.cwnd, .ssthresh = t.congestion.ssthresh, .bytes_in_flight = bytes_in_flight(t), .srtt_us = t.srtt_us,
+          .rttvar_us = t.rttvar_us, .rto_ms = t.rto_us / 1000, .retransmits = t.retransmits, .bytes_acked = t.bytes_acked,
+          .bytes_received = t.bytes_received, .reordering_events = t.reordering_events};
+}
+
+void on_path_mtu(Tcb& t, uint16_t mtu, uint32_t quoted_seq, TimeNs now) {
+  if (!synchronized(t.state) || t.state == State::kTimeWait) return;
+  if (!seq_in(quoted_seq, t.snd_una, t.snd_max)) return;  // RFC 5927 4.1: it must quote what is in flight
+  const bool v4 = t.tuple.remote.is_v4();
+  const uint16_t least = v4 ? kMinPathMtuV4 : kMinPathMtuV6, headers = v4 ? 40 : 60;
+  const uint16_t mss = static_cast<uint16_t>(std::max(mtu, least) - headers);
+  if (mss >= t.snd_mss) return;
+  t.snd_mss = mss;
+  t.congestion.cwnd = std::max(t.congestion.cwnd, payload_mss(t));
+  // What was too big is lost, but not through congestion: all of it goes again in smaller segments, cwnd stays (RFC 1191 6.4, RFC 8201 5.4).
+  t.scoreboard.clear();
+  t.recovery = Recovery::kTimeout;
+  t.recover = t.snd_max;
+  t.snd_nxt = t.snd_una;
+  t.dup_acks = 0;
+  forbid_timing(t);
+  mark_output(t);
+}
+
+bool make_reset(const wire::TcpView& s, wire::TcpRepr& out) {
+  if (s.rst()) return false;
+  out = wire::TcpRepr{};
+  out.src_port = s.dst_port;
+  out.dst_port = s.src_port;
+  if (s.has_ack()) {
+    out.seq = s.ack;
+    out.flags = wire::kTcpRst;
+  } else {
+    out.seq = 0;
+    out.ack = s.seq + s.sequence_length();
+    out.flags = wire::kTcpRst | wire::kTcpAck;
+  }
+  return true;
+}
+
+}  // namespace millrace::tcp
