@@ -12,6 +12,8 @@ namespace millrace::table {
 
 // ---- string and value matching (envoy.type.matcher.v3) ---------------------------------------------------------------
 enum class StringMatchKind : uint8_t { kExact, kPrefix, kSuffix, kContains, kRegex, kPresent, kRange };
+// ValueMatch.header for what is not in the header table: ":method", ":path" (with query), ":authority" and "host", ":scheme".
+inline constexpr uint8_t kPseudoMethod = 0xf0, kPseudoPath = 0xf1, kPseudoAuthority = 0xf2, kPseudoScheme = 0xf3;
 struct ValueMatch {                       // one header or query parameter matcher
   Str name;                               // lower case for headers, as written for query parameters
   Str value;                              // exact/prefix/suffix/contains text (lower-cased when ignore_case)
@@ -21,6 +23,8 @@ struct ValueMatch {                       // one header or query parameter match
   uint8_t invert = 0;                     // HeaderMatcher.invert_match; for kPresent: present_match=false is stored as invert
   uint8_t ignore_case = 0;
   uint8_t treat_missing_as_empty = 0;     // HeaderMatcher.treat_missing_header_as_empty
+  uint8_t header = 0;                     // headers: http::HeaderId of the name, 0 for names the gateway does not know; see kPseudo...
+  uint8_t reserved[7] = {};
   template <class V> void refs(V& v) const { v(name); v(value); }
 };
 

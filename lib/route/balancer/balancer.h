@@ -30,6 +30,9 @@ class Balancer {
     }
     return kNoEndpoint;
   }
+  // The round-robin position, to be kept over a swap by whoever does not keep the previous balancer. 0 for the other policies.
+  uint64_t position() const { return round_robin_.position(); }
+  void set_position(uint64_t p) { round_robin_.set_position(p); }
   bool empty() const;  // no endpoint is eligible
 
  private:

@@ -32,6 +32,8 @@ class RoundRobin {
     return kNoEndpoint;
   }
   uint32_t pick() { return pick([](uint32_t) { return true; }); }
+  uint64_t position() const { return next_; }
+  void set_position(uint64_t p) { next_ = p; }
   const Eligible& eligible() const { return eligible_; }
 
  private:

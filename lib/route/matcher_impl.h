@@ -1,0 +1,373 @@
+// The matcher as a template over what it tells about its work: NoTrace for poll cores (nothing, at no cost), RecordingTrace for explain.
+// Included by matcher.cc and explain.cc only.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include "lib/base/hash.h"
+#include "lib/http/message.h"
+#include "lib/route/ascii.h"
+#include "lib/route/index_format.h"
+#include "lib/route/matcher.h"
+
+namespace millrace::route {
+
+// Why a candidate (a route whose path matches) does not match.
+enum class Refusal : uint8_t { kNone, kFraction, kGrpc, kHeader, kQuery, kPatternFailed, kTooLong };
+struct Verdict {
+  Refusal refusal = Refusal::kNone;
+  uint32_t which = 0;  // kHeader, kQuery: index of the matcher
+};
+
+struct NoTrace {
+  static constexpr bool kRecords = false;
+  void tried(uint32_t, const Verdict&) {}
+};
+
+// absl::SimpleAtoi of Envoy's range match: optional white space around, a sign, digits, no overflow.
+bool parse_int64(std::string_view text, int64_t* out);
+
+// The value of the first parameter of that name in the query; false when there is none. Names and values as sent (not percent-decoded).
+bool first_query_value(std::string_view path, std::string_view name, std::string_view* value);
+
+template <class Trace>
+class Match {
+ public:
+  Match(const VirtualHostRuntime& host, const http::RequestHead& head, const MatchContext& context, Trace& trace)
+      : host_(*host.object), dbs_(host.dbs), head_(head), context_(context), trace_(trace),
+        blob_(host_.index.begin(&host_)), index_(*reinterpret_cast<const IndexHeader*>(blob_)), numbers_(index_.numbers.in(blob_)),
+        meta_(index_.meta.in(blob_)), routes_(host_.routes.begin(&host_)), present_(head.headers.present()) {}
+
+  MatchResult run() {
+    MatchResult result;
+    if (tls_required()) {
+      result.outcome = MatchOutcome::kTlsRequired;
+      return result;
+    }
+    if (head_.path.empty()) return result;
+    path_ = http::path_only(head_.path);
+
+    const PrefixNode* chain = nullptr;
+    const PrefixNode* folded_chain = nullptr;
+    exact(index_.exact[0], path_);
+    if (index_.prefix[0].nodes.count != 0) chain = longest_prefix(index_.prefix[0], path_);
+    walk(index_.prefix[0], chain, path_);
+    if (index_.exact[1].nodes.count + index_.prefix[1].nodes.count != 0) {
+      // One byte more than the longest literal is enough to tell "equal" from "longer" and to see a separator.
+      const std::string_view lowered(context_.scratch->lower(), std::min<size_t>(path_.size(), size_t{index_.longest_folded} + 1));
+      lower_copy(context_.scratch->lower(), path_.substr(0, lowered.size()));
+      exact(index_.exact[1], lowered);
+      if (index_.prefix[1].nodes.count != 0) folded_chain = longest_prefix(index_.prefix[1], lowered);
+      walk(index_.prefix[1], folded_chain, lowered);
+    }
+    scan_databases(chain);
+
+    if (failed_rank_ < best_) {  // the route whose answer is unknown would have won
+      result.outcome = failure_ == Refusal::kTooLong ? MatchOutcome::kTooLong : MatchOutcome::kPatternFailed;
+      return result;
+    }
+    if (best_ == UINT32_MAX) return result;
+    result.outcome = MatchOutcome::kRoute;
+    result.route = best_;
+    return result;
+  }
+
+ private:
+  // ---- virtual host: require_tls (VirtualHostImpl::getRouteFromEntries)
+
+  bool tls_required() const {
+    if (host_.require_tls == table::RequireTls::kNone) return false;
+    const std::string_view proto = head_.headers.get(http::HeaderId::kXForwardedProto);
+    if (proto.empty() ? context_.is_tls : proto == "https") return false;
+    return host_.require_tls == table::RequireTls::kAll || head_.headers.get(http::HeaderId::kXEnvoyInternal) != "true";
+  }
+
+  // ---- path
+
+  void exact(const ExactTable& table, std::string_view path) {
+    if (table.slots.count == 0) return;
+    const Slot* slots = table.slots.in(blob_);
+    const ExactNode* nodes = table.nodes.in(blob_);
+    const uint64_t mask = table.slots.count - 1;
+    const uint64_t hash = base::hash64(path);
+    for (uint64_t at = hash & mask; slots[at].node != 0; at = (at + 1) & mask) {
+      if (slots[at].tag != static_cast<uint32_t>(hash >> 32)) continue;
+      const ExactNode& n = nodes[slots[at].node - 1];
+      if (n.length == path.size() && std::memcmp(index_.text.in(blob_) + n.text, path.data(), path.size()) == 0) return try_run(n.ranks);
+    }
+  }
+
+  // A node whose tag is that of `prefix`; with `compare`, one whose text is.
+  const PrefixNode* find_prefix(const PrefixTable& table, std::string_view prefix, bool compare) const {
+    const Slot* slots = table.slots.in(blob_);
+    const PrefixNode* nodes = table.nodes.in(blob_);
+    const uint64_t mask = table.slots.count - 1;
+    const uint64_t hash = base::hash64(prefix);
+    for (uint64_t at = hash & mask; slots[at].node != 0; at = (at + 1) & mask) {
+      if (slots[at].tag != static_cast<uint32_t>(hash >> 32)) continue;
+      const PrefixNode& n = nodes[slots[at].node - 1];
+      if (n.length == prefix.size() && (!compare || begins(n, prefix))) return &n;
+    }
+    return nullptr;
+  }
+  bool begins(const PrefixNode& n, std::string_view path) const {
+    return path.size() >= n.length && std::memcmp(index_.text.in(blob_) + n.text, path.data(), n.length) == 0;
+  }
+
+  // The longest node (literal or marker) that begins `path`. Its text is compared once, at the end: a miss on the way is certain (the hash
+  // of a text that is there is there too), and a false hit on the way can only make the last comparison fail.
+  const PrefixNode* longest_prefix(const PrefixTable& table, std::string_view path) const {
+    const uint32_t* lengths = table.lengths.in(blob_);
+    const PrefixNode* last = nullptr;
+    size_t low = 0, high = table.lengths.count;
+    while (low < high) {
+      const size_t mid = (low + high) / 2;
+      const PrefixNode* hit = lengths[mid] <= path.size() ? find_prefix(table, path.substr(0, lengths[mid]), false) : nullptr;
+      if (hit != nullptr) {
+        last = hit;
+        low = mid + 1;
+      } else {
+        high = mid;
+      }
+    }
+    if (last == nullptr || begins(*last, path)) return last;
+    for (size_t i = table.lengths.count; i-- > 0;) {  // two texts share 32 hash bits: look at every length, comparing
+      if (lengths[i] > path.size()) continue;
+      if (const PrefixNode* hit = find_prefix(table, path.substr(0, lengths[i]), true)) return hit;
+    }
+    return nullptr;
+  }
+
+  void walk(const PrefixTable& table, const PrefixNode* node, std::string_view path) {
+    const PrefixNode* nodes = table.nodes.in(blob_);
+    for (; node != nullptr && node->best_rank < best_; node = node->parent != 0 ? &nodes[node->parent - 1] : nullptr) {
+      try_run(node->plain);
+      if (node->separated.count != 0 && (path.size() == node->length || path[node->length] == '/')) try_run(node->separated);
+    }
+  }
+
+  void scan_databases(const PrefixNode* node) {
+    const PrefixNode* nodes = index_.prefix[0].nodes.in(blob_);
+    for (; node != nullptr && node->best_rank < best_; node = node->parent != 0 ? &nodes[node->parent - 1] : nullptr)
+      for (uint32_t i = 0; i < node->dbs.count; ++i) {
+        const uint32_t db = numbers_[node->dbs.first + i];
+        if (host_.regex_dbs.at(&host_, db).best_rank >= best_) break;  // ascending: the rest is worse
+        scan_paths(db);
+      }
+  }
+
+  // Scans the path, then tries the routes of what matched: the engine's scratch is free again by then for header expressions.
+  void scan_paths(uint32_t db_index) {
+    const table::RegexDb& db = host_.regex_dbs.at(&host_, db_index);
+    struct Found {
+      uint32_t* ids;
+      uint32_t count, capacity;
+    } found{context_.scratch->ids(), 0, db.ids.count};
+    const ScanStatus status = scan(
+        *dbs_[db_index], context_.scratch->patterns, path_,
+        [](void* f, uint32_t position) {
+          Found* to = static_cast<Found*>(f);
+          if (to->count < to->capacity) to->ids[to->count++] = position;
+          return false;
+        },
+        &found);
+    if (status == ScanStatus::kFailed) return failed(db.best_rank, Refusal::kPatternFailed);
+    for (uint32_t i = 0; i < found.count; ++i) {
+      if (found.ids[i] >= db.ids.count) continue;
+      const uint32_t regex = db.ids.at(&host_, found.ids[i]);
+      if (regex == UINT32_MAX) continue;
+      const auto& ranks = host_.regexes.at(&host_, regex).ranks;
+      for (uint32_t k = 0; k < ranks.count; ++k) {
+        const uint32_t rank = ranks.at(&host_, k);
+        if (rank >= best_) break;
+        if (holds(rank)) break;
+      }
+    }
+  }
+
+  // ---- candidates
+
+  void try_run(const Run& run) {
+    const uint32_t* ranks = numbers_ + run.first;
+    for (uint32_t i = 0; i < run.count && ranks[i] < best_; ++i)
+      if (holds(ranks[i])) return;
+  }
+
+  // The path of this route matches and its rank is below best_: do its predicates hold?
+  bool holds(uint32_t rank) {
+    const Verdict v = meta_[rank].needs == 0 ? Verdict{} : predicates(rank);
+    trace_.tried(rank, v);
+    if (v.refusal == Refusal::kNone) {
+      best_ = rank;
+      return true;
+    }
+    if (v.refusal == Refusal::kPatternFailed || v.refusal == Refusal::kTooLong) failed(rank, v.refusal);
+    return false;
+  }
+
+  void failed(uint32_t rank, Refusal why) {
+    if (rank >= failed_rank_) return;
+    failed_rank_ = rank;
+    failure_ = why;
+  }
+
+  Verdict predicates(uint32_t rank) {
+    const RouteMeta& meta = meta_[rank];
+    if constexpr (!Trace::kRecords) {
+      if ((meta.present & present_) != meta.present) return {Refusal::kHeader, 0};
+    }
+    const table::Route& route = routes_[rank];
+    if ((meta.needs & kNeedsFraction) && context_.random_value % route.fraction_denominator >= route.fraction_numerator) {
+      return {Refusal::kFraction, 0};
+    }
+    if ((meta.needs & kNeedsGrpc) && !is_grpc()) return {Refusal::kGrpc, 0};
+    if (meta.needs & kNeedsHeaders) {
+      for (uint32_t i = 0; i < route.headers.count; ++i)
+        if (const Refusal r = header_holds(route.headers.at(&host_, i)); r != Refusal::kNone) return {r, i};
+    }
+    if (meta.needs & kNeedsQuery) {
+      for (uint32_t i = 0; i < route.query.count; ++i)
+        if (const Refusal r = query_holds(route.query.at(&host_, i)); r != Refusal::kNone) return {r, i};
+    }
+    return {};
+  }
+
+  // Grpc::Common::isGrpcRequestHeaders: content-type application/grpc, or application/grpc+...
+  bool is_grpc() const {
+    constexpr std::string_view kGrpc = "application/grpc";
+    const std::string_view type = head_.headers.get(http::HeaderId::kContentType);
+    return type.starts_with(kGrpc) && (type.size() == kGrpc.size() || type[kGrpc.size()] == '+');
+  }
+
+  // HeaderUtility::matchHeaders
+  Refusal header_holds(const table::ValueMatch& m) {
+    std::string_view value;
+    bool missing = false;
+    if (!header_value(m, &value, &missing)) return Refusal::kTooLong;
+    if (missing) {
+      if (!m.treat_missing_as_empty) {
+        return m.kind == table::StringMatchKind::kPresent && m.invert ? Refusal::kNone : Refusal::kHeader;
+      }
+      value = {};
+    }
+    bool holds = false;
+    if (!value_holds(m, value, &holds)) return Refusal::kPatternFailed;
+    return holds != (m.invert != 0) ? Refusal::kNone : Refusal::kHeader;
+  }
+
+  // All values of the header, joined with "," (cookie crumbs with "; ", RFC 9113 8.2.3) when there is more than one. False: no room.
+  bool header_value(const table::ValueMatch& m, std::string_view* value, bool* missing) {
+    switch (m.header) {
+      case table::kPseudoMethod: *value = head_.method; return true;
+      case table::kPseudoPath: *value = head_.path; return true;
+      case table::kPseudoAuthority: *value = head_.authority; return true;
+      case table::kPseudoScheme:
+        *value = !head_.scheme.empty() ? head_.scheme : context_.is_tls ? std::string_view("https") : std::string_view("http");
+        return true;
+      default: break;
+    }
+    const auto id = static_cast<http::HeaderId>(m.header);
+    *missing = true;
+    if (!head_.headers.has(id)) return true;
+    const std::string_view name = view(&host_, m.name);
+    const std::string_view separator = id == http::HeaderId::kCookie ? "; " : ",";
+    size_t joined = 0;
+    for (const http::Header& h : head_.headers) {
+      if (h.id != id || (id == http::HeaderId::kOther && h.name != name)) continue;
+      if (*missing) {
+        *value = h.value;
+        *missing = false;
+        continue;
+      }
+      char* to = context_.scratch->joined();
+      const size_t need = (joined == 0 ? value->size() : joined) + separator.size() + h.value.size();
+      if (need > context_.scratch->joined_capacity()) return false;
+      if (joined == 0) {
+        if (!value->empty()) std::memcpy(to, value->data(), value->size());
+        joined = value->size();
+      }
+      std::memcpy(to + joined, separator.data(), separator.size());
+      if (!h.value.empty()) std::memcpy(to + joined + separator.size(), h.value.data(), h.value.size());
+      joined = need;
+      *value = {to, joined};
+    }
+    return true;
+  }
+
+  // ConfigUtility::QueryParameterMatcher::matches
+  Refusal query_holds(const table::ValueMatch& m) {
+    std::string_view value;
+    const bool there = first_query_value(head_.path, view(&host_, m.name), &value);
+    if (m.kind == table::StringMatchKind::kPresent) return there != (m.invert != 0) ? Refusal::kNone : Refusal::kQuery;
+    if (!there) return Refusal::kQuery;
+    bool holds = false;
+    if (!value_holds(m, value, &holds)) return Refusal::kPatternFailed;
+    return holds ? Refusal::kNone : Refusal::kQuery;
+  }
+
+  // StringMatcher and the header specifiers. False: the regex engine failed.
+  bool value_holds(const table::ValueMatch& m, std::string_view value, bool* holds) {
+    const std::string_view want = view(&host_, m.value);
+    switch (m.kind) {
+      case table::StringMatchKind::kPresent: *holds = true; return true;
+      case table::StringMatchKind::kExact: *holds = m.ignore_case ? equals_folded(value, want) : value == want; return true;
+      case table::StringMatchKind::kPrefix:
+        *holds = value.size() >= want.size() &&
+                 (m.ignore_case ? equals_folded(value.substr(0, want.size()), want) : value.starts_with(want));
+        return true;
+      case table::StringMatchKind::kSuffix:
+        *holds = value.size() >= want.size() &&
+                 (m.ignore_case ? equals_folded(value.substr(value.size() - want.size()), want) : value.ends_with(want));
+        return true;
+      case table::StringMatchKind::kContains:
+        *holds = m.ignore_case ? contains_folded(value, want) : value.find(want) != std::string_view::npos;
+        return true;
+      case table::StringMatchKind::kRange: {
+        int64_t number;
+        *holds = parse_int64(value, &number) && number >= m.range_start && number < m.range_end;
+        return true;
+      }
+      case table::StringMatchKind::kRegex: return regex_holds(m.regex, value, holds);
+    }
+    *holds = false;
+    return true;
+  }
+
+  bool regex_holds(uint32_t regex, std::string_view value, bool* holds) {
+    const table::Regex& r = host_.regexes.at(&host_, regex);
+    struct Want {
+      uint32_t position;
+      bool found;
+    } want{r.position, false};
+    const ScanStatus status = scan(
+        *dbs_[r.db], context_.scratch->patterns, value,
+        [](void* w, uint32_t position) {
+          Want* to = static_cast<Want*>(w);
+          return to->found = to->found || position == to->position;
+        },
+        &want);
+    *holds = want.found;
+    return status == ScanStatus::kDone;
+  }
+
+  const table::VirtualHost& host_;
+  const PatternDb* const* dbs_;
+  const http::RequestHead& head_;
+  const MatchContext& context_;
+  Trace& trace_;
+  const uint8_t* blob_;
+  const IndexHeader& index_;
+  const uint32_t* numbers_;
+  const RouteMeta* meta_;
+  const table::Route* routes_;
+  const uint64_t present_;
+  std::string_view path_;
+  uint32_t best_ = UINT32_MAX;
+  uint32_t failed_rank_ = UINT32_MAX;
+  Refusal failure_ = Refusal::kNone;
+};
+
+}  // namespace millrace::route
