@@ -216,7 +216,7 @@ HelloResult inspect(ByteSpan bytes, MutableByteSpan scratch, ClientHello& hello,
     if (at + 1 < bytes.size() && bytes[at + 1] != 3) {
       return at == 0 ? HelloResult{HelloVerdict::kNotTls, HelloError::kRecordVersion, 0} : bad(HelloError::kRecordVersion);
     }
-    if (bytes.size() < at + kRecordHeader) return more(at + kRecordHeader + 1);
+    if (bytes.size() < at + kRecordHeader) return more(bytes.size() + 1);  // any byte of a header can be wrong
     const uint32_t length = base::load_be16(&bytes[at + 3]);
     if (length > kMaxRecordBody) return bad(HelloError::kRecordTooLong);
     if (length == 0 && ++empty > kMaxEmptyRecords) return bad(HelloError::kRecordEmpty);
@@ -236,8 +236,8 @@ HelloResult inspect(ByteSpan bytes, MutableByteSpan scratch, ClientHello& hello,
     if (message != 0 && have + present >= message) break;
     if (present < length) {
       // The record is not here whole; when it ends beyond the message, the message's end is what we wait for.
-      const size_t end = message != 0 ? std::min<size_t>(body + length, body + (message - have)) : body + std::min<size_t>(length, kMessageHeader - have);
-      return more(end);
+      const size_t wanted = message != 0 ? message - have : have + present == 0 ? 1 : kMessageHeader - have;
+      return more(body + std::min<size_t>(length, wanted));
     }
     have += length;
     at = body + length;
