@@ -43,11 +43,12 @@ struct Connection {
 
   // --- stack: rw; session layer: ro -----------------------------------------------------------------------------------------
   bool attached = false;        // the session layer holds it (rule 2)
-  bool in_use = false;
-  bool counted_open = false;    // counted as half-open (SYN-RECEIVED)
+  bool connected = false;       // reached ESTABLISHED
+  bool half_open = false;       // counted as half-open (SYN-RECEIVED)
+  bool over = false;            // left the flow table: nothing comes in any more; freed once let go and its last segment is out
+  bool local_port_taken = false;  // by connect(), to be given back
   uint16_t port = 0;            // index of the port whose address is the local one
   uint32_t events = 0;          // pending tcp::Event bits, taken by TcpStack::take_events()
-  uint32_t index = 0;           // in the pool: the flow table's value
   uint32_t flow_hash = 0;       // hash in the flow table
   table::ObjectId listener = table::kNoObject;  // kDownstream: the listener that accepted it
   uint64_t id = 0;              // unique over all workers of one data plane run, never 0: for logs

@@ -14,17 +14,26 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
+#include <vector>
 
 #include "dataplane/connection.h"
 #include "dataplane/counters.h"
+#include "dataplane/flow_table.h"
 #include "dataplane/ip_layer.h"
 #include "dataplane/listener_set.h"
+#include "dataplane/port_allocator.h"
+#include "dataplane/rate_limit.h"
+#include "dataplane/time_wait_table.h"
+#include "lib/base/list.h"
+#include "lib/base/pool.h"
 #include "lib/base/time.h"
+#include "lib/base/timer_wheel.h"
 #include "lib/io/packet.h"
 #include "lib/io/port_queue.h"
 #include "lib/io/steering.h"
+#include "lib/tcp/isn.h"
+#include "lib/tcp/listener.h"
 #include "lib/tcp/tcp.h"
 
 namespace millrace::dataplane {
@@ -96,7 +105,7 @@ class TcpStack {
   // Builds and sends what touched connections have due, then transmits every port's buffer. Call at the end of each iteration.
   void flush(TimeNs now);
   // The earliest time at which run_timers() has work (a lower bound: the timers are lazy); kNever: none.
-  TimeNs next_deadline() const;
+  TimeNs next_deadline();
 
   // --- the session layer ------------------------------------------------------------------------------------------------------
   // Opens a connection; SYN is sent by flush(). `owner` and role kUpstream are set, the connection is attached. kEventConnected,
@@ -116,25 +125,70 @@ class TcpStack {
   MemoryPressure memory_pressure() const { return pressure_; }
 
   // --- what can be seen ------------------------------------------------------------------------------------------------------
-  uint32_t active_connections() const { return active_; }  // attached or orphaned, TIME-WAIT mini entries excluded
-  uint32_t time_wait_entries() const;
+  uint32_t active_connections() const { return connections_.in_use(); }  // attached or orphaned, TIME-WAIT mini entries excluded
+  uint32_t time_wait_entries() const { return time_wait_.size(); }
   const StackCounters& counters() const { return counters_; }
   IpLayer& ip() { return ip_; }
   // Calls f(const Connection&) for each connection in use (millctl dump; slow).
   template <class F>
   void for_each_connection(F&& f) const {
-    for (uint32_t i = 0; i < config_.max_connections; ++i)
-      if (connections_[i].in_use) f(static_cast<const Connection&>(connections_[i]));
+    for (uint32_t i = 0; i < connections_.capacity(); ++i)
+      if (connections_.lent(i)) f(connections_[i]);
   }
 
  private:
+  struct Incoming;                       // a segment between the stages of a burst
+
+  // tcp_input.cc
+  void input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs now, bool handed);
+  void input_segment(Incoming& in, TimeNs now, bool handed);
+  void input_connection(Connection& c, const wire::TcpView& segment, rte_mbuf* frame, uint32_t payload_at, TimeNs now);
+  void input_time_wait(Incoming& in, const wire::TcpView& segment, TimeNs now);
+  void input_listener(Incoming& in, const wire::TcpView& segment, const tcp::TimeWaitEntry* before, TimeNs now);
+  void input_icmp_error(const IcmpError& error, TimeNs now);
+  bool hand_over(Incoming& in);
+  void share_neighbor_news(uint16_t port, rte_mbuf* copy);
+  void reply(const Incoming& in, const wire::TcpRepr& header, TimeNs now);
+  void reset(const Incoming& in, const wire::TcpView& segment, stats::DropReason why, TimeNs now);
+
+  // tcp_stack.cc
+  Connection* open(uint32_t hash, uint16_t port, TimeNs now);
+  void on_events(Connection& c, uint32_t events, TimeNs now);
+  void to_time_wait(Connection& c, TimeNs now);
+  void leave_table(Connection& c);
+  void output(Connection& c, TimeNs now);
+  void free(Connection& c);
+  void expire_time_wait(TimeWaitTable::Slot& s);
+  void update_pressure();
+  uint32_t hash_of(const base::IpAddress& local, uint16_t local_port, const base::IpAddress& remote, uint16_t remote_port) const {
+    return static_cast<uint32_t>(flow_hash(config_.secret[0], local, local_port, remote, remote_port));
+  }
+  stats::Counter& count(TcpCounter c) { return (*counters_.tcp)[c]; }
+
+  static constexpr uint32_t kSegmentsPerFlush = 64;   // of one connection; the rest follows in the next iteration
+  static constexpr uint32_t kMaxTsoPayload = 65'535 - 120;   // bytes: an IP packet with the longest headers
+  static constexpr uint32_t kPressureInterval = 32;   // receive() calls between looks at the pool
+
   TcpStackConfig config_;
+  std::vector<io::PortQueue*> queues_;
   const ListenerSet* listeners_ = nullptr;
+  const io::Steering& steering_;
+  io::HandoverMesh* mesh_;
   io::PacketPool pool_;
   StackCounters counters_;
   IpLayer ip_;
-  std::unique_ptr<Connection[]> connections_;
-  uint32_t active_ = 0;
+  base::Pool<Connection> connections_;
+  FlowTable flows_;
+  TimeWaitTable time_wait_;
+  PortAllocator local_ports_;
+  tcp::Listener listener_;             // one for all: its backlog is the worker's
+  tcp::IsnGenerator isn_;
+  base::TimerWheel wheel_;
+  base::List<Connection, &Connection::ready> ready_;
+  base::List<Connection, &Connection::dirty> dirty_;
+  RateLimit reset_limit_;
+  uint64_t next_id_;
+  uint32_t pressure_countdown_ = 0;
   MemoryPressure pressure_ = MemoryPressure::kNone;
 };
 

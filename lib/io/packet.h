@@ -1,5 +1,6 @@
 // The packet buffer: a thin, move-only owner over one rte_mbuf. The only file of lib/io that the layers above include
-// (DESIGN section 6); it costs the hot path what the mbuf costs, and it runs without EAL on a heap-backed pool (packet_pool.h).
+// (DESIGN section 6); it costs the hot path what the mbuf costs, and it runs without EAL on a heap-backed pool
+// (tests/support/heap_packet_pool.h).
 //
 // Rules
 //  1. A PacketPtr owns exactly one reference on exactly one *single-segment* mbuf. What a port delivers as a chain is split into
@@ -87,7 +88,7 @@ class PacketPtr {
   rte_mbuf* m_ = nullptr;
 };
 
-// A pool of equal packets. Does not own the mempool: whoever made it (lib/io/eal for the data plane, HeapPacketPool for tests) does.
+// A pool of equal packets. Does not own the mempool: whoever made it (lib/io/packet_pool.h for the data plane, HeapPacketPool for tests) does.
 class PacketPool {
  public:
   PacketPool() = default;

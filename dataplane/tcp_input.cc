@@ -1,0 +1,327 @@
+// The receiving half of TcpStack: from bursts of frames to TCP input, listeners, TIME-WAIT, hand-over and resets.
+#include <rte_mbuf.h>
+#include <rte_prefetch.h>
+
+#include <algorithm>
+
+#include "dataplane/tcp_stack.h"
+#include "lib/wire/ethernet.h"
+#include "lib/wire/ipv4.h"
+
+namespace millrace::dataplane {
+
+using stats::DropReason;
+using wire::ParseError;
+
+struct TcpStack::Incoming {
+  TcpPacket packet;
+  tcp::FourTuple tuple;
+  uint32_t hash = 0;
+};
+
+namespace {
+
+// What a frame on a hand-over ring is, in mbuf.hash.usr (the port's own hash is not used any more then).
+constexpr uint32_t kHandedSegment = 0;
+constexpr uint32_t kHandedNews = 1;      // a copy of ARP or ND that another worker answered: learn from it, nothing else
+
+base::ByteSpan l4_of(const TcpPacket& p) { return {rte_pktmbuf_mtod(p.frame, const uint8_t*) + p.l4_offset, p.l4_length}; }
+
+// Could this frame hold neighbour information? Decides whether a copy for the other workers is worth making.
+bool maybe_neighbor_news(const rte_mbuf* m) {
+  if (m->data_len < wire::kEthernetHeader + wire::kVlanTag + 28) return false;
+  const uint8_t* at = rte_pktmbuf_mtod(m, const uint8_t*);
+  uint32_t offset = 12;
+  uint16_t type = base::load_be16(at + offset);
+  if (type == wire::kEtherVlan) type = base::load_be16(at + (offset += 4));
+  if (type == wire::kEtherArp) return true;
+  return type == wire::kEtherIpv6 && m->data_len > offset + 8 && at[offset + 2 + 6] == wire::kIpIcmpv6;
+}
+
+}  // namespace
+
+uint32_t TcpStack::receive(TimeNs now) {
+  if (pressure_countdown_-- == 0) {
+    pressure_countdown_ = kPressureInterval;
+    update_pressure();
+  }
+  rte_mbuf* frames[io::kRxBurst];
+  uint32_t total = 0;
+  for (uint16_t p = 0; p < queues_.size(); ++p) {
+    const uint32_t n = queues_[p]->rx_burst(frames, io::kRxBurst);
+    if (n == 0) continue;
+    total += n;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < n; ++i) bytes += frames[i]->pkt_len;
+    stats::CounterBlock<PortCounter>& c = *counters_.ports[p];
+    c[PortCounter::kRxBursts].add();
+    c[PortCounter::kRxPackets].add(n);
+    c[PortCounter::kRxBytes].add(bytes);
+    input_burst(p, frames, n, now, false);
+  }
+  if (mesh_ == nullptr) return total;
+  for (uint32_t from = 0; from < config_.workers; ++from) {
+    const uint32_t n = mesh_->pop(from, config_.worker, frames, io::kRxBurst);
+    if (n == 0) continue;
+    total += n;
+    (*counters_.loop)[LoopCounter::kHandoverIn].add(n);
+    for (uint32_t i = 0; i < n; ++i) {
+      if (frames[i]->hash.usr == kHandedNews) {
+        TcpPacket unused;
+        IcmpError error;
+        ip_.input(frames[i]->port, frames[i], now, true, unused, error);
+      } else {
+        input_burst(frames[i]->port, frames + i, 1, now, true);
+      }
+    }
+  }
+  return total;
+}
+
+// Stage by stage over the burst, so that the misses of one frame are served while another is worked on.
+void TcpStack::input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs now, bool handed) {
+  for (uint32_t i = 0; i < n; ++i) rte_prefetch0(rte_pktmbuf_mtod(frames[i], const void*));
+
+  Incoming incoming[io::kRxBurst];
+  uint32_t segments = 0;
+  for (uint32_t i = 0; i < n; ++i) {
+    rte_mbuf* news = nullptr;
+    if (mesh_ != nullptr && !handed && maybe_neighbor_news(frames[i])) [[unlikely]] {
+      news = rte_pktmbuf_copy(frames[i], pool_.raw(), 0, UINT32_MAX);
+    }
+    Incoming& in = incoming[segments];
+    IcmpError error;
+    const IpVerdict verdict = ip_.input(port, frames[i], now, false, in.packet, error);
+    if (news != nullptr) share_neighbor_news(port, news);
+    if (verdict == IpVerdict::kIcmpError) input_icmp_error(error, now);
+    if (verdict != IpVerdict::kTcp) continue;
+    const uint8_t* l4 = l4_of(in.packet).data();
+    in.tuple = {in.packet.local, in.packet.remote, base::load_be16(l4 + 2), base::load_be16(l4)};
+    in.hash = hash_of(in.tuple.local, in.tuple.local_port, in.tuple.remote, in.tuple.remote_port);
+    flows_.prefetch(in.hash);
+    ++segments;
+  }
+  for (uint32_t i = 0; i < segments; ++i) {
+    const uint32_t c = flows_.candidate(incoming[i].hash);
+    if (c == FlowTable::kNone) continue;
+    const auto* line = reinterpret_cast<const uint8_t*>(&connections_[c]);
+    rte_prefetch0(line);
+    rte_prefetch0(line + 64);
+    rte_prefetch0(line + 192);  // receive queue
+  }
+  for (uint32_t i = 0; i < segments; ++i) input_segment(incoming[i], now, handed);
+}
+
+void TcpStack::input_segment(Incoming& in, TimeNs now, bool handed) {
+  wire::TcpView segment;
+  if (const ParseError e = wire::TcpView::parse(l4_of(in.packet), segment); e != ParseError::kNone) {
+    counters_.drop(e == ParseError::kBadFlags ? DropReason::kTcpBadFlags : DropReason::kTcpTruncated);
+    rte_pktmbuf_free(in.packet.frame);
+    return;
+  }
+  const uint32_t index = flows_.find(in.hash, [&](uint32_t i) { return connections_[i].tuple() == in.tuple; });
+  if (index != FlowTable::kNone) [[likely]] {
+    input_connection(connections_[index], segment, in.packet.frame, in.packet.l4_offset + segment.payload_offset, now);
+    return;
+  }
+  if (!handed && hand_over(in)) return;
+  if (time_wait_.size() > 0 && time_wait_.find(in.hash, in.tuple) != nullptr) {
+    input_time_wait(in, segment, now);
+  } else {
+    input_listener(in, segment, nullptr, now);
+  }
+  if (in.packet.frame != nullptr) rte_pktmbuf_free(in.packet.frame);
+}
+
+// A tuple that this worker does not know may be another's. True: the frame is gone.
+bool TcpStack::hand_over(Incoming& in) {
+  if (mesh_ == nullptr) return false;
+  const TcpPacket& p = in.packet;
+  const uint32_t owner = steering_.owner(p.local_port_index, p.local, in.tuple.local_port, p.remote, in.tuple.remote_port);
+  if (owner == config_.worker) return false;
+  rte_mbuf* m = in.packet.frame;
+  m->port = p.arrival_port;
+  m->hash.usr = kHandedSegment;
+  if (mesh_->push(config_.worker, owner, m)) {
+    (*counters_.loop)[LoopCounter::kHandoverOut].add();
+  } else {
+    counters_.drop(DropReason::kWrongCore);
+    rte_pktmbuf_free(m);
+  }
+  return true;
+}
+
+// Every worker keeps its own neighbour table, but an answer arrives at one of them: the others get a copy to learn from. Losing one only
+// costs them a question of their own.
+void TcpStack::share_neighbor_news(uint16_t port, rte_mbuf* copy) {
+  if (!ip_.neighbor_news()) {
+    rte_pktmbuf_free(copy);
+    return;
+  }
+  copy->port = port;
+  copy->hash.usr = kHandedNews;
+  rte_mbuf_refcnt_update(copy, static_cast<int16_t>(config_.workers - 1));  // one reference a worker, read only
+  for (uint32_t w = 0; w < config_.workers; ++w) {
+    if (w == config_.worker) {
+      rte_pktmbuf_free(copy);
+    } else if (!mesh_->push(config_.worker, w, copy)) {
+      rte_pktmbuf_free(copy);
+    } else {
+      (*counters_.loop)[LoopCounter::kHandoverOut].add();
+    }
+  }
+}
+
+// A segment for a connection. A chained frame is input as several segments in a row: the same header, each with its piece of the payload.
+void TcpStack::input_connection(Connection& c, const wire::TcpView& segment, rte_mbuf* frame, uint32_t payload_at, TimeNs now) {
+  count(TcpCounter::kSegmentsIn).add();
+  c.bytes_received += segment.payload_length;
+  uint32_t left = segment.payload_length;
+  uint32_t events = 0;
+  DropReason dropped = DropReason::kNone;
+  auto feed = [&](const wire::TcpView& view, io::PacketPtr payload) {
+    const tcp::InputResult r = tcp::input(c.tcb, view, std::move(payload), now);
+    events |= r.events;
+    if (r.drop != DropReason::kNone) dropped = r.drop;
+  };
+  if (left == 0) {
+    rte_pktmbuf_free(frame);
+    feed(segment, {});
+  } else if (pressure_ == MemoryPressure::kReserve) [[unlikely]] {
+    // Nothing may be kept now; the acknowledgement in it still frees memory of ours. The peer repeats the rest.
+    rte_pktmbuf_free(frame);
+    counters_.drop(DropReason::kTcpMemory);
+    wire::TcpView bare = segment;
+    bare.payload_length = 0;
+    bare.flags &= static_cast<uint8_t>(~wire::kTcpFin);
+    feed(bare, {});
+  } else {
+    wire::TcpView piece = segment;
+    for (rte_mbuf* m = frame; m != nullptr && left > 0;) {
+      rte_mbuf* rest = m->next;
+      m->next = nullptr;
+      m->nb_segs = 1;
+      m->data_off = static_cast<uint16_t>(m->data_off + payload_at);
+      const uint32_t have = std::min<uint32_t>(m->data_len - payload_at, left);  // behind it only Ethernet's padding
+      m->data_len = static_cast<uint16_t>(have);
+      m->pkt_len = have;
+      payload_at = 0;
+      left -= have;
+      if (have == 0) {
+        rte_pktmbuf_free_seg(m);
+      } else {
+        piece.payload_length = have;
+        piece.flags = left > 0 ? segment.flags & static_cast<uint8_t>(~(wire::kTcpFin | wire::kTcpPsh)) : segment.flags;
+        feed(piece, io::PacketPtr(m));
+        piece.seq += have;
+      }
+      m = rest;
+      if (left == 0 && m != nullptr) rte_pktmbuf_free(m);
+    }
+  }
+  if (dropped != DropReason::kNone) counters_.drop(dropped);
+  on_events(c, events, now);
+}
+
+void TcpStack::input_time_wait(Incoming& in, const wire::TcpView& segment, TimeNs now) {
+  TimeWaitTable::Slot& s = *time_wait_.find(in.hash, in.tuple);
+  const TimeNs expired_at = s.entry.expires_at;
+  wire::TcpRepr answer;
+  const tcp::TimeWaitResult r = tcp::time_wait_input(s.entry, segment, now, answer);
+  if (r.drop != DropReason::kNone) counters_.drop(r.drop);
+  switch (r.verdict) {
+    case tcp::TimeWaitVerdict::kIgnore: break;
+    case tcp::TimeWaitVerdict::kReply:
+      if (s.entry.expires_at != expired_at) time_wait_.renewed(s);
+      reply(in, answer, now);
+      break;
+    case tcp::TimeWaitVerdict::kReopen: {
+      const tcp::TimeWaitEntry before = s.entry;
+      expire_time_wait(s);
+      count(TcpCounter::kTimeWaitReused).add();
+      input_listener(in, segment, &before, now);
+      break;
+    }
+  }
+}
+
+// A segment of no connection. `before`: the connection in TIME-WAIT that a SYN follows. What is left of `in.packet.frame` is the caller's.
+void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const tcp::TimeWaitEntry* before, TimeNs now) {
+  const ListenerSet::Entry* listener = listeners_ == nullptr ? nullptr : listeners_->find(in.tuple.local, in.tuple.local_port);
+  const bool opens = segment.syn() && !segment.has_ack();
+  if (listener == nullptr) return reset(in, segment, opens ? DropReason::kTcpNoListener : DropReason::kTcpNoConnection, now);
+  if (opens) {
+    if (listener->draining) return reset(in, segment, DropReason::kTcpListenerDraining, now);
+    if (pressure_ >= MemoryPressure::kNoNew) return counters_.drop(DropReason::kTcpMemory);
+    if (connections_.full()) return counters_.drop(DropReason::kTcpTableFull);
+  }
+  tcp::ListenerDecision d = listener_.input(in.tuple, segment, now, true);
+  using Action = tcp::ListenerDecision::Action;
+  const uint16_t mss = ip_.mss(in.packet.local_port_index, in.tuple.local.is_v4());
+  switch (d.action) {
+    case Action::kIgnore:
+      counters_.drop(d.drop);
+      return;
+    case Action::kReply:
+      return reset(in, segment, d.drop, now);
+    case Action::kCookie:
+      if (d.reply.mss) d.reply.mss = std::min(*d.reply.mss, mss);
+      count(TcpCounter::kSynCookiesSent).add();
+      return reply(in, d.reply, now);
+    case Action::kOpen:
+    case Action::kAcceptCookie: break;
+  }
+  if (connections_.full()) return counters_.drop(DropReason::kTcpTableFull);  // a cookie's ACK: the peer will repeat its data
+  tcp::Config config = config_.downstream;
+  config.mss = std::min(config.mss, mss);
+  Connection& c = *open(in.hash, in.packet.local_port_index, now);
+  c.role = Role::kDownstream;
+  c.listener = listener->id;
+  if (d.action == Action::kOpen) {
+    tcp::open_passive(c.tcb, in.tuple, config, segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn), now, d.ts_offset);
+    c.half_open = true;
+    count(TcpCounter::kSynReceived).set(listener_.half_open());
+    on_events(c, 0, now);
+    return;
+  }
+  tcp::open_cookie(c.tcb, in.tuple, config, segment, d.cookie, now, d.ts_offset);
+  count(TcpCounter::kSynCookiesAccepted).add();
+  on_events(c, tcp::kEventConnected, now);
+  input_connection(c, segment, std::exchange(in.packet.frame, nullptr), in.packet.l4_offset + segment.payload_offset, now);
+}
+
+void TcpStack::input_icmp_error(const IcmpError& e, TimeNs now) {
+  const uint32_t hash = hash_of(e.tuple.local, e.tuple.local_port, e.tuple.remote, e.tuple.remote_port);
+  const uint32_t index = flows_.find(hash, [&](uint32_t i) { return connections_[i].tuple() == e.tuple; });
+  if (index == FlowTable::kNone) return counters_.drop(DropReason::kIcmpIgnored);  // also when another worker has it: TCP finds out by itself
+  Connection& c = connections_[index];
+  if (e.kind == IcmpError::Kind::kTooBig) {
+    // An old router that names no MTU: the plateau below Ethernet's that every IPv4 host must take (RFC 1191 7, RFC 791).
+    tcp::on_path_mtu(c.tcb, e.mtu != 0 ? e.mtu : 576, e.seq, now);
+    if (tcp::output_pending(c.tcb)) touch(c);
+    return;
+  }
+  // Unreachable only matters while connecting, and only when it quotes our SYN (RFC 5927 4): then waiting for the time-out helps nobody. That goes for
+  // soft errors too, as in every host in use (RFC 5461 4.1).
+  if (tcp::state(c.tcb) != tcp::State::kSynSent || tcp::info(c.tcb).snd_una != e.seq) return counters_.drop(DropReason::kIcmpIgnored);
+  tcp::abort(c.tcb, now);
+  on_events(c, tcp::kEventReset | tcp::kEventClosed, now);
+}
+
+// One segment of no connection, back to where `in` came from.
+void TcpStack::reply(const Incoming& in, const wire::TcpRepr& header, TimeNs now) {
+  NextHop hop;
+  ip_.send_tcp(in.tuple, in.packet.local_port_index, hop, header, nullptr, 0, 0, now);
+  count(TcpCounter::kSegmentsOut).add();
+}
+
+void TcpStack::reset(const Incoming& in, const wire::TcpView& segment, DropReason why, TimeNs now) {
+  counters_.drop(why);
+  wire::TcpRepr rst;
+  if (!tcp::make_reset(segment, rst)) return;
+  if (!reset_limit_.take(now)) return counters_.drop(DropReason::kTcpResetRateLimited);
+  reply(in, rst, now);
+  count(TcpCounter::kResetSent).add();
+}
+
+}  // namespace millrace::dataplane

@@ -1,0 +1,301 @@
+#include "dataplane/tcp_stack.h"
+
+#include <algorithm>
+
+namespace millrace::dataplane {
+
+using stats::DropReason;
+
+const char* to_string(ConnectError e) {
+  switch (e) {
+    case ConnectError::kNone: return "no error";
+    case ConnectError::kNoRoute: return "no route to the address";
+    case ConnectError::kNoLocalPort: return "no local port left towards this endpoint";
+    case ConnectError::kTooManyConnections: return "connection table full";
+    case ConnectError::kNoMemory: return "packet memory short";
+  }
+  return "?";
+}
+
+TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const> ports, const io::Steering& steering, io::HandoverMesh* mesh,
+                   io::PacketPool pool, io::PacketPool headers, io::PacketPool indirect, const StackCounters& counters, TimeNs now)
+    : config_(config),
+      queues_(ports.begin(), ports.end()),
+      steering_(steering),
+      mesh_(mesh),
+      pool_(pool),
+      counters_(counters),
+      ip_(config.ip, ports, io::TxPools{pool, headers, indirect}, counters, now),
+      connections_(config.max_connections),
+      flows_(config.max_connections),
+      time_wait_(config.max_time_wait),
+      local_ports_(config.local_port_first, config.local_port_last, config.max_port_maps, config.secret[1] ^ config.worker),
+      listener_(config.downstream, config.max_half_open, base::HashKey{config.secret[2], config.secret[3]}),
+      isn_(base::HashKey{config.secret[2], config.secret[3]}),
+      wheel_(now),
+      reset_limit_(config.max_resets_per_second, now),
+      next_id_(config.worker + 1) {
+  MILLRACE_ASSERT(config.workers == 1 || mesh != nullptr, "several workers hand frames to each other");
+  update_pressure();
+}
+
+TcpStack::~TcpStack() {
+  for (uint32_t i = 0; i < connections_.capacity(); ++i) {
+    if (!connections_.lent(i)) continue;
+    wheel_.cancel(connections_[i].timer);
+    tcp::release(connections_[i].tcb);
+  }
+}
+
+// --- the life of a connection --------------------------------------------------------------------------------------------------
+
+// A fresh connection in the flow table's future: the caller opens its TCB and inserts it. Null: the pool is empty.
+Connection* TcpStack::open(uint32_t hash, uint16_t port, TimeNs now) {
+  Connection* c = connections_.alloc();
+  if (c == nullptr) return nullptr;
+  c->flow_hash = hash;
+  c->port = port;
+  c->opened_at = now;
+  c->id = next_id_;
+  next_id_ += config_.workers;
+  flows_.insert(hash, connections_.index_of(c));
+  count(TcpCounter::kActive).set(connections_.in_use());
+  return c;
+}
+
+// The tuple is free for others from here on.
+void TcpStack::leave_table(Connection& c) {
+  if (c.over) return;
+  c.over = true;
+  flows_.erase(c.flow_hash, connections_.index_of(&c));
+  wheel_.cancel(c.timer);
+  if (c.half_open) {
+    c.half_open = false;
+    listener_.half_open_ended();
+    count(TcpCounter::kSynReceived).set(listener_.half_open());
+  }
+  if (c.local_port_taken) {
+    c.local_port_taken = false;
+    const tcp::FourTuple& t = c.tuple();
+    local_ports_.release(t.local, t.remote, t.remote_port, t.local_port);
+  }
+}
+
+void TcpStack::to_time_wait(Connection& c, TimeNs now) {
+  TimeWaitTable::Slot* s = time_wait_.insert(c.flow_hash, tcp::make_time_wait(c.tcb, now));
+  if (s == nullptr) {  // full: the one that waited longest gives way
+    expire_time_wait(*time_wait_.oldest());
+    s = time_wait_.insert(c.flow_hash, tcp::make_time_wait(c.tcb, now));
+  }
+  s->port = c.port;
+  s->local_port_taken = c.local_port_taken;
+  c.local_port_taken = false;  // the entry has it now
+  count(TcpCounter::kTimeWait).set(time_wait_.size());
+  leave_table(c);
+}
+
+void TcpStack::expire_time_wait(TimeWaitTable::Slot& s) {
+  const tcp::FourTuple& t = s.entry.tuple;
+  if (s.local_port_taken) local_ports_.release(t.local, t.remote, t.remote_port, t.local_port);
+  time_wait_.remove(s);
+  count(TcpCounter::kTimeWait).set(time_wait_.size());
+}
+
+// The last step: only when nobody holds it and its last segment is out.
+void TcpStack::free(Connection& c) {
+  MILLRACE_ASSERT(!c.attached && c.over, "free a connection that is over and let go");
+  count(TcpCounter::kRetransmits).add(tcp::info(c.tcb).retransmits);
+  tcp::release(c.tcb);
+  c.ready.unlink();
+  c.dirty.unlink();
+  wheel_.cancel(c.timer);
+  c.owner = nullptr;
+  c.role = Role::kNone;
+  c.over = c.connected = false;
+  c.events = 0;
+  c.listener = table::kNoObject;
+  c.id = 0;
+  c.bytes_received = c.bytes_sent = 0;
+  c.next_hop = {};
+  connections_.free(&c);
+  count(TcpCounter::kActive).set(connections_.in_use());
+}
+
+// What TCP reported, whether from a segment or a deadline. Leaves the connection scheduled and on the lists it belongs to.
+void TcpStack::on_events(Connection& c, uint32_t events, TimeNs now) {
+  if (c.half_open && tcp::state(c.tcb) != tcp::State::kSynReceived) {
+    c.half_open = false;
+    listener_.half_open_ended();
+    count(TcpCounter::kSynReceived).set(listener_.half_open());
+  }
+  if (events != 0) {
+    if (events & tcp::kEventConnected) {
+      count(c.role == Role::kUpstream ? TcpCounter::kOpened : TcpCounter::kAccepted).add();
+      c.attached = true;
+      c.connected = true;
+    }
+    const bool opening = c.role == Role::kUpstream && !c.connected;
+    if (events & tcp::kEventReset) count(opening ? TcpCounter::kConnectFailed : TcpCounter::kResetReceived).add();
+    if (events & tcp::kEventTimedOut) count(opening ? TcpCounter::kConnectTimeout : TcpCounter::kTimedOut).add();
+    if ((events & (tcp::kEventClosed | tcp::kEventTimeWait)) && !(events & (tcp::kEventReset | tcp::kEventTimedOut))) count(TcpCounter::kClosed).add();
+    if ((events & tcp::kEventTimeWait) && !(events & tcp::kEventClosed)) to_time_wait(c, now);
+    if (events & tcp::kEventClosed) leave_table(c);
+    if (c.attached) {
+      c.events |= events;
+      if (!c.ready.linked()) ready_.push_back(c);
+    }
+  }
+  if (c.over || tcp::output_pending(c.tcb)) touch(c);  // what is over is freed by flush(), after its last segment
+  if (!c.over) wheel_.schedule(c.timer, tcp::next_deadline(c.tcb));
+}
+
+Connection* TcpStack::pop_ready() { return ready_.pop_front(); }
+
+void TcpStack::touch(Connection& c) {
+  if (!c.dirty.linked()) dirty_.push_back(c);
+}
+
+void TcpStack::reschedule(Connection& c, uint32_t events) {
+  c.events |= events;
+  if (!c.ready.linked()) ready_.push_back(c);
+}
+
+Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, const tcp::Config& config, TimeNs now, void* owner, ConnectError* why) {
+  auto fail = [&](ConnectError e) {
+    *why = e;
+    return nullptr;
+  };
+  *why = ConnectError::kNone;
+  const std::optional<IpLayer::Source> source = ip_.source_for(remote);
+  if (!source) return fail(ConnectError::kNoRoute);
+  if (pressure_ >= MemoryPressure::kNoNew) {
+    counters_.drop(DropReason::kTcpMemory);
+    return fail(ConnectError::kNoMemory);
+  }
+  if (connections_.full()) return fail(ConnectError::kTooManyConnections);
+  // The allocator knows the ports it gave; a tuple can also be taken by a peer that connected to us from the endpoint's own address and port.
+  for (uint32_t tries = 0; tries < 4; ++tries) {
+    const uint16_t local_port = local_ports_.allocate(steering_, config_.worker, source->port, source->address, remote, port);
+    if (local_port == 0) break;
+    const tcp::FourTuple tuple{source->address, remote, local_port, port};
+    const uint32_t hash = hash_of(tuple.local, local_port, remote, port);
+    const bool taken = flows_.find(hash, [&](uint32_t i) { return connections_[i].tuple() == tuple; }) != FlowTable::kNone || time_wait_.find(hash, tuple) != nullptr;
+    if (taken) {
+      local_ports_.release(tuple.local, remote, port, local_port);
+      continue;
+    }
+    Connection* c = open(hash, source->port, now);
+    tcp::Config fitted = config;
+    fitted.mss = std::min(config.mss, ip_.mss(source->port, remote.is_v4()));
+    tcp::open_active(c->tcb, tuple, fitted, isn_.isn(tuple, now), now, isn_.timestamp_offset(tuple));
+    c->local_port_taken = true;
+    c->role = Role::kUpstream;
+    c->attached = true;
+    c->owner = owner;
+    touch(*c);
+    wheel_.schedule(c->timer, tcp::next_deadline(c->tcb));
+    return c;
+  }
+  count(TcpCounter::kPortsExhausted).add();
+  return fail(ConnectError::kNoLocalPort);
+}
+
+void TcpStack::detach(Connection& c, TimeNs now) {
+  MILLRACE_ASSERT(c.attached, "detach a connection that the session layer holds");
+  c.attached = false;
+  c.role = Role::kNone;
+  c.owner = nullptr;
+  c.events = 0;
+  c.ready.unlink();
+  if (!c.over) {
+    tcp::set_orphan(c.tcb, now);
+    tcp::close(c.tcb, now);
+    if (tcp::state(c.tcb) == tcp::State::kClosed) leave_table(c);
+    else wheel_.schedule(c.timer, tcp::next_deadline(c.tcb));
+  }
+  touch(c);
+}
+
+void TcpStack::abort(Connection& c, TimeNs now) {
+  MILLRACE_ASSERT(c.attached, "abort a connection that the session layer holds");
+  c.attached = false;
+  c.role = Role::kNone;
+  c.owner = nullptr;
+  c.events = 0;
+  c.ready.unlink();
+  if (!c.over) {
+    tcp::abort(c.tcb, now);
+    leave_table(c);
+  }
+  touch(c);
+}
+
+// --- output and time -------------------------------------------------------------------------------------------------------------
+
+void TcpStack::output(Connection& c, TimeNs now) {
+  const bool tso = queues_[c.next_hop.neighbor == NeighborTable::kNone ? c.port : c.next_hop.port]->capabilities().tso;
+  tcp::OutSegment out;
+  for (uint32_t n = 0; n < kSegmentsPerFlush && tcp::poll_output(c.tcb, now, out, tso ? kMaxTsoPayload : tcp::effective_mss(c.tcb)); ++n) {
+    const DropReason dropped = ip_.send_tcp(c.tuple(), c.port, c.next_hop, out.header, &tcp::tx_queue(c.tcb), out.payload_offset, out.payload_len, now);
+    count(TcpCounter::kSegmentsOut).add();
+    if (out.header.flags & wire::kTcpRst) count(TcpCounter::kResetSent).add();
+    c.bytes_sent += out.payload_len;
+    if (dropped == DropReason::kTxNoMbuf) break;  // TCP repeats it; no use to go on now
+  }
+}
+
+void TcpStack::flush(TimeNs now) {
+  // One turn for each connection that is on the list now; those that have more to say come back to its end.
+  base::List<Connection, &Connection::dirty> turn;
+  turn.splice_back(dirty_);
+  while (Connection* next = turn.pop_front()) {
+    Connection& c = *next;
+    output(c, now);
+    const bool more = tcp::output_pending(c.tcb);
+    if (more) {
+      touch(c);
+    } else if (c.over) {
+      if (!c.attached) free(c);
+      continue;
+    }
+    if (!c.over) wheel_.schedule(c.timer, tcp::next_deadline(c.tcb));
+  }
+  ip_.run_timers(now);  // the solicitations that the segments above want
+  ip_.flush();
+}
+
+uint32_t TcpStack::run_timers(TimeNs now, uint32_t max) {
+  uint32_t fired = wheel_.advance(now, max, [&](base::TimerNode& node) {
+    Connection& c = base::member_owner<&Connection::timer>(node);
+    if (tcp::next_deadline(c.tcb) > now) {
+      wheel_.schedule(c.timer, tcp::next_deadline(c.tcb));
+      return;
+    }
+    on_events(c, tcp::on_deadline(c.tcb, now), now);
+  });
+  for (; fired < max; ++fired) {
+    TimeWaitTable::Slot* s = time_wait_.oldest();
+    if (s == nullptr || s->entry.expires_at > now) break;
+    expire_time_wait(*s);
+  }
+  ip_.run_timers(now);
+  (*counters_.loop)[LoopCounter::kTimersFired].add(fired);
+  if (wheel_.backlog()) (*counters_.loop)[LoopCounter::kTimersDeferred].add();
+  return fired;
+}
+
+TimeNs TcpStack::next_deadline() {
+  TimeNs next = std::min(wheel_.next_wakeup(), ip_.next_deadline());
+  if (const TimeWaitTable::Slot* s = time_wait_.oldest()) next = std::min(next, s->entry.expires_at);
+  return next;
+}
+
+void TcpStack::update_pressure() {
+  const uint64_t free = pool_.available(), all = pool_.capacity();
+  pressure_ = free * 100 >= all * 25 ? MemoryPressure::kNone
+              : free * 100 >= all * 10 ? MemoryPressure::kNoGrowth
+              : free * 100 >= all * 5  ? MemoryPressure::kNoNew
+                                       : MemoryPressure::kReserve;
+}
+
+}  // namespace millrace::dataplane
