@@ -12,7 +12,7 @@
 #include "lib/http/h1_body.h"
 #include "lib/http/h1_parser.h"
 #include "lib/http/local_reply.h"
-#include "tests/unit/http/guard_page.h"
+#include "tests/unit/http/chars.h"
 
 namespace millrace::http {
 namespace {
@@ -89,7 +89,7 @@ Verdict of(H1Error e) { return {info(e).status, info(e).details, e}; }
 // What the session does with the parts of this library, in its order.
 Verdict judge(const Case& c) {
   static GuardPage page(1 << 16);
-  std::span<char> bytes = page.place(c.bytes);
+  std::span<char> bytes = place(page, c.bytes);
   Header storage[128], trailer_storage[128];
   RequestHead head;
   head.headers = HeaderTable(storage, 128);
