@@ -1,7 +1,9 @@
 // Three hashes for three purposes:
-//   hash64      fast, for keys that we choose (names in tables, paths against compiled tables with a full compare behind). Its values are
+//   hash64      fast, for keys that we choose (names in tables, paths against compiled tables with a full compare behind). Its
+//   values are
 //               stored in table objects, so they never change: a new function would get a new name and a new object version.
-//   siphash...  keyed, for what a peer can choose (flow tuples, cookies, initial sequence numbers, header maps): without the key nobody can
+//   siphash...  keyed, for what a peer can choose (flow tuples, cookies, initial sequence numbers, header maps): without the key
+//   nobody can
 //               make collisions on purpose.
 //   crc32c      finds damage in stored and shared bytes (RFC 3720 B.4: reflected 0x1EDC6F41, initial and final XOR all ones).
 #pragma once
@@ -24,7 +26,8 @@ inline uint64_t fold_multiply(uint64_t a, uint64_t b) {
 }
 
 // The fractional parts of the square roots of 2, 3, 5 and 7, the first made odd: words without a pattern of ours.
-inline constexpr uint64_t kHashA = 0x6a09e667f3bcc909, kHashB = 0xbb67ae8584caa73b, kHashC = 0x3c6ef372fe94f82b, kHashD = 0xa54ff53a5f1d36f1;
+inline constexpr uint64_t kHashA = 0x6a09e667f3bcc909, kHashB = 0xbb67ae8584caa73b, kHashC = 0x3c6ef372fe94f82b,
+                          kHashD = 0xa54ff53a5f1d36f1;
 
 uint64_t hash64_long(const uint8_t* p, size_t n, uint64_t seed);  // n > 16
 

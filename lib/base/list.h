@@ -1,5 +1,5 @@
-// An intrusive, circular, doubly linked list: the element carries the links, so linking and unlinking are a few stores, never allocate,
-// and an element can leave without knowing which list it is in.
+// An intrusive, circular, doubly linked list: the element carries the links, so linking and unlinking are a few stores, never
+// allocate, and an element can leave without knowing which list it is in.
 //
 //   struct Waiter { base::ListNode link; int id; };
 //   base::List<Waiter, &Waiter::link> waiters;
@@ -24,11 +24,13 @@ struct MemberPointer<M T::*> {
 };
 }  // namespace detail
 
-// The object whose member `Member` is `m`: member_owner<&Session::timer>(node). (Not container_of: DPDK has a macro of that name.)
+// The object whose member `Member` is `m`: member_owner<&Session::timer>(node). (Not container_of: DPDK has a macro of that
+// name.)
 template <auto Member>
 auto& member_owner(typename detail::MemberPointer<decltype(Member)>::Member& m) {
   using T = typename detail::MemberPointer<decltype(Member)>::Owner;
-  // The offset of a member is not a constant expression in C++20, but it is a constant: measured on an address that is never read.
+  // The offset of a member is not a constant expression in C++20, but it is a constant: measured on an address that is never
+  // read.
   constexpr uintptr_t kSomewhere = uintptr_t{1} << 30;
   const uintptr_t offset = reinterpret_cast<uintptr_t>(&(reinterpret_cast<T*>(kSomewhere)->*Member)) - kSomewhere;
   return *reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(&m) - offset);

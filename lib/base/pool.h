@@ -1,6 +1,6 @@
-// A fixed number of equal objects, made once at construction and lent out by index or by pointer: connections, exchanges, streams.
-// Objects are default-constructed once and live as long as the pool; whoever gives one back leaves it ready for the next user
-// (release() of the type). Last in, first out, so that what is handed out is likely still in the cache. Not thread-safe.
+// A fixed number of equal objects, made once at construction and lent out by index or by pointer: connections, exchanges,
+// streams. Objects are default-constructed once and live as long as the pool; whoever gives one back leaves it ready for the next
+// user (release() of the type). Last in, first out, so that what is handed out is likely still in the cache. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +58,8 @@ class Pool {
     return objects_[i];
   }
   uint32_t index_of(const T* object) const {
-    const auto at = static_cast<uintptr_t>(reinterpret_cast<const uint8_t*>(object) - reinterpret_cast<const uint8_t*>(objects_.get()));
+    const auto at =
+        static_cast<uintptr_t>(reinterpret_cast<const uint8_t*>(object) - reinterpret_cast<const uint8_t*>(objects_.get()));
     MILLRACE_ASSERT(at < uintptr_t{capacity_} * sizeof(T) && at % sizeof(T) == 0, "object of this pool");
     return static_cast<uint32_t>(at / sizeof(T));
   }

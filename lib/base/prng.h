@@ -1,5 +1,5 @@
-// A small, fast, seeded random generator (xoshiro256**, Blackman and Vigna 2018), the same on every machine and build: for balancing,
-// jitter and simulation. Not for secrets. std:: distributions are avoided because they differ between libraries.
+// A small, fast, seeded random generator (xoshiro256**, Blackman and Vigna 2018), the same on every machine and build: for
+// balancing, jitter and simulation. Not for secrets. std:: distributions are avoided because they differ between libraries.
 #pragma once
 
 #include <bit>

@@ -1,21 +1,23 @@
-// Timers for very many connections: schedule, re-arm and cancel in O(1) without memory of their own, a tick of 1 ms, correct for as long as
-// TimeNs lasts, and never more work in one call of advance() than the caller grants.
+// Timers for very many connections: schedule, re-arm and cancel in O(1) without memory of their own, a tick of 1 ms, correct for
+// as long as TimeNs lasts, and never more work in one call of advance() than the caller grants.
 //
-// Levels of 64 slots; a slot of level n is 8^n ms wide. A timer goes to the lowest level whose 64 slots reach its deadline, so it lies in a
-// slot that is at most 1/8 as wide as the time that remains; when the slot's time comes, its timers move to finer levels, and from level 0 they fire.
+// Levels of 64 slots; a slot of level n is 8^n ms wide. A timer goes to the lowest level whose 64 slots reach its deadline, so it
+// lies in a slot that is at most 1/8 as wide as the time that remains; when the slot's time comes, its timers move to finer
+// levels, and from level 0 they fire.
 //
 //   level 0  |.|.|#|.| ... 64 slots of 1 ms        reaches  64 ms
 //   level 1  |  ..  |  #   | ... of 8 ms           reaches 512 ms
 //   level 2  |             ...        | of 64 ms   reaches 4.1 s    ... level 13: of 17 years, beyond the end of TimeNs
 //
-// * Never early: a timer fires in the first advance() with now >= deadline rounded up to a whole millisecond (later only when the caller's
-//   bound is reached; then the next call goes on).
-// * Lazy re-arm: a deadline that moves later (every segment of a busy connection does that) only writes the field; the timer is looked at
-//   when its old slot comes, and moved then. One that moves earlier is relinked.
-// * Moving the timers of a wide slot is bounded work too, and what is due in fine slots fires first, so a million idle timers that come
-//   down together do not delay a retransmission.
+// * Never early: a timer fires in the first advance() with now >= deadline rounded up to a whole millisecond (later only when the
+//   caller's bound is reached; then the next call goes on).
+// * Lazy re-arm: a deadline that moves later (every segment of a busy connection does that) only writes the field; the timer is
+//   looked at when its old slot comes, and moved then. One that moves earlier is relinked.
+// * Moving the timers of a wide slot is bounded work too, and what is due in fine slots fires first, so a million idle timers
+//   that come down together do not delay a retransmission.
 //
-// One thread. The wheel does not own its nodes; a node that is destroyed leaves the wheel, in whichever order the two go. Timers of one tick fire in no particular order.
+// One thread. The wheel does not own its nodes; a node that is destroyed leaves the wheel, in whichever order the two go. Timers
+// of one tick fire in no particular order.
 #pragma once
 
 #include <bit>
@@ -67,9 +69,9 @@ class TimerWheel {
   // Nothing when it is not armed.
   void cancel(TimerNode& node) { node.link_.unlink(); }
 
-  // Calls fire(TimerNode&) for each timer that is due at `now`, at most max_fired times, and moves at most max_fired x kMovesPerFire others.
-  // The node is disarmed before the call, which may schedule and cancel any timer and destroy the node. `now` never goes back.
-  // Returns how many fired; backlog() tells whether the bound left something over.
+  // Calls fire(TimerNode&) for each timer that is due at `now`, at most max_fired times, and moves at most max_fired x
+  // kMovesPerFire others. The node is disarmed before the call, which may schedule and cancel any timer and destroy the node.
+  // `now` never goes back. Returns how many fired; backlog() tells whether the bound left something over.
   template <class Fire>
   uint32_t advance(TimeNs now, uint32_t max_fired, Fire&& fire) {
     const uint64_t target = now / kTick;
@@ -94,8 +96,8 @@ class TimerWheel {
   // True when advance() stopped at its bound: call again soon.
   bool backlog() const { return !due_.empty() || !moving_.empty(); }
 
-  // No timer fires before this time, so a caller with nothing else to do may wait (or let virtual time jump) until then. It may be earlier
-  // than the first deadline, as timers that only have to move count. kNever when there is none.
+  // No timer fires before this time, so a caller with nothing else to do may wait (or let virtual time jump) until then. It may
+  // be earlier than the first deadline, as timers that only have to move count. kNever when there is none.
   TimeNs next_wakeup() {
     if (backlog()) return current_ * kTick;
     const uint64_t event = find_next_event();
@@ -119,7 +121,8 @@ class TimerWheel {
       due_.push_back(node);
       return;
     }
-    // The lowest level from which the slot is at most 63 slots away. The first guess can be one too low, by the phase of `current_`.
+    // The lowest level from which the slot is at most 63 slots away. The first guess can be one too low, by the phase of
+    // `current_`.
     const uint32_t bits = 64 - static_cast<uint32_t>(std::countl_zero(tick - current_));
     uint32_t level = bits <= kSlotBits ? 0 : (bits - kSlotBits + kLevelShift - 1) / kLevelShift;
     if ((tick >> level * kLevelShift) - (current_ >> level * kLevelShift) >= kSlots) ++level;

@@ -17,7 +17,7 @@ inline constexpr uint32_t kArpLength = 28;  // bytes
 struct ArpRepr {
   ArpOperation operation = ArpOperation::kRequest;
   MacAddress sender_mac{};
-  uint32_t sender_ip = 0;  // 0 in a probe (RFC 5227)
+  uint32_t sender_ip = 0;   // 0 in a probe (RFC 5227)
   MacAddress target_mac{};  // means nothing in a request
   uint32_t target_ip = 0;
 
@@ -29,7 +29,8 @@ struct ArpRepr {
 };
 
 struct ArpView : ArpRepr {
-  // `packet`: behind the Ethernet header; padding may follow. kNone; kTruncated; kUnsupported; kBadHeader (a group address as sender).
+  // `packet`: behind the Ethernet header; padding may follow. kNone; kTruncated; kUnsupported; kBadHeader (a group address as
+  // sender).
   static ParseError parse(base::ByteSpan packet, ArpView& out);
 };
 

@@ -1,9 +1,9 @@
 // The Internet checksum (RFC 1071) in parts that can be computed apart and carried along: the sum of a payload is taken once,
 // the pseudo-header and header are added per segment.
 //
-// A sum is a plain uint64_t of 16-bit words in *memory* order, not complemented and not folded: sums of even-length parts may simply be
-// added. Zero is the sum of nothing. A one's complement sum does not care for byte order as long as nobody mixes orders, so words are loaded
-// as they lie and the final value is stored as it is.
+// A sum is a plain uint64_t of 16-bit words in *memory* order, not complemented and not folded: sums of even-length parts may
+// simply be added. Zero is the sum of nothing. A one's complement sum does not care for byte order as long as nobody mixes
+// orders, so words are loaded as they lie and the final value is stored as it is.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,8 @@ namespace detail {
 ChecksumSum checksum_long(const uint8_t* p, size_t n);
 }
 
-// The sum of `bytes`; an odd last byte counts as if a zero followed. Fits 32 + log2(n) bits, so that thousands of sums can be added.
+// The sum of `bytes`; an odd last byte counts as if a zero followed. Fits 32 + log2(n) bits, so that thousands of sums can be
+// added.
 inline ChecksumSum checksum_sum(base::ByteSpan bytes) {
   const uint8_t* p = bytes.data();
   size_t n = bytes.size();
@@ -44,7 +45,8 @@ inline ChecksumSum checksum_sum(base::ByteSpan bytes) {
   return sum;
 }
 
-// `sum` as it counts when its bytes begin at an odd offset of the whole (RFC 1071 2 B): for payloads made of pieces of odd length.
+// `sum` as it counts when its bytes begin at an odd offset of the whole (RFC 1071 2 B): for payloads made of pieces of odd
+// length.
 constexpr ChecksumSum checksum_at(ChecksumSum sum, uint64_t offset) {
   if ((offset & 1) == 0) return sum;
   const uint16_t folded = checksum_fold(sum);
@@ -66,7 +68,8 @@ inline ChecksumSum pseudo_header_v4(uint32_t src_host_order, uint32_t dst_host_o
 }
 inline ChecksumSum pseudo_header_v6(const uint8_t* src16, const uint8_t* dst16, uint8_t next_header, uint32_t length) {
   ChecksumSum sum = ChecksumSum{__builtin_bswap32(length)} + (ChecksumSum{next_header} << 24);
-  for (int i = 0; i < 16; i += 4) sum += ChecksumSum{base::load_unaligned<uint32_t>(src16 + i)} + base::load_unaligned<uint32_t>(dst16 + i);
+  for (int i = 0; i < 16; i += 4)
+    sum += ChecksumSum{base::load_unaligned<uint32_t>(src16 + i)} + base::load_unaligned<uint32_t>(dst16 + i);
   return sum;
 }
 // Of the family that both addresses have.
@@ -75,11 +78,12 @@ inline ChecksumSum pseudo_header(const base::IpAddress& src, const base::IpAddre
   return pseudo_header_v6(src.bytes.data(), dst.bytes.data(), protocol, length);
 }
 
-// RFC 1624 (equation 3): the checksum after a 16-bit or 32-bit field changed. `checksum` and the result in memory order as loaded with
-// load_unaligned; old and new value in memory order too. Even offsets only. Never 0 but 0xffff, its other form, which every receiver takes:
-// 0 would be wrong where all other bytes are zero, and that cannot be seen from here.
+// RFC 1624 (equation 3): the checksum after a 16-bit or 32-bit field changed. `checksum` and the result in memory order as loaded
+// with load_unaligned; old and new value in memory order too. Even offsets only. Never 0 but 0xffff, its other form, which every
+// receiver takes: 0 would be wrong where all other bytes are zero, and that cannot be seen from here.
 constexpr uint16_t checksum_update32(uint16_t checksum, uint32_t old_word, uint32_t new_word) {
-  const uint16_t updated = checksum_finish(ChecksumSum{static_cast<uint16_t>(~checksum)} + static_cast<uint32_t>(~old_word) + new_word);
+  const uint16_t updated =
+      checksum_finish(ChecksumSum{static_cast<uint16_t>(~checksum)} + static_cast<uint32_t>(~old_word) + new_word);
   return updated == 0 ? 0xffff : updated;
 }
 constexpr uint16_t checksum_update16(uint16_t checksum, uint16_t old_word, uint16_t new_word) {

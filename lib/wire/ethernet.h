@@ -1,4 +1,5 @@
-// Ethernet II frames (IEEE 802.3 3.2.6) with at most one 802.1Q tag. LLC frames (length instead of type) are kUnsupported, as is a second tag.
+// Ethernet II frames (IEEE 802.3 3.2.6) with at most one 802.1Q tag. LLC frames (length instead of type) are kUnsupported, as is
+// a second tag.
 #pragma once
 
 #include <array>
@@ -34,10 +35,10 @@ inline constexpr uint16_t kMaxVlanId = 4094;                   // 0 is "no VLAN"
 
 struct EthernetView {
   MacAddress dst, src;
-  uint16_t ether_type = 0;      // of the payload, behind the tag if there is one
-  uint16_t vlan_id = 0;         // 1..4094; 0: untagged, or a tag that carries only a priority
-  uint8_t priority = 0;         // PCP of the tag
-  uint8_t payload_offset = 0;   // 14 or 18
+  uint16_t ether_type = 0;     // of the payload, behind the tag if there is one
+  uint16_t vlan_id = 0;        // 1..4094; 0: untagged, or a tag that carries only a priority
+  uint8_t priority = 0;        // PCP of the tag
+  uint8_t payload_offset = 0;  // 14 or 18
 
   // kNone; kTruncated; kBadHeader (group address as source, VLAN 4095); kUnsupported (LLC, two tags).
   static ParseError parse(base::ByteSpan frame, EthernetView& out);

@@ -12,7 +12,8 @@ namespace {
 
 constexpr uint8_t kV4EchoReply = 0, kV4Unreachable = 3, kV4Echo = 8, kV4TimeExceeded = 11, kV4ParameterProblem = 12;
 constexpr uint8_t kV4FragmentationNeeded = 4;  // code of kV4Unreachable
-constexpr uint8_t kV6Unreachable = 1, kV6PacketTooBig = 2, kV6TimeExceeded = 3, kV6ParameterProblem = 4, kV6Echo = 128, kV6EchoReply = 129;
+constexpr uint8_t kV6Unreachable = 1, kV6PacketTooBig = 2, kV6TimeExceeded = 3, kV6ParameterProblem = 4, kV6Echo = 128,
+                  kV6EchoReply = 129;
 constexpr uint8_t kV6FirstNeighbor = 133, kV6LastNeighbor = 137;
 constexpr uint32_t kChecksumOffset = 2;
 
@@ -26,7 +27,8 @@ void read_ports(base::ByteSpan l4, QuotedPacket& q) {
   q.seq = base::load_be32(l4.data() + 4);
 }
 
-// The quote is a packet cut short, so the length fields of its header say more than there is; its checksum may have changed underway.
+// The quote is a packet cut short, so the length fields of its header say more than there is; its checksum may have changed
+// underway.
 bool read_quote_v4(base::ByteSpan bytes, QuotedPacket& q) {
   if (bytes.size() < kIpv4Header) return false;
   const uint8_t* p = bytes.data();
@@ -104,19 +106,25 @@ ParseError IcmpView::parse_v4(base::ByteSpan message, bool verify_checksum, Icmp
         out.mtu = base::load_be16(p + 6);
       }
       break;
-    case kV4TimeExceeded: out.kind = IcmpKind::kTimeExceeded; break;
-    case kV4ParameterProblem: out.kind = IcmpKind::kParameterProblem; break;
-    default: return ParseError::kNone;
+    case kV4TimeExceeded:
+      out.kind = IcmpKind::kTimeExceeded;
+      break;
+    case kV4ParameterProblem:
+      out.kind = IcmpKind::kParameterProblem;
+      break;
+    default:
+      return ParseError::kNone;
   }
   out.has_quote = read_quote_v4(message.subspan(kIcmpHeader), out.quote);
   return ParseError::kNone;
 }
 
-ParseError IcmpView::parse_v6(base::ByteSpan message, const base::IpAddress& src, const base::IpAddress& dst, bool verify_checksum,
-                              IcmpView& out) {
+ParseError IcmpView::parse_v6(base::ByteSpan message, const base::IpAddress& src, const base::IpAddress& dst,
+                              bool verify_checksum, IcmpView& out) {
   if (message.size() < kIcmpHeader) return ParseError::kTruncated;
   if (verify_checksum) {
-    const ChecksumSum pseudo = pseudo_header_v6(src.bytes.data(), dst.bytes.data(), kIpIcmpv6, static_cast<uint32_t>(message.size()));
+    const ChecksumSum pseudo =
+        pseudo_header_v6(src.bytes.data(), dst.bytes.data(), kIpIcmpv6, static_cast<uint32_t>(message.size()));
     if (!checksum_ok(pseudo + checksum_sum(message))) return ParseError::kBadChecksum;
   }
   begin(message, out);
@@ -129,13 +137,19 @@ ParseError IcmpView::parse_v6(base::ByteSpan message, const base::IpAddress& src
       out.identifier = base::load_be16(p + 4);
       out.sequence = base::load_be16(p + 6);
       return ParseError::kNone;
-    case kV6Unreachable: out.kind = IcmpKind::kUnreachable; break;
+    case kV6Unreachable:
+      out.kind = IcmpKind::kUnreachable;
+      break;
     case kV6PacketTooBig:
       out.kind = IcmpKind::kPacketTooBig;
       out.mtu = base::load_be32(p + 4);
       break;
-    case kV6TimeExceeded: out.kind = IcmpKind::kTimeExceeded; break;
-    case kV6ParameterProblem: out.kind = IcmpKind::kParameterProblem; break;
+    case kV6TimeExceeded:
+      out.kind = IcmpKind::kTimeExceeded;
+      break;
+    case kV6ParameterProblem:
+      out.kind = IcmpKind::kParameterProblem;
+      break;
     default:
       if (out.type >= kV6FirstNeighbor && out.type <= kV6LastNeighbor) out.kind = IcmpKind::kNeighbor;
       return ParseError::kNone;
@@ -159,7 +173,8 @@ uint32_t IcmpErrorRepr::length_v4() const { return kIcmpHeader + static_cast<uin
 uint32_t IcmpErrorRepr::length_v6() const { return kIcmpHeader + static_cast<uint32_t>(cut(packet, kQuoteV6).size()); }
 uint32_t IcmpErrorRepr::emit_v4(uint8_t* out) const { return emit(out, type, code, parameter, cut(packet, kQuoteV4), 0); }
 uint32_t IcmpErrorRepr::emit_v6(uint8_t* out, const base::IpAddress& src, const base::IpAddress& dst) const {
-  return emit(out, type, code, parameter, cut(packet, kQuoteV6), pseudo_header_v6(src.bytes.data(), dst.bytes.data(), kIpIcmpv6, length_v6()));
+  return emit(out, type, code, parameter, cut(packet, kQuoteV6),
+              pseudo_header_v6(src.bytes.data(), dst.bytes.data(), kIpIcmpv6, length_v6()));
 }
 
 }  // namespace millrace::wire

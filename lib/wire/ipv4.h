@@ -23,19 +23,20 @@ inline constexpr uint32_t kIpv4ChecksumOffset = 10;  // of the checksum field
 inline constexpr uint8_t kDefaultHopLimit = 64;      // RFC 1700's advice
 
 struct Ipv4View {
-  uint32_t src = 0, dst = 0;     // host order
+  uint32_t src = 0, dst = 0;  // host order
   uint8_t protocol = 0;
   uint8_t ttl = 0;
-  uint8_t tos = 0;               // DSCP and ECN
+  uint8_t tos = 0;  // DSCP and ECN
   bool dont_fragment = false;
   uint16_t identification = 0;
-  uint16_t payload_offset = 0;   // header length: 20..60
-  uint16_t payload_length = 0;   // by the total length field; the frame may be longer (Ethernet's padding)
+  uint16_t payload_offset = 0;  // header length: 20..60
+  uint16_t payload_length = 0;  // by the total length field; the frame may be longer (Ethernet's padding)
 
   Ecn ecn() const { return static_cast<Ecn>(tos & 3); }
 
   // `packet`: behind the Ethernet header. `verify_checksum`: false where the port has vouched for it.
-  // kNone; kTruncated; kBadHeader (version, header or total length, options, source route); kBadChecksum; kFragment, with `out` filled.
+  // kNone; kTruncated; kBadHeader (version, header or total length, options, source route); kBadChecksum; kFragment, with `out`
+  // filled.
   static ParseError parse(base::ByteSpan packet, bool verify_checksum, Ipv4View& out);
 };
 

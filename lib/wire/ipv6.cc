@@ -8,11 +8,12 @@ constexpr uint8_t kHopByHop = 0, kRouting = 43, kFragmentHeader = 44, kDestinati
 constexpr uint8_t kOptPad1 = 0, kOptPadN = 1;
 
 bool is_extension(uint8_t next_header) {
-  return next_header == kHopByHop || next_header == kRouting || next_header == kFragmentHeader || next_header == kDestinationOptions;
+  return next_header == kHopByHop || next_header == kRouting || next_header == kFragmentHeader ||
+         next_header == kDestinationOptions;
 }
 
-// The options of a hop-by-hop or destination options header (RFC 8200 4.2). We know only padding; an unknown option may be skipped when
-// its two highest bits are zero, otherwise the packet is to be discarded.
+// The options of a hop-by-hop or destination options header (RFC 8200 4.2). We know only padding; an unknown option may be
+// skipped when its two highest bits are zero, otherwise the packet is to be discarded.
 bool options_ok(const uint8_t* p, const uint8_t* end) {
   uint32_t options = 0;
   while (p < end) {
@@ -32,7 +33,8 @@ ParseError skip_extensions(const uint8_t* packet, uint32_t end, Ipv6View& out) {
   uint32_t at = kIpv6Header;
   for (uint32_t count = 0; is_extension(out.next_header); ++count) {
     if (count == kIpv6MaxExtensions) return ParseError::kBadHeader;
-    if (out.next_header == kHopByHop && count != 0) return ParseError::kBadHeader;  // RFC 8200 4.1: only directly behind the IPv6 header
+    if (out.next_header == kHopByHop && count != 0)
+      return ParseError::kBadHeader;  // RFC 8200 4.1: only directly behind the IPv6 header
     if (end - at < 8) return ParseError::kTruncated;
     const uint8_t* p = packet + at;
     const uint32_t length = out.next_header == kFragmentHeader ? 8 : (p[1] + 1u) * 8;
@@ -91,7 +93,8 @@ uint32_t Ipv6Repr::emit(uint8_t* out) const {
 
 base::IpAddress link_local_from_mac(const uint8_t* mac6) {
   base::IpAddress a;
-  a.bytes = {0xfe, 0x80, 0, 0, 0, 0, 0, 0, static_cast<uint8_t>(mac6[0] ^ 2), mac6[1], mac6[2], 0xff, 0xfe, mac6[3], mac6[4], mac6[5]};
+  a.bytes = {0xfe,    0x80,    0,    0,    0,       0,       0,      0, static_cast<uint8_t>(mac6[0] ^ 2),
+             mac6[1], mac6[2], 0xff, 0xfe, mac6[3], mac6[4], mac6[5]};
   return a;
 }
 

@@ -10,26 +10,26 @@
 
 namespace millrace::wire {
 
-inline constexpr uint32_t kIpv6Header = 40;                // bytes
-inline constexpr uint32_t kIpv6MaxExtensions = 8;          // headers; RFC 8504 5.3 allows a limit, and real traffic has 0 or 1
-inline constexpr uint32_t kIpv6MaxExtensionBytes = 256;    // of all extension headers together
-inline constexpr uint32_t kIpv6MaxOptions = 8;             // options in one header, padding not counted (RFC 8504 5.3)
+inline constexpr uint32_t kIpv6Header = 40;              // bytes
+inline constexpr uint32_t kIpv6MaxExtensions = 8;        // headers; RFC 8504 5.3 allows a limit, and real traffic has 0 or 1
+inline constexpr uint32_t kIpv6MaxExtensionBytes = 256;  // of all extension headers together
+inline constexpr uint32_t kIpv6MaxOptions = 8;           // options in one header, padding not counted (RFC 8504 5.3)
 
 struct Ipv6View {
   base::IpAddress src, dst;
-  uint8_t next_header = 0;       // of the payload, behind all extension headers (IpProtocol, or 59: nothing follows)
+  uint8_t next_header = 0;  // of the payload, behind all extension headers (IpProtocol, or 59: nothing follows)
   uint8_t hop_limit = 0;
-  uint8_t traffic_class = 0;     // DSCP and ECN
-  uint32_t flow_label = 0;       // 20 bits
-  uint16_t payload_offset = 0;   // of the first byte behind the extension headers
-  uint16_t payload_length = 0;   // behind the extension headers
+  uint8_t traffic_class = 0;    // DSCP and ECN
+  uint32_t flow_label = 0;      // 20 bits
+  uint16_t payload_offset = 0;  // of the first byte behind the extension headers
+  uint16_t payload_length = 0;  // behind the extension headers
 
   Ecn ecn() const { return static_cast<Ecn>(traffic_class & 3); }
 
   // `packet`: behind the Ethernet header; padding may follow.
-  // kNone; kTruncated; kBadHeader (version; an extension out of place, over the limits, with an option that RFC 8200 4.2 tells us to discard
-  // the packet for; a routing header with segments left, which is always so for the deprecated type 0, RFC 5095; a group or v4-mapped source);
-  // kFragment, with src, dst and hop_limit filled. An atomic fragment header (RFC 6946) is skipped.
+  // kNone; kTruncated; kBadHeader (version; an extension out of place, over the limits, with an option that RFC 8200 4.2 tells us
+  // to discard the packet for; a routing header with segments left, which is always so for the deprecated type 0, RFC 5095; a
+  // group or v4-mapped source); kFragment, with src, dst and hop_limit filled. An atomic fragment header (RFC 6946) is skipped.
   static ParseError parse(base::ByteSpan packet, Ipv6View& out);
 };
 

@@ -39,15 +39,17 @@ ParseError read_options(base::ByteSpan options, NdView& out) {
       case kOptPrefix: {
         if (length != 32 || p[2] > 128) return ParseError::kBadHeader;
         if (out.type != NdType::kRouterAdvertisement || out.prefix_count == kNdMaxPrefixes) break;
-        out.prefixes[out.prefix_count++] = {base::IpAddress::v6(p + 16), p[2],           (p[3] & 0x80) != 0, (p[3] & 0x40) != 0,
-                                            base::load_be32(p + 4),     base::load_be32(p + 8)};
+        out.prefixes[out.prefix_count++] = {base::IpAddress::v6(p + 16), p[2],
+                                            (p[3] & 0x80) != 0,          (p[3] & 0x40) != 0,
+                                            base::load_be32(p + 4),      base::load_be32(p + 8)};
         break;
       }
       case kOptMtu:
         if (length != 8) return ParseError::kBadHeader;
         if (out.type == NdType::kRouterAdvertisement) out.mtu = base::load_be32(p + 4);
         break;
-      default: break;
+      default:
+        break;
     }
     p += length;
     left -= length;
@@ -64,7 +66,8 @@ ParseError NdView::parse(base::ByteSpan message, const base::IpAddress& src, con
   const uint8_t* p = message.data();
   if (p[0] < 133 || p[0] > 136) return ParseError::kUnsupported;
   if (verify_checksum) {
-    const ChecksumSum pseudo = pseudo_header_v6(src.bytes.data(), dst.bytes.data(), kIpIcmpv6, static_cast<uint32_t>(message.size()));
+    const ChecksumSum pseudo =
+        pseudo_header_v6(src.bytes.data(), dst.bytes.data(), kIpIcmpv6, static_cast<uint32_t>(message.size()));
     if (!checksum_ok(pseudo + checksum_sum(message))) return ParseError::kBadChecksum;
   }
   if (p[1] != 0) return ParseError::kBadHeader;  // code
@@ -73,7 +76,8 @@ ParseError NdView::parse(base::ByteSpan message, const base::IpAddress& src, con
 
   uint32_t fixed = kRouterSolicitationLength;
   switch (out.type) {
-    case NdType::kRouterSolicitation: break;
+    case NdType::kRouterSolicitation:
+      break;
     case NdType::kRouterAdvertisement:
       fixed = kRouterAdvertisementLength;
       if (message.size() < fixed) return ParseError::kTruncated;
@@ -107,7 +111,8 @@ ParseError NdView::parse(base::ByteSpan message, const base::IpAddress& src, con
       out.override_flag = (p[4] & kFlagOverride) != 0;
       if (is_multicast_v6(dst) && out.solicited) return ParseError::kBadHeader;
       break;
-    case NdType::kRouterAdvertisement: break;
+    case NdType::kRouterAdvertisement:
+      break;
   }
   return ParseError::kNone;
 }
@@ -119,7 +124,8 @@ uint32_t NdRepr::emit(uint8_t* out, const base::IpAddress& src, const base::IpAd
   base::store_be16(out + 2, 0);
   base::store_be32(out + 4, 0);
   if (advertisement) {
-    out[4] = static_cast<uint8_t>((router ? kFlagRouter : 0) | (solicited ? kFlagSolicited : 0) | (override_flag ? kFlagOverride : 0));
+    out[4] =
+        static_cast<uint8_t>((router ? kFlagRouter : 0) | (solicited ? kFlagSolicited : 0) | (override_flag ? kFlagOverride : 0));
   }
   std::memcpy(out + 8, target.bytes.data(), 16);
   if (mac) {

@@ -1,5 +1,5 @@
-// Neighbour discovery for IPv6 (RFC 4861): router and neighbour solicitations and advertisements. Redirects are kUnsupported: a gateway
-// with static routes does not let a neighbour rewrite them.
+// Neighbour discovery for IPv6 (RFC 4861): router and neighbour solicitations and advertisements. Redirects are kUnsupported: a
+// gateway with static routes does not let a neighbour rewrite them.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,10 @@ enum class NdType : uint8_t {
   kNeighborAdvertisement = 136,
 };
 
-inline constexpr uint8_t kNdHopLimit = 255;        // RFC 4861 4: proof that no router forwarded it
-inline constexpr uint32_t kNdMaxOptions = 16;      // more in one message are refused
-inline constexpr uint32_t kNdMaxPrefixes = 4;      // of a router advertisement; further ones are ignored
-inline constexpr uint32_t kNdMaxLength = 32;       // bytes that NdRepr::emit writes at most
+inline constexpr uint8_t kNdHopLimit = 255;    // RFC 4861 4: proof that no router forwarded it
+inline constexpr uint32_t kNdMaxOptions = 16;  // more in one message are refused
+inline constexpr uint32_t kNdMaxPrefixes = 4;  // of a router advertisement; further ones are ignored
+inline constexpr uint32_t kNdMaxLength = 32;   // bytes that NdRepr::emit writes at most
 
 // RFC 4861 4.6.2.
 struct NdPrefix {
@@ -34,15 +34,15 @@ struct NdPrefix {
 
 struct NdView {
   NdType type = NdType::kNeighborSolicitation;
-  base::IpAddress target;                                   // NS, NA
+  base::IpAddress target;                                         // NS, NA
   bool router = false, solicited = false, override_flag = false;  // NA: R, S, O
-  std::optional<MacAddress> source_mac;                     // option 1: NS, RS, RA
-  std::optional<MacAddress> target_mac;                     // option 2: NA
+  std::optional<MacAddress> source_mac;                           // option 1: NS, RS, RA
+  std::optional<MacAddress> target_mac;                           // option 2: NA
   // RA only
-  uint8_t hop_limit = 0;                                    // 0: unspecified
-  uint16_t router_lifetime_s = 0;                           // 0: not a default router
-  uint32_t reachable_time_ms = 0, retrans_timer_ms = 0;     // 0: unspecified
-  std::optional<uint32_t> mtu;                              // option 5
+  uint8_t hop_limit = 0;                                 // 0: unspecified
+  uint16_t router_lifetime_s = 0;                        // 0: not a default router
+  uint32_t reachable_time_ms = 0, retrans_timer_ms = 0;  // 0: unspecified
+  std::optional<uint32_t> mtu;                           // option 5
   uint8_t prefix_count = 0;
   NdPrefix prefixes[kNdMaxPrefixes];
 

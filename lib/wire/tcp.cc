@@ -8,7 +8,8 @@ namespace millrace::wire {
 namespace {
 
 // Option kinds (IANA tcp-parameters) and their lengths.
-constexpr uint8_t kOptEnd = 0, kOptNop = 1, kOptMss = 2, kOptWindowScale = 3, kOptSackPermitted = 4, kOptSack = 5, kOptTimestamps = 8;
+constexpr uint8_t kOptEnd = 0, kOptNop = 1, kOptMss = 2, kOptWindowScale = 3, kOptSackPermitted = 4, kOptSack = 5,
+                  kOptTimestamps = 8;
 constexpr uint8_t kMssLength = 4, kWindowScaleLength = 3, kSackPermittedLength = 2, kSackBlockLength = 8, kTimestampsLength = 10;
 constexpr uint32_t kMaxOptions = kTcpMaxHeader - kTcpMinHeader;
 
@@ -50,7 +51,8 @@ bool parse_options(const uint8_t* p, const uint8_t* end, TcpView& out) {
         if (length != kTimestampsLength) return false;
         out.timestamps = TcpTimestamps{base::load_be32(p + 2), base::load_be32(p + 6)};
         break;
-      default: break;
+      default:
+        break;
     }
     p += length;
   }
@@ -61,10 +63,8 @@ bool parse_options(const uint8_t* p, const uint8_t* end, TcpView& out) {
 uint32_t fixed_options_length(const TcpRepr& r) {
   uint32_t n = 0;
   if (r.mss) n += kMssLength;
-  if (r.timestamps)
-    n += kTcpTimestampsLength;  // SACK permitted takes the place of its two NOPs
-  else if (r.sack_permitted)
-    n += 4;
+  if (r.timestamps) n += kTcpTimestampsLength;  // SACK permitted takes the place of its two NOPs
+  else if (r.sack_permitted) n += 4;
   if (r.wscale) n += 4;
   return n;
 }

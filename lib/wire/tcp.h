@@ -1,10 +1,10 @@
 // The TCP header (RFC 9293 3.1) as two types: TcpView is what arrived, checked once and copied out into values, so that nothing
 // behind the check can be malformed; TcpRepr is what we send, and holds nothing that cannot be written.
 //
-// Options: MSS, window scale and timestamps (RFC 7323), SACK permitted and SACK (RFC 2018). Unknown kinds are skipped. An illegal length,
-// of a known or unknown kind, makes the header kTruncated (RFC 9293 MUST-7 asks for an answer to such a segment; we drop it with a reason).
-// MSS, window scale and SACK permitted are read from SYN segments only, as nowhere else do they mean anything (RFC 9293 3.7.1,
-// RFC 7323 2.2, RFC 2018 2). Checksums are not looked at here: ports do that, or checksum.h where they cannot.
+// Options: MSS, window scale and timestamps (RFC 7323), SACK permitted and SACK (RFC 2018). Unknown kinds are skipped. An illegal
+// length, of a known or unknown kind, makes the header kTruncated (RFC 9293 MUST-7 asks for an answer to such a segment; we drop
+// it with a reason). MSS, window scale and SACK permitted are read from SYN segments only, as nowhere else do they mean anything
+// (RFC 9293 3.7.1, RFC 7323 2.2, RFC 2018 2). Checksums are not looked at here: ports do that, or checksum.h where they cannot.
 #pragma once
 
 #include <cstdint>
@@ -30,10 +30,10 @@ enum TcpFlag : uint8_t {
 };
 
 inline constexpr uint32_t kTcpMinHeader = 20, kTcpMaxHeader = 60;  // bytes
-inline constexpr uint32_t kTcpMaxSackBlocks = 4;                   // 40 option bytes hold no more (RFC 2018 3); 3 beside timestamps
-inline constexpr uint8_t kTcpMaxWindowShift = 14;                  // RFC 7323 2.3
-inline constexpr uint32_t kTcpTimestampsLength = 12;               // option bytes of timestamps, with the customary padding
-inline constexpr uint32_t kTcpChecksumOffset = 16;                 // of the checksum field in the header
+inline constexpr uint32_t kTcpMaxSackBlocks = 4;      // 40 option bytes hold no more (RFC 2018 3); 3 beside timestamps
+inline constexpr uint8_t kTcpMaxWindowShift = 14;     // RFC 7323 2.3
+inline constexpr uint32_t kTcpTimestampsLength = 12;  // option bytes of timestamps, with the customary padding
+inline constexpr uint32_t kTcpChecksumOffset = 16;    // of the checksum field in the header
 
 // RFC 7323 3.2.
 struct TcpTimestamps {
@@ -82,20 +82,21 @@ class SackBlocks {
 struct TcpView {
   uint16_t src_port = 0, dst_port = 0;
   uint32_t seq = 0;
-  uint32_t ack = 0;              // means something only with kTcpAck
-  uint16_t window = 0;           // as on the wire: not yet scaled
-  uint16_t urgent_pointer = 0;   // means something only with kTcpUrg
-  uint8_t flags = 0;             // TcpFlag bits
-  uint8_t payload_offset = 0;    // header length in bytes: 20..60, a multiple of 4
-  bool sack_permitted = false;   // SYN only
-  std::optional<uint8_t> wscale;            // SYN only; a larger shift is read as 14, as RFC 7323 2.3 wants
-  std::optional<uint16_t> mss;              // SYN only; as announced, even when absurdly small
-  uint32_t payload_length = 0;              // bytes behind the header
+  uint32_t ack = 0;               // means something only with kTcpAck
+  uint16_t window = 0;            // as on the wire: not yet scaled
+  uint16_t urgent_pointer = 0;    // means something only with kTcpUrg
+  uint8_t flags = 0;              // TcpFlag bits
+  uint8_t payload_offset = 0;     // header length in bytes: 20..60, a multiple of 4
+  bool sack_permitted = false;    // SYN only
+  std::optional<uint8_t> wscale;  // SYN only; a larger shift is read as 14, as RFC 7323 2.3 wants
+  std::optional<uint16_t> mss;    // SYN only; as announced, even when absurdly small
+  uint32_t payload_length = 0;    // bytes behind the header
   std::optional<TcpTimestamps> timestamps;
   SackBlocks sack;
 
-  // `segment`: the TCP header and all of its payload, nothing behind it (the IP total length says where it ends; not Ethernet's padding).
-  // kNone, and `out` filled; or kTruncated, kBadHeader (data offset below 5), kBadFlags (none at all, SYN with FIN or RST).
+  // `segment`: the TCP header and all of its payload, nothing behind it (the IP total length says where it ends; not Ethernet's
+  // padding). kNone, and `out` filled; or kTruncated, kBadHeader (data offset below 5), kBadFlags (none at all, SYN with FIN or
+  // RST).
   static ParseError parse(base::ByteSpan segment, TcpView& out);
 
   bool has(uint8_t any_of) const { return (flags & any_of) != 0; }
@@ -119,7 +120,7 @@ struct TcpRepr {
   std::optional<uint8_t> wscale;
   std::optional<uint16_t> mss;
   std::optional<TcpTimestamps> timestamps;
-  SackBlocks sack;              // as many as fit behind the other options are written, the first ones first
+  SackBlocks sack;  // as many as fit behind the other options are written, the first ones first
 
   // Bytes that emit() writes: 20..60, a multiple of 4.
   uint32_t header_length() const;

@@ -15,7 +15,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (e != ParseError::kNone) return 0;
   FUZZ_REQUIRE(v.payload_offset >= kIpv4Header && uint32_t{v.payload_offset} + v.payload_length <= size);
   if (with_checksum != ParseError::kNone || v.payload_offset != kIpv4Header) return 0;
-  if ((data[6] & 0x80) != 0 || (data[10] == 0xff && data[11] == 0xff) || (data[10] == 0 && data[11] == 0)) return 0;  // reserved bit; the other zero
+  if ((data[6] & 0x80) != 0 || (data[10] == 0xff && data[11] == 0xff) || (data[10] == 0 && data[11] == 0))
+    return 0;  // reserved bit; the other zero
   Ipv4Repr repr;
   repr.src = v.src;
   repr.dst = v.dst;

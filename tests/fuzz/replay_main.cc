@@ -1,5 +1,5 @@
-// Runs one fuzz target without libFuzzer, in every ordinary test build: each corpus file, each of its prefixes, and a number of random
-// mutations, always with a page behind that cannot be read.
+// Runs one fuzz target without libFuzzer, in every ordinary test build: each corpus file, each of its prefixes, and a number of
+// random mutations, always with a page behind that cannot be read.
 //
 //   replay CORPUS_FOLDER [MUTATIONS]      MILLRACE_SEED=n repeats a run
 #include <algorithm>
@@ -19,8 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 namespace {
 
 using Bytes = std::vector<uint8_t>;
-constexpr size_t kMaxInput = 64 * 1024;    // larger corpus files are cut
-constexpr size_t kPrefixesPerFile = 512;   // all of them for what fits, evenly spread ones for larger files
+constexpr size_t kMaxInput = 64 * 1024;   // larger corpus files are cut
+constexpr size_t kPrefixesPerFile = 512;  // all of them for what fits, evenly spread ones for larger files
 constexpr uint64_t kDefaultMutations = 5000;
 
 Bytes mutate(Bytes input, const std::vector<Bytes>& corpus, millrace::base::Prng& random) {
@@ -39,8 +39,12 @@ Bytes mutate(Bytes input, const std::vector<Bytes>& corpus, millrace::base::Prng
         if (!input.empty()) *position = kEdges[random.below(sizeof kEdges)];
         break;
       }
-      case 3: input.resize(at); break;
-      case 4: input.insert(position, static_cast<uint8_t>(random.next())); break;
+      case 3:
+        input.resize(at);
+        break;
+      case 4:
+        input.insert(position, static_cast<uint8_t>(random.next()));
+        break;
       case 5:
         if (!input.empty()) input.erase(position);
         break;

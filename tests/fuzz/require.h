@@ -1,4 +1,5 @@
-// A property that must hold for every input; a fuzz target that only calls the parser finds crashes, one that checks finds wrong answers.
+// A property that must hold for every input; a fuzz target that only calls the parser finds crashes, one that checks finds wrong
+// answers.
 #pragma once
 
 #include "lib/base/assert.h"

@@ -33,7 +33,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   FUZZ_REQUIRE(again.payload_offset == length && again.payload_length == 0);
   FUZZ_REQUIRE(again.seq == v.seq && again.window == v.window && again.flags == v.flags);
   FUZZ_REQUIRE(again.ack == (v.has_ack() ? v.ack : 0));
-  FUZZ_REQUIRE(again.mss == v.mss && again.wscale == v.wscale && again.sack_permitted == v.sack_permitted && again.timestamps == v.timestamps);
+  FUZZ_REQUIRE(again.mss == v.mss && again.wscale == v.wscale && again.sack_permitted == v.sack_permitted &&
+               again.timestamps == v.timestamps);
   FUZZ_REQUIRE(again.sack.size() <= v.sack.size());
   for (uint32_t i = 0; i < again.sack.size(); ++i) FUZZ_REQUIRE(again.sack[i] == v.sack[i]);
   return 0;

@@ -2,11 +2,10 @@
 // dies on the spot, in every build, not only under ASan.
 #pragma once
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cstdint>
 #include <cstring>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "lib/base/assert.h"
 #include "lib/base/bytes.h"
@@ -30,7 +29,8 @@ class GuardPage {
   GuardPage(const GuardPage&) = delete;
   GuardPage& operator=(const GuardPage&) = delete;
 
-  // Copies `bytes`, at most the capacity, to the very end of the readable memory, in place of what was there; valid until the next call.
+  // Copies `bytes`, at most the capacity, to the very end of the readable memory, in place of what was there; valid until the
+  // next call.
   base::MutableByteSpan place(base::ByteSpan bytes) {
     MILLRACE_ASSERT(bytes.size() <= readable_, "bytes fit the memory in front of the guard page");
     size_ = bytes.size();

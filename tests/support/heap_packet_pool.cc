@@ -82,7 +82,8 @@ struct HeapPacketPool::Ops {
   static unsigned count(const rte_mempool* mp) { return static_cast<unsigned>(self(mp).free_.size()); }
 };
 
-HeapPacketPool::HeapPacketPool(uint32_t capacity, uint32_t data_room) : memory_(std::make_unique<MempoolMemory>()), limit_(capacity) {
+HeapPacketPool::HeapPacketPool(uint32_t capacity, uint32_t data_room)
+    : memory_(std::make_unique<MempoolMemory>()), limit_(capacity) {
   static const int ops_index = [] {
     rte_mempool_ops ops{};
     std::strncpy(ops.name, kOpsName, sizeof ops.name - 1);

@@ -1,7 +1,7 @@
-// A packet pool on the heap, for tests and the simulator: a real rte_mempool with real mbufs, made by hand without EAL, hugepages or a NIC,
-// so that code above lib/io/packet.h runs unchanged. Stricter than the pool of the data plane: freeing twice, freeing what is not of this pool
-// and returning a packet that is still referenced abort at once; under ASan a freed packet is poisoned, and every packet has a red zone
-// behind its data room. Not thread-safe: one pool a thread.
+// A packet pool on the heap, for tests and the simulator: a real rte_mempool with real mbufs, made by hand without EAL, hugepages
+// or a NIC, so that code above lib/io/packet.h runs unchanged. Stricter than the pool of the data plane: freeing twice, freeing
+// what is not of this pool and returning a packet that is still referenced abort at once; under ASan a freed packet is poisoned,
+// and every packet has a red zone behind its data room. Not thread-safe: one pool a thread.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ class HeapPacketPool {
   static constexpr uint32_t kDefaultCapacity = 4096;  // packets
   static constexpr uint32_t kDefaultDataRoom = 2048;  // payload bytes of a packet, headroom not counted
 
-  // `data_room` + RTE_PKTMBUF_HEADROOM must fit 16 bits; 0 makes packets without any room, to be attached to others (rte_pktmbuf_attach).
+  // `data_room` + RTE_PKTMBUF_HEADROOM must fit 16 bits; 0 makes packets without any room, to be attached to others
+  // (rte_pktmbuf_attach).
   explicit HeapPacketPool(uint32_t capacity = kDefaultCapacity, uint32_t data_room = kDefaultDataRoom);
   // Asserts balanced(): declare the pool before whatever holds packets of it.
   ~HeapPacketPool();
@@ -58,8 +59,8 @@ class HeapPacketPool {
   std::unique_ptr<MempoolMemory> memory_;
   std::vector<void*> elements_;  // the mbufs, by index
   std::vector<ElementState> states_;
-  std::vector<uint32_t> free_;   // indices, last in first out
-  uint32_t element_size_ = 0;    // bytes of mbuf and data room
+  std::vector<uint32_t> free_;  // indices, last in first out
+  uint32_t element_size_ = 0;   // bytes of mbuf and data room
   uint32_t limit_ = 0;
   uint32_t high_water_ = 0;
   io::PacketPool pool_;

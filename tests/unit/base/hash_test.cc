@@ -1,11 +1,11 @@
 #include "lib/base/hash.h"
 
-#include <gtest/gtest.h>
-
 #include <bit>
 #include <string>
 #include <unordered_set>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
 
@@ -24,23 +24,14 @@ TEST(Hash64, IsStable) {
     size_t length;
     uint64_t hash;
   } kGolden[] = {
-      {0, 0xbece05f804e08995},
-      {1, 0xf2ccb72596608ae0},
-      {3, 0x0e67a1adc87fbcc8},
-      {4, 0xcc707e02389d94d3},
-      {7, 0x81d33d20f63a137c},
-      {8, 0x170d1306a1a1e627},
-      {15, 0x2c008bc76cc2fc44},
-      {16, 0xbff4ccd770c731d7},
-      {17, 0x3114398d3bf82b81},
-      {32, 0xcfda24e20d263246},
-      {33, 0x399ec079cffddc8a},
-      {48, 0x181538520d74e33b},
-      {49, 0xaf67b55f65c1460d},
-      {100, 0xcdf18ef5df4adc2d},
-      {1000, 0x6f090609c567cd62},
+      {0, 0xbece05f804e08995},  {1, 0xf2ccb72596608ae0},   {3, 0x0e67a1adc87fbcc8},    {4, 0xcc707e02389d94d3},
+      {7, 0x81d33d20f63a137c},  {8, 0x170d1306a1a1e627},   {15, 0x2c008bc76cc2fc44},   {16, 0xbff4ccd770c731d7},
+      {17, 0x3114398d3bf82b81}, {32, 0xcfda24e20d263246},  {33, 0x399ec079cffddc8a},   {48, 0x181538520d74e33b},
+      {49, 0xaf67b55f65c1460d}, {100, 0xcdf18ef5df4adc2d}, {1000, 0x6f090609c567cd62},
   };
-  for (const auto& row : kGolden) EXPECT_EQ(hash64(counted(row.length)), row.hash) << "length " << row.length << std::hex << " 0x" << hash64(counted(row.length));
+  for (const auto& row : kGolden)
+    EXPECT_EQ(hash64(counted(row.length)), row.hash)
+        << "length " << row.length << std::hex << " 0x" << hash64(counted(row.length));
 }
 
 TEST(Hash64, EveryBytePositionAndTheLengthCount) {
@@ -83,10 +74,12 @@ TEST(Hash64, Avalanche) {
         for (int out = 0; out < 64; ++out) flips[bit][out] += changed >> out & 1;
       }
     }
-    // 2000 fair coins: 1000 with a deviation of 22; 7 deviations never happen by chance in 51,200 cells. One-byte keys have 256 values only.
+    // 2000 fair coins: 1000 with a deviation of 22; 7 deviations never happen by chance in 51,200 cells. One-byte keys have 256
+    // values only.
     const int slack = length == 1 ? 500 : 160;
     for (size_t bit = 0; bit < length * 8; ++bit)
-      for (int out = 0; out < 64; ++out) ASSERT_NEAR(flips[bit][out], kTrials / 2, slack) << "length " << length << " in " << bit << " out " << out;
+      for (int out = 0; out < 64; ++out)
+        ASSERT_NEAR(flips[bit][out], kTrials / 2, slack) << "length " << length << " in " << bit << " out " << out;
   }
 }
 
@@ -116,7 +109,11 @@ TEST(SipHash, ReferenceVectors24) {
   const struct {
     size_t length;
     uint64_t hash;
-  } kVectors[] = {{0, 0x726fdb47dd0e0e31}, {1, 0x74f839c593dc67fd}, {2, 0x0d6c8009d9a94f5a}, {8, 0x93f5f5799a932462}, {15, 0xa129ca6149be45e5}};
+  } kVectors[] = {{0, 0x726fdb47dd0e0e31},
+                  {1, 0x74f839c593dc67fd},
+                  {2, 0x0d6c8009d9a94f5a},
+                  {8, 0x93f5f5799a932462},
+                  {15, 0xa129ca6149be45e5}};
   for (const auto& v : kVectors) EXPECT_EQ(siphash24(key, as_bytes(counted(v.length))), v.hash) << v.length;
 }
 

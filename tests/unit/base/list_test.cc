@@ -1,9 +1,9 @@
 #include "lib/base/list.h"
 
-#include <gtest/gtest.h>
-
 #include <memory>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace millrace::base {
 namespace {

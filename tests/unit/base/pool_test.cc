@@ -1,9 +1,9 @@
 #include "lib/base/pool.h"
 
-#include <gtest/gtest.h>
-
 #include <set>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
 

@@ -1,8 +1,8 @@
 #include "lib/base/prng.h"
 
-#include <gtest/gtest.h>
-
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace millrace::base {
 namespace {

@@ -1,12 +1,12 @@
 #include "lib/base/timer_wheel.h"
 
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <set>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
 
@@ -32,9 +32,24 @@ using Ids = std::vector<int>;
 // One timer alone, whatever its distance and the phase of the wheel: not a millisecond early, not one late.
 TEST(TimerWheel, FiresAtItsMillisecond) {
   const TimeNs starts[] = {0, 1, 63 * kMillisecond, 999'999, 511 * kMillisecond + 5, 4 * kHour + 17, 400 * kDay};
-  const TimeNs distances[] = {1, kMillisecond, 63 * kMillisecond, 64 * kMillisecond, 65 * kMillisecond, 504 * kMillisecond,
-                              511 * kMillisecond, 512 * kMillisecond, kSecond, 4095 * kMillisecond, 4096 * kMillisecond, kMinute,
-                              5 * kMinute + 1, kHour, kDay, 30 * kDay, 90 * kDay, 10'000 * kDay};
+  const TimeNs distances[] = {1,
+                              kMillisecond,
+                              63 * kMillisecond,
+                              64 * kMillisecond,
+                              65 * kMillisecond,
+                              504 * kMillisecond,
+                              511 * kMillisecond,
+                              512 * kMillisecond,
+                              kSecond,
+                              4095 * kMillisecond,
+                              4096 * kMillisecond,
+                              kMinute,
+                              5 * kMinute + 1,
+                              kHour,
+                              kDay,
+                              30 * kDay,
+                              90 * kDay,
+                              10'000 * kDay};
   for (TimeNs start : starts) {
     for (TimeNs distance : distances) {
       SCOPED_TRACE(testing::Message() << "start " << start << " distance " << distance);
@@ -183,7 +198,8 @@ TEST(TimerWheel, CallbackMayCancelOthersAndRearmItself) {
   EXPECT_EQ(advance(wheel, 2 * kSecond).size(), 1u);
 }
 
-// A sorted multimap says what must fire. Random schedules, re-arms, cancels, bounds and jumps of time, from milliseconds to months.
+// A sorted multimap says what must fire. Random schedules, re-arms, cancels, bounds and jumps of time, from milliseconds to
+// months.
 TEST(TimerWheel, AgreesWithASortedMultimap) {
   const char* given = std::getenv("MILLRACE_SEED");
   const uint64_t first = given != nullptr ? std::strtoull(given, nullptr, 10) : 1;

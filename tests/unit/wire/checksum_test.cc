@@ -1,8 +1,8 @@
 #include "lib/wire/checksum.h"
 
-#include <gtest/gtest.h>
-
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
 #include "tests/support/guard_page.h"

@@ -16,10 +16,14 @@ using support::hex;
 base::IpAddress ip(const char* text) { return *base::IpAddress::parse(text); }
 
 // ping of Linux, and what its peer's kernel answered.
-constexpr const char* kPingData = "0191cf036b00000000fa410700000000 00101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f3031323334353637";
-const std::string kRequest4 = std::string("0800 5f13 439c 00") + kPingData, kReply4 = std::string("0000 6713 439c 00") + kPingData;
-constexpr const char* kPingData6 = "0191cf036b00000000ce700a00000000 00101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f3031323334353637";
-const std::string kRequest6 = std::string("8000 1552 439d 00") + kPingData6, kReply6 = std::string("8100 1452 439d 00") + kPingData6;
+constexpr const char* kPingData =
+    "0191cf036b00000000fa410700000000 00101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f3031323334353637";
+const std::string kRequest4 = std::string("0800 5f13 439c 00") + kPingData,
+                  kReply4 = std::string("0000 6713 439c 00") + kPingData;
+constexpr const char* kPingData6 =
+    "0191cf036b00000000ce700a00000000 00101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f3031323334353637";
+const std::string kRequest6 = std::string("8000 1552 439d 00") + kPingData6,
+                  kReply6 = std::string("8100 1452 439d 00") + kPingData6;
 
 TEST(Icmp, EchoOfLinuxV4) {
   auto message = hex(kRequest4);
@@ -73,7 +77,8 @@ TEST(Icmp, WritesThePingOfLinux) {
 // Linux tells 10.9.0.1 that nobody listens on UDP port 9999: bytes from its wire, both ways.
 const char* const kUnreachable4 = "0303 1130 00000000 45000021a29d40004011841a0a0900010a090002 b81b270f000dc8c2 68656c6c6f";
 const char* const kUnreachable6 =
-    "0104 0e7a 00000000 600f84b5000d1140fd000009000000000000000000000001fd000009000000000000000000000002 e443270f000db698 68656c6c6f";
+    "0104 0e7a 00000000 600f84b5000d1140fd000009000000000000000000000001fd000009000000000000000000000002 e443270f000db698 "
+    "68656c6c6f";
 
 TEST(Icmp, UnreachableOfLinux) {
   IcmpView v;
@@ -128,7 +133,8 @@ TEST(Icmp, PathMtu) {
   ASSERT_TRUE(v.has_quote && v.quote.has_seq);
   EXPECT_EQ(v.quote.seq, 0xabcdu);
   EXPECT_EQ(v.quote.src_port, 0xc001);
-  const std::string quote6 = "60000000 05b4 06 40 fd000009000000000000000000000001 fd000009000000000000000000000002 c001 0050 0000abcd";
+  const std::string quote6 =
+      "60000000 05b4 06 40 fd000009000000000000000000000001 fd000009000000000000000000000002 c001 0050 0000abcd";
   ASSERT_EQ(IcmpView::parse_v6(hex("0200 0000 00000500" + quote6), ip("::1"), ip("::2"), false, v), ParseError::kNone);
   EXPECT_EQ(v.kind, IcmpKind::kPacketTooBig);
   EXPECT_EQ(v.mtu, 1280u);
@@ -139,11 +145,11 @@ TEST(Icmp, PathMtu) {
 TEST(Icmp, QuotesThatCannotBeRead) {
   const char* kQuotes[] = {
       "",
-      "45000014 0000 4000 4006 0000 0a090001 0a0900",                 // header cut
-      "65000014 0000 4000 4006 0000 0a090001 0a090002",               // version
-      "44000014 0000 4000 4006 0000 0a090001 0a090002",               // header length
-      "4f000014 0000 4000 4006 0000 0a090001 0a090002",               // options cut
-      "45000014 0000 0008 4006 0000 0a090001 0a090002 c0010050",      // not the first fragment
+      "45000014 0000 4000 4006 0000 0a090001 0a0900",             // header cut
+      "65000014 0000 4000 4006 0000 0a090001 0a090002",           // version
+      "44000014 0000 4000 4006 0000 0a090001 0a090002",           // header length
+      "4f000014 0000 4000 4006 0000 0a090001 0a090002",           // options cut
+      "45000014 0000 0008 4006 0000 0a090001 0a090002 c0010050",  // not the first fragment
   };
   for (const char* quote : kQuotes) {
     const GuardPage page(hex(std::string("0301 0000 00000000") + quote));

@@ -217,7 +217,8 @@ TEST(Ipv6, Refusals) {
   EXPECT_EQ(Ipv6View::parse(v6_with(6, {}, "ff020000000000000000000000000001"), v), ParseError::kBadHeader);
   EXPECT_EQ(Ipv6View::parse(v6_with(6, {}, "00000000000000000000ffff0a010203"), v), ParseError::kBadHeader);
   EXPECT_EQ(Ipv6View::parse(v6_with(6, {}, kA, "00000000000000000000ffff0a010203"), v), ParseError::kBadHeader);
-  EXPECT_EQ(Ipv6View::parse(v6_with(6, {}, "00000000000000000000000000000000"), v), ParseError::kNone);  // :: asks for its address
+  EXPECT_EQ(Ipv6View::parse(v6_with(6, {}, "00000000000000000000000000000000"), v),
+            ParseError::kNone);  // :: asks for its address
 }
 
 TEST(Ipv6, WellKnownAddresses) {

@@ -16,7 +16,8 @@ constexpr MacAddress kA = {2, 0, 0, 0, 0, 0x0a}, kB = {2, 0, 0, 0, 0, 0x0b};
 // Linux asks who has 10.9.0.2, and is told.
 constexpr const char* kArpRequest =
     "ffffffffffff 02000000000a 0806 0001 0800 06 04 0001 02000000000a 0a090001 000000000000 0a090002";
-constexpr const char* kArpReply = "02000000000a 02000000000b 0806 0001 0800 06 04 0002 02000000000b 0a090002 02000000000a 0a090001";
+constexpr const char* kArpReply =
+    "02000000000a 02000000000b 0806 0001 0800 06 04 0002 02000000000b 0a090002 02000000000a 0a090001";
 
 TEST(Ethernet, Frames) {
   const struct {
@@ -100,9 +101,9 @@ TEST(Arp, Refusals) {
     uint8_t value;
     ParseError error;
   } kRows[] = {
-      {"hardware type", 1, 6, ParseError::kUnsupported},      {"protocol", 2, 0x86, ParseError::kUnsupported},
-      {"hardware length", 4, 8, ParseError::kUnsupported},    {"protocol length", 5, 16, ParseError::kUnsupported},
-      {"reverse ARP", 7, 3, ParseError::kUnsupported},        {"operation 0", 7, 0, ParseError::kUnsupported},
+      {"hardware type", 1, 6, ParseError::kUnsupported},    {"protocol", 2, 0x86, ParseError::kUnsupported},
+      {"hardware length", 4, 8, ParseError::kUnsupported},  {"protocol length", 5, 16, ParseError::kUnsupported},
+      {"reverse ARP", 7, 3, ParseError::kUnsupported},      {"operation 0", 7, 0, ParseError::kUnsupported},
       {"group as sender", 8, 0x03, ParseError::kBadHeader},
   };
   const auto whole = hex(kArpRequest);

@@ -70,12 +70,12 @@ TEST(Nd, RouterSolicitationOfLinux) {
 }
 
 TEST(Nd, RouterAdvertisement) {
-  const auto message = hex(
-      "8600 0000 40 00 0708 00007530 000003e8"
-      "0101 020000000001"
-      "0501 0000 000005dc"
-      "0304 40 c0 00278d00 00093a80 00000000 fd000009000000000000000000000000"
-      "1903 0000 00000e10 fd000009000000000000000000000053");  // RDNSS: skipped
+  const auto message =
+      hex("8600 0000 40 00 0708 00007530 000003e8"
+          "0101 020000000001"
+          "0501 0000 000005dc"
+          "0304 40 c0 00278d00 00093a80 00000000 fd000009000000000000000000000000"
+          "1903 0000 00000e10 fd000009000000000000000000000053");  // RDNSS: skipped
   NdView v;
   ASSERT_EQ(NdView::parse(GuardPage(message).bytes(), ip("fe80::1"), ip("ff02::1"), 255, false, v), ParseError::kNone);
   EXPECT_EQ(v.hop_limit, 64);
@@ -124,8 +124,8 @@ TEST(Nd, Refusals) {
       {"link-layer address of another kind", ns + "0102 020000000001 0000000000000000", "fd00:9::1", "ff02::1:ff00:2", 255, kBad},
       {"group as link-layer address", ns + "0101 030000000001", "fd00:9::1", "ff02::1:ff00:2", 255, kBad},
       {"seventeen options", ns + seventeen, "fd00:9::1", "ff02::1:ff00:2", 255, kBad},
-      {"prefix longer than an address", "8600 0000 00000000 00000000 00000000 0304 81 00 00000000 00000000 00000000" + target, "fe80::1",
-       "ff02::1", 255, kBad},
+      {"prefix longer than an address", "8600 0000 00000000 00000000 00000000 0304 81 00 00000000 00000000 00000000" + target,
+       "fe80::1", "ff02::1", 255, kBad},
       {"target cut", "8700 0000 00000000 fd00", "fd00:9::1", "ff02::1:ff00:2", 255, kCut},
       {"advertisement cut", "8600 0000 00000000", "fe80::1", "ff02::1", 255, kCut},
       {"empty", "", "fe80::1", "ff02::1", 255, kCut},

@@ -1,8 +1,8 @@
 #include "lib/wire/tcp.h"
 
-#include <gtest/gtest.h>
-
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "tests/support/guard_page.h"
 #include "tests/support/hex.h"
@@ -14,7 +14,8 @@ using support::GuardPage;
 using support::hex;
 
 // A SYN of Linux 6.1 to port 81, and the answer of its kernel.
-constexpr const char* kLinuxSyn = "ec9c 0051 24de24fe 00000000 a002 faf0 593b 0000 0204 05b4 0402 080a 4dad5b45 00000000 01 03030a";
+constexpr const char* kLinuxSyn =
+    "ec9c 0051 24de24fe 00000000 a002 faf0 593b 0000 0204 05b4 0402 080a 4dad5b45 00000000 01 03030a";
 constexpr const char* kLinuxRst = "0051 e9f6 00000000 9df7faa8 5014 0000 32d2 0000";
 
 TEST(TcpView, ReadsALinuxSyn) {
@@ -70,7 +71,7 @@ struct Header {
   uint8_t flags;
   const char* options;  // hex; padded to 4 bytes by the row itself
   ParseError error;
-  std::string seen;     // what the view makes of it
+  std::string seen;  // what the view makes of it
 };
 
 std::string describe(const TcpView& v) {
@@ -100,7 +101,8 @@ TEST(TcpView, Options) {
       {"timestamps without padding in front", kTcpAck, "080a 00000007 00000008 0000", kOk, "ts 7,8"},
       {"timestamps then SACK", kTcpAck, "0101080a0000000100000002 0101 050a 00000005 00000009", kOk, "ts 1,2 [5,9)"},
       {"three blocks beside timestamps", kTcpAck,
-       "0101080a0000000100000002 0101 051a 00000001 00000002 00000003 00000004 00000005 00000006", kOk, "ts 1,2 [1,2) [3,4) [5,6)"},
+       "0101080a0000000100000002 0101 051a 00000001 00000002 00000003 00000004 00000005 00000006", kOk,
+       "ts 1,2 [1,2) [3,4) [5,6)"},
       {"four blocks", kTcpAck, "0101 0522 00000001 00000002 00000003 00000004 00000005 00000006 00000007 00000008", kOk,
        "[1,2) [3,4) [5,6) [7,8)"},
       {"SACK block that wraps", kTcpAck, "0101 050a fffffff0 00000010", kOk, "[4294967280,16)"},
