@@ -1,0 +1,249 @@
+#include "control/control_plane.h"
+
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <cstdio>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "control/config_loader.h"
+#include "lib/base/hash.h"
+#include "lib/route/pattern_db.h"
+
+namespace millrace::control {
+
+using std::chrono::duration_cast;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+namespace {
+
+uint64_t random_u64() {
+  uint64_t v = 0;
+  while (v == 0)
+    if (getrandom(&v, sizeof v, 0) != sizeof v) v = 0;
+  return v;
+}
+
+std::string fingerprint(const std::string& text) {
+  char out[48];
+  std::snprintf(out, sizeof out, "%016llx-%zu", static_cast<unsigned long long>(base::hash64(std::string_view(text))), text.size());
+  return out;
+}
+
+// What the store keeps whole: inline route configurations with their listener, load assignments with their cluster.
+ConfigKey owner_of(const Model& model, const ConfigKey& key) {
+  if (key.kind == ConfigKind::kRoute) {
+    const auto it = model.routes().find(key.name);
+    if (it != model.routes().end() && !it->second->listener.empty()) return {ConfigKind::kListener, it->second->listener};
+  }
+  if (key.kind == ConfigKind::kEndpoints && model.clusters().contains(key.name)) return {ConfigKind::kCluster, key.name};
+  if (key.kind == ConfigKind::kSecret) {
+    const auto it = model.secrets().find(key.name);
+    if (it != model.secrets().end() && it->second->derived) return {ConfigKind::kListener, key.name.substr(0, key.name.find('/'))};
+  }
+  return key;
+}
+
+std::vector<PublishObject> to_publish(const std::vector<TableObject>& objects) {
+  std::vector<PublishObject> out;
+  out.reserve(objects.size());
+  for (const TableObject& o : objects) out.push_back({std::string(table::to_string(o.kind)) + " " + o.name, {o.bytes(), o.size_bytes}});
+  return out;
+}
+
+}  // namespace
+
+void say(const std::string& line) {
+  timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  tm parts;
+  gmtime_r(&t.tv_sec, &parts);
+  char stamp[32];
+  strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &parts);
+  std::fprintf(stderr, "%s.%03ldZ millrace-control: %s\n", stamp, t.tv_nsec / 1'000'000, line.c_str());
+}
+
+base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlConfig& config, ConfigErrors* errors) {
+  std::unique_ptr<ControlPlane> c(new ControlPlane);
+  c->config_ = config;
+  if (c->config_.store_file.empty()) c->config_.store_file = config.run_dir + "/control.db";
+  if (mkdir(config.run_dir.c_str(), 0755) != 0 && errno != EEXIST)
+    return base::Error{config.run_dir + ": " + std::string(strerror(errno)) + "; make it, or choose another with --run-dir"};
+  PublisherConfig publisher;
+  publisher.incarnation = random_u64();
+  auto p = Publisher::create(publisher);
+  if (!p.ok()) return base::Error{p.error()};
+  c->publisher_ = std::move(p).value();
+  if (const base::Status s = c->load(errors); !s.ok()) return base::Error{s.error()};
+
+  DataplaneLinkConfig link;
+  link.socket_path = config.run_dir + "/dataplane.sock";
+  link.versions = link_versions(route::platform());
+  link.incarnation = publisher.incarnation;
+  ControlPlane* raw = c.get();
+  c->link_ = std::make_unique<DataplaneLink>(
+      link, *c->publisher_, [raw](uint32_t worker, std::span<const uint8_t> record) { raw->access_log_.on_event(worker, record); }, say);
+  c->link_->start();
+  return c;
+}
+
+ControlPlane::~ControlPlane() {
+  if (link_ != nullptr) link_->stop();
+}
+
+base::Status ControlPlane::load(ConfigErrors* errors) {
+  std::string text;
+  Document document;
+  if (!config_.config_file.empty()) {
+    std::ifstream in(config_.config_file, std::ios::binary);
+    std::stringstream all;
+    all << in.rdbuf();
+    text = all.str();
+    document = load_document_file(config_.config_file);
+  }
+  ModelEdit from_file = Model::replace(document);
+  from_file.errors.insert(from_file.errors.end(), document.errors.begin(), document.errors.end());
+  sort_errors(from_file.errors);
+  if (!from_file.ok()) {
+    *errors = from_file.errors;
+    return base::Error{std::to_string(from_file.errors.size()) + (from_file.errors.size() == 1 ? " error" : " errors") + " in " +
+                       config_.config_file + "; nothing was started"};
+  }
+  Model start = std::move(from_file.model);
+
+  auto store = Store::open(config_.store_file);
+  if (!store.ok()) return base::Error{store.error()};
+  store_ = std::move(store).value();
+  const std::string base = fingerprint(text);
+  bool fresh = true;
+  if (store_->base() == base && store_->edited() && !config_.discard_edits) {
+    Document stored;
+    stored.file = config_.store_file;
+    for (const StoredObject& o : store_->load()) {
+      Document one = load_document(o.json, config_.store_file + "(" + std::string(to_string(o.key.kind)) + " " + o.key.name + ")");
+      for (LoadedObject& l : one.objects) stored.objects.push_back(std::move(l));
+      stored.errors.insert(stored.errors.end(), one.errors.begin(), one.errors.end());
+    }
+    ModelEdit edited = Model::replace(stored);
+    edited.errors.insert(edited.errors.end(), stored.errors.begin(), stored.errors.end());
+    if (!edited.ok()) {
+      *errors = edited.errors;
+      return base::Error{"the stored edits in " + config_.store_file + " are not valid any more; start with --discard-edits to leave them out"};
+    }
+    start = std::move(edited.model);
+    edited_ = true;
+    fresh = false;
+    say("goes on with the objects of " + config_.store_file + ": they were edited after " + config_.config_file + " was loaded");
+  } else if (store_->edited()) {
+    say(config_.store_file + ": edits put aside, because " + (config_.discard_edits ? "--discard-edits says so" : config_.config_file + " has changed"));
+  }
+  if (fresh) {
+    if (const base::Status s = store_->reset(base); !s.ok()) return s;
+  }
+
+  const CompileResult compiled = compiler_.compile(start);
+  if (!compiled.ok()) {
+    *errors = compiled.errors;
+    return base::Error{"the configuration cannot be compiled; nothing was started"};
+  }
+  uint64_t epoch = 0;
+  if (const base::Status s = publish(compiled, &epoch); !s.ok()) return s;
+  access_log_.set_sinks(access_log_sinks(start));
+  model_ = std::make_shared<const Model>(std::move(start));
+  return {};
+}
+
+base::Status ControlPlane::publish(const CompileResult& compiled, uint64_t* epoch) {
+  const auto r = publisher_->publish(to_publish(compiled.changed), compiled.removed);
+  if (!r.ok()) return base::Error{r.error()};
+  *epoch = *r;
+  return {};
+}
+
+std::shared_ptr<const Model> ControlPlane::model() const {
+  const std::lock_guard lock(model_mutex_);
+  return model_;
+}
+
+EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait) {
+  EditOutcome out;
+  const auto begun = steady_clock::now();
+  {
+    const std::lock_guard lock(edit_mutex_);
+    const std::shared_ptr<const Model> before = model();
+    ModelEdit result = edit(*before);
+    out.errors = std::move(result.errors);
+    if (!out.errors.empty()) return out;
+    out.changes = Model::diff(*before, result.model);
+    if (out.changes.empty()) {
+      out.ok = true;
+      out.epoch = publisher_->status().epoch;
+    } else {
+      CompileResult compiled = compiler_.compile(result.model);
+      out.compiled = compiled.changed.size();
+      out.reused = compiled.reused;
+      out.compile_us = static_cast<uint64_t>(duration_cast<microseconds>(steady_clock::now() - begun).count());
+      const auto undo = [&] { (void)compiler_.compile(*before); };
+      if (!compiled.ok() || dry_run) {
+        out.ok = compiled.ok();
+        out.errors = std::move(compiled.errors);
+        undo();
+        return out;
+      }
+      // Store first: what a client is told is in force must be there after a crash. Publishing can then only fail for want of memory.
+      std::vector<ObjectChange> reverse = Model::diff(result.model, *before);
+      if (const base::Status s = store_changes(result.model, out.changes); !s.ok()) {
+        out.errors.push_back({"", 0, 0, "", s.error()});
+        undo();
+        return out;
+      }
+      if (const base::Status s = publish(compiled, &out.epoch); !s.ok()) {
+        out.errors.push_back({"", 0, 0, "", s.error()});
+        (void)store_changes(*before, reverse);
+        undo();
+        return out;
+      }
+      access_log_.set_sinks(access_log_sinks(result.model));
+      const std::lock_guard model_lock(model_mutex_);
+      model_ = std::make_shared<const Model>(std::move(result.model));
+      edited_ = true;
+      out.ok = true;
+    }
+  }
+  if (wait.count() > 0)
+    out.acknowledgement = publisher_->wait_acknowledged(out.epoch, wait);
+  else
+    out.acknowledgement = publisher_->acknowledgement(out.epoch);
+  out.live_us = static_cast<uint64_t>(duration_cast<microseconds>(steady_clock::now() - begun).count());
+  return out;
+}
+
+base::Status ControlPlane::store_changes(const Model& model, const std::vector<ObjectChange>& changes) {
+  std::set<ConfigKey> keys;
+  // The first edit stores everything: before it, the configuration file is the store.
+  if (!store_->edited())
+    for (const ConfigKind kind : {ConfigKind::kSecret, ConfigKind::kEndpoints, ConfigKind::kCluster, ConfigKind::kRoute, ConfigKind::kListener})
+      for (const std::string& name : model.names(kind)) keys.insert(owner_of(model, {kind, name}));
+  for (const ObjectChange& c : changes) keys.insert(owner_of(model, c.key));
+  std::vector<StoredObject> put;
+  std::vector<ConfigKey> removed;
+  for (const ConfigKey& key : keys) {
+    if (const auto message = model.message(key); message != nullptr)
+      put.push_back({key, to_json(*message, true, false)});
+    else
+      removed.push_back(key);
+  }
+  return store_->commit(put, removed);
+}
+
+Explanation ControlPlane::explain_request(const ExplainRequest& request) {
+  const std::lock_guard lock(edit_mutex_);
+  return explain(*model(), compiler_, request);
+}
+
+}  // namespace millrace::control

@@ -1,0 +1,89 @@
+// The heart of millrace-control: one model, one compiler, one publisher, and the rule by which they change together.
+//
+//   edit(model -> ModelEdit) ─▶ errors? refused, nothing changed
+//                            └▶ compile ─▶ publish (epoch) ─▶ store ─▶ the edit is the model
+//
+// An edit is all or nothing: it is the model, in the store and published, or it is none of these. Edits come one after another (a mutex);
+// readers take the current model as a shared pointer and are never held up.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "control/access_log.h"
+#include "control/compile.h"
+#include "control/dataplane_link.h"
+#include "control/explain.h"
+#include "control/model.h"
+#include "control/publisher.h"
+#include "control/store.h"
+#include "lib/base/status.h"
+
+namespace millrace::control {
+
+struct ControlConfig {
+  std::string config_file;               // "" : start empty
+  std::string run_dir = "/run/millrace"; // dataplane.sock, control.sock
+  std::string store_file;                // "" : <run_dir>/control.db
+  bool discard_edits = false;            // start from the configuration file even when the store holds edits of it
+};
+
+struct EditOutcome {
+  bool ok = false;
+  ConfigErrors errors;
+  std::vector<ObjectChange> changes;
+  uint64_t epoch = 0;
+  size_t compiled = 0, reused = 0;
+  uint64_t compile_us = 0, live_us = 0;
+  Acknowledgement acknowledgement;       // of `epoch`, after the wait that was asked for
+};
+
+class ControlPlane {
+ public:
+  // Loads configuration and store, compiles, and connects to the data plane in the background. `errors` gets every complaint about the
+  // configuration, with its place; the result is then null with a closing sentence.
+  static base::Result<std::unique_ptr<ControlPlane>> start(const ControlConfig& config, ConfigErrors* errors);
+  ~ControlPlane();
+
+  using Edit = std::function<ModelEdit(const Model&)>;
+  // Runs one edit; `dry_run` stops after compiling. `wait`: for the acknowledgement of every worker.
+  EditOutcome edit(const Edit& edit, bool dry_run, std::chrono::milliseconds wait);
+
+  std::shared_ptr<const Model> model() const;
+  Explanation explain_request(const ExplainRequest& request);
+
+  Publisher& publisher() { return *publisher_; }
+  DataplaneLink& link() { return *link_; }
+  AccessLogger& access_log() { return access_log_; }
+  const ControlConfig& config() const { return config_; }
+  bool has_edits() const { return edited_; }
+  std::chrono::steady_clock::time_point started() const { return started_; }
+
+ private:
+  ControlPlane() = default;
+  base::Status load(ConfigErrors* errors);
+  base::Status publish(const CompileResult& compiled, uint64_t* epoch);
+  base::Status store_changes(const Model& model, const std::vector<ObjectChange>& changes);
+
+  ControlConfig config_;
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  std::mutex edit_mutex_;                // held through an edit; guards compiler_ and store_
+  Compiler compiler_;
+  std::unique_ptr<Store> store_;
+  mutable std::mutex model_mutex_;       // guards the pointer only
+  std::shared_ptr<const Model> model_ = std::make_shared<const Model>();
+  std::atomic<bool> edited_{false};
+  AccessLogger access_log_;
+  std::unique_ptr<Publisher> publisher_;
+  std::unique_ptr<DataplaneLink> link_;
+};
+
+// One line for the operator on stderr, with the time.
+void say(const std::string& line);
+
+}  // namespace millrace::control

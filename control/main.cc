@@ -1,0 +1,86 @@
+// millrace-control: reads configuration, compiles and publishes tables, gathers statistics, writes access logs, and answers millctl.
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "control/config_loader.h"
+#include "control/control_plane.h"
+#include "control/service.h"
+
+namespace millrace::control {
+namespace {
+
+// Exit codes, as documented in README.md.
+enum Exit : int { kOk = 0, kConfig = 3, kMachine = 4 };
+
+int run(const ControlConfig& config, bool validate_only) {
+  // Blocked before the first thread is made, so that only this thread sees them. SIGUSR1 reopens the access logs.
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int s : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&signals, s);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  ConfigErrors errors;
+  if (validate_only) {
+    const Document document = load_document_file(config.config_file);
+    ModelEdit edit = Model::replace(document);
+    edit.errors.insert(edit.errors.end(), document.errors.begin(), document.errors.end());
+    sort_errors(edit.errors);
+    if (edit.errors.empty()) {
+      Compiler compiler;
+      edit.errors = compiler.compile(edit.model).errors;
+    }
+    std::fputs(to_text(edit.errors).c_str(), stderr);
+    if (!edit.errors.empty()) return kConfig;
+    std::printf("%s: good\n", config.config_file.c_str());
+    return kOk;
+  }
+
+  auto plane = ControlPlane::start(config, &errors);
+  if (!plane.ok()) {
+    std::fputs(to_text(errors).c_str(), stderr);
+    std::fprintf(stderr, "millrace-control: %s\n", plane.error().c_str());
+    return errors.empty() ? kMachine : kConfig;
+  }
+  auto service = ControlService::start(**plane, config.run_dir + "/control.sock", MILLRACE_VERSION);
+  if (!service.ok()) {
+    std::fprintf(stderr, "millrace-control: %s\n", service.error().c_str());
+    return kMachine;
+  }
+  say("serving " + config.run_dir + "/control.sock");
+  while (true) {
+    int signal = 0;
+    sigwait(&signals, &signal);
+    if (signal == SIGUSR1) {
+      (*plane)->access_log().reopen();
+      continue;
+    }
+    say(std::string(strsignal(signal)) + ", stopping; the data plane goes on with the tables it has");
+    (*service)->stop();
+    return kOk;
+  }
+}
+
+}  // namespace
+}  // namespace millrace::control
+
+int main(int argc, char** argv) {
+  using namespace millrace::control;
+  ControlConfig config;
+  bool validate = false;
+  CLI::App app{"Millrace control: configuration in Envoy's v3 vocabulary to tables for the data plane."};
+  app.add_option("-c,--config", config.config_file, "Envoy bootstrap in YAML or JSON, with Millrace's `dataplane:` section")->required();
+  app.add_option("--run-dir", config.run_dir, "directory of the sockets")->capture_default_str();
+  app.add_option("--store", config.store_file, "file that keeps edits over restarts; default <run-dir>/control.db");
+  app.add_flag("--discard-edits", config.discard_edits, "start from the configuration file even if it was edited since");
+  app.add_flag("--validate", validate, "check the configuration, print every error, and exit (0: good, 3: not)");
+  app.set_version_flag("--version", std::string("millrace-control ") + MILLRACE_VERSION);
+  CLI11_PARSE(app, argc, argv);
+  return run(config, validate);
+}

@@ -1,0 +1,414 @@
+#include "control/service.h"
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "control/config_loader.h"
+#include "control/stats_report.h"
+#include "lib/api/millrace.control.v1.grpc.pb.h"
+
+namespace millrace::control {
+
+namespace {
+
+namespace pb = millrace::control::v1;
+using grpc::ServerContext;
+using grpc::Status;
+using std::chrono::milliseconds;
+
+void fill(const ConfigErrors& from, google::protobuf::RepeatedPtrField<pb::ConfigError>* to) {
+  for (const ConfigError& e : from) {
+    pb::ConfigError& out = *to->Add();
+    out.set_file(e.file);
+    out.set_line(e.line);
+    out.set_column(e.column);
+    out.set_path(e.path);
+    out.set_message(e.message);
+  }
+}
+
+pb::Acknowledgement acknowledgement(AckState s) {
+  switch (s) {
+    case AckState::kAcknowledged: return pb::IN_FORCE;
+    case AckState::kRejected: return pb::REJECTED;
+    case AckState::kPending: return pb::PENDING;
+    case AckState::kNotConnected: return pb::NOT_CONNECTED;
+  }
+  return pb::ACKNOWLEDGEMENT_UNKNOWN;
+}
+
+void fill(const EditOutcome& from, pb::EditReply* to) {
+  to->set_ok(from.ok);
+  to->set_epoch(from.epoch);
+  to->set_acknowledgement(acknowledgement(from.acknowledgement.state));
+  to->set_reason(from.acknowledgement.reason);
+  fill(from.errors, to->mutable_errors());
+  for (const ObjectChange& c : from.changes) {
+    pb::ObjectChange& out = *to->add_changes();
+    out.set_kind(std::string(to_string(c.key.kind)));
+    out.set_name(c.key.name);
+    out.set_change(c.change == ObjectChange::Kind::kAdded ? "added" : c.change == ObjectChange::Kind::kRemoved ? "removed" : "changed");
+    for (const FieldChange& f : c.fields) {
+      pb::FieldChange& field = *out.add_fields();
+      field.set_path(f.path);
+      field.set_before(f.before);
+      field.set_after(f.after);
+    }
+  }
+  to->set_compiled(static_cast<uint32_t>(from.compiled));
+  to->set_reused(static_cast<uint32_t>(from.reused));
+  to->set_compile_us(from.compile_us);
+  to->set_live_us(from.live_us);
+}
+
+ModelEdit refused(const Model& model, std::string message) {
+  ModelEdit e{model, {}};
+  e.errors.push_back({"", 0, 0, "", std::move(message)});
+  return e;
+}
+
+std::string join(const std::vector<std::string>& names) {
+  std::string out;
+  for (const std::string& n : names) out += (out.empty() ? "" : ", ") + n;
+  return out;
+}
+
+// The route configuration and virtual host that a request means: by name, by one of the host's domains, or the only one there is.
+base::Result<std::pair<std::string, std::string>> find_host(const Model& model, const std::string& config, const std::string& host) {
+  std::vector<std::pair<std::string, std::string>> found;
+  std::vector<std::string> all;
+  for (const auto& [name, route] : model.routes()) {
+    if (!config.empty() && name != config) continue;
+    for (const auto& vh : route->virtual_hosts) {
+      all.push_back(name + "/" + vh->name());
+      const bool by_domain = std::find(vh->domains().begin(), vh->domains().end(), host) != vh->domains().end();
+      if (host.empty() || vh->name() == host || by_domain) found.emplace_back(name, vh->name());
+    }
+  }
+  if (found.size() == 1) return found.front();
+  if (!config.empty() && !model.routes().contains(config))
+    return base::Error{"no route configuration \"" + config + "\"; there are: " + join(model.names(ConfigKind::kRoute))};
+  if (found.empty()) return base::Error{"no virtual host \"" + host + "\" (by name or domain); there are: " + join(all)};
+  std::vector<std::string> names;
+  for (const auto& [c, v] : found) names.push_back(c + "/" + v);
+  return base::Error{"which virtual host? Name one with --route-config and --virtual-host: " + join(names)};
+}
+
+base::Result<RoutePlace> parse_place(const std::string& text) {
+  RoutePlace p;
+  if (text.empty() || text == "last") return p;
+  if (text == "first") {
+    p.kind = RoutePlace::Kind::kFirst;
+    return p;
+  }
+  const size_t colon = text.find(':');
+  const std::string word = text.substr(0, colon), rest = colon == std::string::npos ? "" : text.substr(colon + 1);
+  if (word == "index" && !rest.empty() && rest.find_first_not_of("0123456789") == std::string::npos && rest.size() < 9) {
+    p.kind = RoutePlace::Kind::kIndex;
+    p.index = static_cast<uint32_t>(std::stoul(rest));
+    return p;
+  }
+  if ((word == "before" || word == "after") && !rest.empty()) {
+    p.kind = word == "before" ? RoutePlace::Kind::kBefore : RoutePlace::Kind::kAfter;
+    p.route = rest;
+    return p;
+  }
+  return base::Error{"place \"" + text + "\" is none of last, first, index:N, before:NAME, after:NAME"};
+}
+
+// Edit distance, for "did you mean".
+size_t distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t up = row[j];
+      row[j] = std::min({up + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = up;
+    }
+  }
+  return row[b.size()];
+}
+
+std::string not_found(const Model& model, ConfigKind kind, const std::string& name) {
+  std::vector<std::string> names = model.names(kind), near;
+  for (const std::string& n : names)
+    if (distance(n, name) <= 2 + name.size() / 5 || n.find(name) != std::string::npos) near.push_back(n);
+  std::string text = "no " + std::string(to_string(kind)) + " \"" + name + "\"";
+  if (!near.empty()) return text + "; did you mean " + join(near) + "?";
+  if (names.empty()) return text + "; there are none";
+  if (names.size() > 10) names.resize(10);
+  return text + "; there are: " + join(names);
+}
+
+class Service final : public ControlService, public pb::Control::Service {
+ public:
+  Service(ControlPlane& plane, std::string version) : plane_(plane), version_(std::move(version)) {}
+  ~Service() override { stop(); }
+
+  base::Status listen(const std::string& path) {
+    // A socket file left behind by a killed process is in the way; one that somebody answers on is not ours to take.
+    const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.size() >= sizeof address.sun_path) {
+      close(probe);
+      return base::Error{path + ": longer than a Unix socket's path may be (107 bytes); choose a shorter --run-dir"};
+    }
+    std::memcpy(address.sun_path, path.data(), path.size());
+    const bool alive = connect(probe, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+    close(probe);
+    if (alive) return base::Error{path + ": another millrace-control answers there; stop it, or choose another --run-dir"};
+    unlink(path.c_str());
+    grpc::ServerBuilder builder;
+    builder.SetMaxReceiveMessageSize(512 << 20);
+    builder.SetMaxSendMessageSize(512 << 20);
+    int bound = 0;
+    const mode_t old = umask(0117);
+    builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials(), &bound);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+    umask(old);
+    if (server_ == nullptr) return base::Error{path + ": cannot listen there; is the directory writable?"};
+    path_ = path;
+    return {};
+  }
+
+  void stop() override {
+    if (server_ == nullptr) return;
+    server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+    server_->Wait();
+    server_.reset();
+    unlink(path_.c_str());
+  }
+
+  Status Status(ServerContext* context, const pb::StatusRequest* rq, pb::StatusReply* out) override {
+    if (rq->wait_ms() != 0) {
+      const auto end = std::chrono::steady_clock::now() + milliseconds(rq->wait_ms());
+      while (std::chrono::steady_clock::now() < end && !context->IsCancelled()) {
+        const PublisherStatus s = plane_.publisher().status();
+        if (s.connected && s.acknowledged == s.epoch) break;
+        std::this_thread::sleep_for(milliseconds(2));
+      }
+    }
+    const PublisherStatus p = plane_.publisher().status();
+    const DataplaneInfo d = plane_.link().info();
+    const auto model = plane_.model();
+    out->set_version(version_);
+    out->set_control_pid(static_cast<uint32_t>(getpid()));
+    out->set_control_uptime_ms(static_cast<uint64_t>(
+        std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - plane_.started()).count()));
+    out->set_dataplane_connected(d.connected);
+    out->set_dataplane_state(d.state);
+    out->set_dataplane_pid(d.pid);
+    out->set_epoch(p.epoch);
+    out->set_epoch_in_force(p.connected ? p.acknowledged : 0);
+    if (p.rejected > p.accepted) {
+      out->set_epoch_rejected(p.rejected);
+      out->set_rejection(p.rejection);
+    }
+    out->set_arena_used(p.arena_used);
+    out->set_arena_size(p.arena_size);
+    out->set_events_read(d.events_read);
+    out->set_config_file(plane_.config().config_file);
+    out->set_has_edits(plane_.has_edits());
+    for (const ConfigKind k :
+         {ConfigKind::kListener, ConfigKind::kRoute, ConfigKind::kCluster, ConfigKind::kEndpoints, ConfigKind::kSecret})
+      (*out->mutable_objects())[std::string(to_string(k))] = static_cast<uint32_t>(model->size(k));
+    plane_.link().with_stats([&](const stats::RegionView& view) { report_status(view, p.seen, out); });
+    return Status::OK;
+  }
+
+  grpc::Status Apply(ServerContext*, const pb::ApplyRequest* rq, pb::EditReply* out) override {
+    const std::string file = rq->file().empty() ? "<text>" : rq->file();
+    const Document document = load_document(rq->text(), file);
+    fill(plane_.edit(
+             [&](const Model& m) {
+               ModelEdit e = rq->replace() ? Model::replace(document) : m.apply(document);
+               e.errors.insert(e.errors.end(), document.errors.begin(), document.errors.end());
+               sort_errors(e.errors);
+               return e;
+             },
+             rq->dry_run(), milliseconds(rq->wait_ms())),
+         out);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status List(ServerContext*, const pb::ListRequest* rq, pb::ListReply* out) override {
+    const auto model = plane_.model();
+    std::optional<ConfigKind> only;
+    if (!rq->kind().empty()) {
+      only = parse_config_kind(rq->kind());
+      if (!only) {
+        out->set_error("\"" + rq->kind() + "\" is no kind of object; there are listeners, routes, clusters, endpoints, secrets");
+        return grpc::Status::OK;
+      }
+    }
+    report_list(*model, only, out);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Get(ServerContext*, const pb::GetRequest* rq, pb::GetReply* out) override {
+    const auto model = plane_.model();
+    const auto kind = parse_config_kind(rq->kind());
+    if (!kind) {
+      out->set_error("\"" + rq->kind() + "\" is no kind of object; there are listeners, routes, clusters, endpoints, secrets");
+      return grpc::Status::OK;
+    }
+    const auto message = model->message({*kind, rq->name()});
+    if (message == nullptr) {
+      out->set_error(not_found(*model, *kind, rq->name()));
+      return grpc::Status::OK;
+    }
+    out->set_found(true);
+    out->set_yaml(to_yaml(*message, true));
+    out->set_json(to_json(*message, true));
+    for (const std::string& r : model->referrers({*kind, rq->name()})) out->add_referrers(r);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Delete(ServerContext*, const pb::DeleteRequest* rq, pb::EditReply* out) override {
+    fill(plane_.edit(
+             [&](const Model& m) {
+               const auto kind = parse_config_kind(rq->kind());
+               if (!kind) return refused(m, "\"" + rq->kind() + "\" is no kind of object");
+               if (!m.has({*kind, rq->name()})) return refused(m, not_found(m, *kind, rq->name()));
+               return m.erase({*kind, rq->name()});
+             },
+             rq->dry_run(), milliseconds(rq->wait_ms())),
+         out);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status AddRoute(ServerContext*, const pb::AddRouteRequest* rq, pb::EditReply* out) override {
+    fill(plane_.edit(
+             [&](const Model& m) {
+               const auto host = find_host(m, rq->route_config(), rq->virtual_host());
+               if (!host.ok()) return refused(m, host.error());
+               const auto place = parse_place(rq->place());
+               if (!place.ok()) return refused(m, place.error());
+               api::Route route;
+               std::shared_ptr<const SourceMap> source;
+               ModelEdit bad{m, load_message(rq->route(), "<route>", &route, &source)};
+               if (!bad.errors.empty()) return bad;
+               return m.add_route(host->first, host->second, route, *place, source.get());
+             },
+             rq->dry_run(), milliseconds(rq->wait_ms())),
+         out);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status RemoveRoute(ServerContext*, const pb::RemoveRouteRequest* rq, pb::EditReply* out) override {
+    fill(plane_.edit(
+             [&](const Model& m) {
+               const auto host = find_host(m, rq->route_config(), rq->virtual_host());
+               return host.ok() ? m.remove_route(host->first, host->second, rq->name()) : refused(m, host.error());
+             },
+             rq->dry_run(), milliseconds(rq->wait_ms())),
+         out);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status SetWeights(ServerContext*, const pb::SetWeightsRequest* rq, pb::EditReply* out) override {
+    fill(plane_.edit(
+             [&](const Model& m) {
+               const auto host = find_host(m, rq->route_config(), rq->virtual_host());
+               if (!host.ok()) return refused(m, host.error());
+               const std::vector<std::pair<std::string, uint32_t>> weights(rq->weights().begin(), rq->weights().end());
+               return m.set_weights(host->first, host->second, rq->name(), weights);
+             },
+             rq->dry_run(), milliseconds(rq->wait_ms())),
+         out);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status EditEndpoint(ServerContext*, const pb::EditEndpointRequest* rq, pb::EditReply* out) override {
+    fill(plane_.edit(
+             [&](const Model& m) {
+               auto spec = parse_endpoint(rq->endpoint());
+               if (!spec.ok()) return refused(m, spec.error());
+               if (rq->weight() != 0) spec->weight = rq->weight();
+               if (!m.endpoints().contains(rq->cluster())) return refused(m, not_found(m, ConfigKind::kEndpoints, rq->cluster()));
+               switch (rq->action()) {
+                 case pb::EditEndpointRequest::REMOVE: return m.remove_endpoint(rq->cluster(), *spec);
+                 case pb::EditEndpointRequest::DRAIN: return m.drain_endpoint(rq->cluster(), *spec, true);
+                 case pb::EditEndpointRequest::UNDRAIN: return m.drain_endpoint(rq->cluster(), *spec, false);
+                 default: return m.add_endpoint(rq->cluster(), *spec);
+               }
+             },
+             rq->dry_run(), milliseconds(rq->wait_ms())),
+         out);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Explain(ServerContext*, const pb::ExplainRequest* rq, pb::ExplainReply* out) override {
+    ExplainRequest request;
+    request.listener = rq->listener();
+    request.address = rq->address();
+    request.port = static_cast<uint16_t>(rq->port());
+    request.tls = rq->tls();
+    request.sni = rq->sni();
+    request.alpn.assign(rq->alpn().begin(), rq->alpn().end());
+    if (!rq->method().empty()) request.method = rq->method();
+    request.authority = rq->authority();
+    if (!rq->path().empty()) request.path = rq->path();
+    for (const std::string& h : rq->headers()) {
+      const size_t colon = h.find(':');
+      if (colon == std::string::npos || colon == 0)
+        return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "header \"" + h + "\" is not of the form \"name: value\"");
+      const size_t value = h.find_first_not_of(" \t", colon + 1);
+      request.headers.emplace_back(h.substr(0, colon), value == std::string::npos ? "" : h.substr(value));
+    }
+    const Explanation e = plane_.explain_request(request);
+    for (const ExplainStep& s : e.steps) {
+      pb::ExplainStep& step = *out->add_steps();
+      step.set_what(s.what);
+      step.set_name(s.name);
+      step.set_chosen(s.chosen);
+      step.set_why(s.why);
+    }
+    out->set_cluster(e.cluster);
+    out->set_status(e.status);
+    out->set_response_flag(e.response_flag);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Stats(ServerContext*, const pb::StatsRequest* rq, pb::StatsReply* out) override {
+    out->set_connected(plane_.link().with_stats([&](const stats::RegionView& view) { report_stats(view, *rq, out); }));
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Drops(ServerContext*, const pb::DropsRequest* rq, pb::DropsReply* out) override {
+    out->set_connected(plane_.link().with_stats([&](const stats::RegionView& view) { report_drops(view, rq->all(), out); }));
+    return grpc::Status::OK;
+  }
+
+ private:
+  ControlPlane& plane_;
+  const std::string version_;
+  std::string path_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace
+
+base::Result<std::unique_ptr<ControlService>> ControlService::start(ControlPlane& plane, const std::string& socket_path,
+                                                                    const std::string& version) {
+  auto service = std::make_unique<Service>(plane, version);
+  if (const base::Status s = service->listen(socket_path); !s.ok()) return base::Error{s.error()};
+  return std::unique_ptr<ControlService>(std::move(service));
+}
+
+}  // namespace millrace::control

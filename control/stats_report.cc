@@ -1,0 +1,252 @@
+#include "control/stats_report.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <string>
+
+namespace millrace::control {
+
+using stats::CounterInfo;
+using stats::CounterType;
+using stats::RegionView;
+
+namespace {
+
+uint64_t monotonic_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
+// Collects counters that pass the request's filter.
+class Collector {
+ public:
+  Collector(const v1::StatsRequest& request, v1::StatsReply* out) : request_(request), out_(out) {}
+
+  void add(const std::string& scope, const std::string& name, const std::string& parent, const CounterInfo& info, uint64_t value) {
+    if (request_.nonzero() && value == 0) return;
+    if (!request_.filter().empty() && (scope + "." + name + "." + info.name).find(request_.filter()) == std::string::npos) return;
+    v1::Counter& c = *out_->add_counters();
+    c.set_scope(scope);
+    c.set_name(name);
+    c.set_parent(parent);
+    c.set_counter(info.name);
+    c.set_value(value);
+    c.set_gauge(info.type == CounterType::kGauge);
+    c.set_text(info.text);
+  }
+  // One group of every worker, summed.
+  template <class Enum, class Of>
+  void group(const RegionView& view, const std::string& scope, const std::string& name, Of&& of) {
+    const std::span<const CounterInfo> infos = stats::infos<Enum>();
+    for (uint32_t i = 0; i < infos.size(); ++i) {
+      uint64_t sum = 0;
+      for (uint32_t w = 0; w < view.workers(); ++w) sum += of(view.worker(w))[static_cast<Enum>(i)].read();
+      add(scope, name, "", infos[i], sum);
+    }
+  }
+
+ private:
+  const v1::StatsRequest& request_;
+  v1::StatsReply* out_;
+};
+
+const char* severity(stats::Severity s) {
+  return s == stats::Severity::kError ? "error" : s == stats::Severity::kWarning ? "warning" : "info";
+}
+
+std::string routes_line(const api::VirtualHost& vh) {
+  std::string domains;
+  for (const std::string& d : vh.domains()) domains += (domains.empty() ? "" : ", ") + d;
+  return domains;
+}
+
+}  // namespace
+
+void report_status(const RegionView& view, const std::vector<uint64_t>& seen, v1::StatusReply* out) {
+  const stats::RegionHeader& h = view.header();
+  const uint64_t now = monotonic_ns();
+  out->set_dataplane_version(std::string(h.version, strnlen(h.version, sizeof h.version)));
+  out->set_dataplane_uptime_ms(now > h.start_monotonic_ns ? (now - h.start_monotonic_ns) / 1'000'000 : 0);
+  uint64_t lost = 0;
+  for (uint32_t w = 0; w < view.workers(); ++w) {
+    const stats::WorkerBlock& b = view.worker(w);
+    v1::WorkerStatus& s = *out->add_workers();
+    s.set_worker(w);
+    s.set_epoch(w < seen.size() ? seen[w] : 0);
+    s.set_connections(b.tcp[stats::TcpCounter::kActive].read());
+    s.set_exchanges(b.http[stats::HttpCounter::kRqActive].read());
+    const double busy = static_cast<double>(b.loop[stats::LoopCounter::kBusyCycles].read());
+    const double idle = static_cast<double>(b.loop[stats::LoopCounter::kIdleCycles].read());
+    s.set_busy(busy + idle > 0 ? busy / (busy + idle) : 0);
+    const uint64_t beat = b.heartbeat_ns.read();
+    s.set_heartbeat_age_ms(beat != 0 && now > beat ? (now - beat) / 1'000'000 : 0);
+    lost += b.loop[stats::LoopCounter::kEventsLost].read();
+    // Names of pools are not counters: their list has no type.
+    static constexpr const char* kPoolNames[] = {
+#define POOL(symbol, name, text) name,
+#include "lib/stats/counters.def"
+    };
+    for (uint32_t i = 0; i < stats::kCountOf<stats::Pool>; ++i) {
+      const stats::PoolGauge& g = b.pools[i];
+      if (g.capacity.read() == 0) continue;
+      v1::PoolStatus& p = *s.add_pools();
+      p.set_name(kPoolNames[i]);
+      p.set_in_use(g.in_use.read());
+      p.set_capacity(g.capacity.read());
+      p.set_high_water(g.high_water.read());
+      p.set_refused(g.refused.read());
+    }
+  }
+  out->set_events_lost(lost);
+  for (uint32_t i = 0; i < view.ports(); ++i) {
+    v1::PortStatus& p = *out->add_ports();
+    p.set_name(view.port_name(i));
+    uint64_t v[5] = {};
+    for (uint32_t w = 0; w < view.workers(); ++w) {
+      const auto& c = view.worker(w).ports[i];
+      v[0] += c[stats::PortCounter::kRxPackets].read();
+      v[1] += c[stats::PortCounter::kRxBytes].read();
+      v[2] += c[stats::PortCounter::kTxPackets].read();
+      v[3] += c[stats::PortCounter::kTxBytes].read();
+      v[4] += c[stats::PortCounter::kRxMissed].read() + c[stats::PortCounter::kRxNoMbuf].read() + c[stats::PortCounter::kRxErrors].read() +
+              c[stats::PortCounter::kTxErrors].read();
+    }
+    p.set_rx_packets(v[0]);
+    p.set_rx_bytes(v[1]);
+    p.set_tx_packets(v[2]);
+    p.set_tx_bytes(v[3]);
+    p.set_drops(v[4]);
+  }
+}
+
+void report_stats(const RegionView& view, const v1::StatsRequest& request, v1::StatsReply* out) {
+  Collector c(request, out);
+  using stats::WorkerBlock;
+  for (const stats::Scope& s : view.all_scopes()) {
+    if (s.kind == stats::ScopeKind::kOverflow || s.kind == stats::ScopeKind::kNone) continue;
+    std::string parent;
+    if (const auto p = view.scope(s.parent); p && s.parent != stats::kOverflowScope) parent = p->name;
+    const std::span<const CounterInfo> infos = stats::scope_counters(s.kind);
+    for (uint32_t i = 0; i < infos.size(); ++i) c.add(stats::to_string(s.kind), s.name, parent, infos[i], view.scope_sum(s.slot, i));
+  }
+  c.group<stats::HttpCounter>(view, "http_total", "", [](const WorkerBlock& b) -> const auto& { return b.http; });
+  c.group<stats::TlsCounter>(view, "tls", "", [](const WorkerBlock& b) -> const auto& { return b.tls; });
+  c.group<stats::TcpCounter>(view, "tcp", "", [](const WorkerBlock& b) -> const auto& { return b.tcp; });
+  c.group<stats::LoopCounter>(view, "worker", "", [](const WorkerBlock& b) -> const auto& { return b.loop; });
+  for (uint32_t i = 0; i < view.ports(); ++i)
+    c.group<stats::PortCounter>(view, "port", view.port_name(i), [i](const WorkerBlock& b) -> const auto& { return b.ports[i]; });
+  const std::span<const CounterInfo> loader = stats::infos<stats::LoaderCounter>();
+  for (uint32_t i = 0; i < loader.size(); ++i) c.add("loader", "", "", loader[i], view.loader()[static_cast<stats::LoaderCounter>(i)].read());
+
+  const std::span<const CounterInfo> histograms = stats::infos<stats::WorkerHistogram>();
+  for (uint32_t i = 0; i < histograms.size(); ++i) {
+    const stats::HistogramSnapshot h = view.histogram(static_cast<stats::WorkerHistogram>(i));
+    if (h.count() == 0 || (!request.filter().empty() && std::string(histograms[i].name).find(request.filter()) == std::string::npos)) continue;
+    v1::HistogramSummary& s = *out->add_histograms();
+    s.set_name(histograms[i].name);
+    s.set_text(histograms[i].text);
+    s.set_count(h.count());
+    s.set_mean_us(h.mean() / 1e3);
+    s.set_p50_us(static_cast<double>(h.percentile(50)) / 1e3);
+    s.set_p90_us(static_cast<double>(h.percentile(90)) / 1e3);
+    s.set_p99_us(static_cast<double>(h.percentile(99)) / 1e3);
+    s.set_p999_us(static_cast<double>(h.percentile(99.9)) / 1e3);
+    s.set_max_us(static_cast<double>(h.max()) / 1e3);
+  }
+}
+
+void report_drops(const RegionView& view, bool all, v1::DropsReply* out) {
+  struct Entry {
+    const stats::DropReasonInfo* info;
+    uint64_t count;
+  };
+  std::vector<Entry> entries;
+  for (uint32_t i = 1; i < stats::kDropReasonCount; ++i) {
+    const auto reason = static_cast<stats::DropReason>(i);
+    const uint64_t n = view.drops(reason);
+    if (n != 0 || all) entries.push_back({&stats::info(reason), n});
+  }
+  std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    if (a.info->severity != b.info->severity) return a.info->severity > b.info->severity;
+    return a.count > b.count;
+  });
+  for (const Entry& e : entries) {
+    v1::Drop& d = *out->add_drops();
+    d.set_name(e.info->name);
+    d.set_severity(severity(e.info->severity));
+    d.set_count(e.count);
+    d.set_text(e.info->text);
+  }
+  for (uint32_t i = 0; i < stats::kResponseFlagCount; ++i) {
+    const auto flag = static_cast<stats::ResponseFlag>(i);
+    const uint64_t n = view.response_flags(flag);
+    if (n == 0 && !all) continue;
+    v1::ResponseFlagCount& f = *out->add_flags();
+    f.set_flag(stats::info(flag).short_name);
+    f.set_name(stats::info(flag).long_name);
+    f.set_count(n);
+    f.set_text(stats::info(flag).text);
+  }
+}
+
+void report_list(const Model& model, std::optional<ConfigKind> only, v1::ListReply* out) {
+  const auto add = [&](ConfigKind kind, const std::string& name, std::vector<std::string> columns) {
+    v1::ObjectSummary& o = *out->add_objects();
+    o.set_kind(std::string(to_string(kind)));
+    o.set_name(name);
+    for (std::string& c : columns) o.add_columns(std::move(c));
+  };
+  const auto titles = [&](std::initializer_list<const char*> t) {
+    if (only)
+      for (const char* s : t) out->add_titles(s);
+  };
+  const auto wanted = [&](ConfigKind k) { return !only || *only == k; };
+  if (wanted(ConfigKind::kListener)) {
+    titles({"ADDRESS", "CHAINS", "TLS"});
+    for (const auto& [name, l] : model.listeners()) {
+      const auto& a = l->config->address().socket_address();
+      const auto tls = std::count_if(l->chains.begin(), l->chains.end(), [](const ChainObject& c) { return c.has_tls; });
+      add(ConfigKind::kListener, name,
+          {a.address() + ":" + std::to_string(a.port_value()), std::to_string(l->chains.size()), tls == 0 ? "-" : std::to_string(tls)});
+    }
+  }
+  if (wanted(ConfigKind::kRoute)) {
+    titles({"VIRTUAL HOST", "DOMAINS", "ROUTES"});
+    for (const auto& [name, r] : model.routes())
+      for (const auto& vh : r->virtual_hosts)
+        add(ConfigKind::kRoute, name, {vh->name(), routes_line(*vh), std::to_string(vh->routes_size())});
+  }
+  if (wanted(ConfigKind::kCluster)) {
+    titles({"ENDPOINTS", "POLICY", "CONNECT TIMEOUT"});
+    for (const auto& [name, c] : model.clusters()) {
+      int endpoints = 0;
+      if (const auto it = model.endpoints().find(name); it != model.endpoints().end())
+        for (const auto& l : it->second->config->endpoints()) endpoints += l.lb_endpoints_size();
+      const auto& t = c->config->connect_timeout();
+      add(ConfigKind::kCluster, name,
+          {std::to_string(endpoints), api::Cluster::LbPolicy_Name(c->config->lb_policy()),
+           c->config->has_connect_timeout() ? std::to_string(t.seconds() * 1000 + t.nanos() / 1'000'000) + " ms" : "5000 ms"});
+    }
+  }
+  if (wanted(ConfigKind::kEndpoints)) {
+    titles({"ENDPOINT", "WEIGHT", "STATE"});
+    for (const auto& [name, e] : model.endpoints())
+      for (const auto& l : e->config->endpoints())
+        for (const auto& lb : l.lb_endpoints()) {
+          const auto& a = lb.endpoint().address().socket_address();
+          const std::string host = a.address().find(':') != std::string::npos ? "[" + a.address() + "]" : a.address();
+          const std::string state = envoy::config::core::v3::HealthStatus_Name(lb.health_status());
+          add(ConfigKind::kEndpoints, name,
+              {host + ":" + std::to_string(a.port_value()),
+               std::to_string(lb.has_load_balancing_weight() ? lb.load_balancing_weight().value() : 1), state == "UNKNOWN" ? "in rotation" : state});
+        }
+  }
+  if (wanted(ConfigKind::kSecret)) {
+    titles({"FROM"});
+    for (const auto& [name, s] : model.secrets()) add(ConfigKind::kSecret, name, {s->derived ? "listener" : "secret"});
+  }
+}
+
+}  // namespace millrace::control

@@ -1,0 +1,24 @@
+// The statistics region, and the model, as the replies of the control service: sums over workers, names and sentences from the lists.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "control/config_kind.h"
+#include "control/model.h"
+#include "lib/api/millrace.control.v1.pb.h"
+#include "lib/stats/region.h"
+
+namespace millrace::control {
+
+// What the data plane adds to `status`. `seen`: by worker, the epoch each has taken of this control's tables.
+void report_status(const stats::RegionView& view, const std::vector<uint64_t>& seen, v1::StatusReply* out);
+// Counters of every group and scope, filtered; histograms that hold anything.
+void report_stats(const stats::RegionView& view, const v1::StatsRequest& request, v1::StatsReply* out);
+// Drop reasons, worst and most frequent first, and response flags.
+void report_drops(const stats::RegionView& view, bool all, v1::DropsReply* out);
+// The objects of one kind (with columns for people) or of all.
+void report_list(const Model& model, std::optional<ConfigKind> only, v1::ListReply* out);
+
+}  // namespace millrace::control
