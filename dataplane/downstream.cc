@@ -1,0 +1,282 @@
+#include "dataplane/downstream.h"
+
+#include <memory>
+
+#include "dataplane/filter_chain_match.h"
+#include "dataplane/http_proxy.h"
+#include "dataplane/tcp_proxy.h"
+#include "lib/base/hash.h"
+#include "lib/stats/events.h"
+#include "lib/tls/client_hello.h"
+
+namespace millrace::dataplane {
+
+using stats::HcmCounter;
+using stats::ListenerCounter;
+using stats::TlsCounter;
+
+namespace {
+uint64_t chain_key(const table::Listener& l, uint32_t index) {
+  return base::hash64(table::view(&l, l.filter_chains.at(&l, index).name));
+}
+}  // namespace
+
+uint32_t find_chain(const table::Listener& l, uint64_t key, uint32_t likely) {
+  if (likely < l.filter_chains.count && chain_key(l, likely) == key) return likely;
+  for (uint32_t i = 0; i < l.filter_chains.count; ++i)
+    if (chain_key(l, i) == key) return i;
+  return UINT32_MAX;
+}
+
+Downstreams::Downstreams(WorkerContext& context, HttpProxy& http, TcpProxy& tcp)
+    : ctx_(context),
+      http_(http),
+      tcp_(tcp),
+      sessions_(context.limits.connections),
+      hello_scratch_(std::make_unique<uint8_t[]>(tls::kMaxClientHelloBytes)) {}
+
+Downstreams::~Downstreams() {
+  for (uint32_t i = 0; i < sessions_.capacity(); ++i) {
+    if (!sessions_.lent(i)) continue;
+    DownstreamSession& d = sessions_[i];
+    ctx_.disarm(d.timer);
+    ctx_.heads.release(std::exchange(d.head, nullptr));
+    d.wake.unlink();
+    if (d.connection != nullptr) ctx_.transports.abort(d, ctx_.now);
+    sessions_.free(&d);
+  }
+}
+
+void Downstreams::accept(Connection& c) {
+  DownstreamSession* d = sessions_.alloc();
+  const ListenerRuntime* listener = ctx_.tables->listener(c.listener);
+  if (d == nullptr || listener == nullptr) {
+    if (d != nullptr) sessions_.free(d);
+    if (listener != nullptr) ctx_.stats.scope(listener->slot)[ListenerCounter::kCxOverflow].add();
+    return ctx_.stack.abort(c, ctx_.now);
+  }
+  std::destroy_at(d);
+  std::construct_at(d);
+  d->connection = &c;
+  c.owner = static_cast<Session*>(d);
+  d->phase = DownstreamPhase::kInspect;
+  d->listener = c.listener;
+  d->listener_slot = listener->slot;
+  d->accepted_at = ctx_.now;
+  d->connection_id = c.id;
+  const tcp::FourTuple& t = c.tuple();
+  d->remote = t.remote;
+  d->local = t.local;
+  d->remote_port = t.remote_port;
+  d->local_port = t.local_port;
+  stats::ScopeBlock& s = ctx_.stats.scope(listener->slot);
+  s[ListenerCounter::kCxTotal].add();
+  s[ListenerCounter::kCxActive].add();
+  const table::Listener& object = *listener->object;
+  if (object.tls_inspector == 0) return choose_chain(*d, false);
+  s[ListenerCounter::kPreCxActive].add();
+  ctx_.arm(d->timer, deadline_after(ctx_.now, object.listener_filters_timeout_ms));
+}
+
+void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
+  constexpr uint32_t kDead = tcp::kEventReset | tcp::kEventTimedOut;
+  const DownstreamPhase at = d.phase;
+  if (at == DownstreamPhase::kLinger) {
+    if (events & kDead) return abort(d);
+    ctx_.transports.rx(d).clear();
+    if (d.tls != nullptr) tcp::rx_queue(d.connection->tcb).clear();
+    tcp::window_update(d.connection->tcb, ctx_.now);
+    ctx_.stack.touch(*d.connection);
+    if (events & tcp::kEventSendSpace) ctx_.transports.on_send_space(d, ctx_.now);
+    if (events & tcp::kEventPeerFin) close(d, 0);
+    return;
+  }
+  if (at == DownstreamPhase::kInspect) {
+    if (events & kDead) return abort(d);
+    if (events & tcp::kEventPeerFin) d.fin_received = true;
+    inspect(d);
+    if (d.phase == DownstreamPhase::kInspect && d.fin_received) return close(d, 0);
+    return;
+  }
+  TransportEvents t;
+  if ((events & kDead) == 0) t = ctx_.transports.pull(d, events, ctx_.now);
+  if (t.failed) {
+    ctx_.stats.scope(d.listener_slot)[ListenerCounter::kSslConnectionError].add();
+    if (at == DownstreamPhase::kHandshake) return close(d, 1'000);
+    if (at == DownstreamPhase::kHttp) return http_.on_downstream_gone(d, true);
+    return tcp_.on_downstream_gone(d);
+  }
+  if (at == DownstreamPhase::kHandshake) {
+    if (events & kDead) return abort(d);
+    if (t.handshake_done) {
+      const tls::Negotiated n = d.tls->session->negotiated();
+      stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
+      s[ListenerCounter::kSslHandshake].add();
+      if (n.resumed) s[ListenerCounter::kSslSessionReused].add();
+      if (!n.peer_certificate) s[ListenerCounter::kSslNoCertificate].add();
+      d.tls_resumed = n.resumed;
+      d.tls_version = n.version == tls::Version::kTls13 ? stats::kWireTls13 : stats::kWireTls12;
+      d.tls_cipher = n.cipher_id;
+      if (d.sni.empty()) d.sni.assign(n.server_name);
+      ctx_.disarm(d.timer);
+      ctx_.stats->histogram(stats::WorkerHistogram::kHandshakeTime).record(ctx_.now - d.accepted_at);
+      return start_filter(d);
+    }
+    if (d.peer_closed || d.fin_received) return close(d, 0);
+    return;
+  }
+  if (at == DownstreamPhase::kHttp) return http_.on_downstream(d, events);
+  if (at == DownstreamPhase::kTunnel) return tcp_.on_downstream(d, events);
+}
+
+void Downstreams::on_timer(DownstreamSession& d) {
+  switch (d.phase) {
+    case DownstreamPhase::kInspect: {
+      stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
+      s[ListenerCounter::kPreCxTimeout].add();
+      const ListenerRuntime* listener = ctx_.tables->listener(d.listener);
+      if (listener != nullptr && listener->object->continue_on_listener_filters_timeout != 0) {
+        s[ListenerCounter::kPreCxActive].sub();
+        return choose_chain(d, false);
+      }
+      return close(d, 0);
+    }
+    case DownstreamPhase::kHandshake:
+      ctx_.stats.scope(d.listener_slot)[ListenerCounter::kCxTransportConnectTimeout].add();
+      ctx_.stats->tls[TlsCounter::kFailTimeout].add();
+      return abort(d);
+    case DownstreamPhase::kHttp: return http_.on_downstream_timer(d);
+    case DownstreamPhase::kLinger:
+      ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxDelayedCloseTimeout].add();
+      return close(d, 0);
+    case DownstreamPhase::kTunnel:
+    case DownstreamPhase::kFree: return;
+  }
+}
+
+void Downstreams::inspect(DownstreamSession& d) {
+  tls::ClientHello hello;
+  const tls::HelloResult r =
+      tls::inspect(tcp::rx_queue(d.connection->tcb), {hello_scratch_.get(), tls::kMaxClientHelloBytes}, hello);
+  stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
+  switch (r.verdict) {
+    case tls::HelloVerdict::kNeedMore: return;
+    case tls::HelloVerdict::kTooLarge:
+      ctx_.stats->tls[TlsCounter::kInspectorTooLarge].add();
+      return abort(d);
+    case tls::HelloVerdict::kClientHello:
+      ctx_.stats->tls[TlsCounter::kInspected].add();
+      s[ListenerCounter::kPreCxActive].sub();
+      d.sni.assign(hello.server_name());
+      d.alpn = hello.alpn;  // views the scratch or the packet: used before this function returns
+      return choose_chain(d, true);
+    case tls::HelloVerdict::kNotTls:
+    case tls::HelloVerdict::kBad:  // Envoy without close_connection_on_client_hello_parsing_errors: raw_buffer
+      ctx_.stats->tls[TlsCounter::kInspectedNotTls].add();
+      s[ListenerCounter::kPreCxActive].sub();
+      return choose_chain(d, false);
+  }
+}
+
+void Downstreams::choose_chain(DownstreamSession& d, bool is_tls) {
+  ctx_.disarm(d.timer);
+  const ListenerRuntime* listener = ctx_.tables->listener(d.listener);
+  uint32_t chain = kNoFilterChain;
+  if (listener != nullptr) {
+    ConnectionFacts facts;
+    facts.is_tls = is_tls;
+    if (is_tls) {
+      facts.server_name = d.sni.view();
+      facts.alpn = d.alpn;
+    }
+    facts.destination = d.local;
+    facts.source = d.remote;
+    facts.destination_port = d.local_port;
+    facts.source_port = d.remote_port;
+    chain = match_filter_chain(*listener->object, facts);
+  }
+  d.alpn = {};
+  if (chain == kNoFilterChain || chain >= listener->chains.size()) {
+    ctx_.stats.scope(d.listener_slot)[ListenerCounter::kNoFilterChainMatch].add();
+    ctx_.stats->flag(stats::ResponseFlag::kNoRouteFound);
+    d.phase = DownstreamPhase::kHandshake;  // past inspection: nothing of it is left to undo
+    return close(d, 0);
+  }
+  const FilterChainRuntime& runtime = listener->chains[chain];
+  const table::FilterChain& c = *runtime.chain;
+  d.chain = static_cast<uint16_t>(chain);
+  d.chain_key = chain_key(*listener->object, chain);
+  d.policy_epoch = ctx_.tables->epoch();
+  d.policy.assign(listener->object, c.hcm);
+  d.policy.stat_slot = runtime.slot;
+  if (c.has_tls == 0) return start_filter(d);
+  d.phase = DownstreamPhase::kHandshake;
+  d.tls_terminated = true;
+  tls::ServerContext* context = runtime.tls_context(ctx_.worker);
+  if (context == nullptr || !ctx_.transports.start_tls_server(d, *context)) {
+    ctx_.stats.scope(d.listener_slot)[ListenerCounter::kSslConnectionError].add();
+    return abort(d);
+  }
+  // Envoy has no limit of its own here unless transport_socket_connect_timeout is set; ours is the listener filters' then.
+  const uint32_t timeout = c.connect_timeout_ms != 0 ? c.connect_timeout_ms : listener->object->listener_filters_timeout_ms;
+  ctx_.arm(d.timer, deadline_after(ctx_.now, timeout));
+  on_ready(d, tcp::kEventReadable);
+}
+
+void Downstreams::start_filter(DownstreamSession& d) {
+  const ListenerRuntime* listener = ctx_.tables->listener(d.listener);
+  const uint32_t chain = listener == nullptr ? UINT32_MAX : find_chain(*listener->object, d.chain_key, d.chain);
+  if (chain == UINT32_MAX) return close(d, 0);  // removed between its choice and the end of the handshake
+  const table::FilterChain& c = *listener->chains[chain].chain;
+  if (d.tls == nullptr && !tcp::rx_queue(d.connection->tcb).empty()) d.peer_closed = d.fin_received;
+  if (c.filter == table::NetworkFilterKind::kTcpProxy) {
+    tcp_.start(d, listener->object, c.tcp, listener->chains[chain].slot);
+    if (d.phase == DownstreamPhase::kTunnel) tcp_.on_downstream(d, tcp::kEventReadable);
+    return;
+  }
+  http_.start(d);
+}
+
+void Downstreams::close(DownstreamSession& d, uint32_t delayed_close_ms) {
+  if (d.phase == DownstreamPhase::kInspect) ctx_.stats.scope(d.listener_slot)[ListenerCounter::kPreCxActive].sub();
+  ctx_.disarm(d.timer);
+  d.wake.unlink();
+  ctx_.heads.release(std::exchange(d.head, nullptr));
+  count_close(d);
+  if (delayed_close_ms == 0 || d.fin_received || d.phase == DownstreamPhase::kLinger) {
+    ctx_.transports.detach(d, ctx_.now);
+    return free(d);
+  }
+  ctx_.transports.shutdown(d, ctx_.now);
+  ctx_.transports.rx(d).clear();
+  ctx_.transports.after_read(d, ctx_.now);
+  d.phase = DownstreamPhase::kLinger;
+  ctx_.arm(d.timer, deadline_after(ctx_.now, delayed_close_ms));
+}
+
+void Downstreams::abort(DownstreamSession& d) {
+  if (d.phase == DownstreamPhase::kInspect) ctx_.stats.scope(d.listener_slot)[ListenerCounter::kPreCxActive].sub();
+  ctx_.disarm(d.timer);
+  d.wake.unlink();
+  ctx_.heads.release(std::exchange(d.head, nullptr));
+  count_close(d);
+  ctx_.transports.abort(d, ctx_.now);
+  free(d);
+}
+
+void Downstreams::count_close(DownstreamSession& d) {
+  if (d.phase == DownstreamPhase::kHttp) {
+    ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxActive].sub();
+    ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxDestroy].add();
+  }
+}
+
+void Downstreams::free(DownstreamSession& d) {
+  stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
+  s[ListenerCounter::kCxActive].sub();
+  s[ListenerCounter::kCxDestroy].add();
+  d.phase = DownstreamPhase::kFree;
+  sessions_.free(&d);
+}
+
+}  // namespace millrace::dataplane

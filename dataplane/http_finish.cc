@@ -1,0 +1,276 @@
+// How exchanges end: completed, cut, timed out, or left by the client; and what is counted and recorded of them.
+#include <algorithm>
+
+#include "dataplane/http_proxy.h"
+#include "lib/stats/events.h"
+
+namespace millrace::dataplane {
+
+using http::LocalReply;
+using http::ResponseDetail;
+using stats::ClusterCounter;
+using stats::HcmCounter;
+using stats::HttpCounter;
+using stats::ResponseFlag;
+using stats::VirtualHostCounter;
+
+namespace {
+
+// Adds one to the counter of the status' class: first is the group's k…1xx, the classes follow it.
+template <class Block, class Enum>
+void count_class(Block& block, Enum first, uint16_t status) {
+  if (status >= 100 && status < 600) block[static_cast<Enum>(static_cast<uint16_t>(first) + status / 100 - 1)].add();
+}
+
+}  // namespace
+
+stats::HttpCounter http_error_counter(http::H1Error e) {
+  using http::H1Error;
+  switch (e) {
+    case H1Error::kBadMethod:
+    case H1Error::kBadStartLine:
+    case H1Error::kBadTarget: return HttpCounter::kBadRequestLine;
+    case H1Error::kBadVersion:
+    case H1Error::kUnsupportedVersion:
+    case H1Error::kHttp10Refused: return HttpCounter::kBadVersion;
+    case H1Error::kHeadTooLarge:
+    case H1Error::kTooManyHeaders: return HttpCounter::kHeadersTooLarge;
+    case H1Error::kMissingHost:
+    case H1Error::kRepeatedHost:
+    case H1Error::kBadHost: return HttpCounter::kBadHost;
+    case H1Error::kBadContentLength:
+    case H1Error::kRepeatedContentLength:
+    case H1Error::kLengthAndChunked:
+    case H1Error::kBadTransferEncoding:
+    case H1Error::kTransferEncodingHttp10:
+    case H1Error::kTransferEncodingConnect:
+    case H1Error::kContentLengthConnect: return HttpCounter::kBadFraming;
+    case H1Error::kBadChunkSize:
+    case H1Error::kChunkSizeOverflow:
+    case H1Error::kBadChunkExtension:
+    case H1Error::kMissingChunkEnd:
+    case H1Error::kTrailersTooLarge:
+    case H1Error::kTooManyTrailers: return HttpCounter::kBadChunk;
+    default: return HttpCounter::kBadHeader;
+  }
+}
+
+void HttpProxy::arm(Exchange& ex) {
+  const TimeNs idle = ex.route.idle_timeout_ms == 0 ? base::kNever : deadline_after(ex.last_activity, ex.route.idle_timeout_ms);
+  ctx_.arm(ex.timer, std::min({idle, ex.route_deadline, ex.request_deadline, ex.duration_deadline}));
+}
+
+void HttpProxy::on_timer(Exchange& ex) {
+  stats::ScopeBlock& hcm = ctx_.stats.scope(ex.downstream->policy.stat_slot);
+  const bool started = ex.response_phase != ResponsePhase::kNone;
+  if (ctx_.now >= ex.route_deadline) {
+    if (ex.cluster != nullptr) {
+      ctx_.stats.scope(ex.cluster->slot)[ClusterCounter::kRqTimeout].add();
+      if (ex.endpoint != nullptr) ctx_.stats.scope(ex.endpoint->slot)[ClusterCounter::kRqTimeout].add();
+    }
+    ex.flags.set(ResponseFlag::kUpstreamRequestTimeout);
+    upstreams_.cancel(ex);
+    if (started) return cut_response(ex);
+    return reply(ex, LocalReply::kResponseTimeout);
+  }
+  if (ctx_.now >= ex.request_deadline) {
+    hcm[HcmCounter::kRqTimeout].add();
+    upstreams_.cancel(ex);
+    if (started) return cut_response(ex);
+    return reply(ex, LocalReply::kRequestTimeout);
+  }
+  if (ctx_.now >= ex.duration_deadline) {
+    hcm[HcmCounter::kRqMaxDuration].add();
+    ex.flags.set(ResponseFlag::kDurationTimeout);
+    ex.detail = ResponseDetail::kMaxDurationTimeout;
+    upstreams_.cancel(ex);
+    if (started) return cut_response(ex);
+    return reply(ex, ex.request_phase == RequestPhase::kComplete ? LocalReply::kResponseTimeout : LocalReply::kRequestTimeout);
+  }
+  if (ex.route.idle_timeout_ms != 0 && ctx_.now >= deadline_after(ex.last_activity, ex.route.idle_timeout_ms)) {
+    hcm[HcmCounter::kRqIdleTimeout].add();
+    ex.flags.set(ResponseFlag::kStreamIdleTimeout);
+    upstreams_.cancel(ex);
+    if (started) return cut_response(ex);
+    return reply(ex, ex.request_phase == RequestPhase::kComplete ? LocalReply::kStreamIdleTimeoutAfterRequest : LocalReply::kStreamIdleTimeout);
+  }
+  arm(ex);  // something moved meanwhile
+}
+
+void HttpProxy::response_complete(Exchange& ex) {
+  ex.response_phase = ResponsePhase::kComplete;
+  UpstreamSession& u = *ex.upstream;
+  const uint64_t upstream_ns = ctx_.now - ex.upstream_sent_at;
+  ctx_.stats->histogram(stats::WorkerHistogram::kUpstreamTime).record(upstream_ns);
+  // Whatever the endpoint sent behind its response was not asked for: such a connection is not used again.
+  const bool reuse = ex.request_phase == RequestPhase::kComplete && u.reusable && ctx_.transports.rx(u).empty();
+  upstreams_.finish(ex, reuse);
+  finish(ex);
+}
+
+void HttpProxy::cut_response(Exchange& ex) {
+  DownstreamSession& d = *ex.downstream;
+  if (ex.upstream != nullptr || ex.endpoint != nullptr) upstreams_.cancel(ex);
+  ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxDestroyLocalActiveRq].add();
+  ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kRqTxReset].add();
+  // A body that only the close ends would look complete: the client must see a reset instead (RFC 9112 6.3 rule 8, 8).
+  const bool ambiguous = ex.response_phase == ResponsePhase::kBody && !ex.local_reply && !ex.response_body.chunked_out &&
+                         ex.response_body.decoder.framing().kind != http::Framing::kContentLength;
+  ex.close_downstream = true;
+  if (ambiguous) ex.reset_downstream = true;
+  finish(ex);
+}
+
+void HttpProxy::client_gone(DownstreamSession& d, bool reset) {
+  if (d.exchange != nullptr) {
+    ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxDestroyRemoteActiveRq].add();
+    Exchange& ex = *d.exchange;
+    ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kRqRxReset].add();
+    ex.flags.set(ResponseFlag::kDownstreamConnectionTermination);
+    ex.detail = ResponseDetail::kDownstreamRemoteDisconnect;
+    if (ex.response_phase == ResponsePhase::kNone) ex.status = 0;
+    upstreams_.cancel(ex);
+    ex.close_downstream = true;
+    ex.client_left = true;
+    finish(ex);
+  }
+  if (d.phase != DownstreamPhase::kHttp) return;
+  ctx_.heads.release(std::exchange(d.head, nullptr));
+  d.wake.unlink();
+  if (reset)
+    downstreams_.abort(d);
+  else
+    downstreams_.close(d, 0);
+}
+
+void HttpProxy::finish(Exchange& ex) {
+  DownstreamSession& d = *ex.downstream;
+  ctx_.disarm(ex.timer);
+  account(ex);
+  if (d.policy.access_logs != 0) emit_access_log(ex);
+  const bool close = ex.close_downstream, reset = ex.reset_downstream, left = ex.client_left;
+  free_body(ex.request_body);
+  free_body(ex.response_body);
+  ctx_.heads.release(std::exchange(ex.request_buffer, nullptr));
+  ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
+  ex.downstream = nullptr;
+  d.exchange = nullptr;
+  exchanges_.free(&ex);
+  if (left) return;  // client_gone ends the connection
+  if (reset) return downstreams_.abort(d);
+  if (close) return downstreams_.close(d, d.policy.delayed_close_timeout_ms);
+  arm_idle(d);
+  if (!ctx_.transports.rx(d).empty() || d.peer_closed) wake(d);
+}
+
+void HttpProxy::account(Exchange& ex) {
+  DownstreamSession& d = *ex.downstream;
+  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy.stat_slot);
+  ctx_.stats->http[HttpCounter::kRqActive].sub();
+  hcm[HcmCounter::kRqActive].sub();
+  count_class(ctx_.stats->http, HttpCounter::kRq1xx, ex.status);
+  count_class(hcm, HcmCounter::kRq1xx, ex.status);
+  if (ex.virtual_host != table::kNoObject) {
+    stats::ScopeBlock& vh = ctx_.stats.scope(ex.virtual_host_slot);
+    vh[VirtualHostCounter::kRqActive].sub();
+    count_class(vh, VirtualHostCounter::kRq1xx, ex.status);
+  }
+  if (ex.cluster_slot != stats::kOverflowScope) {
+    count_class(ctx_.stats.scope(ex.cluster_slot), ClusterCounter::kRq1xx, ex.status);
+    if (ex.endpoint_slot != stats::kOverflowScope) count_class(ctx_.stats.scope(ex.endpoint_slot), ClusterCounter::kRq1xx, ex.status);
+  }
+  if (!ex.flags.empty()) ctx_.stats->flag(ex.flags);
+  ctx_.stats->histogram(stats::WorkerHistogram::kRequestTime).record(ctx_.now - ex.started_at);
+}
+
+void HttpProxy::emit_access_log(const Exchange& ex) {
+  if (ctx_.events == nullptr) return;
+  const DownstreamSession& d = *ex.downstream;
+  const auto since = [&](TimeNs t) { return t == 0 || t < ex.started_at ? stats::kNoTime : t - ex.started_at; };
+  stats::AccessLogRecord r;
+  r.start_wall_ns = ex.started_wall_ns;
+  r.duration_ns = ctx_.now - ex.started_at;
+  r.request_rx_last_ns = since(ex.request_complete_at);
+  r.upstream_tx_first_ns = since(ex.upstream_sent_at);
+  r.upstream_tx_last_ns = ex.upstream_sent_at == 0 ? stats::kNoTime : since(std::max(ex.upstream_sent_at, ex.request_complete_at));
+  r.upstream_rx_first_ns = since(ex.first_upstream_byte_at);
+  r.upstream_rx_last_ns = ex.first_upstream_byte_at == 0 ? stats::kNoTime : r.duration_ns;
+  r.downstream_tx_first_ns = since(ex.downstream_first_byte_at);
+  r.bytes_received = ex.bytes_received;
+  r.bytes_sent = ex.bytes_sent;
+  r.flags = ex.flags.bits;
+  r.connection_id = d.connection_id;
+  r.listener = d.listener;
+  r.filter_chain = d.chain;
+  r.route_table = d.policy.route_table;
+  r.virtual_host = ex.virtual_host;
+  r.cluster = ex.route.cluster;
+  r.route_rank = ex.route_rank;
+  r.downstream_direct_remote = d.remote;
+  r.downstream_direct_remote_port = d.remote_port;
+  const bool trusted = !ex.origin.client.is_unspecified();
+  r.downstream_remote = trusted ? ex.origin.client : d.remote;
+  r.downstream_remote_port = trusted ? ex.origin.client_port : d.remote_port;
+  r.downstream_local = d.local;
+  r.downstream_local_port = d.local_port;
+  r.upstream_remote = ex.upstream_address;
+  r.upstream_remote_port = ex.upstream_port;
+  r.upstream_local = ex.upstream_local_address;
+  r.upstream_local_port = ex.upstream_local_port;
+  r.response_code = ex.status;
+  r.protocol = ex.request.version == http::Version::kHttp10 ? stats::Protocol::kHttp10 : stats::Protocol::kHttp11;
+  if (ex.upstream_sent_at != 0) r.upstream_protocol = stats::Protocol::kHttp11;
+  r.attempt_count = ex.upstream_sent_at != 0 ? 1 : 0;
+  r.worker = static_cast<uint16_t>(ctx_.worker);
+  if (d.tls_terminated) {
+    r.record_flags |= stats::kFlagDownstreamTls;
+    r.tls_version = d.tls_version;
+    r.tls_cipher = d.tls_cipher;
+    if (d.tls_resumed) r.record_flags |= stats::kFlagTlsResumed;
+  }
+
+  using stats::StringId;
+  const http::HeaderTable& headers = ex.request.headers;
+  stats::LogString strings[stats::kMaxRecordStrings];
+  uint32_t n = 0;
+  const auto add = [&](StringId id, std::string_view value, std::string_view name = {}) {
+    if (!value.empty() && n < stats::kMaxRecordStrings) strings[n++] = {id, value, name};
+  };
+  add(StringId::kResponseCodeDetails, ex.detail_view());
+  add(StringId::kMethod, ex.request.method);
+  add(StringId::kPath, ex.request.path);
+  add(StringId::kOriginalPath, headers.get(http::HeaderId::kXEnvoyOriginalPath));
+  add(StringId::kAuthority, ex.request.authority);
+  add(StringId::kForwardedFor, headers.get(http::HeaderId::kXForwardedFor));
+  add(StringId::kUserAgent, headers.get(http::HeaderId::kUserAgent));
+  add(StringId::kRequestId, ex.request_id);
+  add(StringId::kReferer, headers.get(http::HeaderId::kReferer));
+  add(StringId::kUpstreamServiceTime, ex.upstream_service_time);
+  add(StringId::kRouteName, ex.route.route_name);
+  add(StringId::kClusterName, ex.route.cluster_name);
+  add(StringId::kVirtualHostName, ex.route.virtual_host_name);
+  add(StringId::kServerName, d.sni.view());
+  add(StringId::kScheme, ex.request.scheme);
+  add(StringId::kForwardedProto, headers.get(http::HeaderId::kXForwardedProto));
+  add(StringId::kContentType, headers.get(http::HeaderId::kContentType));
+  const ListenerRuntime* listener = ctx_.tables->listener(d.listener);
+  if (listener != nullptr && d.chain < listener->chains.size()) {
+    const AccessLogFields& fields = *listener->chains[d.chain].log_fields;
+    for (const std::string& name : fields.request_headers)
+      if (const http::Header* h = headers.find(name); h != nullptr) add(StringId::kExtraRequestHeader, h->value, name);
+    if (ex.response_buffer != nullptr)
+      for (const std::string& name : fields.response_headers)
+        if (const http::Header* h = ex.response.headers.find(name); h != nullptr) add(StringId::kExtraResponseHeader, h->value, name);
+  }
+  const stats::AccessLogBuilder builder(r, {strings, n});
+  const std::span<uint8_t> out = ctx_.events->reserve(builder.size());
+  if (out.empty()) {
+    ctx_.stats->loop[stats::LoopCounter::kEventsLost].add();
+    return;
+  }
+  builder.write(out);
+  ctx_.events->commit(builder.size());
+  ctx_.stats->loop[stats::LoopCounter::kEventsWritten].add();
+}
+
+}  // namespace millrace::dataplane

@@ -1,0 +1,116 @@
+// What a connection and an exchange remember of the configuration. Plain copies: no pointer into a table lives longer than a loop
+// iteration (DESIGN section 2), so an edit never closes a connection and old tables can be reclaimed at once.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include "lib/http/forward.h"
+#include "lib/http/h1_parser.h"
+#include "lib/table/objects.h"
+
+namespace millrace::dataplane {
+
+// A string copied by value; longer ones are refused by control (kMaxPolicyString).
+template <uint32_t N>
+class InlineString {
+ public:
+  void assign(std::string_view s) {
+    size_ = static_cast<uint8_t>(s.size() < N ? s.size() : N);
+    std::memcpy(bytes_, s.data(), size_);
+  }
+  std::string_view view() const { return {bytes_, size_}; }
+  bool empty() const { return size_ == 0; }
+
+ private:
+  static_assert(N <= 255);
+  uint8_t size_ = 0;
+  char bytes_[N];
+};
+
+inline constexpr uint32_t kMaxPolicyString = 128;  // bytes of HCM.server_name, HCM.via, default_host_for_http_10
+
+// HttpConnectionManager as one connection uses it; refreshed from the tables when a request starts in a new epoch.
+struct HttpPolicy {
+  table::ObjectId route_table = table::kNoObject;
+  uint32_t stat_slot = 0;                          // the HCM's counters (stats region)
+  uint32_t stream_idle_timeout_ms = 0, request_timeout_ms = 0, request_headers_timeout_ms = 0, idle_timeout_ms = 0;
+  uint32_t max_connection_duration_ms = 0, max_stream_duration_ms = 0, delayed_close_timeout_ms = 0;
+  uint32_t max_requests_per_connection = 0;
+  uint32_t max_head_bytes = 0, max_headers_count = 0;
+  uint32_t access_logs = 0;                        // how many the HCM has; 0: no record is made
+  bool accept_http_10 = false, allow_absolute_url = true, enable_trailers = false;
+  http::ForwardOptions forward;                    // its views are set by options(), not stored
+  InlineString<kMaxPolicyString> server_name, via, default_host;
+
+  void assign(const void* object, const table::HttpConnectionManager& h) {
+    route_table = h.route_table;
+    stream_idle_timeout_ms = h.stream_idle_timeout_ms;
+    request_timeout_ms = h.request_timeout_ms;
+    request_headers_timeout_ms = h.request_headers_timeout_ms;
+    idle_timeout_ms = h.idle_timeout_ms;
+    max_connection_duration_ms = h.max_connection_duration_ms;
+    max_stream_duration_ms = h.max_stream_duration_ms;
+    delayed_close_timeout_ms = h.delayed_close_timeout_ms;
+    max_requests_per_connection = h.max_requests_per_connection;
+    max_head_bytes = h.max_request_headers_bytes;
+    max_headers_count = h.max_headers_count;
+    access_logs = h.access_logs.count;
+    accept_http_10 = h.accept_http_10 != 0;
+    allow_absolute_url = h.allow_absolute_url != 0;
+    enable_trailers = h.enable_trailers != 0;
+    forward.use_remote_address = h.use_remote_address != 0;
+    forward.xff_num_trusted_hops = h.xff_num_trusted_hops;
+    forward.skip_xff_append = h.skip_xff_append != 0;
+    forward.generate_request_id = h.generate_request_id != 0;
+    forward.preserve_external_request_id = h.preserve_external_request_id != 0;
+    forward.always_set_request_id_in_response = h.always_set_request_id_in_response != 0;
+    forward.suppress_envoy_headers = h.suppress_envoy_headers != 0;
+    forward.normalize_path = h.normalize_path != 0;
+    forward.merge_slashes = h.merge_slashes != 0;
+    forward.escaped_slashes = static_cast<http::EscapedSlashesAction>(h.escaped_slashes);
+    forward.underscores = h.headers_with_underscores_reject != 0  ? http::UnderscoreAction::kReject
+                          : h.headers_with_underscores_drop != 0 ? http::UnderscoreAction::kDrop
+                                                                 : http::UnderscoreAction::kAllow;
+    forward.server_header = static_cast<http::ServerHeaderMode>(h.server_header);
+    server_name.assign(table::view(object, h.server_name));
+    via.assign(table::view(object, h.via));
+    default_host.assign(table::view(object, h.default_host_for_http_10));
+  }
+  // The same with its strings pointing into this policy: valid while it is neither moved nor assigned.
+  http::ForwardOptions options() const {
+    http::ForwardOptions o = forward;
+    o.server_name = server_name.view();
+    o.via = via.view();
+    return o;
+  }
+  http::H1Limits request_limits() const {
+    http::H1Limits l;
+    l.max_head_bytes = max_head_bytes;
+    l.max_header_count = max_headers_count;
+    l.accept_http_10 = accept_http_10;
+    l.allow_absolute_url = allow_absolute_url;
+    l.default_host_for_http_10 = default_host.view();
+    return l;
+  }
+};
+
+// One header edit of a route, kept until the response comes. The strings lie in the exchange's request head buffer.
+struct ResponseEdit {
+  std::string_view name, value;
+  table::HeaderAppend append = table::HeaderAppend::kAppendIfExistsOrAdd;
+  bool remove = false;
+};
+
+// What the chosen route asks for, as the exchange remembers it.
+struct RoutePolicy {
+  table::ObjectId cluster = table::kNoObject;
+  uint32_t timeout_ms = 0;              // 0: none
+  uint32_t idle_timeout_ms = 0;         // 0: none
+  std::string_view route_name, virtual_host_name, cluster_name;  // copies in the request head buffer
+  const ResponseEdit* response_edits = nullptr;   // ditto
+  uint32_t response_edit_count = 0;
+};
+
+}  // namespace millrace::dataplane

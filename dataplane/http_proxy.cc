@@ -1,0 +1,358 @@
+// The two connections of an exchange: reading request heads from clients and response heads from endpoints.
+#include "dataplane/http_proxy.h"
+
+#include <memory>
+
+#include "lib/http/connection.h"
+#include "lib/http/h1_parser.h"
+#include "lib/http/h1_writer.h"
+
+namespace millrace::dataplane {
+
+using stats::HcmCounter;
+using stats::HttpCounter;
+
+namespace {
+// Of a small head buffer, what head bytes may fill; the rest is for strings made while forwarding.
+constexpr uint32_t kSmallHeadFill = 6 * 1024;
+// A head longer than this in a small buffer moves to a large one, so that a copy of its longest string fits behind it.
+constexpr uint32_t kSmallHeadComfort = 3 * 1024;
+
+uint32_t fill_limit(const HeadBuffer& h) { return h.large ? HeadBufferPool::kMaxHeadBytes : kSmallHeadFill; }
+}  // namespace
+
+HttpProxy::HttpProxy(WorkerContext& context, Downstreams& downstreams, Upstreams& upstreams)
+    : ctx_(context), downstreams_(downstreams), upstreams_(upstreams), exchanges_(context.limits.exchanges) {}
+
+HttpProxy::~HttpProxy() {
+  for (uint32_t i = 0; i < exchanges_.capacity(); ++i) {
+    if (!exchanges_.lent(i)) continue;
+    Exchange& ex = exchanges_[i];
+    ctx_.disarm(ex.timer);
+    free_body(ex.request_body);
+    free_body(ex.response_body);
+    ctx_.heads.release(ex.request_buffer);
+    ctx_.heads.release(ex.response_buffer);
+    exchanges_.free(&ex);
+  }
+}
+
+void HttpProxy::start(DownstreamSession& d) {
+  d.phase = DownstreamPhase::kHttp;
+  d.exchange = nullptr;
+  d.head = nullptr;
+  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy.stat_slot);
+  hcm[HcmCounter::kCxTotal].add();
+  hcm[HcmCounter::kCxActive].add();
+  if (d.tls_terminated) hcm[HcmCounter::kCxSslTotal].add();
+  arm_idle(d);
+  read_requests(d);
+}
+
+void HttpProxy::on_downstream(DownstreamSession& d, uint32_t events) {
+  if (events & (tcp::kEventReset | tcp::kEventTimedOut)) return client_gone(d, true);
+  if (events & tcp::kEventSendSpace) {
+    ctx_.transports.on_send_space(d, ctx_.now);
+    if (d.exchange != nullptr) relay_response(*d.exchange);
+    if (d.phase != DownstreamPhase::kHttp) return;
+  }
+  if (d.exchange == nullptr || d.exchange->request_phase == RequestPhase::kBody) read_requests(d);
+  if (d.phase == DownstreamPhase::kHttp && d.peer_closed) client_gone(d, false);
+}
+
+void HttpProxy::on_downstream_gone(DownstreamSession& d, bool reset) { client_gone(d, reset); }
+
+void HttpProxy::on_downstream_timer(DownstreamSession& d) {
+  if (d.exchange != nullptr) return;
+  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy.stat_slot);
+  if (d.head != nullptr) {  // request_headers_timeout
+    hcm[HcmCounter::kRqHeaderTimeout].add();
+    HeadBuffer* head = std::exchange(d.head, nullptr);
+    http::RequestHead none;
+    none.headers = http::HeaderTable(head->headers, head->header_capacity);
+    head->used = 0;
+    Exchange* ex = begin(d, head);
+    if (ex == nullptr) return;
+    ex->request = none;
+    return reply(*ex, http::LocalReply::kRequestHeadersTimeout);
+  }
+  hcm[HcmCounter::kCxIdleTimeout].add();
+  downstreams_.close(d, d.policy.delayed_close_timeout_ms);
+}
+
+void HttpProxy::arm_idle(DownstreamSession& d) { ctx_.arm(d.timer, deadline_after(ctx_.now, d.policy.idle_timeout_ms)); }
+
+void HttpProxy::wake(DownstreamSession& d) {
+  if (!d.wake.linked()) wake_.push_back(d);
+}
+
+void HttpProxy::run_wake_list() {
+  // One turn each: what is woken while we run waits for the next iteration.
+  base::List<DownstreamSession, &DownstreamSession::wake> now;
+  now.splice_back(wake_);
+  while (DownstreamSession* d = now.pop_front()) {
+    if (d->phase != DownstreamPhase::kHttp) continue;
+    read_requests(*d);
+    if (d->phase == DownstreamPhase::kHttp && d->peer_closed && d->exchange == nullptr) client_gone(*d, false);
+  }
+}
+
+// The policy as the tables of this epoch have it. A listener or chain that is gone leaves the connection its last policy, and marks it
+// to close with its next response: an edit never closes a connection, but a removed listener drains.
+void HttpProxy::refresh_policy(DownstreamSession& d) {
+  if (d.policy_epoch == ctx_.tables->epoch()) return;
+  d.policy_epoch = ctx_.tables->epoch();
+  const ListenerRuntime* entry = ctx_.tables->listener(d.listener);
+  const uint32_t chain = entry == nullptr ? UINT32_MAX : find_chain(*entry->object, d.chain_key, d.chain);
+  if (chain == UINT32_MAX || entry->object->filter_chains.at(entry->object, chain).filter != table::NetworkFilterKind::kHttpConnectionManager) {
+    d.draining = true;
+    return;
+  }
+  d.draining = false;
+  d.chain = static_cast<uint16_t>(chain);
+  const table::FilterChain& c = entry->object->filter_chains.at(entry->object, chain);
+  const stats::ScopeSlot slot = d.policy.stat_slot;
+  d.policy.assign(entry->object, c.hcm);
+  d.policy.stat_slot = slot;  // gauges that went up there come down there
+}
+
+void HttpProxy::read_requests(DownstreamSession& d) {
+  // One new request per call: pipelined ones follow through the wake list, so that no connection holds the loop.
+  if (d.exchange == nullptr && !read_head(d)) return;
+  if (d.exchange != nullptr) relay_request(*d.exchange);
+}
+
+bool HttpProxy::read_head(DownstreamSession& d) {
+  io::PacketQueue& rx = ctx_.transports.rx(d);
+  if (rx.empty()) return false;
+  if (d.head == nullptr) {
+    refresh_policy(d);
+    d.head = ctx_.heads.acquire();
+    if (d.head == nullptr) {
+      overload(d);
+      return false;
+    }
+    d.head_scanned = 0;
+    d.head_started = ctx_.now;
+    ctx_.arm(d.timer, deadline_after(ctx_.now, d.policy.request_headers_timeout_ms));
+  }
+  const http::H1Limits limits = d.policy.request_limits();
+  while (true) {
+    HeadBuffer* h = d.head;
+    h->used += static_cast<uint32_t>(rx.peek(h->used, reinterpret_cast<uint8_t*>(h->data) + h->used, fill_limit(*h) - h->used));
+    http::RequestHead request;
+    request.headers = http::HeaderTable(h->headers, h->header_capacity - http::kForwardedHeaders);
+    const http::HeadResult r = http::parse_request_head(h->bytes(), d.head_scanned, limits, &request);
+    if (r.status == http::ParseStatus::kPartial) {
+      d.head_scanned = h->used;
+      if (h->used < fill_limit(*h)) return false;
+      HeadBuffer* large = ctx_.heads.grow(h);
+      if (large == nullptr) {
+        if (h->large || rx.bytes() > h->used) {
+          d.head = nullptr;
+          refuse_head(d, h, request, http::H1Error::kHeadTooLarge);
+        }
+        return false;
+      }
+      d.head = large;
+      continue;
+    }
+    if (!h->large && ((r.status == http::ParseStatus::kDone && r.consumed > kSmallHeadComfort) ||
+                      (r.error == http::H1Error::kTooManyHeaders && limits.max_header_count > h->header_capacity - http::kForwardedHeaders))) {
+      if (HeadBuffer* large = ctx_.heads.grow(h); large != nullptr) {
+        d.head = large;
+        d.head_scanned = 0;
+        continue;
+      }
+    }
+    d.head = nullptr;
+    if (r.status == http::ParseStatus::kBad) {
+      refuse_head(d, h, request, r.error);
+      return false;
+    }
+    h->used = h->head_length = static_cast<uint32_t>(r.consumed);
+    rx.consume(r.consumed);
+    ctx_.transports.after_read(d, ctx_.now);
+    Exchange* ex = begin(d, h);
+    if (ex == nullptr) return false;
+    ex->request = request;
+    ex->request.headers = http::HeaderTable(h->headers, h->header_capacity, request.headers);
+    route(*ex);
+    return d.exchange != nullptr;
+  }
+}
+
+Exchange* HttpProxy::begin(DownstreamSession& d, HeadBuffer* head) {
+  Exchange* ex = exchanges_.alloc();
+  if (ex == nullptr) {
+    ctx_.heads.release(head);
+    overload(d);
+    return nullptr;
+  }
+  std::destroy_at(ex);
+  std::construct_at(ex);
+  ex->downstream = &d;
+  ex->request_buffer = head;
+  ex->scratch = http::Scratch(head->scratch());
+  ex->request_head_bytes = head->used;
+  ex->started_at = d.head_started;
+  ex->started_wall_ns = ctx_.wall_ns - (ctx_.now - d.head_started);
+  ex->last_activity = ctx_.now;
+  d.exchange = ex;
+  ++d.requests;
+  ctx_.disarm(d.timer);
+  ctx_.stats->http[HttpCounter::kRqTotal].add();
+  ctx_.stats->http[HttpCounter::kRqActive].add();
+  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy.stat_slot);
+  hcm[HcmCounter::kRqTotal].add();
+  hcm[HcmCounter::kRqActive].add();
+  return ex;
+}
+
+// No exchange or head buffer is left: an answer without either, then the connection ends.
+void HttpProxy::overload(DownstreamSession& d) {
+  static constexpr std::string_view kAnswer =
+      "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 16\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nenvoy overloaded";
+  ctx_.stats->flag(stats::ResponseFlag::kOverloadManager);
+  ctx_.stats->http[HttpCounter::kRq5xx].add();
+  if (ctx_.transports.tx_space(d) >= kAnswer.size()) ctx_.transports.write_copy(d, kAnswer, ctx_.now);
+  downstreams_.close(d, d.policy.delayed_close_timeout_ms);
+}
+
+void HttpProxy::refuse_head(DownstreamSession& d, HeadBuffer* head, const http::RequestHead& partial, http::H1Error error) {
+  ctx_.transports.rx(d).clear();
+  ctx_.transports.after_read(d, ctx_.now);
+  head->head_length = head->used;
+  Exchange* ex = begin(d, head);
+  if (ex == nullptr) return;
+  ex->request.method = partial.method;
+  ex->request.path = partial.path;
+  ex->request.version = partial.version;
+  ex->request.headers = http::HeaderTable(head->headers, head->header_capacity);
+  ex->original_path = partial.path;
+  const http::H1ErrorInfo& i = http::info(error);
+  ex->detail_text = i.details;
+  ctx_.stats->http[http_error_counter(error)].add();
+  ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxProtocolError].add();
+  if (error == http::H1Error::kHttp10Refused) return reply(*ex, http::LocalReply::kLowVersion);
+  if (error == http::H1Error::kMissingHost) return reply(*ex, http::LocalReply::kMissingHost);
+  ex->flags.set(stats::ResponseFlag::kDownstreamProtocolError);
+  reply_with(*ex, i.status, {}, http::ResponseDetail::kH1CodecError, true);
+}
+
+// ---- the endpoint's side --------------------------------------------------------------------------------------------------------
+
+void HttpProxy::on_upstream_ready(Exchange& ex) {
+  if (!write_upstream_head(ex)) {
+    ex.flags.set(stats::ResponseFlag::kOverloadManager);
+    upstreams_.cancel(ex);
+    return reply(ex, http::LocalReply::kOverload);
+  }
+  ex.upstream_head_sent = true;
+  ex.upstream_sent_at = ex.last_activity = ctx_.now;
+  relay_request(ex);
+}
+
+void HttpProxy::on_upstream_readable(Exchange& ex) {
+  if (ex.response_phase == ResponsePhase::kNone && !read_response_head(ex)) return;
+  relay_response(ex);
+}
+
+bool HttpProxy::read_response_head(Exchange& ex) {
+  UpstreamSession& u = *ex.upstream;
+  io::PacketQueue& rx = ctx_.transports.rx(u);
+  if (rx.empty()) return false;
+  if (ex.first_upstream_byte_at == 0) ex.first_upstream_byte_at = ctx_.now;
+  if (ex.response_buffer == nullptr) {
+    ex.response_buffer = ctx_.heads.acquire();
+    ex.response_scanned = 0;
+    if (ex.response_buffer == nullptr) {
+      ex.flags.set(stats::ResponseFlag::kOverloadManager);
+      upstreams_.cancel(ex);
+      reply(ex, http::LocalReply::kOverload);
+      return false;
+    }
+  }
+  http::H1Limits limits;
+  limits.max_head_bytes = ex.cluster->max_response_head_bytes;
+  limits.accept_http_10 = true;
+  while (true) {
+    HeadBuffer* h = ex.response_buffer;
+    h->used += static_cast<uint32_t>(rx.peek(h->used, reinterpret_cast<uint8_t*>(h->data) + h->used, fill_limit(*h) - h->used));
+    ex.response.headers = http::HeaderTable(h->headers, h->header_capacity - http::kForwardedHeaders);
+    const http::HeadResult r = http::parse_response_head(h->bytes(), ex.response_scanned, limits, &ex.response);
+    if (r.status == http::ParseStatus::kPartial) {
+      ex.response_scanned = h->used;
+      if (h->used < fill_limit(*h)) return false;
+      if (HeadBuffer* large = ctx_.heads.grow(h); large != nullptr) {
+        ex.response_buffer = large;
+        continue;
+      }
+      if (!h->large && rx.bytes() <= h->used) return false;
+    }
+    if (r.status != http::ParseStatus::kDone) {
+      u.reusable = false;
+      ex.flags.set(stats::ResponseFlag::kUpstreamProtocolError);
+      ctx_.stats.scope(ex.cluster->slot)[stats::ClusterCounter::kCxProtocolError].add();
+      upstreams_.cancel(ex);
+      ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
+      reply(ex, http::LocalReply::kUpstreamProtocolError);
+      return false;
+    }
+    if (!h->large && r.consumed > kSmallHeadComfort) {
+      if (HeadBuffer* large = ctx_.heads.grow(h); large != nullptr) {
+        ex.response_buffer = large;
+        ex.response_scanned = 0;
+        continue;
+      }
+    }
+    rx.consume(r.consumed);
+    if (ex.response.status < 200 && ex.response.status != 101) {  // 100, 102, 103: not forwarded (proxy_100_continue is off)
+      h->used = 0;
+      ex.response_scanned = 0;
+      if (rx.empty()) {
+        ctx_.transports.after_read(u, ctx_.now);
+        return false;
+      }
+      continue;
+    }
+    ctx_.transports.after_read(u, ctx_.now);
+    h->used = h->head_length = static_cast<uint32_t>(r.consumed);
+    ex.response.headers = http::HeaderTable(h->headers, h->header_capacity, ex.response.headers);
+    if (ex.response.status == 101) {  // nobody asked for an upgrade: it was refused before it got here
+      ex.flags.set(stats::ResponseFlag::kUpstreamProtocolError);
+      upstreams_.cancel(ex);
+      ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
+      reply(ex, http::LocalReply::kUpstreamProtocolError);
+      return false;
+    }
+    ex.last_activity = ctx_.now;
+    forward_response_head(ex);
+    return ex.active() && ex.response_phase == ResponsePhase::kBody;
+  }
+}
+
+void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
+  using http::LocalReply;
+  using stats::ResponseFlag;
+  const bool started = ex.response_phase != ResponsePhase::kNone;
+  if (ex.upstream != nullptr) upstreams_.cancel(ex);
+  ex.endpoint = nullptr;
+  if (started) {
+    ex.flags.set(failure == UpstreamFailure::kReset ? ResponseFlag::kUpstreamRemoteReset : ResponseFlag::kUpstreamConnectionTermination);
+    ex.detail = failure == UpstreamFailure::kReset ? http::ResponseDetail::kResetAfterResponseRemoteReset
+                                                   : http::ResponseDetail::kResetAfterResponseConnectionTermination;
+    return cut_response(ex);
+  }
+  ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
+  switch (failure) {
+    case UpstreamFailure::kRefused: return reply(ex, LocalReply::kUpstreamConnectFailure, ResponseFlag::kUpstreamConnectionFailure);
+    case UpstreamFailure::kTimeout: return reply(ex, LocalReply::kUpstreamConnectTimeout, ResponseFlag::kUpstreamConnectionFailure);
+    case UpstreamFailure::kLocal: return reply(ex, LocalReply::kUpstreamLocalConnectFailure, ResponseFlag::kUpstreamConnectionFailure);
+    case UpstreamFailure::kClosed:
+    case UpstreamFailure::kReset: return reply(ex, LocalReply::kUpstreamClosed, ResponseFlag::kUpstreamConnectionTermination);
+    case UpstreamFailure::kOverflow: return reply(ex, LocalReply::kUpstreamOverflow, ResponseFlag::kUpstreamOverflow);
+  }
+}
+
+}  // namespace millrace::dataplane

@@ -1,0 +1,110 @@
+// HTTP/1 from client to endpoint and back: reads request heads, routes them, relays bodies both ways with back-pressure, answers what the gateway
+// itself has to answer, and ends exchanges. One object per worker; files: http_proxy.cc (the two connections), http_relay.cc (bodies),
+// http_router.cc (decisions and heads), http_finish.cc (ends, records).
+//
+// Who may free an exchange: only finish(). It may be called inside any function below, so after a call that can finish, callers look at
+// DownstreamSession::exchange (or the return value) before they touch the exchange again.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "dataplane/downstream.h"
+#include "dataplane/exchange.h"
+#include "dataplane/upstreams.h"
+#include "dataplane/worker_context.h"
+#include "lib/http/local_reply.h"
+
+namespace millrace::dataplane {
+
+// Which counter of the worker a refused message counts on.
+stats::HttpCounter http_error_counter(http::H1Error e);
+
+class HttpProxy {
+ public:
+  HttpProxy(WorkerContext& context, Downstreams& downstreams, Upstreams& upstreams);
+  ~HttpProxy();
+
+  // --- from Downstreams
+  void start(DownstreamSession& d);                           // a connection whose chain is an HttpConnectionManager
+  void on_downstream(DownstreamSession& d, uint32_t events);  // its events, rx() is up to date
+  void on_downstream_timer(DownstreamSession& d);             // idle timeout, request headers timeout
+  void on_downstream_gone(DownstreamSession& d, bool reset);  // TLS failed under it
+
+  // --- from Upstreams
+  void on_upstream_ready(Exchange& ex);
+  void on_upstream_readable(Exchange& ex);
+  void on_upstream_writable(Exchange& ex) { relay_request(ex); }
+  void on_upstream_failed(Exchange& ex, UpstreamFailure failure);
+
+  void on_timer(Exchange& ex);
+  // Sessions with more to do (pipelined requests), at most those that wait now.
+  void run_wake_list();
+  bool has_wakeups() { return !wake_.empty(); }
+
+  uint32_t exchanges_in_use() const { return exchanges_.in_use(); }
+  uint32_t exchanges_capacity() const { return exchanges_.capacity(); }
+
+ private:
+  friend struct HttpProxyTest;
+
+  // http_proxy.cc
+  void read_requests(DownstreamSession& d);
+  bool read_head(DownstreamSession& d);                       // true: an exchange was made
+  void refresh_policy(DownstreamSession& d);
+  void arm_idle(DownstreamSession& d);
+  void wake(DownstreamSession& d);
+  Exchange* begin(DownstreamSession& d, HeadBuffer* head);    // null: no exchange left; the session is closing
+  void refuse_head(DownstreamSession& d, HeadBuffer* head, const http::RequestHead& partial, http::H1Error error);
+  void overload(DownstreamSession& d);
+  bool read_response_head(Exchange& ex);                      // false: needs more, or the exchange ended
+
+  // http_relay.cc
+  enum class Relay : uint8_t { kBlocked, kDone, kBad, kCut };
+  struct RelayEnd {
+    Relay status = Relay::kBlocked;
+    http::H1Error error = http::H1Error::kNone;
+  };
+  RelayEnd relay(Session& from, Session& to, BodyRelay& body, uint64_t* bytes);
+  void relay_request(Exchange& ex);
+  void relay_response(Exchange& ex);
+  void start_body(BodyRelay& body, http::BodyFraming in, bool chunked_out, bool trailers);
+  void free_body(BodyRelay& body);
+
+  // http_router.cc
+  void route(Exchange& ex);
+  void route_to_cluster(Exchange& ex, const VirtualHostEntry& host, const table::RouteTable& routes, uint32_t route, uint64_t random);
+  void redirect(Exchange& ex, uint16_t status, std::string_view location);
+  void direct_response(Exchange& ex, uint16_t status, std::string_view body);
+  // The levels of header edits of a route, most specific first.
+  struct EditLevel {
+    const void* object;
+    const table::HeaderMutations* edits;
+  };
+  void keep_response_edits(Exchange& ex, const EditLevel* levels, uint32_t count, bool reversed);
+  bool apply_response_edits(Exchange& ex);
+  bool apply_request_edits(Exchange& ex, const void* object, const table::HeaderMutations& m);
+  bool write_upstream_head(Exchange& ex);
+  void forward_response_head(Exchange& ex);
+  void reply(Exchange& ex, http::LocalReply kind, stats::ResponseFlags flags = {});
+  // The one way out for responses of the gateway's own; ends the exchange. `location` may be empty.
+  void reply_with(Exchange& ex, uint16_t status, std::string_view body, http::ResponseDetail detail, bool close, std::string_view location = {});
+  void request_complete(Exchange& ex);
+
+  // http_finish.cc
+  void finish(Exchange& ex);
+  void response_complete(Exchange& ex);
+  void client_gone(DownstreamSession& d, bool reset);
+  void cut_response(Exchange& ex);                            // the response cannot be completed: the client's connection ends with it
+  void account(Exchange& ex);
+  void emit_access_log(const Exchange& ex);
+  void arm(Exchange& ex);
+
+  WorkerContext& ctx_;
+  Downstreams& downstreams_;
+  Upstreams& upstreams_;
+  base::Pool<Exchange> exchanges_;
+  base::List<DownstreamSession, &DownstreamSession::wake> wake_;
+};
+
+}  // namespace millrace::dataplane

@@ -1,0 +1,403 @@
+// Decisions and heads: which way a request goes, what its head becomes on the way up, what the response's head becomes on the way down,
+// and the answers that the gateway gives by itself.
+#include "dataplane/http_proxy.h"
+#include "lib/http/connection.h"
+#include "lib/http/forward.h"
+#include "lib/http/h1_writer.h"
+#include "lib/route/matcher.h"
+#include "lib/route/rewrite.h"
+
+namespace millrace::dataplane {
+
+using http::HeaderId;
+using http::LocalReply;
+using http::ResponseDetail;
+using stats::HcmCounter;
+using stats::HttpCounter;
+using stats::ResponseFlag;
+using stats::VirtualHostCounter;
+
+namespace {
+
+// Parses a decimal of at most 9 digits; false when it is none.
+bool parse_decimal(std::string_view s, uint32_t* out) {
+  if (s.empty() || s.size() > 9) return false;
+  uint32_t v = 0;
+  for (const char c : s) {
+    if (c < '0' || c > '9') return false;
+    v = v * 10 + static_cast<uint32_t>(c - '0');
+  }
+  *out = v;
+  return true;
+}
+
+// One HeaderValueOption on a table. False: the table is full.
+bool apply_edit(http::HeaderTable& headers, std::string_view name, std::string_view value, table::HeaderAppend append) {
+  const http::Header* present = headers.find(name);
+  switch (append) {
+    case table::HeaderAppend::kAppendIfExistsOrAdd: break;
+    case table::HeaderAppend::kAddIfAbsent:
+      if (present != nullptr) return true;
+      break;
+    case table::HeaderAppend::kOverwriteIfExists:
+      if (present == nullptr) return true;
+      headers.remove(name);
+      break;
+    case table::HeaderAppend::kOverwriteIfExistsOrAdd: headers.remove(name); break;
+  }
+  return headers.push({name, value, http::header_id(name)});
+}
+
+}  // namespace
+
+void HttpProxy::route(Exchange& ex) {
+  DownstreamSession& d = *ex.downstream;
+  http::RequestHead& request = ex.request;
+  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy.stat_slot);
+  ctx_.stats->http[request.version == http::Version::kHttp10 ? HttpCounter::kHttp10 : HttpCounter::kHttp11].add();
+
+  ex.is_head = request.method == "HEAD";
+  ex.is_connect = http::is_connect(request);
+  ex.is_grpc = http::is_grpc(request.headers);
+  ex.upgrade_requested = http::is_upgrade(request.headers);
+  ex.original_path = request.path;
+  ex.close_downstream = http::should_close(request.version, request.headers) || d.draining;
+  if (d.policy.max_requests_per_connection != 0 && d.requests >= d.policy.max_requests_per_connection) {
+    if (!ex.close_downstream) hcm[HcmCounter::kCxMaxRequests].add();
+    ex.close_downstream = true;
+  }
+  const http::BodyFraming framing = http::request_framing(request);
+  const bool tunnel = framing.kind == http::Framing::kTunnel;
+  start_body(ex.request_body, tunnel ? http::BodyFraming{} : framing, framing.kind == http::Framing::kChunked, d.policy.enable_trailers);
+  if (ex.request_body.decoder.done()) {
+    ex.request_phase = RequestPhase::kComplete;
+    ex.request_complete_at = ctx_.now;
+  }
+  ex.request_deadline = deadline_after(ex.started_at, d.policy.request_timeout_ms);
+  ex.duration_deadline = deadline_after(ex.started_at, d.policy.max_stream_duration_ms);
+  ex.route.idle_timeout_ms = d.policy.stream_idle_timeout_ms;
+  arm(ex);
+
+  const http::ForwardOptions options = d.policy.options();
+  if (!http::check_underscores(request.headers, options.underscores)) {
+    ex.detail_text = http::info(http::H1Error::kUnderscore).details;
+    return reply_with(ex, 400, {}, ResponseDetail::kH1UnexpectedUnderscore, true);
+  }
+  if (request.version == http::Version::kHttp10 && request.authority.empty()) return reply(ex, LocalReply::kMissingHost);
+  switch (http::normalize_path(&request, options, ex.scratch)) {
+    case http::PathVerdict::kContinue: break;
+    case http::PathVerdict::kReject:
+      ctx_.stats->http[HttpCounter::kBadPath].add();
+      hcm[HcmCounter::kRqFailedPathNormalization].add();
+      return reply(ex, LocalReply::kPathNormalizationFailed);
+    case http::PathVerdict::kRedirect:
+      hcm[HcmCounter::kRqRedirectedNormalizedPath].add();
+      return reply_with(ex, 307, {}, ResponseDetail::kPathNormalizationFailed, false, request.path);
+    case http::PathVerdict::kNotRelative: return reply(ex, LocalReply::kAbsolutePathRejected);
+  }
+  const tcp::FourTuple& tuple = d.connection->tuple();
+  const http::Downstream peer{tuple.remote, tuple.local, tuple.remote_port, tuple.local_port, d.tls_terminated};
+  const uint64_t random[2] = {ctx_.random.next(), ctx_.random.next()};
+  const bool expects_continue = http::expects_continue(request);
+  if (!http::mutate_request(&request, options, peer, random, ex.scratch, &ex.origin) || ex.scratch.overflowed())
+    return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
+  ex.request_id = request.headers.get(HeaderId::kXRequestId);
+
+  if (ex.is_connect || ex.upgrade_requested) {  // no upgrade is configured: Envoy refuses it before it looks for a route
+    ctx_.stats->http[HttpCounter::kUpgradeDenied].add();
+    return reply(ex, LocalReply::kUpgradeRefused);
+  }
+  if (expects_continue) {
+    request.headers.remove(HeaderId::kExpect);
+    if (ex.request_phase == RequestPhase::kBody) ctx_.transports.write_copy(d, http::kContinue, ctx_.now);
+  }
+
+  const RouteTableRuntime* routes = ctx_.tables->route_table(d.policy.route_table);
+  if (routes == nullptr) {
+    hcm[HcmCounter::kNoRoute].add();
+    return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
+  }
+  const route::HostResult host = route::find_virtual_host(*routes->object, request.authority);
+  const VirtualHostEntry* entry =
+      host.index == route::kNoVirtualHost
+          ? nullptr
+          : ctx_.tables->virtual_host(routes->object->virtual_hosts.at(routes->object, host.index));
+  if (entry == nullptr) {
+    hcm[HcmCounter::kNoRoute].add();
+    return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
+  }
+  ex.virtual_host = entry->id;
+  ex.virtual_host_slot = entry->slot;
+  stats::ScopeBlock& vh = ctx_.stats.scope(entry->slot);
+  vh[VirtualHostCounter::kRqTotal].add();
+  vh[VirtualHostCounter::kRqActive].add();
+  const table::VirtualHost& object = *entry->runtime.object;
+  ex.route.virtual_host_name = ex.scratch.copy(table::view(&object, object.name));
+
+  const uint64_t route_random = ctx_.random.next();
+  const route::MatchResult match =
+      route::match_route(entry->runtime, request, {route_random, d.tls_terminated, &ctx_.match_scratch});
+  switch (match.outcome) {
+    case route::MatchOutcome::kRoute: break;
+    case route::MatchOutcome::kNoRoute:
+      hcm[HcmCounter::kNoRoute].add();
+      vh[VirtualHostCounter::kNoRoute].add();
+      return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
+    case route::MatchOutcome::kTlsRequired:
+      vh[VirtualHostCounter::kRedirect].add();
+      return redirect(ex, 301, route::tls_redirect_target(request, ctx_.write_buffer));
+    case route::MatchOutcome::kPatternFailed:
+      vh[VirtualHostCounter::kScanFailed].add();
+      return reply_with(ex, 500, {}, ResponseDetail::kNone, false);
+    case route::MatchOutcome::kTooLong:
+      return reply_with(ex, 500, {}, ResponseDetail::kNone, false);
+  }
+  const table::Route& route = object.routes.at(&object, match.route);
+  ex.route_rank = match.route;
+  ex.route.route_name = ex.scratch.copy(table::view(&object, route.name));
+  switch (route.action) {
+    case table::ActionKind::kRedirect: {
+      vh[VirtualHostCounter::kRedirect].add();
+      const EditLevel levels[] = {{&object, &route.headers_mut}, {&object, &object.headers_mut}, {routes->object, &routes->object->headers_mut}};
+      keep_response_edits(ex, levels, 3, routes->object->most_specific_header_mutations_wins != 0);
+      return redirect(ex, route.redirect.status,
+                      route::redirect_target(object, route, request, {d.tls_terminated}, ctx_.write_buffer));
+    }
+    case table::ActionKind::kDirectResponse: {
+      vh[VirtualHostCounter::kDirectResponse].add();
+      const EditLevel levels[] = {{&object, &route.headers_mut}, {&object, &object.headers_mut}, {routes->object, &routes->object->headers_mut}};
+      keep_response_edits(ex, levels, 3, routes->object->most_specific_header_mutations_wins != 0);
+      return reply_with(ex, route.direct_status, table::view(&object, route.direct_body), ResponseDetail::kDirectResponse, false);
+    }
+    case table::ActionKind::kCluster:
+    case table::ActionKind::kWeightedClusters: return route_to_cluster(ex, *entry, *routes->object, match.route, route_random);
+  }
+}
+
+void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, const table::RouteTable& routes, uint32_t rank, uint64_t random) {
+  DownstreamSession& d = *ex.downstream;
+  http::RequestHead& request = ex.request;
+  const table::VirtualHost& object = *entry.runtime.object;
+  const table::Route& route = object.routes.at(&object, rank);
+  const http::ForwardOptions options = d.policy.options();
+  const table::WeightedCluster& choice = route.clusters.at(&object, route::pick_cluster(object, route, random));
+  ex.route.cluster = choice.cluster;
+  ex.route.cluster_name = ex.scratch.copy(table::view(&object, choice.name));
+
+  const ClusterRuntime* runtime = ctx_.tables->cluster(choice.cluster);
+  if (runtime == nullptr) {
+    ctx_.stats.scope(entry.slot)[VirtualHostCounter::kNoCluster].add();
+    ex.flags.set(ResponseFlag::kNoClusterFound);
+    return reply_with(ex, route.cluster_not_found_status, {}, ResponseDetail::kClusterNotFound, false);
+  }
+
+  // The route's timeout, unless a trusted client asks for another one (Envoy: FilterUtility::finalTimeout).
+  uint32_t timeout_ms = route.timeout_ms;
+  if (request.headers.has(HeaderId::kXEnvoyUpstreamRqTimeoutMs)) {
+    parse_decimal(request.headers.get(HeaderId::kXEnvoyUpstreamRqTimeoutMs), &timeout_ms);
+    request.headers.remove(HeaderId::kXEnvoyUpstreamRqTimeoutMs);
+  }
+  ex.route.timeout_ms = timeout_ms;
+  if (route.idle_timeout_ms != UINT32_MAX) ex.route.idle_timeout_ms = route.idle_timeout_ms;
+
+  bool room = true;
+  const EditLevel levels[] = {
+      {&object, &choice.headers}, {&object, &route.headers_mut}, {&object, &object.headers_mut}, {&routes, &routes.headers_mut}};
+  const bool reversed = routes.most_specific_header_mutations_wins != 0;
+  for (uint32_t i = 0; i < 4 && room; ++i) {
+    const EditLevel& level = levels[reversed ? 3 - i : i];
+    room = apply_request_edits(ex, level.object, *level.edits);
+  }
+  keep_response_edits(ex, levels, 4, reversed);
+  if (route.has_prefix_rewrite != 0) {
+    const std::string_view replacement = ex.scratch.copy(table::view(&object, route.prefix_rewrite));
+    room = room && http::rewrite_path(&request, route::matched_path_bytes(object, route, request), replacement, options, ex.scratch);
+  }
+  if (route.has_host_rewrite != 0)
+    room = room && http::rewrite_host(&request, ex.scratch.copy(table::view(&object, route.host_rewrite)), route.append_xfh != 0, ex.scratch);
+
+  ClusterState* cluster = upstreams_.cluster_state(choice.cluster, *runtime);
+  Upstreams::PickError why = Upstreams::PickError::kTableFull;
+  std::string_view hostname;
+  EndpointPool* endpoint = cluster == nullptr ? nullptr : upstreams_.pick(*cluster, *runtime, &why, &hostname);
+  if (endpoint == nullptr) {
+    if (why == Upstreams::PickError::kNoHealthy) return reply(ex, LocalReply::kNoHealthyUpstream, ResponseFlag::kNoHealthyUpstream);
+    return reply(ex, LocalReply::kUpstreamOverflow, ResponseFlag::kUpstreamOverflow);
+  }
+  ex.upstream_address = endpoint->address;
+  ex.upstream_port = endpoint->port;
+  if (route.auto_host_rewrite != 0 && !hostname.empty())
+    room = room && http::rewrite_host(&request, ex.scratch.copy(hostname), route.append_xfh != 0, ex.scratch);
+  room = room && http::mutate_upstream_request(&request, options, timeout_ms, ex.scratch);
+  if (!room || ex.scratch.overflowed()) {
+    upstreams_.release_if_unused(*endpoint);
+    return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
+  }
+  if (!cluster->enable_trailers) free_body(ex.request_body);
+  if (ex.request_phase == RequestPhase::kComplete) ex.route_deadline = deadline_after(ctx_.now, timeout_ms);
+  arm(ex);
+  UpstreamFailure failure = UpstreamFailure::kLocal;
+  if (!upstreams_.submit(ex, *endpoint, &failure)) {
+    EndpointPool* unused = ex.endpoint;
+    ex.endpoint = nullptr;
+    upstreams_.release_if_unused(*unused);
+    on_upstream_failed(ex, failure);
+  }
+}
+
+bool HttpProxy::apply_request_edits(Exchange& ex, const void* object, const table::HeaderMutations& m) {
+  for (const table::Str* name = m.request_remove.begin(object); name != m.request_remove.end(object); ++name)
+    ex.request.headers.remove(table::view(object, *name));
+  for (const table::HeaderOption* o = m.request_add.begin(object); o != m.request_add.end(object); ++o) {
+    const std::string_view value = table::view(object, o->value);
+    if (value.empty() && o->keep_empty_value == 0) continue;
+    // Copies: the head outlives the tables of this iteration.
+    if (!apply_edit(ex.request.headers, ex.scratch.copy(table::view(object, o->name)), ex.scratch.copy(value), o->append)) return false;
+  }
+  return true;
+}
+
+// Response edits are applied when the response comes, seconds later: their strings are copied now. What does not fit overflows the scratch, which
+// the caller answers with 431.
+void HttpProxy::keep_response_edits(Exchange& ex, const EditLevel* levels, uint32_t count, bool reversed) {
+  uint32_t edits = 0;
+  for (uint32_t i = 0; i < count; ++i) edits += levels[i].edits->response_add.count + levels[i].edits->response_remove.count;
+  if (edits == 0) return;
+  const size_t bytes = edits * sizeof(ResponseEdit) + alignof(ResponseEdit);
+  char* raw = ex.scratch.allocate(bytes);
+  if (raw == nullptr) return;
+  auto* out = reinterpret_cast<ResponseEdit*>((reinterpret_cast<uintptr_t>(raw) + alignof(ResponseEdit) - 1) & ~(alignof(ResponseEdit) - 1));
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    const EditLevel& level = levels[reversed ? count - 1 - i : i];
+    const table::HeaderMutations& m = *level.edits;
+    for (const table::Str* name = m.response_remove.begin(level.object); name != m.response_remove.end(level.object); ++name)
+      out[n++] = {ex.scratch.copy(table::view(level.object, *name)), {}, table::HeaderAppend::kAppendIfExistsOrAdd, true};
+    for (const table::HeaderOption* o = m.response_add.begin(level.object); o != m.response_add.end(level.object); ++o) {
+      const std::string_view value = table::view(level.object, o->value);
+      if (value.empty() && o->keep_empty_value == 0) continue;
+      out[n++] = {ex.scratch.copy(table::view(level.object, o->name)), ex.scratch.copy(value), o->append, false};
+    }
+  }
+  ex.route.response_edits = out;
+  ex.route.response_edit_count = n;
+}
+
+bool HttpProxy::apply_response_edits(Exchange& ex) {
+  for (uint32_t i = 0; i < ex.route.response_edit_count; ++i) {
+    const ResponseEdit& e = ex.route.response_edits[i];
+    if (e.remove)
+      ex.response.headers.remove(e.name);
+    else if (!apply_edit(ex.response.headers, e.name, e.value, e.append))
+      return false;
+  }
+  return true;
+}
+
+bool HttpProxy::write_upstream_head(Exchange& ex) {
+  const http::BodyFraming out = http::outgoing_framing(ex.request_body.decoder.framing(), http::Version::kHttp11);
+  ex.request_body.chunked_out = out.kind == http::Framing::kChunked;
+  const size_t n = http::write_request_head(ex.request, out, ctx_.write_buffer);
+  return n <= ctx_.write_buffer.size() && ctx_.transports.write_copy(*ex.upstream, {ctx_.write_buffer.data(), n}, ctx_.now) == n;
+}
+
+// The whole request has been received: the route's timeout starts (Envoy: from the end of the downstream request).
+void HttpProxy::request_complete(Exchange& ex) {
+  ex.request_phase = RequestPhase::kComplete;
+  ex.request_complete_at = ctx_.now;
+  ex.request_deadline = base::kNever;
+  ex.route_deadline = deadline_after(ctx_.now, ex.route.timeout_ms);
+  arm(ex);
+}
+
+void HttpProxy::forward_response_head(Exchange& ex) {
+  DownstreamSession& d = *ex.downstream;
+  UpstreamSession& u = *ex.upstream;
+  http::ResponseHead& response = ex.response;
+  const http::ForwardOptions options = d.policy.options();
+  http::Scratch scratch(ex.response_buffer->scratch());
+  ex.detail = ResponseDetail::kViaUpstream;
+  ex.status = response.status;
+  if (http::should_close(response.version, response.headers)) u.reusable = false;
+  const http::BodyFraming in = http::response_framing(response, ex.request.method, false);
+  if (in.kind == http::Framing::kUntilClose) u.reusable = false;
+  const uint64_t service_ms = ex.request_complete_at == 0 ? 0 : (ctx_.now - ex.request_complete_at) / base::kMillisecond;
+  bool room = http::mutate_upstream_response(&response, options, service_ms, scratch);
+  ex.upstream_service_time = response.headers.get(HeaderId::kXEnvoyUpstreamServiceTime);
+  room = room && apply_response_edits(ex);
+  room = room && http::mutate_response(&response, options, {ctx_.date, ex.request_id, false}, scratch);
+  if (!room || scratch.overflowed()) {
+    upstreams_.cancel(ex);
+    ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
+    ex.flags.set(ResponseFlag::kUpstreamProtocolError);
+    return reply(ex, LocalReply::kUpstreamProtocolError);
+  }
+  const http::BodyFraming out = http::outgoing_framing(in, ex.request.version);
+  if (out.kind == http::Framing::kUntilClose || ex.request_phase != RequestPhase::kComplete) ex.close_downstream = true;
+  const http::ResponseWrite how{out, ex.request.version, ex.close_downstream, ex.is_head};
+  const size_t n = http::write_response_head(response, how, ctx_.write_buffer);
+  if (n > ctx_.write_buffer.size() || ctx_.transports.write_copy(d, {ctx_.write_buffer.data(), n}, ctx_.now) != n) {
+    ex.flags.set(ResponseFlag::kOverloadManager);
+    return cut_response(ex);
+  }
+  ex.response_phase = ResponsePhase::kBody;
+  ex.downstream_first_byte_at = ctx_.now;
+  start_body(ex.response_body, in, out.kind == http::Framing::kChunked, d.policy.enable_trailers && ex.cluster->enable_trailers);
+}
+
+// ---- the gateway's own answers ---------------------------------------------------------------------------------------------------
+
+void HttpProxy::redirect(Exchange& ex, uint16_t status, std::string_view location) {
+  if (location.empty()) return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
+  reply_with(ex, status, {}, ResponseDetail::kDirectResponse, false, location);
+}
+
+void HttpProxy::reply(Exchange& ex, LocalReply kind, stats::ResponseFlags flags) {
+  const http::LocalReplyInfo& i = http::info(kind);
+  ex.flags = ex.flags | flags;
+  reply_with(ex, i.status, i.body, i.detail, i.closes);
+}
+
+void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body, ResponseDetail detail, bool close, std::string_view location) {
+  if (ex.response_phase != ResponsePhase::kNone) return cut_response(ex);
+  DownstreamSession& d = *ex.downstream;
+  if (ex.response_buffer == nullptr) ex.response_buffer = ctx_.heads.acquire();
+  HeadBuffer* h = ex.response_buffer;
+  if (h == nullptr) return cut_response(ex);
+  h->used = h->head_length = 0;
+  http::Scratch scratch(h->scratch());
+  ex.local_reply = true;
+  ex.status = status;
+  if (ex.detail == ResponseDetail::kNone) ex.detail = detail;
+  if (close || ex.request_phase != RequestPhase::kComplete) ex.close_downstream = true;
+  ex.response.headers = http::HeaderTable(h->headers, h->header_capacity);
+  std::string_view text;
+  bool room = true;
+  if (!location.empty() || (detail == ResponseDetail::kDirectResponse && !ex.is_grpc && location.empty() && status >= 300 && status < 400 && body.empty())) {
+    // Envoy answers a redirect with headers only.
+    ex.response.status = status;
+    if (!location.empty()) room = ex.response.headers.push({"location", scratch.copy(location), HeaderId::kLocation});
+    room = room && ex.response.headers.push({"content-length", "0", HeaderId::kContentLength});
+  } else {
+    room = http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, &text);
+    if (ex.flags.has(ResponseFlag::kUpstreamOverflow) && !d.policy.forward.suppress_envoy_headers)
+      room = room && ex.response.headers.push({"x-envoy-overloaded", "true", HeaderId::kXEnvoyOverloaded});
+  }
+  if (ex.detail == ResponseDetail::kDirectResponse) room = room && apply_response_edits(ex);
+  room = room && http::mutate_response(&ex.response, d.policy.options(), {ctx_.date, ex.request_id, false}, scratch);
+  if (!room || scratch.overflowed()) return cut_response(ex);
+  const http::BodyFraming framing = text.empty() ? http::BodyFraming{} : http::BodyFraming{http::Framing::kContentLength, text.size()};
+  const http::ResponseWrite how{framing, ex.request.version, ex.close_downstream, ex.is_head};
+  const size_t n = http::write_response_head(ex.response, how, ctx_.write_buffer);
+  if (n > ctx_.write_buffer.size() || ctx_.transports.write_copy(d, {ctx_.write_buffer.data(), n}, ctx_.now) != n) return cut_response(ex);
+  ex.response_phase = ResponsePhase::kBody;
+  ex.downstream_first_byte_at = ctx_.now;
+  if (!ex.is_head && !text.empty()) {
+    if (ctx_.transports.write_copy(d, text, ctx_.now) != text.size()) return cut_response(ex);
+    ex.bytes_sent += text.size();
+  }
+  ex.response_phase = ResponsePhase::kComplete;
+  finish(ex);
+}
+
+}  // namespace millrace::dataplane

@@ -1,0 +1,331 @@
+// millrace-dataplane: one DPDK primary process with a poll-mode worker on each configured core, the table loader's thread, and this main
+// thread, which starts everything, then only waits for the end. Everything that can go wrong with the machine is found here, before the first
+// packet, and ends the program with one line.
+#include <signal.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "dataplane/control_link.h"
+#include "dataplane/table_loader.h"
+#include "dataplane/worker.h"
+#include "lib/bootstrap/dataplane_section.h"
+#include "lib/io/eal.h"
+#include "lib/io/port.h"
+#include "lib/route/pattern_db.h"
+#include "lib/tls/context.h"
+#include "lib/tls/memory.h"
+
+namespace millrace::dataplane {
+namespace {
+
+inline constexpr uint32_t kTlsArenaMegabytes = 256;  // of a worker: about 10,000 idle sessions (lib/tls/README.md)
+
+struct Options {
+  std::string config_file;
+  std::string run_dir = "/run/millrace";
+  std::string file_prefix;
+  bool check = false;
+};
+
+// Exit codes, as documented in README.md.
+enum Exit : int { kOk = 0, kUsage = 2, kConfig = 3, kMachine = 4, kLeak = 5 };
+
+int fail(int code, const std::string& message) {
+  std::fprintf(stderr, "millrace-dataplane: %s\n", message.c_str());
+  return code;
+}
+
+uint64_t random_u64() {
+  uint64_t v = 0;
+  while (v == 0)
+    if (getrandom(&v, sizeof v, 0) != sizeof v) v = 0;
+  return v;
+}
+
+uint64_t clock_ns(clockid_t id) {
+  timespec t;
+  clock_gettime(id, &t);
+  return static_cast<uint64_t>(t.tv_sec) * base::kSecond + static_cast<uint64_t>(t.tv_nsec);
+}
+
+tcp::Config tcp_config(const bootstrap::TcpSection& s) {
+  tcp::Config c;
+  c.rcv_buf = s.rcv_buf;
+  c.rcv_wnd_initial = s.rcv_wnd_initial;
+  c.snd_buf = s.snd_buf;
+  c.sack = s.sack;
+  c.timestamps = s.timestamps;
+  c.window_scaling = s.window_scaling;
+  c.delayed_ack = s.delayed_ack;
+  c.delayed_ack_ns = s.delayed_ack_ms * base::kMillisecond;
+  c.rto_min_ns = s.rto_min_ms * base::kMillisecond;
+  c.rto_initial_ns = s.rto_initial_ms * base::kMillisecond;
+  c.rto_max_ns = s.rto_max_ms * base::kMillisecond;
+  c.connect_timeout_ns = s.connect_timeout_ms * base::kMillisecond;
+  c.user_timeout_ns = s.user_timeout_ms * base::kMillisecond;
+  c.keepalive_idle_ns = s.keepalive_idle_ms * base::kMillisecond;
+  c.keepalive_interval_ns = s.keepalive_interval_ms * base::kMillisecond;
+  c.keepalive_probes = static_cast<uint8_t>(s.keepalive_probes);
+  c.fin_wait_2_ns = s.fin_wait_2_ms * base::kMillisecond;
+  c.time_wait_ns = s.time_wait_ms * base::kMillisecond;
+  return c;
+}
+
+IpLayerConfig ip_config(const bootstrap::DataplaneSection& s) {
+  IpLayerConfig ip;
+  for (const bootstrap::PortSection& p : s.ports) {
+    InterfaceConfig i;
+    i.vlan = p.vlan;
+    i.mtu = p.mtu;
+    for (const bootstrap::Prefix& a : p.addresses) i.addresses.push_back({a.address, a.bits});
+    for (const bootstrap::RouteSection& r : p.routes) i.routes.push_back({r.to.address, r.to.bits, r.via});
+    for (const base::IpAddress& g : p.gateways)
+      i.routes.push_back({g.is_v4() ? base::IpAddress::v4(0) : base::IpAddress{}, 0, g});
+    for (const bootstrap::NeighborSection& n : p.neighbors) i.neighbors.push_back({n.address, n.mac});
+    ip.ports.push_back(std::move(i));
+  }
+  ip.max_neighbors = s.limits.neighbors;
+  ip.max_icmp_per_second = s.limits.icmp_per_second;
+  return ip;
+}
+
+struct WorkerThread {
+  Worker* worker = nullptr;
+  const std::atomic<bool>* stop = nullptr;
+};
+int run_worker(void* argument) {
+  const WorkerThread& t = *static_cast<WorkerThread*>(argument);
+  t.worker->run(*t.stop);
+  return 0;
+}
+
+// Waits for SIGTERM or SIGINT. Signals were blocked before the first thread was made, so only this thread sees them.
+void wait_for_signal(const sigset_t& set) {
+  int signal = 0;
+  sigwait(&set, &signal);
+  std::fprintf(stderr, "millrace-dataplane: %s, stopping\n", strsignal(signal));
+}
+
+int run(const Options& options) {
+  std::ifstream file(options.config_file, std::ios::binary);
+  if (!file) return fail(kConfig, options.config_file + ": " + std::strerror(errno) + "; give the configuration with --config FILE");
+  std::stringstream text;
+  text << file.rdbuf();
+  bootstrap::SectionResult parsed = bootstrap::read_dataplane_section(text.str(), options.config_file, options.run_dir);
+  for (const bootstrap::SectionError& e : parsed.errors) std::fprintf(stderr, "%s\n", e.to_string().c_str());
+  if (!parsed.errors.empty()) return kConfig;
+  if (!parsed.present)
+    return fail(kConfig, options.config_file + ": no `dataplane:` section; it says which ports, cores and addresses to use (README.md)");
+  bootstrap::DataplaneSection section = *parsed.section;
+  if (!options.file_prefix.empty()) section.file_prefix = options.file_prefix;
+  if (options.check) {
+    std::printf("%s: the dataplane section is good\n", options.config_file.c_str());
+    return kOk;
+  }
+  const uint32_t workers = static_cast<uint32_t>(section.cores.size());
+
+  if (mkdir(options.run_dir.c_str(), 0755) != 0 && errno != EEXIST)
+    return fail(kMachine, options.run_dir + ": " + std::strerror(errno) + "; make it, or choose another with --run-dir");
+
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  if (const base::Status s = tls::install_memory_hooks(); !s.ok()) return fail(kMachine, s.error());
+
+  io::EalOptions eal;
+  eal.worker_cores = section.cores;
+  eal.main_core = section.main_core;
+  eal.hugepages = section.hugepages;
+  eal.memory_mb = section.memory_mb;
+  eal.file_prefix = section.file_prefix;
+  for (const bootstrap::PortSection& p : section.ports) eal.devices.push_back(p.devargs);
+  if (const base::Status s = io::init_eal(eal); !s.ok()) return fail(kMachine, s.error());
+
+  // Packet pools: one set per worker, so that a packet is freed where it was allocated.
+  std::vector<io::PacketPool> payload, headers, indirect;
+  for (uint32_t w = 0; w < workers; ++w) {
+    const unsigned lcore = io::worker_lcore(eal, w);
+    const std::string suffix = std::to_string(w);
+    auto a = io::make_eal_pool(("payload" + suffix).c_str(), section.limits.payload_packets, io::kPayloadRoom, lcore);
+    if (!a.ok()) return fail(kMachine, a.error());
+    auto b = io::make_eal_pool(("headers" + suffix).c_str(), section.limits.header_packets, io::kHeaderRoom, lcore);
+    if (!b.ok()) return fail(kMachine, b.error());
+    auto c = io::make_eal_pool(("indirect" + suffix).c_str(), section.limits.header_packets, 0, lcore);
+    if (!c.ok()) return fail(kMachine, c.error());
+    payload.push_back(*a);
+    headers.push_back(*b);
+    indirect.push_back(*c);
+  }
+
+  const uint64_t secrets[4] = {random_u64(), random_u64(), random_u64(), random_u64()};
+  io::Steering steering(workers, secrets[0]);
+  std::vector<std::unique_ptr<io::Port>> ports;
+  for (uint32_t i = 0; i < section.ports.size(); ++i) {
+    const bootstrap::PortSection& p = section.ports[i];
+    io::PortOptions o;
+    o.name = p.name;
+    o.devargs = p.devargs;
+    o.mtu = p.mtu;
+    o.offloads = p.offloads == bootstrap::Offloads::kAuto;
+    o.mac = p.mac;
+    o.workers = workers;
+    o.rx_descriptors = static_cast<uint16_t>(section.limits.rx_descriptors);
+    o.tx_descriptors = static_cast<uint16_t>(section.limits.tx_descriptors);
+    for (const bootstrap::Prefix& a : p.addresses) o.addresses.push_back(a.address);
+    auto port = io::Port::open(o, payload);
+    if (!port.ok()) return fail(kMachine, "port " + p.name + ": " + port.error());
+    ports.push_back(std::move(port).value());
+    if (ports.back()->rss().has_value()) steering.set_hardware(static_cast<uint16_t>(i), *ports.back()->rss());
+  }
+  std::fputs(io::capability_table(ports).c_str(), stderr);
+
+  stats::RegionConfig region_config;
+  region_config.workers = workers;
+  region_config.incarnation = random_u64();
+  region_config.start_wall_ns = clock_ns(CLOCK_REALTIME);
+  region_config.start_monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+  region_config.version = MILLRACE_VERSION;
+  for (const auto& p : ports) region_config.port_names.push_back(p->name());
+  auto segments = SharedSegments::create(region_config);
+  if (!segments.ok()) return fail(kMachine, segments.error());
+  auto region = stats::Region::create(segments->stats.bytes(), region_config);
+  if (!region.ok()) return fail(kMachine, region.error());
+  std::vector<std::unique_ptr<shm::RingProducer>> event_rings;
+  for (shm::Segment& s : segments->worker_events) {
+    event_rings.push_back(std::make_unique<shm::RingProducer>());
+    if (const shm::RingError e = event_rings.back()->attach(s.bytes()); e != shm::RingError::kNone)
+      return fail(kMachine, "event ring of a worker cannot be used");
+  }
+  shm::RingProducer loader_events;
+  if (loader_events.attach(segments->loader_events.bytes()) != shm::RingError::kNone)
+    return fail(kMachine, "event ring of the loader cannot be used");
+
+  std::vector<std::unique_ptr<tls::LibraryContext>> libraries;
+  std::vector<tls::Arena*> arenas;
+  TableLoaderConfig loader_config;
+  for (uint32_t w = 0; w < workers; ++w) {
+    auto library = tls::LibraryContext::create();
+    if (!library.ok()) return fail(kMachine, library.error());
+    libraries.push_back(std::move(library).value());
+    loader_config.tls_libraries.push_back(libraries.back().get());
+    tls::Arena* arena = tls::Arena::create(size_t{kTlsArenaMegabytes} << 20);
+    if (arena == nullptr) return fail(kMachine, "no memory for TLS sessions (" + std::to_string(kTlsArenaMegabytes) + " MB a worker)");
+    arenas.push_back(arena);
+  }
+  std::vector<WorkerTableSlot> slots(workers);
+  TableLoader loader(loader_config, *region, slots, &loader_events);
+
+  std::unique_ptr<io::HandoverMesh> mesh = workers > 1 ? std::make_unique<io::HandoverMesh>(workers) : nullptr;
+  std::vector<std::vector<io::PortQueue*>> queues(workers);
+  std::vector<std::unique_ptr<Worker>> pool;
+  for (uint32_t w = 0; w < workers; ++w) {
+    for (const auto& p : ports) queues[w].push_back(&p->queue(w));
+    WorkerConfig c;
+    c.index = w;
+    c.workers = workers;
+    c.limits.connections = section.limits.connections;
+    c.stack.worker = w;
+    c.stack.workers = workers;
+    c.stack.max_connections = section.limits.connections;
+    c.stack.max_half_open = section.limits.half_open;
+    c.stack.max_time_wait = section.limits.time_wait;
+    c.stack.local_port_first = section.limits.upstream_port_first;
+    c.stack.local_port_last = section.limits.upstream_port_last;
+    c.stack.max_resets_per_second = section.limits.resets_per_second;
+    std::memcpy(c.stack.secret, secrets, sizeof secrets);
+    c.stack.downstream = c.upstream_tcp = tcp_config(section.tcp);
+    c.stack.ip = ip_config(section);
+    c.stack.ip.worker = w;
+    c.stack.ip.seed = secrets[1];
+    c.seed = random_u64();
+    WorkerResources r;
+    r.ports = queues[w];
+    r.steering = &steering;
+    r.mesh = mesh.get();
+    r.payload = payload[w];
+    r.headers = headers[w];
+    r.indirect = indirect[w];
+    r.stats = region->worker_stats(w);
+    r.events = event_rings[w].get();
+    r.tables = &slots[w];
+    r.tls_arena = arenas[w];
+    r.tls_library = libraries[w].get();
+    pool.push_back(std::make_unique<Worker>(c, r, clock_ns(CLOCK_MONOTONIC)));
+  }
+
+  ControlLinkConfig link_config;
+  link_config.socket_path = options.run_dir + "/dataplane.sock";
+  link_config.versions = link_versions(route::platform());
+  link_config.incarnation = region_config.incarnation;
+  auto link = ControlLink::create(link_config, *segments, *region, loader);
+  if (!link.ok()) return fail(kMachine, link.error());
+  (*link)->start();
+
+  std::atomic<bool> stop{false};
+  std::vector<WorkerThread> threads(workers);
+  for (uint32_t w = 0; w < workers; ++w) {
+    threads[w] = {pool[w].get(), &stop};
+    if (const base::Status s = io::launch_worker(eal, w, run_worker, &threads[w]); !s.ok()) {
+      stop = true;
+      return fail(kMachine, s.error());
+    }
+  }
+  std::fprintf(stderr, "millrace-dataplane: %u worker%s, %zu port%s, waiting for tables on %s\n", workers, workers == 1 ? "" : "s",
+               ports.size(), ports.size() == 1 ? "" : "s", link_config.socket_path.c_str());
+
+  wait_for_signal(signals);
+  stop = true;
+  for (uint32_t w = 0; w < workers; ++w) io::wait_worker(eal, w);
+  (*link)->stop();
+  link->reset();
+  for (auto& w : pool) w.reset();
+  mesh.reset();
+  ports.clear();
+  // Every buffer must be back: a leak is our bug, and this is where it shows (end-to-end tests look at the exit code).
+  int code = kOk;
+  for (uint32_t w = 0; w < workers; ++w)
+    for (const io::PacketPool& p : {payload[w], headers[w], indirect[w]})
+      if (p.available() != p.capacity()) {
+        std::fprintf(stderr, "millrace-dataplane: worker %u: %u packets of pool %s were not given back\n", w, p.capacity() - p.available(),
+                     p.raw()->name);
+        code = kLeak;
+      }
+  for (uint32_t w = 0; w < workers; ++w)
+    for (const io::PacketPool& p : {payload[w], headers[w], indirect[w]}) io::free_eal_pool(p);
+  io::cleanup_eal();
+  return code;
+}
+
+}  // namespace
+}  // namespace millrace::dataplane
+
+int main(int argc, char** argv) {
+  using namespace millrace::dataplane;
+  Options options;
+  CLI::App app{"Millrace data plane: moves packets, terminates TCP and TLS, routes HTTP. Tables come from millrace-control."};
+  app.add_option("-c,--config", options.config_file, "configuration file with a `dataplane:` section (YAML or JSON)")->required();
+  app.add_option("--run-dir", options.run_dir, "directory of the socket to millrace-control")->capture_default_str();
+  app.add_option("--file-prefix", options.file_prefix, "name space of DPDK's files; default from the run directory");
+  app.add_flag("--check", options.check, "check the section and exit");
+  app.set_version_flag("--version", std::string("millrace-dataplane ") + MILLRACE_VERSION);
+  CLI11_PARSE(app, argc, argv);
+  return run(options);
+}

@@ -1,0 +1,118 @@
+// A byte stream over one connection, plain or TLS: what the sessions read from and write to. It hides whether bytes are encrypted, and
+// nothing else: who owns the connection, when it closes and what the bytes mean is the session's.
+//
+//   session  ── write()/write_copy() ──▶ [TlsChannel: plain_tx → records] ──▶ tcp::send
+//            ◀── rx() + after_read() ─── [TlsChannel: plain_rx ← records] ◀── tcp::rx_queue
+//
+// Back-pressure is the same for both: tx_space() is what may be written now; bytes left in rx() close the peer's window.
+#pragma once
+
+#include <cstdint>
+
+#include "dataplane/connection.h"
+#include "dataplane/worker_limits.h"
+#include "dataplane/tcp_stack.h"
+#include "lib/base/list.h"
+#include "lib/base/pool.h"
+#include "lib/base/time.h"
+#include "lib/io/packet_queue.h"
+#include "lib/stats/counters.h"
+#include "lib/tls/session.h"
+
+namespace millrace::dataplane {
+
+struct Session;
+
+enum class SessionKind : uint8_t { kDownstream, kUpstreamHttp, kUpstreamTcp };
+
+// The TLS half of a session; lent from a pool while the connection speaks TLS.
+struct TlsChannel {
+  tls::Session* session = nullptr;
+  Session* owner = nullptr;
+  io::PacketQueue plain_rx, plain_tx;
+  base::ListNode deferred;             // in Transports::deferred_: wants another handshake step or more decryption
+  bool close_after_tx = false;         // shutdown() was called: close_notify and FIN follow plain_tx
+  bool established_reported = false;
+};
+
+// The front of every session: Connection::owner points here.
+struct Session {
+  explicit Session(SessionKind k) : kind(k) {}
+  SessionKind kind;
+  bool fin_received = false;           // the peer's FIN came
+  bool peer_closed = false;            // rx() will not grow any more: FIN, or close_notify and all before it decrypted
+  bool shut_down = false;              // our side is closed: nothing more may be written
+  Connection* connection = nullptr;    // null once let go
+  TlsChannel* tls = nullptr;           // null: plaintext
+};
+
+// What a look at a connection's input brought, beyond its tcp::Event bits.
+struct TransportEvents {
+  bool handshake_done = false;
+  bool failed = false;                 // TLS failed; `error` says why; the alert is on its way
+  tls::TlsError error = tls::TlsError::kNone;
+};
+
+class Transports {
+ public:
+  Transports(TcpStack& stack, uint32_t tls_sessions, stats::CounterBlock<stats::TlsCounter>& counters);
+
+  // Starts TLS as server on what the connection has received. False: no memory or session left (counted).
+  bool start_tls_server(Session& s, tls::ServerContext& context);
+
+  // Brings rx() up to date. `events`: what the stack reported (kEventReadable, kEventPeerFin), 0 for a deferred session. Sets peer_closed.
+  TransportEvents pull(Session& s, uint32_t events, TimeNs now);
+
+  io::PacketQueue& rx(Session& s) { return s.tls != nullptr ? s.tls->plain_rx : tcp::rx_queue(s.connection->tcb); }
+  // After bytes left rx(): opens the peer's window, decrypts what waits. May make rx() grow again; true when it did.
+  bool after_read(Session& s, TimeNs now);
+
+  // Plaintext bytes that may be written now.
+  uint64_t tx_space(const Session& s) const {
+    if (s.shut_down) return 0;
+    const uint64_t space = tcp::send_space(s.connection->tcb);
+    if (s.tls == nullptr) return space;
+    const uint64_t waiting = s.tls->plain_tx.bytes();
+    return space > waiting ? space - waiting : 0;
+  }
+  // Bytes written and not yet acknowledged by the peer.
+  uint64_t tx_pending(const Session& s) const {
+    return tcp::bytes_unacked(s.connection->tcb) + (s.tls != nullptr ? s.tls->plain_tx.bytes() : 0);
+  }
+  void write(Session& s, io::PacketPtr packet, TimeNs now);
+  // Copies all of it or (pool empty) a part; returns the bytes taken. Callers that checked tx_space() treat a part as out of memory.
+  size_t write_copy(Session& s, base::ByteSpan bytes, TimeNs now);
+  size_t write_copy(Session& s, std::string_view text, TimeNs now) { return write_copy(s, base::as_bytes(text), now); }
+  // kEventSendSpace: lets records that waited for space go.
+  void on_send_space(Session& s, TimeNs now);
+  // Our side is over: what was written still goes, then close_notify (TLS) and FIN.
+  void shutdown(Session& s, TimeNs now);
+  // Lets go of the connection: what was written and FIN still go, the stack finishes alone.
+  void detach(Session& s, TimeNs now);
+  // Lets go with a reset.
+  void abort(Session& s, TimeNs now);
+
+  // Sessions whose handshake or decryption was put off by a bound. At the top of each iteration: pop at most what is there now, pull() each.
+  Session* pop_deferred();
+  void begin_iteration() { handshakes_left_ = kMaxHandshakesPerLoop; }
+  bool has_deferred() { return !deferred_.empty(); }
+
+  TcpStack& stack() { return stack_; }
+  uint32_t tls_in_use() const { return channels_.in_use(); }
+  const tls::SessionPool& tls_sessions() const { return sessions_; }
+
+ private:
+  void pump_tx(Session& s, TimeNs now);
+  void send_cipher(Session& s, io::PacketQueue& out);
+  void free_tls(Session& s);
+  void count_failure(tls::TlsError e);
+
+  TcpStack& stack_;
+  base::Pool<TlsChannel> channels_;
+  tls::SessionPool sessions_;
+  base::List<TlsChannel, &TlsChannel::deferred> deferred_;
+  stats::CounterBlock<stats::TlsCounter>& counters_;
+  uint32_t handshakes_left_ = kMaxHandshakesPerLoop;
+};
+
+}  // namespace millrace::dataplane

@@ -1,0 +1,467 @@
+#include "dataplane/upstreams.h"
+
+#include <bit>
+
+#include "dataplane/http_proxy.h"
+#include "lib/base/hash.h"
+
+namespace millrace::dataplane {
+
+using stats::ClusterCounter;
+
+namespace {
+
+uint32_t buckets_for(uint32_t capacity) { return std::bit_ceil(capacity); }
+
+uint64_t mix(uint64_t v) {
+  v ^= v >> 33;
+  v *= 0xff51afd7ed558ccdull;
+  return v ^ v >> 29;
+}
+
+uint64_t endpoint_hash(table::ObjectId cluster, const base::IpAddress& a, uint16_t port) {
+  return mix(cluster ^ base::load_unaligned<uint64_t>(a.bytes.data()) * 3 ^ base::load_unaligned<uint64_t>(a.bytes.data() + 8) ^
+             uint64_t{port} << 48);
+}
+
+// This worker's share of a process-wide limit.
+uint32_t share(uint32_t limit, uint32_t workers) { return limit / workers + (limit % workers != 0 ? 1 : 0); }
+
+}  // namespace
+
+Upstreams::Upstreams(WorkerContext& context, HttpProxy& proxy)
+    : ctx_(context),
+      proxy_(proxy),
+      sessions_(context.limits.connections),
+      endpoints_(context.limits.upstream_endpoints),
+      clusters_(context.limits.clusters),
+      endpoint_buckets_(std::make_unique<EndpointBucket[]>(buckets_for(context.limits.upstream_endpoints))),
+      cluster_buckets_(std::make_unique<ClusterBucket[]>(buckets_for(context.limits.clusters))),
+      endpoint_mask_(buckets_for(context.limits.upstream_endpoints) - 1),
+      cluster_mask_(buckets_for(context.limits.clusters) - 1),
+      tcp_config_(context.upstream_tcp) {}
+
+Upstreams::~Upstreams() {
+  for (uint32_t i = 0; i < sessions_.capacity(); ++i)
+    if (sessions_.lent(i)) drop_session(sessions_[i]);
+}
+
+// ---- clusters and endpoints ------------------------------------------------------------------------------------------------
+
+ClusterState* Upstreams::cluster_state(table::ObjectId id, const ClusterRuntime& runtime) {
+  ClusterBucket& bucket = cluster_buckets_[mix(id) & cluster_mask_];
+  for (ClusterState& c : bucket)
+    if (c.id == id) {
+      if (c.epoch != ctx_.tables->epoch()) refresh(c, runtime);
+      return &c;
+    }
+  ClusterState* c = clusters_.alloc();
+  if (c == nullptr) {  // full of clusters that came and went: one without any use makes room
+    for (uint32_t i = 0; i < clusters_.capacity() && c == nullptr; ++i)
+      if (clusters_.lent(i) && clusters_[i].endpoints == 0) {
+        clusters_[i].bucket.unlink();
+        c = &clusters_[i];
+      }
+    if (c == nullptr) return nullptr;
+  }
+  c->id = id;
+  c->connections = c->active = c->waiting = c->endpoints = 0;
+  bucket.push_front(*c);
+  refresh(*c, runtime);
+  return c;
+}
+
+void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
+  const table::Cluster& t = *runtime.object;
+  c.epoch = ctx_.tables->epoch();
+  c.slot = runtime.slot;
+  c.connect_timeout_ms = t.connect_timeout_ms;
+  c.idle_timeout_ms = t.idle_timeout_ms;
+  c.max_requests_per_connection = t.max_requests_per_connection;
+  c.max_connections = share(t.max_connections, ctx_.workers);
+  c.max_pending = share(t.max_pending_requests, ctx_.workers);
+  c.max_requests = share(t.max_requests, ctx_.workers);
+  c.max_response_head_bytes = t.max_response_headers_bytes;
+  c.enable_trailers = t.enable_trailers != 0;
+  if (ctx_.worker < runtime.balancers.size()) runtime.balancers[ctx_.worker].set_position(c.balancer_position);
+}
+
+Upstreams::EndpointBucket& Upstreams::endpoint_bucket(const ClusterState& cluster, const base::IpAddress& address, uint16_t port) {
+  return endpoint_buckets_[endpoint_hash(cluster.id, address, port) & endpoint_mask_];
+}
+
+EndpointPool* Upstreams::find_endpoint(const ClusterState& cluster, const base::IpAddress& address, uint16_t port) {
+  for (EndpointPool& e : endpoint_bucket(cluster, address, port))
+    if (e.cluster == &cluster && e.port == port && e.address == address) return &e;
+  return nullptr;
+}
+
+EndpointPool* Upstreams::endpoint_state(ClusterState& cluster, const table::Endpoint& endpoint, stats::ScopeSlot slot) {
+  EndpointPool* e = find_endpoint(cluster, endpoint.address, endpoint.port);
+  if (e == nullptr) {
+    e = endpoints_.alloc();
+    if (e == nullptr) return nullptr;
+    e->cluster = &cluster;
+    e->address = endpoint.address;
+    e->port = endpoint.port;
+    e->connections = e->connecting = e->active = e->waiting = 0;
+    ++cluster.endpoints;
+    endpoint_bucket(cluster, endpoint.address, endpoint.port).push_front(*e);
+  }
+  e->slot = slot;
+  e->retired = false;
+  return e;
+}
+
+void Upstreams::release_if_unused(EndpointPool& e) {
+  if (e.connections != 0 || e.active != 0 || e.waiting != 0) return;
+  --e.cluster->endpoints;
+  e.cluster = nullptr;
+  e.bucket.unlink();
+  endpoints_.free(&e);
+}
+
+EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runtime, PickError* why, std::string_view* hostname) {
+  *why = PickError::kNone;
+  const table::EndpointSet* set = runtime.endpoints;
+  uint32_t index = route::balancer::kNoEndpoint;
+  if (set != nullptr && ctx_.worker < runtime.balancers.size()) {
+    route::balancer::Balancer& balancer = runtime.balancers[ctx_.worker];
+    index = balancer.pick(
+        [&](uint32_t i) -> uint32_t {
+          const table::Endpoint& e = set->endpoints.at(set, i);
+          const EndpointPool* known = find_endpoint(cluster, e.address, e.port);
+          return known == nullptr ? 0 : known->active;
+        },
+        [&] { return ctx_.random.next(); }, [](uint32_t) { return true; });
+    cluster.balancer_position = balancer.position();
+  }
+  if (index == route::balancer::kNoEndpoint) {
+    *why = PickError::kNoHealthy;
+    ctx_.stats.scope(cluster.slot)[ClusterCounter::kCxNoneHealthy].add();
+    return nullptr;
+  }
+  const table::Endpoint& chosen = set->endpoints.at(set, index);
+  *hostname = table::view(set, chosen.hostname);
+  EndpointPool* e = endpoint_state(cluster, chosen, runtime.endpoint_slots[index]);
+  if (e == nullptr) *why = PickError::kTableFull;
+  return e;
+}
+
+void Upstreams::count_connection(EndpointPool& e, int delta) {
+  e.connections += static_cast<uint32_t>(delta);
+  e.cluster->connections += static_cast<uint32_t>(delta);
+  for (stats::ScopeBlock* b : {&cluster_stats(e), &endpoint_stats(e)}) {
+    (*b)[ClusterCounter::kCxActive].add(static_cast<uint64_t>(static_cast<int64_t>(delta)));
+    (*b)[delta > 0 ? ClusterCounter::kCxTotal : ClusterCounter::kCxDestroy].add();
+  }
+}
+
+void Upstreams::count_active(EndpointPool& e, int delta) {
+  e.active += static_cast<uint32_t>(delta);
+  e.cluster->active += static_cast<uint32_t>(delta);
+  for (stats::ScopeBlock* b : {&cluster_stats(e), &endpoint_stats(e)}) {
+    (*b)[ClusterCounter::kRqActive].add(static_cast<uint64_t>(static_cast<int64_t>(delta)));
+    if (delta > 0) (*b)[ClusterCounter::kRqTotal].add();
+  }
+}
+
+void Upstreams::count_connect_failure(EndpointPool& e, bool timeout) {
+  count(e, ClusterCounter::kCxConnectFail);
+  if (timeout) count(e, ClusterCounter::kCxConnectTimeout);
+}
+
+// ---- exchanges ---------------------------------------------------------------------------------------------------------------
+
+bool Upstreams::submit(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) {
+  ex.endpoint = &e;
+  ex.cluster = e.cluster;
+  ex.cluster_slot = e.cluster->slot;
+  ex.endpoint_slot = e.slot;
+  if (e.cluster->active >= e.cluster->max_requests) {
+    count(e, ClusterCounter::kRqPendingOverflow);
+    *failure = UpstreamFailure::kOverflow;
+    return false;
+  }
+  if (UpstreamSession* u = e.idle.pop_front(); u != nullptr) {
+    attach(*u, ex);
+    return true;
+  }
+  if (e.cluster->waiting >= e.cluster->max_pending) {
+    count(e, ClusterCounter::kRqPendingOverflow);
+    *failure = UpstreamFailure::kOverflow;
+    return false;
+  }
+  ++e.waiting;
+  ++e.cluster->waiting;
+  e.pending.push_back(ex);
+  count(e, ClusterCounter::kRqPendingTotal);
+  cluster_stats(e)[ClusterCounter::kRqPendingActive].add();
+  endpoint_stats(e)[ClusterCounter::kRqPendingActive].add();
+  if (e.waiting <= e.connecting) return true;  // somebody is already on the way for it
+  if (!may_connect(e)) {
+    count(e, ClusterCounter::kCxOverflow);
+    return true;  // waits for a connection to become free
+  }
+  if (open_connection(e)) return true;
+  if (e.connections != 0) return true;
+  *failure = UpstreamFailure::kLocal;
+  ex.pending.unlink();
+  --e.waiting;
+  --e.cluster->waiting;
+  cluster_stats(e)[ClusterCounter::kRqPendingActive].sub();
+  endpoint_stats(e)[ClusterCounter::kRqPendingActive].sub();
+  return false;
+}
+
+bool Upstreams::open_connection(EndpointPool& e) {
+  UpstreamSession* u = sessions_.alloc();
+  if (u == nullptr) return false;
+  tcp::Config config = tcp_config_;
+  config.connect_timeout_ns = uint64_t{e.cluster->connect_timeout_ms} * base::kMillisecond;
+  ConnectError why = ConnectError::kNone;
+  Connection* c = ctx_.stack.connect(e.address, e.port, config, ctx_.now, static_cast<Session*>(u), &why);
+  if (c == nullptr) {
+    sessions_.free(u);
+    count_connect_failure(e, false);
+    return false;
+  }
+  u->connection = c;
+  u->tls = nullptr;
+  u->endpoint = &e;
+  u->exchange = nullptr;
+  u->fin_received = u->peer_closed = u->shut_down = u->connected = false;
+  u->reusable = true;
+  u->requests = 0;
+  u->opened_at = ctx_.now;
+  ++e.connecting;
+  count_connection(e, +1);
+  ctx_.arm(u->timer, deadline_after(ctx_.now, e.cluster->connect_timeout_ms));
+  return true;
+}
+
+void Upstreams::attach(UpstreamSession& u, Exchange& ex) {
+  EndpointPool& e = *u.endpoint;
+  ctx_.disarm(u.timer);
+  u.exchange = &ex;
+  ex.upstream = &u;
+  ++u.requests;
+  const uint32_t most = e.cluster->max_requests_per_connection;
+  if (most != 0 && u.requests >= most) {
+    u.reusable = false;
+    count(e, ClusterCounter::kCxMaxRequests);
+  }
+  ex.counted_active = true;
+  count_active(e, +1);
+  const tcp::FourTuple& t = u.connection->tuple();
+  ex.upstream_address = t.remote;
+  ex.upstream_port = t.remote_port;
+  ex.upstream_local_address = t.local;
+  ex.upstream_local_port = t.local_port;
+  ex.upstream_connected_at = ctx_.now;
+  proxy_.on_upstream_ready(ex);
+}
+
+// A connection without an exchange: the next waiting one gets it, else it idles.
+void Upstreams::connection_ready(UpstreamSession& u) {
+  EndpointPool& e = *u.endpoint;
+  if (Exchange* ex = e.pending.pop_front(); ex != nullptr) {
+    --e.waiting;
+    --e.cluster->waiting;
+    cluster_stats(e)[ClusterCounter::kRqPendingActive].sub();
+    endpoint_stats(e)[ClusterCounter::kRqPendingActive].sub();
+    attach(u, *ex);
+    return;
+  }
+  if (e.retired) {
+    close_session(u, false);
+    return;
+  }
+  e.idle.push_front(u);
+  ctx_.arm(u.timer, deadline_after(ctx_.now, e.cluster->idle_timeout_ms));
+}
+
+void Upstreams::finish(Exchange& ex, bool reuse) {
+  UpstreamSession& u = *ex.upstream;
+  EndpointPool& e = *u.endpoint;
+  ex.upstream = nullptr;
+  ex.endpoint = nullptr;
+  u.exchange = nullptr;
+  if (ex.counted_active) count_active(e, -1);
+  ex.counted_active = false;
+  if (!reuse || !u.reusable || u.peer_closed || u.fin_received) {
+    close_session(u, !reuse && !u.peer_closed);
+    return;
+  }
+  connection_ready(u);
+}
+
+void Upstreams::cancel(Exchange& ex) {
+  if (ex.upstream != nullptr) {
+    count(*ex.upstream->endpoint, ClusterCounter::kRqTxReset);
+    finish(ex, false);
+    return;
+  }
+  if (ex.endpoint == nullptr) return;
+  EndpointPool& e = *ex.endpoint;
+  ex.endpoint = nullptr;
+  if (!ex.pending.linked()) return;
+  ex.pending.unlink();
+  --e.waiting;
+  --e.cluster->waiting;
+  cluster_stats(e)[ClusterCounter::kRqPendingActive].sub();
+  endpoint_stats(e)[ClusterCounter::kRqPendingActive].sub();
+  count(e, ClusterCounter::kRqCancelled);
+  release_if_unused(e);
+}
+
+// ---- connections ---------------------------------------------------------------------------------------------------------------
+
+void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
+  EndpointPool& e = *u.endpoint;
+  if (!u.connected) {
+    if (events & tcp::kEventReset) return connect_failed(u, UpstreamFailure::kRefused);
+    if (events & tcp::kEventTimedOut) return connect_failed(u, UpstreamFailure::kTimeout);
+    if ((events & tcp::kEventConnected) == 0) return;
+    u.connected = true;
+    --e.connecting;
+    ctx_.disarm(u.timer);
+    ctx_.stats->histogram(stats::WorkerHistogram::kConnectTime).record(ctx_.now - u.opened_at);
+    events &= ~uint32_t{tcp::kEventConnected};
+    connection_ready(u);
+    if (events == 0) return;
+    if (u.connection == nullptr) return;
+  }
+  if (events & (tcp::kEventReset | tcp::kEventTimedOut)) {
+    u.peer_closed = u.fin_received = true;
+    Exchange* ex = u.exchange;
+    if (ex == nullptr) {
+      close_session(u, false);
+      return;
+    }
+    // What came before the reset is still in rx(): a response that is complete counts.
+    proxy_.on_upstream_readable(*ex);
+    if (u.exchange == ex && ex->upstream == &u) {
+      count(e, ClusterCounter::kCxDestroyRemoteActiveRq);
+      proxy_.on_upstream_failed(*ex, UpstreamFailure::kReset);
+    }
+    return;
+  }
+  if (events & (tcp::kEventReadable | tcp::kEventPeerFin)) {
+    ctx_.transports.pull(u, events, ctx_.now);
+    if (u.exchange == nullptr) {
+      // Nobody asked for anything: bytes are an error of the endpoint (Envoy: upstream_cx_protocol_error), a FIN is its right.
+      if (!ctx_.transports.rx(u).empty()) count(e, ClusterCounter::kCxProtocolError);
+      close_session(u, !ctx_.transports.rx(u).empty());
+      return;
+    }
+    Exchange* ex = u.exchange;
+    proxy_.on_upstream_readable(*ex);
+    if (u.connection == nullptr || u.exchange != ex) return;
+    if (u.peer_closed && ctx_.transports.rx(u).empty()) {
+      count(e, ClusterCounter::kCxDestroyRemoteActiveRq);
+      proxy_.on_upstream_failed(*ex, UpstreamFailure::kClosed);
+      return;
+    }
+  }
+  if ((events & tcp::kEventSendSpace) && u.exchange != nullptr) {
+    ctx_.transports.on_send_space(u, ctx_.now);
+    proxy_.on_upstream_writable(*u.exchange);
+  }
+}
+
+void Upstreams::on_timer(UpstreamSession& u) {
+  if (!u.connected) return connect_failed(u, UpstreamFailure::kTimeout);
+  count(*u.endpoint, ClusterCounter::kCxIdleTimeout);
+  close_session(u, false);
+}
+
+void Upstreams::connect_failed(UpstreamSession& u, UpstreamFailure failure) {
+  EndpointPool& e = *u.endpoint;
+  count_connect_failure(e, failure == UpstreamFailure::kTimeout);
+  ++e.active;  // keeps the endpoint while its exchanges are told; they go first, so that nothing is opened for them again
+  fail_pending(e, failure);
+  close_session(u, true);
+  --e.active;
+  release_if_unused(e);
+}
+
+// As Envoy: a failed connection fails everything that waits for one, so that nothing is stuck behind an endpoint that does not answer.
+void Upstreams::fail_pending(EndpointPool& e, UpstreamFailure failure) {
+  base::List<Exchange, &Exchange::pending> failed;
+  failed.splice_back(e.pending);
+  while (Exchange* ex = failed.pop_front()) {
+    --e.waiting;
+    --e.cluster->waiting;
+    cluster_stats(e)[ClusterCounter::kRqPendingActive].sub();
+    endpoint_stats(e)[ClusterCounter::kRqPendingActive].sub();
+    count(e, ClusterCounter::kRqPendingFailureEject);
+    proxy_.on_upstream_failed(*ex, failure);
+  }
+}
+
+// Ends a session that has no exchange (any more) and lets its endpoint open another one for those who wait.
+void Upstreams::close_session(UpstreamSession& u, bool reset) {
+  EndpointPool& e = *u.endpoint;
+  ctx_.disarm(u.timer);
+  u.link.unlink();
+  if (u.connection != nullptr) {
+    cluster_stats(e)[ClusterCounter::kCxRxBytes].add(u.connection->bytes_received);
+    cluster_stats(e)[ClusterCounter::kCxTxBytes].add(u.connection->bytes_sent);
+    endpoint_stats(e)[ClusterCounter::kCxRxBytes].add(u.connection->bytes_received);
+    endpoint_stats(e)[ClusterCounter::kCxTxBytes].add(u.connection->bytes_sent);
+  }
+  if (!u.connected) --e.connecting;
+  count_connection(e, -1);
+  if (reset)
+    ctx_.transports.abort(u, ctx_.now);
+  else
+    ctx_.transports.detach(u, ctx_.now);
+  u.endpoint = nullptr;
+  sessions_.free(&u);
+  if (e.waiting > e.connecting && may_connect(e) && !open_connection(e) && e.connections == 0) {
+    ++e.active;
+    fail_pending(e, UpstreamFailure::kLocal);
+    --e.active;
+  }
+  release_if_unused(e);
+}
+
+// Shutdown of the worker: no accounting, no successor.
+void Upstreams::drop_session(UpstreamSession& u) {
+  ctx_.disarm(u.timer);
+  u.link.unlink();
+  ctx_.transports.abort(u, ctx_.now);
+  sessions_.free(&u);
+}
+
+// ---- after a snapshot swap ---------------------------------------------------------------------------------------------------
+
+void Upstreams::begin_sweep() { sweep_at_ = 0; }
+
+bool Upstreams::sweep_retired(uint32_t max) {
+  if (sweep_at_ == UINT32_MAX) return false;
+  for (; max > 0 && sweep_at_ < endpoints_.capacity(); ++sweep_at_) {
+    if (!endpoints_.lent(sweep_at_)) continue;
+    --max;
+    EndpointPool& e = endpoints_[sweep_at_];
+    const ClusterRuntime* runtime = ctx_.tables->cluster(e.cluster->id);
+    bool usable = false;
+    if (runtime != nullptr && runtime->endpoints != nullptr) {
+      if (e.cluster->epoch != ctx_.tables->epoch()) refresh(*e.cluster, *runtime);
+      const table::EndpointSet* set = runtime->endpoints;
+      for (const table::Endpoint* p = set->endpoints.begin(set); p != set->endpoints.end(set) && !usable; ++p)
+        usable = p->port == e.port && p->address == e.address && p->state == table::EndpointState::kHealthy;
+    }
+    e.retired = !usable;
+    if (usable) continue;
+    ++e.active;  // keeps it while its idle connections go
+    while (UpstreamSession* u = e.idle.front()) close_session(*u, false);
+    --e.active;
+    release_if_unused(e);
+  }
+  if (sweep_at_ >= endpoints_.capacity()) sweep_at_ = UINT32_MAX;
+  return sweep_at_ != UINT32_MAX;
+}
+
+}  // namespace millrace::dataplane

@@ -1,0 +1,177 @@
+#include "dataplane/worker.h"
+
+#include <time.h>
+#include <x86intrin.h>
+
+namespace millrace::dataplane {
+
+using stats::LoopCounter;
+
+namespace {
+
+StackCounters stack_counters(const stats::WorkerStats& s, uint32_t ports) {
+  StackCounters c{s->drops, &s->tcp, &s->loop, {}};
+  for (uint32_t i = 0; i < ports && i < io::kMaxPorts; ++i) c.ports[i] = &s->ports[i];
+  return c;
+}
+
+TimeNs clock_ns(clockid_t id) {
+  timespec t;
+  clock_gettime(id, &t);  // vDSO: reads the TSC, no system call
+  return static_cast<TimeNs>(t.tv_sec) * base::kSecond + static_cast<TimeNs>(t.tv_nsec);
+}
+
+}  // namespace
+
+Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, TimeNs now)
+    : config_(config),
+      resources_(resources),
+      random_(config.seed),
+      timers_(now),
+      stack_(config.stack, resources.ports, *resources.steering, resources.mesh, resources.payload, resources.headers, resources.indirect,
+             stack_counters(resources.stats, static_cast<uint32_t>(resources.ports.size())), now),
+      transports_(stack_, config.tls_sessions, resources.stats->tls),
+      heads_(config.limits.small_heads, config.limits.large_heads),
+      match_scratch_(HeadBufferPool::kMaxHeadBytes),
+      write_buffer_(std::make_unique<char[]>(kWriteBufferBytes)),
+      ctx_{config.index, config.workers, config.limits, config.upstream_tcp, stack_, transports_, timers_, heads_, resources.stats,
+           resources.events, random_, match_scratch_, std::span<char>(write_buffer_.get(), kWriteBufferBytes)},
+      http_(ctx_, downstreams_, upstreams_),
+      tcp_(ctx_, downstreams_),
+      downstreams_(ctx_, http_, tcp_),
+      upstreams_(ctx_, http_) {
+  tcp_.set_upstreams(upstreams_);
+  ctx_.now = now;
+  set_date(0);
+}
+
+Worker::~Worker() = default;
+
+bool Worker::take_tables() {
+  const RuntimeSnapshot* t = resources_.tables->take(resources_.stats->seen_epoch);
+  if (t == ctx_.tables) return false;
+  ctx_.tables = t;
+  t->adopt_scratch(config_.index, match_scratch_.patterns);
+  stack_.set_listeners(&t->listener_set());
+  upstreams_.begin_sweep();
+  resources_.stats->loop[LoopCounter::kTableSwaps].add();
+  return true;
+}
+
+bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
+  ctx_.now = now;
+  ctx_.wall_ns = wall_ns;
+  if (wall_ns / base::kSecond != date_second_) set_date(wall_ns / base::kSecond);
+  bool busy = take_tables();
+  transports_.begin_iteration();
+
+  busy |= stack_.receive(now) != 0;
+  while (Connection* c = stack_.pop_ready()) dispatch(*c);
+  for (uint32_t i = 0; i < kDeferredPerLoop && transports_.has_deferred(); ++i) {
+    dispatch(*transports_.pop_deferred(), tcp::kEventReadable);
+    busy = true;
+  }
+  if (http_.has_wakeups()) {
+    http_.run_wake_list();
+    busy = true;
+  }
+  const uint32_t fired = timers_.advance(now, kMaxTimersPerLoop, [this](base::TimerNode& n) {
+    fire(base::member_owner<&SessionTimer::node>(n));
+  });
+  if (fired != 0) {
+    resources_.stats->loop[LoopCounter::kTimersFired].add(fired);
+    if (timers_.backlog()) resources_.stats->loop[LoopCounter::kTimersDeferred].add();
+    busy = true;
+  }
+  if (stack_.run_timers(now, kMaxTimersPerLoop) != 0) {
+    while (Connection* c = stack_.pop_ready()) dispatch(*c);
+    busy = true;
+  }
+  upstreams_.sweep_retired(16);
+  stack_.flush(now);
+  if (now >= gauges_at_) publish_gauges(now);
+  resources_.stats->loop[LoopCounter::kIterations].add();
+  if (busy) resources_.stats->loop[LoopCounter::kBusyIterations].add();
+  return busy;
+}
+
+void Worker::dispatch(Connection& c) {
+  const uint32_t events = TcpStack::take_events(c);
+  if (c.owner == nullptr) {
+    if (c.role != Role::kDownstream) return;
+    downstreams_.accept(c);
+    if (c.owner == nullptr) return;  // refused
+    if ((events & ~uint32_t{tcp::kEventConnected}) == 0) return;
+  }
+  dispatch(*static_cast<Session*>(c.owner), events);
+}
+
+void Worker::dispatch(Session& s, uint32_t events) {
+  switch (s.kind) {
+    case SessionKind::kDownstream: return downstreams_.on_ready(static_cast<DownstreamSession&>(s), events);
+    case SessionKind::kUpstreamHttp: return upstreams_.on_ready(static_cast<UpstreamSession&>(s), events);
+    case SessionKind::kUpstreamTcp: return tcp_.on_upstream(static_cast<Tunnel&>(s), events);
+  }
+}
+
+void Worker::fire(SessionTimer& t) {
+  switch (t.kind) {
+    case TimerKind::kDownstream: return downstreams_.on_timer(base::member_owner<&DownstreamSession::timer>(t));
+    case TimerKind::kExchange: return http_.on_timer(base::member_owner<&Exchange::timer>(t));
+    case TimerKind::kUpstream: return upstreams_.on_timer(base::member_owner<&UpstreamSession::timer>(t));
+    case TimerKind::kTunnel: return tcp_.on_timer(base::member_owner<&Tunnel::timer>(t));
+  }
+}
+
+TimeNs Worker::next_deadline() { return std::min(timers_.next_wakeup(), stack_.next_deadline()); }
+
+void Worker::set_date(uint64_t wall_seconds) {
+  date_second_ = wall_seconds;
+  http::format_date(wall_seconds, date_);
+  ctx_.date = {date_, sizeof date_};
+}
+
+void Worker::publish_gauges(TimeNs now) {
+  gauges_at_ = now + kGaugeInterval;
+  const stats::WorkerStats& s = resources_.stats;
+  const auto pool = [&](stats::Pool which, uint64_t in_use, uint64_t capacity) {
+    stats::PoolGauge& g = s->pool(which);
+    g.in_use.set(in_use);
+    g.capacity.set(capacity);
+    if (in_use > g.high_water.read()) g.high_water.set(in_use);
+  };
+  const io::PacketPool& payload = resources_.payload;
+  pool(stats::Pool::kPackets, payload.capacity() - payload.available(), payload.capacity());
+  pool(stats::Pool::kTcbs, stack_.active_connections(), config_.stack.max_connections);
+  pool(stats::Pool::kTimeWait, stack_.time_wait_entries(), config_.stack.max_time_wait);
+  pool(stats::Pool::kConnections, downstreams_.in_use(), downstreams_.capacity());
+  pool(stats::Pool::kExchanges, http_.exchanges_in_use(), http_.exchanges_capacity());
+  pool(stats::Pool::kHeadBuffers, heads_.in_use(), heads_.small_capacity() + heads_.large_capacity());
+  pool(stats::Pool::kTlsSessions, transports_.tls_in_use(), config_.tls_sessions);
+  pool(stats::Pool::kUpstreamConnections, upstreams_.connections_in_use(), upstreams_.connections_capacity());
+  s->heartbeat_ns.set(now);
+}
+
+void Worker::run(const std::atomic<bool>& stop) {
+  if (resources_.tls_arena != nullptr) tls::Arena::register_thread(resources_.tls_arena);
+  if (resources_.tls_library != nullptr) resources_.tls_library->warm_up_thread();
+  // Wall time is read now and then and carried on by the monotonic clock: a step of the system's clock shows within a second.
+  TimeNs now = clock_ns(CLOCK_MONOTONIC);
+  uint64_t wall_offset = clock_ns(CLOCK_REALTIME) - now;
+  TimeNs wall_at = now;
+  uint64_t tsc = __rdtsc();
+  stats::CounterBlock<LoopCounter>& loop = resources_.stats->loop;
+  while (!stop.load(std::memory_order_relaxed)) {
+    now = clock_ns(CLOCK_MONOTONIC);
+    if (now - wall_at > base::kSecond) {
+      wall_offset = clock_ns(CLOCK_REALTIME) - now;
+      wall_at = now;
+    }
+    const bool busy = iterate(now, now + wall_offset);
+    const uint64_t end = __rdtsc();
+    loop[busy ? LoopCounter::kBusyCycles : LoopCounter::kIdleCycles].add(end - tsc);
+    tsc = end;
+  }
+}
+
+}  // namespace millrace::dataplane

@@ -1,0 +1,106 @@
+// One poll core: its share of everything, and the loop that runs packets to completion (DESIGN section 3). Made by the main thread, run on its
+// core, destroyed by the main thread. Tests run iterate() in virtual time over ports of memory.
+//
+//   take tables ─▶ receive ─▶ ready connections ─▶ deferred TLS ─▶ pipelined requests ─▶ timers ─▶ flush ─▶ gauges
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "dataplane/downstream.h"
+#include "dataplane/head_buffer.h"
+#include "dataplane/http_proxy.h"
+#include "dataplane/worker_limits.h"
+#include "dataplane/runtime_snapshot.h"
+#include "dataplane/tcp_proxy.h"
+#include "dataplane/tcp_stack.h"
+#include "dataplane/transport.h"
+#include "dataplane/upstreams.h"
+#include "dataplane/worker_context.h"
+#include "lib/base/prng.h"
+#include "lib/base/timer_wheel.h"
+#include "lib/http/h1_writer.h"
+#include "lib/tls/context.h"
+#include "lib/tls/memory.h"
+
+namespace millrace::dataplane {
+
+struct WorkerConfig {
+  uint32_t index = 0, workers = 1;
+  WorkerLimits limits;
+  TcpStackConfig stack;
+  tcp::Config upstream_tcp;
+  uint32_t tls_sessions = 16'384;
+  uint64_t seed = 0;                          // of everything random in this worker
+};
+
+// What a worker uses and does not own; all of it outlives the worker.
+struct WorkerResources {
+  std::span<io::PortQueue* const> ports;
+  const io::Steering* steering = nullptr;
+  io::HandoverMesh* mesh = nullptr;           // null with one worker
+  io::PacketPool payload, headers, indirect;
+  stats::WorkerStats stats;
+  shm::RingProducer* events = nullptr;
+  WorkerTableSlot* tables = nullptr;
+  tls::Arena* tls_arena = nullptr;            // null: OpenSSL allocates from malloc (tests)
+  tls::LibraryContext* tls_library = nullptr; // may be null where no TLS is terminated (tests)
+};
+
+class Worker {
+ public:
+  Worker(const WorkerConfig& config, const WorkerResources& resources, TimeNs now);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // One turn of the loop. `now` monotonic, `wall_ns` Unix time. True when there was something to do.
+  bool iterate(TimeNs now, uint64_t wall_ns);
+  // Turns until `stop`; on the worker's own core. Registers the thread's TLS memory first.
+  void run(const std::atomic<bool>& stop);
+
+  TcpStack& stack() { return stack_; }
+  WorkerContext& context() { return ctx_; }
+  uint32_t exchanges_in_use() const { return http_.exchanges_in_use(); }
+  uint32_t downstreams_in_use() const { return downstreams_.in_use(); }
+  uint32_t upstreams_in_use() const { return upstreams_.connections_in_use(); }
+  uint32_t endpoints_in_use() const { return upstreams_.endpoints_in_use(); }
+  uint32_t tunnels_in_use() const { return tcp_.in_use(); }
+  uint32_t heads_in_use() const { return heads_.in_use(); }
+  // The earliest time at which iterate() has work without a packet coming: for virtual time. kNever: none.
+  TimeNs next_deadline();
+
+ private:
+  bool take_tables();
+  void dispatch(Connection& c);
+  void dispatch(Session& s, uint32_t events);
+  void fire(SessionTimer& t);
+  void set_date(uint64_t wall_seconds);
+  void publish_gauges(TimeNs now);
+
+  static constexpr size_t kWriteBufferBytes = 160 * 1024;   // the largest head, its framing and what was added to it
+  static constexpr uint32_t kDeferredPerLoop = 32;          // sessions whose decryption goes on, per turn
+  static constexpr TimeNs kGaugeInterval = 10 * base::kMillisecond;
+
+  WorkerConfig config_;
+  WorkerResources resources_;
+  base::Prng random_;
+  base::TimerWheel timers_;
+  TcpStack stack_;
+  Transports transports_;
+  HeadBufferPool heads_;
+  route::MatchScratch match_scratch_;
+  std::unique_ptr<char[]> write_buffer_;
+  WorkerContext ctx_;
+  HttpProxy http_;
+  TcpProxy tcp_;
+  Downstreams downstreams_;
+  Upstreams upstreams_;
+  char date_[http::kDateBytes];
+  uint64_t date_second_ = 0;
+  TimeNs gauges_at_ = 0;
+};
+
+}  // namespace millrace::dataplane
