@@ -29,7 +29,7 @@ base::ByteSpan l4_of(const TcpPacket& p) { return {rte_pktmbuf_mtod(p.frame, con
 
 // Could this frame hold neighbour information? Decides whether a copy for the other workers is worth making.
 bool maybe_neighbor_news(const rte_mbuf* m) {
-  if (m->data_len < wire::kEthernetHeader + wire::kVlanTag + 28) return false;
+  if (m->data_len < wire::kEthernetHeader + 28) return false;  // ARP, untagged
   const uint8_t* at = rte_pktmbuf_mtod(m, const uint8_t*);
   uint32_t offset = 12;
   uint16_t type = base::load_be16(at + offset);
