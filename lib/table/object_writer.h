@@ -37,8 +37,9 @@ class ObjectWriter {
   // Copies the bytes behind what is there. Equal strings are stored once. An empty string has offset 0.
   Str string(std::string_view text);
   Blob blob(std::span<const uint8_t> bytes, uint32_t alignment = 8);
-  template <class T>
-  Array<T> array(std::span<const T> elements) {
+  template <class E>
+  Array<std::remove_const_t<E>> array(std::span<E> elements) {
+    using T = std::remove_const_t<E>;
     static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= kObjectAlignment);
     Array<T> a;
     if (elements.empty()) return a;

@@ -16,8 +16,9 @@
 
 namespace millrace::table {
 
-// A span's worth of work: no object can make the validator visit more elements than this (references may overlap, so bounds alone do not limit it).
-inline constexpr uint64_t kMaxValidatedElements = 1ull << 28;
+// References may overlap (equal arrays can be stored once), so bounds alone do not limit the work: no object may make the validator visit more
+// elements than its size in bytes plus this.
+inline constexpr uint64_t kValidatedElementsSlack = 64 * 1024;
 
 // `bytes`: exactly the object, its first byte 8-aligned. `verify_checksum` false only for fuzzing and for bytes just written.
 base::Status validate_object(std::span<const uint8_t> bytes, bool verify_checksum = true);
