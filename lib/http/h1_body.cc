@@ -142,7 +142,7 @@ BodyDecoder::Step BodyDecoder::step(base::ByteSpan in) {
         state_ = State::kChunkSize;
         [[fallthrough]];
       case State::kChunkSize: {
-        if (++line_bytes_ > kMaxChunkLineBytes) return fail(H1Error::kBadChunkExtension, i);
+        if (c != '\r' && ++line_bytes_ > kMaxChunkLineBytes) return fail(H1Error::kBadChunkExtension, i);
         if (const int digit = hex_digit(c); digit >= 0) {
           if (remaining_ > (uint64_t{INT64_MAX} >> 4)) return fail(H1Error::kChunkSizeOverflow, i);
           remaining_ = remaining_ << 4 | static_cast<uint64_t>(digit);
@@ -158,7 +158,7 @@ BodyDecoder::Step BodyDecoder::step(base::ByteSpan in) {
         break;
       }
       case State::kChunkSizeBlank:  // BWS before ";" (7.1.1), or before CRLF, which Envoy takes too
-        if (++line_bytes_ > kMaxChunkLineBytes) return fail(H1Error::kBadChunkExtension, i);
+        if (c != '\r' && ++line_bytes_ > kMaxChunkLineBytes) return fail(H1Error::kBadChunkExtension, i);
         if (c == '\r') {
           state_ = State::kChunkSizeLf;
         } else if (c == ';') {
@@ -168,7 +168,7 @@ BodyDecoder::Step BodyDecoder::step(base::ByteSpan in) {
         }
         break;
       case State::kChunkExtension:
-        if (++line_bytes_ > kMaxChunkLineBytes) return fail(H1Error::kBadChunkExtension, i);
+        if (c != '\r' && ++line_bytes_ > kMaxChunkLineBytes) return fail(H1Error::kBadChunkExtension, i);
         if (c == '\r') {
           state_ = State::kChunkSizeLf;
         } else if (!scan::is_value_byte(static_cast<uint8_t>(c))) {
