@@ -45,7 +45,7 @@ struct TcpDialog {
   static constexpr uint32_t kIss = 0xffffff00, kIrs = 0xfffffe00;
   static constexpr uint32_t kTsOffset = 0xfffff000;
 
-  support::HeapPacketPool pool{2048, 9216};  // first, so that it is checked last
+  support::HeapPacketPool pool{1024, 2048};  // first, so that it is checked last
   Tcb t;
   Config config;
   TimeNs now = sec(100);
@@ -79,7 +79,7 @@ struct TcpDialog {
   void connect() { open_active(t, tuple(), config, kIss, now, kTsOffset); }
   // A finished handshake, passive. `options` of the peer's SYN; `window` as on the wire, of the last ACK.
   void establish(const std::string& options = "<mss 1460>", uint32_t window = 60'000) {
-    listen("S 0 win 60000 " + options);
+    listen("S 0 win " + std::to_string(window) + " " + options);
     drain();
     p = o = a = 1;
     std::string ts = has(t, kFlagTimestamps) ? " <ts 1001 " + std::to_string(ts_now()) + ">" : "";
