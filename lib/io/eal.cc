@@ -5,7 +5,10 @@
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -102,6 +105,10 @@ base::Status init_eal(const EalOptions& o) {
   }
   if (!pci) args.push_back("--no-pci");
 
+  // af_xdp's rings and maps are locked memory; the default limit of a few MiB makes them fail with "not permitted".
+  const rlimit unlimited{RLIM_INFINITY, RLIM_INFINITY};
+  (void)setrlimit(RLIMIT_MEMLOCK, &unlimited);
+
   std::vector<char*> argv;
   for (std::string& a : args) argv.push_back(a.data());
   argv.push_back(nullptr);
@@ -131,9 +138,19 @@ int wait_worker(const EalOptions& o, uint32_t index) { return rte_eal_wait_lcore
 EalLog::EalLog() {
   stream_ = open_memstream(&text_, &size_);
   if (stream_ != nullptr) rte_openlog_stream(stream_);
+  std::fflush(stderr);
+  caught_ = memfd_create("log", MFD_CLOEXEC);
+  if (caught_ >= 0) saved_ = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+  if (saved_ >= 0) dup2(caught_, STDERR_FILENO);
 }
 
 EalLog::~EalLog() {
+  std::fflush(stderr);
+  if (saved_ >= 0) {
+    dup2(saved_, STDERR_FILENO);
+    close(saved_);
+  }
+  if (caught_ >= 0) close(caught_);
   rte_openlog_stream(stderr);
   if (stream_ == nullptr) return;
   std::fclose(stream_);
@@ -145,14 +162,29 @@ std::string EalLog::tail() {
   told_ = true;
   if (stream_ == nullptr) return "";
   std::fflush(stream_);
-  std::string all(text_ == nullptr ? "" : text_, size_), out;
-  while (!all.empty() && all.back() == '\n') all.pop_back();
+  std::string all;
+  if (caught_ >= 0) {
+    std::fflush(stderr);
+    char buffer[4096];
+    for (off_t at = 0;;) {
+      const ssize_t n = pread(caught_, buffer, sizeof buffer, at);
+      if (n <= 0) break;
+      all.append(buffer, static_cast<size_t>(n));
+      at += n;
+    }
+  }
+  if (text_ != nullptr) all.append(text_, size_);
   // The last three lines say it; the rest is prelude.
-  size_t from = all.size();
-  for (int i = 0; i < 3 && from != std::string::npos && from > 0; ++i) from = all.rfind('\n', from - 1);
-  out = from == std::string::npos ? all : all.substr(from == 0 ? 0 : from + (all[from] == '\n' ? 1 : 0));
-  for (char& c : out)
-    if (c == '\n') c = ';';
+  std::string out;
+  for (int lines = 0; lines < 3 && !all.empty();) {
+    const size_t end = all.find_last_not_of("\n ");
+    if (end == std::string::npos) break;
+    const size_t newline = all.rfind('\n', end);
+    const size_t from = newline == std::string::npos ? 0 : newline + 1;
+    out = all.substr(from, end + 1 - from) + (out.empty() ? "" : "; " + out);
+    all.resize(from);
+    ++lines;
+  }
   return out.empty() ? "" : " (" + out + ")";
 }
 
