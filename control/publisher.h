@@ -129,6 +129,7 @@ class Publisher {
   std::condition_variable changed_;
   Arena arena_;
   bool arena_shared_ = false;           // a data plane has (had) this arena: blocks are freed by epoch only
+  bool published_ = false;              // something was published in this control's life
   Objects objects_;
   std::unordered_map<table::ObjectId, table::Kind> kind_of_;
   uint64_t epoch_ = 0;

@@ -66,6 +66,7 @@ class ControlLink {
 
  private:
   static constexpr int kPollMs = 1;                             // how late a published snapshot may be noticed
+  static constexpr int kIdlePollMs = 20;                        // without a control process: stop() and freeing old snapshots
   static constexpr base::TimeNs kHandshakeNs = 2 * base::kSecond;  // a peer that does not finish its handshake is dropped
   enum class Phase : uint8_t { kIdle, kAwaitHello, kAwaitAttach, kConnected };
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "dataplane/listener_set.h"
+#include "lib/route/balancer/balancer.h"
 #include "lib/route/matcher.h"
 #include "lib/route/pattern_db.h"
 #include "lib/shm/epoch.h"
@@ -103,6 +104,8 @@ struct ClusterRuntime {
   const table::EndpointSet* endpoints = nullptr;    // null: not there (yet); as a cluster without endpoints
   stats::ScopeSlot slot = stats::kOverflowScope;    // ScopeKind::kCluster
   std::vector<stats::ScopeSlot> endpoint_slots;     // by index of endpoints->endpoints (ScopeKind::kEndpoint)
+  // By worker, built by the loader with the set (empty without endpoints); each is used and changed by its worker only.
+  mutable std::vector<route::balancer::Balancer> balancers;
 
   std::span<const table::Endpoint> endpoint_list() const {
     if (endpoints == nullptr) return {};

@@ -213,7 +213,7 @@ class ScopeDirectory {
   uint64_t overflowed() const { return overflowed_; }
 
  private:
-  struct Lingering { ScopeSlot slot; base::TimeNs since; bool seen_quiet; };
+  struct Lingering { ScopeSlot slot; uint32_t release; base::TimeNs since; bool seen_quiet; };
   struct KeyHash { size_t operator()(const std::pair<uint16_t, uint64_t>& k) const { return k.second * 0x9e3779b97f4a7c15ull + k.first; } };
   void write_entry(ScopeSlot slot, ScopeKind kind, uint64_t key, uint8_t state, std::string_view name, ScopeSlot parent);
   void set_state(ScopeSlot slot, uint8_t state);
@@ -224,6 +224,7 @@ class ScopeDirectory {
   std::unordered_map<std::pair<uint16_t, uint64_t>, ScopeSlot, KeyHash> index_;
   std::vector<std::pair<uint16_t, uint64_t>> key_of_;    // by slot
   std::vector<uint8_t> state_;                           // by slot
+  std::vector<uint32_t> releases_;                       // by slot: how often it was released; older Lingering entries are void
   std::vector<ScopeSlot> free_;
   std::vector<Lingering> lingering_;
   size_t sweep_at_ = 0;

@@ -1,0 +1,437 @@
+#include "dataplane/table_loader.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <utility>
+
+#include "dataplane/runtime_nodes.h"
+#include "lib/base/assert.h"
+#include "lib/route/matcher.h"
+#include "lib/stats/events.h"
+#include "lib/table/validate.h"
+
+namespace millrace::dataplane {
+
+using base::Error;
+using base::Result;
+using base::Status;
+using base::TimeNs;
+using stats::LoaderCounter;
+using table::Kind;
+using table::ObjectId;
+using table::ObjectRef;
+
+namespace {
+
+constexpr TimeNs kSweepInterval = base::kSecond;
+
+// The mapping of one control process's arena; snapshots keep it alive.
+struct ArenaMapping {
+  shm::Segment segment;
+  const uint8_t* at(uint64_t offset) const { return segment.data() + offset; }
+  std::span<const uint8_t> bytes(uint64_t offset, uint64_t size) const { return {segment.data() + offset, size}; }
+};
+
+// An object of a snapshot that was accepted, or is being built.
+struct Loaded {
+  ObjectRef ref;
+  std::shared_ptr<const void> node;  // what the loader made of it; null for kinds that need nothing
+};
+
+bool by_key(const ObjectRef& a, const ObjectRef& b) { return a.kind != b.kind ? a.kind < b.kind : a.id < b.id; }
+bool same_place(const ObjectRef& a, const ObjectRef& b) {
+  return a.id == b.id && a.kind == b.kind && a.arena_offset == b.arena_offset && a.version == b.version && a.size == b.size;
+}
+
+std::string in_words(Kind kind, const table::ObjectHeader* object) {
+  // Every root struct has its name right behind the header.
+  const auto& name = *reinterpret_cast<const table::Str*>(object + 1);
+  return std::string(table::to_string(kind)) + " '" + std::string(table::view(object, name)) + "'";
+}
+static_assert(offsetof(table::Listener, name) == sizeof(table::ObjectHeader) && offsetof(table::RouteTable, name) == sizeof(table::ObjectHeader) &&
+              offsetof(table::VirtualHost, name) == sizeof(table::ObjectHeader) && offsetof(table::Cluster, name) == sizeof(table::ObjectHeader) &&
+              offsetof(table::EndpointSet, name) == sizeof(table::ObjectHeader) && offsetof(table::Secret, name) == sizeof(table::ObjectHeader));
+
+TimeNs monotonic_now() {
+  timespec t;
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<TimeNs>(t.tv_sec) * base::kSecond + static_cast<TimeNs>(t.tv_nsec);
+}
+
+// Looks objects up in the references of the snapshot being built.
+class RefFinder : public ObjectFinder {
+ public:
+  RefFinder(const ArenaMapping& arena, const std::vector<Loaded>& refs) : arena_(arena), refs_(refs) {}
+  FoundObject find(Kind kind, ObjectId id) const override {
+    ObjectRef key{};
+    key.kind = kind;
+    key.id = id;
+    const auto it = std::lower_bound(refs_.begin(), refs_.end(), key, [](const Loaded& l, const ObjectRef& k) { return by_key(l.ref, k); });
+    if (it == refs_.end() || it->ref.kind != kind || it->ref.id != id) return {};
+    return {reinterpret_cast<const table::ObjectHeader*>(arena_.at(it->ref.arena_offset)), it->ref.version};
+  }
+
+ private:
+  const ArenaMapping& arena_;
+  const std::vector<Loaded>& refs_;
+};
+
+}  // namespace
+
+struct TableLoader::Impl {
+  Impl(const TableLoaderConfig& c, stats::Region r, std::span<WorkerTableSlot> s, shm::RingProducer* e)
+      : region(r), slots(s), events(e), builder(r, c.scope_linger_ns, c.tls_libraries), scratch_of(s.size()) {}
+
+  stats::Region region;
+  std::span<WorkerTableSlot> slots;
+  shm::RingProducer* events;
+  NodeBuilder builder;                      // outlives every node: declared before what holds them
+
+  // The link.
+  std::shared_ptr<const ArenaMapping> arena;   // of the attached control; null when none is
+  shm::Segment commands;
+  shm::RingConsumer ring;
+  uint64_t incarnation = 0;
+  bool is_attached = false;
+  bool ring_broken = false;
+
+  // The tables in force.
+  std::shared_ptr<const ArenaMapping> loaded_arena;  // the one `loaded` lies in
+  std::vector<Loaded> loaded;                        // sorted by (kind, id)
+  std::deque<std::unique_ptr<RuntimeSnapshot>> alive;
+  std::deque<uint64_t> alive_scratch;                // scratch generation of each
+  uint64_t next_sequence = 1;
+  uint64_t last_epoch = 0;
+  std::string rejection;
+  TimeNs next_sweep = 0;
+
+  // Scratch for regex scans: generation of the prototype, and which generation each worker is known to have.
+  uint64_t scratch_generation = 0;
+  std::vector<uint64_t> scratch_of;
+
+  void count(LoaderCounter c, uint64_t n = 1) { region.loader()[c].add(n); }
+  void gauge(LoaderCounter c, uint64_t v) { region.loader()[c].set(v); }
+
+  void tell(stats::EventType type, uint64_t epoch, ObjectId object, uint64_t build_ns, uint32_t objects, std::string_view text) {
+    if (events == nullptr) return;
+    const auto room = events->reserve(stats::kMaxLoaderEvent);
+    if (room.data() == nullptr) return count(LoaderCounter::kEventsLost);
+    stats::LoaderEvent event;
+    event.incarnation = incarnation;
+    event.epoch = epoch;
+    event.object = object;
+    event.build_ns = build_ns;
+    event.objects = objects;
+    events->commit(stats::write_loader_event(room, type, event, text));
+  }
+
+  // ---- one snapshot -------------------------------------------------------------------------------------------------------
+  struct Failure {
+    ObjectId object = table::kNoObject;
+    std::string reason;
+  };
+
+  Status check_root(const table::PublishSnapshot& command, std::vector<Loaded>& next) {
+    const uint64_t size = arena->segment.size();
+    if (command.root_offset < table::kArenaFirstOffset || command.root_offset % 8 != 0 || command.root_offset >= size)
+      return Error{"snapshot root lies outside the arena"};
+    const auto bytes = arena->bytes(command.root_offset, size - command.root_offset);
+    if (Status s = table::validate_snapshot(bytes, size); !s.ok()) return s;
+    table::SnapshotHeader header;
+    std::memcpy(&header, bytes.data(), sizeof header);
+    if (header.epoch != command.epoch || header.count != command.count) return Error{"snapshot root is not the one the command names"};
+    if (header.incarnation != incarnation) return Error{"snapshot root is of another control process"};
+    if (header.epoch <= last_epoch) return Error{"epoch " + std::to_string(header.epoch) + " is not above the last one, " + std::to_string(last_epoch)};
+    const auto* refs = reinterpret_cast<const ObjectRef*>(bytes.data() + sizeof header);
+    next.reserve(header.count);
+    for (uint32_t i = 0; i < header.count; ++i) {
+      if (refs[i].arena_offset < table::kArenaFirstOffset) return Error{"snapshot reference " + std::to_string(i) + ": lies in the arena's first page"};
+      next.push_back({refs[i], nullptr});
+    }
+    return {};
+  }
+
+  // Finds what is known already (both lists are sorted alike) and checks the rest. `fresh`: indices of the new ones.
+  Status check_objects(std::vector<Loaded>& next, std::vector<size_t>& fresh, Failure& failure) {
+    const bool comparable = loaded_arena == arena;
+    size_t old = 0;
+    for (size_t i = 0; i < next.size(); ++i) {
+      const ObjectRef& ref = next[i].ref;
+      if (comparable) {
+        while (old < loaded.size() && by_key(loaded[old].ref, ref)) ++old;
+        if (old < loaded.size() && same_place(loaded[old].ref, ref)) {
+          next[i].node = loaded[old].node;
+          count(LoaderCounter::kObjectsReused);
+          continue;
+        }
+      }
+      const auto bytes = arena->bytes(ref.arena_offset, ref.size);
+      failure.object = ref.id;
+      Status s = table::validate_object(bytes);
+      const auto* header = reinterpret_cast<const table::ObjectHeader*>(bytes.data());
+      if (s.ok() && (header->id != ref.id || header->kind != ref.kind || header->version != ref.version))
+        s = Error{std::string(table::to_string(ref.kind)) + ": is not the object its reference names"};
+      if (s.ok() && ref.kind == Kind::kRouteTable) s = route::validate_route_table(*reinterpret_cast<const table::RouteTable*>(header));
+      if (!s.ok()) return s;
+      count(LoaderCounter::kObjectsValidated);
+      count(LoaderCounter::kBytesValidated, ref.size);
+      fresh.push_back(i);
+    }
+    failure.object = table::kNoObject;
+    return {};
+  }
+
+  // Which route table a virtual host belongs to: names for the statistics.
+  std::unordered_map<ObjectId, std::string_view> owners_of_virtual_hosts(const std::vector<Loaded>& next) const {
+    std::unordered_map<ObjectId, std::string_view> owners;
+    for (const Loaded& l : next) {
+      if (l.ref.kind != Kind::kRouteTable) continue;
+      const auto& t = *reinterpret_cast<const table::RouteTable*>(arena->at(l.ref.arena_offset));
+      for (uint32_t i = 0; i < t.virtual_hosts.count; ++i) owners.emplace(t.virtual_hosts.at(&t, i), table::view(&t, t.name));
+    }
+    return owners;
+  }
+
+  Status build_nodes(std::vector<Loaded>& next, const std::vector<size_t>& fresh, uint64_t epoch, Failure& failure) {
+    const RefFinder finder(*arena, next);
+    bool grew = false;
+    std::unordered_map<ObjectId, std::string_view> owners;
+    if (std::any_of(fresh.begin(), fresh.end(), [&](size_t i) { return next[i].ref.kind == Kind::kVirtualHost; })) owners = owners_of_virtual_hosts(next);
+    const auto object = [&](const Loaded& l) { return reinterpret_cast<const table::ObjectHeader*>(arena->at(l.ref.arena_offset)); };
+    // Listeners and clusters look at other objects, so known ones may need a new node too; the others only when they are new.
+    for (Loaded& l : next) {
+      failure.object = l.ref.id;
+      if (l.ref.kind == Kind::kListener) {
+        if (l.node != nullptr && NodeBuilder::still_good(*static_cast<const ListenerNode*>(l.node.get()), finder)) continue;
+        auto node = builder.listener(*reinterpret_cast<const table::Listener*>(object(l)), finder);
+        if (!node.ok()) return Error{node.error()};
+        for (const std::string& note : (*node)->notes) tell(stats::EventType::kLoaderNote, epoch, l.ref.id, 0, 0, note);
+        l.node = std::move(*node);
+      } else if (l.ref.kind == Kind::kCluster) {
+        if (l.node != nullptr && NodeBuilder::still_good(*static_cast<const ClusterNode*>(l.node.get()), finder)) continue;
+        auto node = builder.cluster(*reinterpret_cast<const table::Cluster*>(object(l)), finder);
+        if (!node.ok()) return Error{node.error()};
+        l.node = std::move(*node);
+      }
+    }
+    for (const size_t i : fresh) {
+      Loaded& l = next[i];
+      failure.object = l.ref.id;
+      if (l.ref.kind == Kind::kRouteTable) {
+        auto node = std::make_shared<RouteTableRuntime>();
+        node->id = l.ref.id;
+        node->object = reinterpret_cast<const table::RouteTable*>(object(l));
+        l.node = std::move(node);
+      } else if (l.ref.kind == Kind::kVirtualHost) {
+        const auto owner = owners.find(l.ref.id);
+        auto node = builder.virtual_host(*reinterpret_cast<const table::VirtualHost*>(object(l)),
+                                         owner == owners.end() ? std::string_view() : owner->second, &grew);
+        if (grew) {
+          ++scratch_generation;  // also when a later object fails: the prototype has grown
+          grew = false;
+        }
+        if (!node.ok()) return Error{in_words(l.ref.kind, object(l)) + ": " + node.error()};
+        l.node = std::move(*node);
+      }
+    }
+    failure.object = table::kNoObject;
+    return {};
+  }
+
+  Result<std::unique_ptr<RuntimeSnapshot>> assemble(const std::vector<Loaded>& next, uint64_t epoch) {
+    std::unique_ptr<RuntimeSnapshot> s(new RuntimeSnapshot());
+    s->epoch_ = epoch;
+    s->sequence_ = next_sequence;
+    s->objects_ = next.size();
+    size_t of_kind[static_cast<size_t>(Kind::kCount)] = {};
+    for (const Loaded& l : next) ++of_kind[static_cast<size_t>(l.ref.kind)];
+    const auto map_for = [&](Kind k) { return of_kind[static_cast<size_t>(k)]; };
+    s->listeners_ = ObjectMap<ListenerRuntime>(map_for(Kind::kListener));
+    s->route_tables_ = ObjectMap<RouteTableRuntime>(map_for(Kind::kRouteTable));
+    s->virtual_hosts_ = ObjectMap<VirtualHostEntry>(map_for(Kind::kVirtualHost));
+    s->clusters_ = ObjectMap<ClusterRuntime>(map_for(Kind::kCluster));
+    std::vector<ListenerSet::Entry> entries;
+    s->owners_.reserve(next.size() + 1);
+    s->owners_.push_back(arena);
+    for (const Loaded& l : next) {
+      if (l.node == nullptr) continue;
+      s->owners_.push_back(l.node);
+      switch (l.ref.kind) {
+        case Kind::kListener: {
+          const ListenerRuntime& r = static_cast<const ListenerNode*>(l.node.get())->runtime;
+          s->listeners_.add(l.ref.id, &r);
+          s->listener_list_.push_back(&r);
+          entries.push_back({r.object->address, r.object->port, r.id, false});
+          break;
+        }
+        case Kind::kRouteTable: s->route_tables_.add(l.ref.id, static_cast<const RouteTableRuntime*>(l.node.get())); break;
+        case Kind::kVirtualHost: s->virtual_hosts_.add(l.ref.id, &static_cast<const VirtualHostNode*>(l.node.get())->entry); break;
+        case Kind::kCluster: s->clusters_.add(l.ref.id, &static_cast<const ClusterNode*>(l.node.get())->runtime); break;
+        default: break;
+      }
+    }
+    s->listener_set_ = ListenerSet(entries);
+    s->scratch_.resize(slots.size());
+    for (size_t w = 0; w < slots.size(); ++w) {
+      if (scratch_of[w] == scratch_generation) continue;
+      auto clone = builder.prototype_scratch().clone();
+      if (!clone.ok()) return Error{"scratch for regex scans: " + clone.error()};
+      s->scratch_[w].scratch = std::move(*clone);
+      s->scratch_[w].fresh = true;
+    }
+    return s;
+  }
+
+  void offer(std::unique_ptr<RuntimeSnapshot> s) {
+    ++next_sequence;
+    const RuntimeSnapshot* offered = s.get();
+    alive.push_back(std::move(s));
+    alive_scratch.push_back(scratch_generation);
+    for (WorkerTableSlot& slot : slots) slot.offer(offered);
+    gauge(LoaderCounter::kOfferedEpoch, offered->epoch());
+    gauge(LoaderCounter::kSnapshotsAlive, alive.size());
+  }
+
+  void load(const table::PublishSnapshot& command) {
+    const TimeNs began = monotonic_now();
+    std::vector<Loaded> next;
+    std::vector<size_t> fresh;
+    Failure failure;
+    std::unique_ptr<RuntimeSnapshot> snapshot;
+    Status s = check_root(command, next);
+    if (s.ok()) s = check_objects(next, fresh, failure);
+    if (s.ok()) s = build_nodes(next, fresh, command.epoch, failure);
+    if (s.ok()) {
+      auto built = assemble(next, command.epoch);
+      if (built.ok()) snapshot = std::move(*built);
+      else s = Error{built.error()};
+    }
+    if (!s.ok()) {
+      rejection = s.error();
+      count(LoaderCounter::kSnapshotsRejected);
+      tell(stats::EventType::kSnapshotRejected, command.epoch, failure.object, monotonic_now() - began, command.count, rejection);
+      return;
+    }
+    rejection.clear();
+    last_epoch = command.epoch;
+    loaded = std::move(next);
+    loaded_arena = arena;
+    offer(std::move(snapshot));
+    const TimeNs took = monotonic_now() - began;
+    count(LoaderCounter::kSnapshotsAccepted);
+    gauge(LoaderCounter::kLastBuildNs, took);
+    tell(stats::EventType::kSnapshotAccepted, command.epoch, table::kNoObject, took, command.count, {});
+  }
+
+  // ---- commands -----------------------------------------------------------------------------------------------------------
+  bool run_commands() {
+    if (!is_attached || ring_broken) return false;
+    table::PublishSnapshot newest;
+    bool any = false;
+    for (auto record = ring.front(); record.data() != nullptr; record = ring.front()) {
+      table::PublishSnapshot command;
+      if (record.size() == sizeof command) std::memcpy(&command, record.data(), sizeof command);
+      if (record.size() != sizeof command || command.type != table::CommandType::kPublishSnapshot) {
+        count(LoaderCounter::kCommandErrors);
+        rejection = "control sent a malformed command";
+        tell(stats::EventType::kSnapshotRejected, 0, table::kNoObject, 0, 0, rejection);
+      } else {
+        if (any) count(LoaderCounter::kSnapshotsSkipped);
+        newest = command;
+        any = true;
+      }
+      ring.pop();
+    }
+    if (ring.error() != shm::RingError::kNone) {
+      ring_broken = true;
+      count(LoaderCounter::kCommandErrors);
+      rejection = std::string("command ring is corrupt: ") + shm::to_string(ring.error());
+      tell(stats::EventType::kSnapshotRejected, 0, table::kNoObject, 0, 0, rejection);
+    }
+    if (any) load(newest);
+    return any;
+  }
+
+  // ---- what nobody sees any more ----------------------------------------------------------------------------------------------
+  bool reclaim() {
+    uint64_t passed = UINT64_MAX;
+    for (size_t w = 0; w < slots.size(); ++w) {
+      const uint64_t taken = slots[w].taken();
+      passed = std::min(passed, taken);
+      // Who has taken a snapshot has its scratch: brought by it, or had before it was built.
+      for (size_t i = 0; i < alive.size(); ++i)
+        if (alive[i]->sequence() == taken) scratch_of[w] = std::max(scratch_of[w], alive_scratch[i]);
+    }
+    bool freed = false;
+    while (alive.size() > 1 && alive.front()->sequence() < passed) {
+      alive.pop_front();
+      alive_scratch.pop_front();
+      freed = true;
+    }
+    if (freed) gauge(LoaderCounter::kSnapshotsAlive, alive.size());
+    return freed;
+  }
+
+  void sweep(TimeNs now) {
+    if (now < next_sweep) return;
+    next_sweep = now + kSweepInterval;
+    builder.sweep(now);
+    gauge(LoaderCounter::kPatternDatabases, builder.pattern_databases());
+    gauge(LoaderCounter::kTlsContexts, builder.tls().sweep());
+    gauge(LoaderCounter::kScopesInUse, builder.leases().directory().in_use());
+    gauge(LoaderCounter::kScopesOverflowed, builder.leases().directory().overflowed());
+  }
+};
+
+TableLoader::TableLoader(const TableLoaderConfig& config, stats::Region region, std::span<WorkerTableSlot> slots, shm::RingProducer* events)
+    : impl_(std::make_unique<Impl>(config, region, slots, events)) {
+  MILLRACE_ASSERT(slots.size() == region.workers(), "one slot per worker");
+  MILLRACE_ASSERT(config.tls_libraries.empty() || config.tls_libraries.size() == slots.size(), "one library context per worker, or none");
+  auto empty = impl_->assemble({}, 0);
+  MILLRACE_ASSERT(empty.ok(), "an empty snapshot needs nothing");
+  impl_->offer(std::move(*empty));
+}
+
+TableLoader::~TableLoader() = default;
+
+Status TableLoader::attach(shm::Segment arena, shm::Segment commands, uint64_t control_incarnation) {
+  shm::RingConsumer ring;
+  if (const auto e = ring.attach(commands.bytes()); e != shm::RingError::kNone) return Error{std::string("command ring: ") + shm::to_string(e)};
+  if (arena.size() < table::kMinArenaSize) return Error{"arena of " + std::to_string(arena.size()) + " bytes is too small"};
+  auto mapping = std::make_shared<ArenaMapping>();
+  mapping->segment = std::move(arena);
+  impl_->arena = std::move(mapping);
+  impl_->commands = std::move(commands);
+  impl_->ring = ring;
+  impl_->incarnation = control_incarnation;
+  impl_->is_attached = true;
+  impl_->ring_broken = false;
+  return {};
+}
+
+void TableLoader::detach() {
+  impl_->is_attached = false;
+  impl_->ring = shm::RingConsumer();
+  impl_->commands = shm::Segment();
+  impl_->arena.reset();  // what serves keeps its own reference
+}
+
+bool TableLoader::attached() const { return impl_->is_attached; }
+
+bool TableLoader::step(TimeNs now) {
+  impl_->builder.leases().set_now(now);
+  bool did = impl_->run_commands();
+  did |= impl_->reclaim();
+  impl_->sweep(now);
+  return did;
+}
+
+uint64_t TableLoader::last_epoch() const { return impl_->last_epoch; }
+const RuntimeSnapshot* TableLoader::offered() const { return impl_->alive.back().get(); }
+size_t TableLoader::snapshots_alive() const { return impl_->alive.size(); }
+const std::string& TableLoader::last_rejection() const { return impl_->rejection; }
+
+}  // namespace millrace::dataplane
