@@ -160,7 +160,7 @@ base::Status Port::probe() {
     id_ = UINT16_MAX;
     const int r = rte_dev_probe(options_.devargs.c_str());
     if (r < 0 && r != -EEXIST) {
-      const char* hint = r == -EBUSY || r == -EADDRINUSE ? "; is another process using it?" : is_pci_address(name) ? "; is it bound to vfio-pci?" : "";
+      const char* hint = r == -EFAULT ? "; is it spelt as DPDK names its drivers, and is the driver installed?" : r == -EBUSY || r == -EADDRINUSE ? "; is another process using it?" : is_pci_address(name) ? "; is it bound to vfio-pci?" : "";
       return Error{"the device did not come up: " + std::string(rte_strerror(-r)) + hint + log.tail()};
     }
     if (rte_eth_dev_get_port_by_name(name.c_str(), &id_) != 0) {
@@ -243,7 +243,8 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
   rte_eth_dev_adjust_nb_rx_tx_desc(id_, &rx_desc, &tx_desc);
   for (uint16_t q = 0; q < rx_queues; ++q) {
     if (const int r = rte_eth_rx_queue_setup(id_, q, rx_desc, SOCKET_ID_ANY, nullptr, pools[q].raw()); r != 0) {
-      return Error{"receive queue " + std::to_string(q) + " could not be set up: " + rte_strerror(-r) + log.tail()};
+      const char* hint = driver_ == "net_af_xdp" ? "; is another process using this interface, or has it fewer queues?" : "";
+      return Error{"receive queue " + std::to_string(q) + " could not be set up: " + rte_strerror(-r) + hint + log.tail()};
     }
   }
   for (uint16_t q = 0; q < tx_queues_; ++q) {
