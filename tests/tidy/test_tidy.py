@@ -141,7 +141,9 @@ class TidyTest(unittest.TestCase):
         self.assertEqual(findings({"tests/fuzz/meson.build": "\n"})[0][2], "corpus")
 
     def test_long_line_in_prose_and_corpus_is_fine(self):
-        self.assertEqual(findings({"lib/tcp/note.md": "x" * 500 + "\n", "tests/fuzz/corpus/tcp/b": "TO" "DO" + "x" * 500}), [])
+        self.assertEqual(findings({"lib/tcp/note.md": "x" * 500 + "\n", "tests/fuzz/corpus/tcp/b": "TO" "DO" + "x" * 500,
+                                   "tests/unit/control/bad/tab.yaml": "a:\t1 "}), [])
+        self.assertEqual(len(findings({"lib/tcp/example.yaml": "a:\t1\n"})), 1)
 
     def test_allowed_by_name_with_a_reason(self):
         self.assertEqual(findings({"dataplane/head_buffer.h": HEADER + "auto b = new int[3];\n"}), [])
