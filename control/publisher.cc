@@ -213,22 +213,22 @@ void Publisher::on_linked(stats::RegionView stats, uint64_t last_epoch) {
   MILLRACE_ASSERT(attached == shm::RingError::kNone, "a command ring just made is good");
   accepted_ = rejected_ = sent_epoch_ = 0;
   rejection_.clear();
-  // A fresh root, under an epoch above everything this data plane has seen: words it shows from another control cannot be mistaken for ours.
-  epoch_ = std::max(epoch_, last_epoch);
-  fence_epoch_ = epoch_ + 1;
-  if (published_) {
-    const uint64_t epoch = epoch_ + 1;
-    epoch_ = epoch;
-    if (auto root = write_root(objects_, epoch); root.ok()) {
-      if (root_offset_ != 0) arena_.retire(root_offset_, epoch);
+  // The first epoch of this link is above everything this data plane has seen: words it shows from another control cannot be mistaken for ours.
+  const bool root_good = root_offset_ != 0 && epoch_ > last_epoch;
+  if (published_ && epoch_ <= last_epoch) epoch_ = last_epoch + 1;
+  if (!published_) epoch_ = std::max(epoch_, last_epoch);
+  fence_epoch_ = published_ ? epoch_ : epoch_ + 1;
+  if (published_ && !root_good) {
+    if (auto root = write_root(objects_, epoch_); root.ok()) {
+      if (root_offset_ != 0) arena_.retire(root_offset_, epoch_);
       root_offset_ = *root;
       root_count_ = static_cast<uint32_t>(objects_.size());
-      send_newest();
     } else {
-      rejected_ = epoch;
+      rejected_ = epoch_;
       rejection_ = root.error();
     }
   }
+  send_newest();
   changed_.notify_all();
 }
 
