@@ -266,13 +266,17 @@ Result<std::unique_ptr<LibraryContext>> LibraryContext::create() {
   OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS | OPENSSL_INIT_LOAD_CRYPTO_STRINGS, nullptr);
   std::unique_ptr<LibraryContext> out(new LibraryContext);
   out->ctx_ = OSSL_LIB_CTX_new();
-  if (out->ctx_ == nullptr || OSSL_PROVIDER_load(out->ctx_, "default") == nullptr) {
+  if (out->ctx_ != nullptr) out->provider_ = OSSL_PROVIDER_load(out->ctx_, "default");
+  if (out->provider_ == nullptr) {
     return Error{"OpenSSL's default provider cannot be loaded: " + drain_errors()};
   }
   return out;
 }
 
-LibraryContext::~LibraryContext() { OSSL_LIB_CTX_free(ctx_); }
+LibraryContext::~LibraryContext() {
+  if (provider_ != nullptr) OSSL_PROVIDER_unload(provider_);
+  OSSL_LIB_CTX_free(ctx_);
+}
 
 void LibraryContext::warm_up_thread() {
   unsigned char sink[32];

@@ -17,6 +17,7 @@
 #include "lib/tls/certificate.h"
 
 struct ossl_lib_ctx_st;
+struct ossl_provider_st;
 struct ssl_ctx_st;
 struct ssl_st;
 
@@ -37,6 +38,7 @@ class LibraryContext {
  private:
   LibraryContext() = default;
   ossl_lib_ctx_st* ctx_ = nullptr;
+  ossl_provider_st* provider_ = nullptr;
 };
 
 enum class Version : uint8_t { kTls12, kTls13 };
