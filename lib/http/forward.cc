@@ -83,11 +83,24 @@ bool append_value(HeaderTable& headers, HeaderId id, std::string_view comma, std
   return headers.set(id, old.empty() ? value : scratch.concat({old, comma, value}));
 }
 
+// Dotted quad by hand: inet_ntop costs more than parsing a whole small request.
+size_t format_v4(uint32_t host_order, char* out) {
+  char* p = out;
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    const uint32_t v = host_order >> shift & 255;
+    if (v >= 100) *p++ = static_cast<char>('0' + v / 100);
+    if (v >= 10) *p++ = static_cast<char>('0' + v / 10 % 10);
+    *p++ = static_cast<char>('0' + v % 10);
+    if (shift != 0) *p++ = '.';
+  }
+  return static_cast<size_t>(p - out);
+}
+
 std::string_view address_text(const base::IpAddress& a, Scratch& scratch) {
   constexpr size_t kMaxText = 46;
   char* out = scratch.allocate(kMaxText);
   if (out == nullptr) return {};
-  const size_t n = a.format(out, kMaxText);
+  const size_t n = a.is_v4() ? format_v4(a.v4_host_order(), out) : a.format(out, kMaxText);
   scratch.give_back(kMaxText - n);
   return {out, n};
 }
