@@ -225,19 +225,19 @@ void HttpProxy::refuse_head(DownstreamSession& d, HeadBuffer* head, const http::
   head->head_length = head->used;
   Exchange* ex = begin(d, head);
   if (ex == nullptr) return;
-  ex->request.method = partial.method;
-  ex->request.path = partial.path;
-  ex->request.version = partial.version;
   ex->request.headers = http::HeaderTable(head->headers, head->header_capacity);
-  ex->original_path = partial.path;
   const http::H1ErrorInfo& i = http::info(error);
+  if (!i.by_codec) {  // the head itself was in order; of others Envoy logs neither method nor path
+    ex->request.method = partial.method;
+    ex->request.path = partial.path;
+    ex->request.version = partial.version;
+    ex->original_path = partial.path;
+  }
   ex->detail_text = i.details;
   ctx_.stats->http[http_error_counter(error)].add();
   ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxProtocolError].add();
-  if (error == http::H1Error::kHttp10Refused) return reply(*ex, http::LocalReply::kLowVersion);
-  if (error == http::H1Error::kMissingHost) return reply(*ex, http::LocalReply::kMissingHost);
-  ex->flags.set(stats::ResponseFlag::kDownstreamProtocolError);
-  reply_with(*ex, i.status, {}, http::ResponseDetail::kH1CodecError, true);
+  if (i.by_codec) ex->flags.set(stats::ResponseFlag::kDownstreamProtocolError);
+  reply_with(*ex, i.status, i.by_codec ? http::reason_phrase(i.status) : std::string_view{}, http::response_detail_of(error), true);
 }
 
 // ---- the endpoint's side --------------------------------------------------------------------------------------------------------

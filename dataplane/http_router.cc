@@ -81,7 +81,8 @@ void HttpProxy::route(Exchange& ex) {
   const http::ForwardOptions options = d.policy.options();
   if (!http::check_underscores(request.headers, options.underscores)) {
     ex.detail_text = http::info(http::H1Error::kUnderscore).details;
-    return reply_with(ex, 400, {}, ResponseDetail::kH1UnexpectedUnderscore, true);
+    ex.flags.set(ResponseFlag::kDownstreamProtocolError);
+    return reply_with(ex, 400, http::reason_phrase(400), ResponseDetail::kH1UnexpectedUnderscore, true);
   }
   if (request.version == http::Version::kHttp10 && request.authority.empty()) return reply(ex, LocalReply::kMissingHost);
   switch (http::normalize_path(&request, options, ex.scratch)) {

@@ -72,7 +72,8 @@ size_t find_head_end(std::span<const char> bytes, size_t from = 0);
 // Parses a request head at the front of `bytes`. `already_scanned`: length of `bytes` at the last kPartial (0 the first time; the front
 // must be unchanged). head->headers must have storage (its capacity is a limit like max_header_count: kTooManyHeaders); it is cleared
 // first. On kDone the views of *head point into `bytes` (and limits.default_host_for_http_10), names lower case; on kPartial and kBad
-// nothing of *head is to be read (Envoy logs "-" for the method and path of such requests), but names may have been lowered already.
+// nothing of *head is to be read (Envoy logs "-" for the method and path of such requests), but names may have been lowered already. The
+// exceptions are the errors that are not info().by_codec: for them the head is complete (and its authority empty).
 // What is wrong is kBad at once where that can be told, even when the rest has not arrived: in the first call everything, in later calls
 // the start line and the size. Parsing the same bytes again from 0 gives the same result.
 // Host, and for CONNECT content-length: 0, is taken out of the table; so are upgrade and http2-settings of an h2c upgrade, and (unless the
