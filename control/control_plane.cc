@@ -106,7 +106,7 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     text = all.str();
     document = load_document_file(config_.config_file);
   }
-  ModelEdit from_file = Model::replace(document);
+  ModelEdit from_file = Model{}.replace(document);
   from_file.errors.insert(from_file.errors.end(), document.errors.begin(), document.errors.end());
   sort_errors(from_file.errors);
   if (!from_file.ok()) {
@@ -129,7 +129,7 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
       for (LoadedObject& l : one.objects) stored.objects.push_back(std::move(l));
       stored.errors.insert(stored.errors.end(), one.errors.begin(), one.errors.end());
     }
-    ModelEdit edited = Model::replace(stored);
+    ModelEdit edited = Model{}.replace(stored);
     edited.errors.insert(edited.errors.end(), stored.errors.begin(), stored.errors.end());
     if (!edited.ok()) {
       *errors = edited.errors;
@@ -153,7 +153,7 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
   }
   uint64_t epoch = 0;
   if (const base::Status s = publish(compiled, &epoch); !s.ok()) return s;
-  access_log_.set_sinks(access_log_sinks(start));
+  set_access_log_sinks();
   model_ = std::make_shared<const Model>(std::move(start));
   return {};
 }
@@ -163,6 +163,13 @@ base::Status ControlPlane::publish(const CompileResult& compiled, uint64_t* epoc
   if (!r.ok()) return base::Error{r.error()};
   *epoch = *r;
   return {};
+}
+
+void ControlPlane::set_access_log_sinks() {
+  AccessLogSinks sinks;
+  for (const TableObject& o : compiler_.objects())
+    if (o.kind == table::Kind::kListener) sinks[o.id] = access_log_sinks(*reinterpret_cast<const table::Listener*>(o.bytes()));
+  access_log_.set_sinks(std::move(sinks));
 }
 
 std::shared_ptr<const Model> ControlPlane::model() const {
@@ -208,7 +215,7 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
         undo();
         return out;
       }
-      access_log_.set_sinks(access_log_sinks(result.model));
+      set_access_log_sinks();
       const std::lock_guard model_lock(model_mutex_);
       model_ = std::make_shared<const Model>(std::move(result.model));
       edited_ = true;

@@ -67,6 +67,7 @@ class ControlPlane {
  private:
   ControlPlane() = default;
   base::Status load(ConfigErrors* errors);
+  void set_access_log_sinks();
   base::Status publish(const CompileResult& compiled, uint64_t* epoch);
   base::Status store_changes(const Model& model, const std::vector<ObjectChange>& changes);
 

@@ -29,7 +29,7 @@ int run(const ControlConfig& config, bool validate_only) {
   ConfigErrors errors;
   if (validate_only) {
     const Document document = load_document_file(config.config_file);
-    ModelEdit edit = Model::replace(document);
+    ModelEdit edit = Model{}.replace(document);
     edit.errors.insert(edit.errors.end(), document.errors.begin(), document.errors.end());
     sort_errors(edit.errors);
     if (edit.errors.empty()) {

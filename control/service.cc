@@ -23,7 +23,7 @@ namespace {
 
 namespace pb = millrace::control::v1;
 using grpc::ServerContext;
-using grpc::Status;
+
 using std::chrono::milliseconds;
 
 void fill(const ConfigErrors& from, google::protobuf::RepeatedPtrField<pb::ConfigError>* to) {
@@ -194,7 +194,7 @@ class Service final : public ControlService, public pb::Control::Service {
     unlink(path_.c_str());
   }
 
-  Status Status(ServerContext* context, const pb::StatusRequest* rq, pb::StatusReply* out) override {
+  grpc::Status Status(ServerContext* context, const pb::StatusRequest* rq, pb::StatusReply* out) override {
     if (rq->wait_ms() != 0) {
       const auto end = std::chrono::steady_clock::now() + milliseconds(rq->wait_ms());
       while (std::chrono::steady_clock::now() < end && !context->IsCancelled()) {
@@ -228,7 +228,7 @@ class Service final : public ControlService, public pb::Control::Service {
          {ConfigKind::kListener, ConfigKind::kRoute, ConfigKind::kCluster, ConfigKind::kEndpoints, ConfigKind::kSecret})
       (*out->mutable_objects())[std::string(to_string(k))] = static_cast<uint32_t>(model->size(k));
     plane_.link().with_stats([&](const stats::RegionView& view) { report_status(view, p.seen, out); });
-    return Status::OK;
+    return grpc::Status::OK;
   }
 
   grpc::Status Apply(ServerContext*, const pb::ApplyRequest* rq, pb::EditReply* out) override {
@@ -236,7 +236,7 @@ class Service final : public ControlService, public pb::Control::Service {
     const Document document = load_document(rq->text(), file);
     fill(plane_.edit(
              [&](const Model& m) {
-               ModelEdit e = rq->replace() ? Model::replace(document) : m.apply(document);
+               ModelEdit e = rq->replace() ? m.replace(document) : m.apply(document);
                e.errors.insert(e.errors.end(), document.errors.begin(), document.errors.end());
                sort_errors(e.errors);
                return e;

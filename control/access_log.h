@@ -1,0 +1,78 @@
+// Access logs: the records that workers put on their event rings, as lines in files. The data plane decides which record is made; here it is
+// formatted and written, by the thread that drains the rings.
+//
+// A line is in its file at most kFlushInterval after its request ended (Envoy: 10 s). Files are opened for appending when the first line comes and
+// reopened by reopen() (SIGUSR1, for logrotate). A file that cannot be written is said so once, its lines are counted as lost, and it is tried again.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "control/access_log_format.h"
+#include "lib/table/layout.h"
+#include "lib/table/objects.h"
+
+namespace millrace::control {
+
+// One access log of a listener's configuration.
+struct AccessLogSink {
+  std::string path;                        // "/dev/stdout" and "/dev/stderr" are this process' own
+  std::shared_ptr<const AccessLogFormat> format;
+};
+struct ListenerSinks {
+  std::vector<std::vector<AccessLogSink>> chains;  // by index of filter_chains
+  std::vector<AccessLogSink> listener;             // for connections that no chain matched
+};
+using AccessLogSinks = std::map<table::ObjectId, ListenerSinks>;
+// Of one listener object (validated); a format that does not compile (validation has looked before) becomes the default one.
+ListenerSinks access_log_sinks(const table::Listener& listener);
+
+class AccessLogger {
+ public:
+  static constexpr std::chrono::milliseconds kFlushInterval{100};
+  static constexpr size_t kFlushBytes = 64 * 1024;
+  static constexpr size_t kMaxBuffered = 8u << 20;   // of one file that cannot be written: more is lost, and counted
+
+  AccessLogger();
+  ~AccessLogger();
+  AccessLogger(const AccessLogger&) = delete;
+  AccessLogger& operator=(const AccessLogger&) = delete;
+
+  // From now on. Any thread.
+  void set_sinks(AccessLogSinks sinks);
+  // One record of a worker's event ring; others than access log records are ignored, malformed ones counted.
+  void on_event(uint32_t worker, std::span<const uint8_t> record);
+  void flush();
+  void reopen();
+
+  struct Counters {
+    uint64_t lines = 0, lost = 0, malformed = 0, unknown = 0;  // unknown: of a listener or chain that is gone
+  };
+  Counters counters() const;
+
+ private:
+  struct File {
+    int fd = -1;
+    bool complained = false;
+    std::string buffer;
+  };
+  void write_out(const std::string& path, File& f);
+  void run();
+
+  mutable std::mutex mutex_;
+  AccessLogSinks sinks_;
+  AccessLogSinks previous_;   // records of connections older than the last change still find their format
+  std::map<std::string, File> files_;
+  Counters counters_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace millrace::control
