@@ -356,7 +356,8 @@ struct RouteCompiler::Impl {
       const uint32_t e = db.expressions[position];
       if (e == UINT32_MAX) return;
       const RegexTable::Use& use = regexes.use(e);
-      errors->push_back({use.field, "Hyperscan cannot compile \"" + regexes.source(e) + "\": " + why, route_label(use.route, spec.routes[use.route])});
+      // Offsets in Hyperscan's words are those of our rewriting: no use to a reader.
+      errors->push_back({use.field, "Hyperscan cannot compile \"" + regexes.source(e) + "\": " + why.substr(0, why.find(" at index ")), route_label(use.route, spec.routes[use.route])});
     };
     while (!todo.empty() && errors->size() < kMaxErrors) {
       std::vector<PlannedDb> missing;

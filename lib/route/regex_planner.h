@@ -21,9 +21,9 @@
 
 namespace millrace::route {
 
-inline constexpr uint32_t kLeafPatterns = 8;              // in one subtree's database
+inline constexpr uint32_t kLeafPatterns = 4;              // in one subtree's database
 inline constexpr uint32_t kMaxPathGroupDb = 1'024;        // expressions under one prefix: several databases beyond that
-inline constexpr uint32_t kMaxValueGroupDb = 8;           // header and query: one expression is asked about at a time
+inline constexpr uint32_t kMaxValueGroupDb = 4;           // header and query: one expression is asked about at a time
 inline constexpr uint32_t kMaxLiteralPrefixBytes = 256;   // of a group's key
 
 struct PlannedExpression {

@@ -16,7 +16,8 @@
 //   \v \s                             PCRE's \v is a class, and its \s holds VT: written out
 //   (?i)k, (?i)s                      fold to U+212A and U+017F: written out
 //   octal, \x{...}, \Q...\E           written out as characters
-//   \d \w \D \W \S, [[:alpha:]], \pN  the same in both (ASCII; \p by Unicode tables)
+//   \d \w \W [[:alpha:]] [[:^lower:]]   ASCII in both, but under (?i) RE2 folds the set before it negates it: written out as ranges
+//   \pN \p{Greek}                     Unicode tables in both; refused under (?i), where the engines fold differently
 //   \C                                a single byte: Hyperscan cannot, refused
 //   \1, (?=...), (?>...), a*+, (?R)   RE2 cannot, refused by name
 namespace millrace::route {
@@ -62,6 +63,7 @@ class Translator {
 
   // ---- writing
   static std::string write_rune(uint32_t c);
+  static bool write_class(std::string_view name, bool negate, bool fold, std::string* out);
   void atom_literal(uint32_t c);
   void atom(std::string text, std::string literal_bytes = {}, bool zero_width = false) {
     flush_literal();
@@ -112,6 +114,46 @@ void append_utf8(std::string* out, uint32_t c) {
   }
 }
 
+// ASCII classes as RE2 has them (re2/perl_groups.cc), as sorted ranges of characters.
+using Ranges = std::vector<std::pair<uint32_t, uint32_t>>;
+constexpr uint32_t kMaxRune = 0x10ffff;
+constexpr uint32_t kLongS = 0x17f, kKelvin = 0x212a;  // the two characters beyond ASCII that fold to ASCII letters: s and k
+
+Ranges complement(const Ranges& set) {
+  Ranges out;
+  uint32_t next = 0;
+  for (const auto& [low, high] : set) {
+    if (low > next) out.emplace_back(next, low - 1);
+    next = high + 1;
+  }
+  if (next <= kMaxRune) out.emplace_back(next, kMaxRune);
+  return out;
+}
+
+struct NamedClass {
+  const char* name;
+  Ranges ranges;
+};
+const NamedClass kClasses[] = {
+    {"d", {{'0', '9'}}},
+    {"s", {{'\t', '\n'}, {'\f', '\r'}, {' ', ' '}}},
+    {"w", {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}},
+    {"alnum", {{'0', '9'}, {'A', 'Z'}, {'a', 'z'}}},
+    {"alpha", {{'A', 'Z'}, {'a', 'z'}}},
+    {"ascii", {{0, 0x7f}}},
+    {"blank", {{'\t', '\t'}, {' ', ' '}}},
+    {"cntrl", {{0, 0x1f}, {0x7f, 0x7f}}},
+    {"digit", {{'0', '9'}}},
+    {"graph", {{'!', '~'}}},
+    {"lower", {{'a', 'z'}}},
+    {"print", {{' ', '~'}}},
+    {"punct", {{'!', '/'}, {':', '@'}, {'[', '`'}, {'{', '~'}}},
+    {"space", {{'\t', '\r'}, {' ', ' '}}},
+    {"upper", {{'A', 'Z'}}},
+    {"word", {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}},
+    {"xdigit", {{'0', '9'}, {'A', 'F'}, {'a', 'f'}}},
+};
+
 bool is_alpha(uint32_t c) { return (c | 0x20) >= 'a' && (c | 0x20) <= 'z' && c < 0x80; }
 bool is_digit(uint32_t c) { return c >= '0' && c <= '9'; }
 bool is_octal(char c) { return c >= '0' && c <= '7'; }
@@ -129,6 +171,37 @@ std::string Translator::write_rune(uint32_t c) {
   char buffer[16];
   std::snprintf(buffer, sizeof buffer, c < 0x80 ? "\\x%02x" : "\\x{%x}", c);
   return buffer;
+}
+
+// The class's ranges for use between brackets; false: no such class.
+bool Translator::write_class(std::string_view name, bool negate, bool fold, std::string* out) {
+  for (const NamedClass& c : kClasses) {
+    if (name != c.name) continue;
+    bool in[0x80] = {};
+    for (const auto& [low, high] : c.ranges)
+      for (uint32_t i = low; i <= high; ++i) in[i] = true;
+    if (fold)
+      for (uint32_t i = 'a'; i <= 'z'; ++i) in[i] = in[i - 32] = in[i] || in[i - 32];
+    Ranges set;
+    for (uint32_t i = 0; i < 0x80; ++i) {
+      if (!in[i]) continue;
+      if (!set.empty() && set.back().second + 1 == i) {
+        set.back().second = i;
+      } else {
+        set.emplace_back(i, i);
+      }
+    }
+    if (fold && in[static_cast<int>('s')]) set.emplace_back(kLongS, kLongS);
+    if (fold && in[static_cast<int>('k')]) set.emplace_back(kKelvin, kKelvin);
+    if (negate) set = complement(set);
+    out->clear();
+    for (const auto& [low, high] : set) {
+      *out += write_rune(low);
+      if (high != low) *out += '-' + write_rune(high);
+    }
+    return true;
+  }
+  return false;
 }
 
 bool Translator::rune(uint32_t* out) {
@@ -296,6 +369,7 @@ bool Translator::char_escape(uint32_t* out) {
 
 bool Translator::property(std::string* out) {
   const size_t begin = at_ - 1;
+  if (flags_.fold) return refuse(begin, "Unicode class under (?i)", "Hyperscan folds it otherwise than RE2; write (?-i:\\p...)");
   *out = std::string("\\") + text_[at_++];
   if (!more()) return refuse(begin, "Unicode class", "its name is missing");
   if (peek() != '{') {
@@ -327,18 +401,24 @@ bool Translator::escape() {
     case 'z': ++at_; atom("\\z", {}, true); quantifiable_ = false; return true;
     case 'b':
     case 'B': atom(std::string("\\") + text_[at_++], {}, true); return true;
-    case 'd': ++at_; atom("[0-9]"); return true;
-    case 'D': ++at_; atom("[^0-9]"); return true;
-    case 'w': ++at_; atom("[0-9A-Za-z_]"); return true;
-    case 'W': ++at_; atom("[^0-9A-Za-z_]"); return true;
-    case 's': ++at_; atom("[\\x09\\x0a\\x0c\\x0d\\x20]"); return true;
-    case 'S': ++at_; atom("[^\\x09\\x0a\\x0c\\x0d\\x20]"); return true;
+    case 'd':
+    case 's':
+    case 'w':
+    case 'D':
+    case 'S':
+    case 'W': {
+      const char c = text_[at_++];
+      std::string ranges;
+      write_class(std::string(1, static_cast<char>(c | 0x20)), (c & 0x20) == 0, flags_.fold, &ranges);
+      atom("[" + ranges + "]");
+      return true;
+    }
     case 'Q': ++at_; return quoted();
     case 'p':
     case 'P': {
       std::string text;
       if (!property(&text)) return false;
-      atom(flags_.fold ? "(?i:" + text + ")" : text);
+      atom(text);
       return true;
     }
     default: break;
@@ -355,7 +435,10 @@ bool Translator::class_item(std::string* out, uint32_t* single) {
   if (starts("[:")) {
     const size_t close = text_.find(":]", at_ + 2);
     if (close != std::string_view::npos) {
-      *out = std::string(text_.substr(at_, close + 2 - at_));
+      std::string_view name = text_.substr(at_ + 2, close - at_ - 2);
+      const bool negate = name.starts_with('^');
+      if (negate) name.remove_prefix(1);
+      if (!write_class(name, negate, flags_.fold, out)) return refuse(at_, "character class", "there is no [:" + std::string(name) + ":]");
       at_ = close + 2;
       return true;
     }
@@ -368,12 +451,15 @@ bool Translator::class_item(std::string* out, uint32_t* single) {
   }
   ++at_;
   switch (peek()) {
-    case 'd': ++at_; *out = "0-9"; return true;
-    case 'w': ++at_; *out = "0-9A-Za-z_"; return true;
-    case 's': ++at_; *out = "\\x09\\x0a\\x0c\\x0d\\x20"; return true;
-    case 'D': ++at_; *out = "\\x00-\\x2f\\x3a-\\x{10ffff}"; return true;
-    case 'W': ++at_; *out = "\\x00-\\x2f\\x3a-\\x40\\x5b-\\x5e\\x60\\x7b-\\x{10ffff}"; return true;
-    case 'S': ++at_; *out = "\\x00-\\x08\\x0b\\x0e-\\x1f\\x21-\\x{10ffff}"; return true;
+    case 'd':
+    case 's':
+    case 'w':
+    case 'D':
+    case 'S':
+    case 'W': {
+      const char c = text_[at_++];
+      return write_class(std::string(1, static_cast<char>(c | 0x20)), (c & 0x20) == 0, flags_.fold, out);
+    }
     case 'p':
     case 'P': return property(out);
     default: return char_escape(single);

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-namespace millrace::test {
+namespace millrace::support {
 
 namespace {
 
@@ -190,4 +190,4 @@ bool LinearMatcher::value_matches(const route::MatcherSpec& m, std::string value
   }
 }
 
-}  // namespace millrace::test
+}  // namespace millrace::support

@@ -15,7 +15,7 @@ namespace re2 {
 class RE2;
 }
 
-namespace millrace::test {
+namespace millrace::support {
 
 class LinearMatcher {
  public:
@@ -43,4 +43,4 @@ class LinearMatcher {
   std::map<std::string, std::unique_ptr<re2::RE2>> regexes_;
 };
 
-}  // namespace millrace::test
+}  // namespace millrace::support

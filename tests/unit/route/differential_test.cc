@@ -9,6 +9,7 @@
 #include "tests/unit/route/route_fixture.h"
 
 namespace millrace::test {
+using support::LinearMatcher;
 namespace {
 
 using table::PathKind;
@@ -45,7 +46,8 @@ class Generator {
     const uint64_t n = random_.below(4) + (e.empty() ? 1 : 0);
     for (uint64_t i = 0; i < n; ++i) {
       e += pick({"/[a-z]+", "/[^/]+", "(/.*)?", ".*", "/(a|b|ab)", "/v[0-9]", "(?i:/API)", "/\\d{1,2}", "/\\w+", "/\\pL", "[[:alpha:]]*", "/(?P<n>x)", "$",
-                 "/.", "(?:/a)+", "/a{0,2}b?", "\\b", "/\\x61", "(?i)/k", "/[^a]", "|/b", "/?", "/(?U:a+)", "\\z", "/\\Qa.b\\E", "/[\\w-]+", "/\\D", "/(|v1)"});
+                 "/.", "(?:/a)+", "/a{0,2}b?", "\\b", "/\\x61", "(?i)/k", "/[^a]", "|/b", "/?", "/(?U:a+)", "\\z", "/\\Qa.b\\E", "/[\\w-]+", "/\\D", "/(|v1)", "/(?i)[^k]", "/(?i:[\\W])",
+                 "/(?i)[[:^lower:]]", "/(?i:\\W)", "/(?i)[\\wx]+", "/[[:^alnum:]]", "/(?i)\\w", "(?i)/[a-k]+", "/[^\\S]", "/\\xc3", "/\\x{e9}", "/(?i)\xc3\x89"});
     }
     return e;
   }
