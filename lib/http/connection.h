@@ -10,13 +10,14 @@ namespace millrace::http {
 // ASCII, any case. Bytes above 0x7f compare as they are.
 bool equals_ignore_case(std::string_view a, std::string_view b);
 
-// True when the comma separated list has that member (any case, surrounding white space ignored; RFC 9110 5.6.1). `token` lower case.
+// True when the comma separated list has that member (any case, surrounding white space ignored; RFC 9110 5.6.1). `token` lower
+// case.
 bool list_has_token(std::string_view list, std::string_view token);
 // The same over every field of that id.
 bool has_token(const HeaderTable& headers, HeaderId id, std::string_view token);
 
-// Envoy's HeaderUtility::shouldCloseConnection: HTTP/1.1 closes when connection or proxy-connection has "close"; HTTP/1.0 closes unless
-// connection has "keep-alive".
+// Envoy's HeaderUtility::shouldCloseConnection: HTTP/1.1 closes when connection or proxy-connection has "close"; HTTP/1.0 closes
+// unless connection has "keep-alive".
 bool should_close(Version version, const HeaderTable& headers);
 
 // Envoy's Utility::isUpgrade: "upgrade" in connection and an upgrade field.

@@ -16,10 +16,18 @@ std::string_view trim(std::string_view s) {
 
 // x-envoy-* fields that only a trusted peer may send (Envoy's cleanInternalHeaders), without the prefix.
 constexpr std::string_view kEnvoyPrefix = "x-envoy-";
-constexpr std::string_view kInternalOnly[] = {
-    "retriable-status-codes", "retriable-header-names", "retry-on", "retry-grpc-on", "max-retries", "upstream-alt-stat-name",
-    "upstream-rq-per-try-timeout-ms", "upstream-rq-timeout-alt-response", "force-trace", "ip-tags", "original-url",
-    "hedge-on-per-try-timeout"};
+constexpr std::string_view kInternalOnly[] = {"retriable-status-codes",
+                                              "retriable-header-names",
+                                              "retry-on",
+                                              "retry-grpc-on",
+                                              "max-retries",
+                                              "upstream-alt-stat-name",
+                                              "upstream-rq-per-try-timeout-ms",
+                                              "upstream-rq-timeout-alt-response",
+                                              "force-trace",
+                                              "ip-tags",
+                                              "original-url",
+                                              "hedge-on-per-try-timeout"};
 constexpr std::string_view kEdgeOnly[] = {"downstream-service-cluster", "downstream-service-node"};
 
 template <size_t N>
@@ -35,18 +43,24 @@ struct RequestRemovals {
   bool operator()(const Header& h) const {
     switch (h.id) {
       case HeaderId::kConnection:
-      case HeaderId::kUpgrade: return !upgrade;
+      case HeaderId::kUpgrade:
+        return !upgrade;
       case HeaderId::kKeepAlive:
       case HeaderId::kProxyConnection:
       case HeaderId::kTransferEncoding:
-      case HeaderId::kXEnvoyInternal: return true;
+      case HeaderId::kXEnvoyInternal:
+        return true;
       case HeaderId::kXEnvoyUpstreamRqTimeoutMs:
-      case HeaderId::kXEnvoyExpectedRqTimeoutMs: return !internal;
+      case HeaderId::kXEnvoyExpectedRqTimeoutMs:
+        return !internal;
       case HeaderId::kXEnvoyDecoratorOperation:
       case HeaderId::kXEnvoyOriginalPath:
-      case HeaderId::kXEnvoyOriginalHost: return edge;
-      case HeaderId::kOther: break;
-      default: return false;
+      case HeaderId::kXEnvoyOriginalHost:
+        return edge;
+      case HeaderId::kOther:
+        break;
+      default:
+        return false;
     }
     if (h.name.starts_with(kEnvoyPrefix)) {
       const std::string_view rest = h.name.substr(kEnvoyPrefix.size());
@@ -133,12 +147,13 @@ int percent_byte(std::string_view s) {
   return high < 0 || low < 0 ? -1 : high << 4 | low;
 }
 constexpr bool is_unreserved(int c) {  // RFC 3986 2.3
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '.' || c == '_' || c == '~';
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '.' || c == '_' ||
+         c == '~';
 }
 // Bytes that the URL standard's path percent-encode set adds to those no target can have.
 constexpr bool must_encode(char c) {
-  return c == '"' || c == '<' || c == '>' || c == '^' || c == '`' || c == '{' || c == '|' || c == '}' || static_cast<uint8_t>(c) <= 0x20 ||
-         static_cast<uint8_t>(c) >= 0x7f;
+  return c == '"' || c == '<' || c == '>' || c == '^' || c == '`' || c == '{' || c == '|' || c == '}' ||
+         static_cast<uint8_t>(c) <= 0x20 || static_cast<uint8_t>(c) >= 0x7f;
 }
 // Bytes that make a path one which normalisation may change.
 constexpr auto kInteresting = [] {
@@ -209,7 +224,8 @@ void remove_dot_segments(char* path, size_t* size) {
     const bool last = end == *size;
     if (segment == "." || segment == "..") {
       if (segment == ".." && out != 0)
-        while (path[--out] != '/') {}
+        while (path[--out] != '/') {
+        }
       if (last) path[out++] = '/';
     } else {
       path[out++] = '/';
@@ -286,7 +302,7 @@ PathVerdict normalize_path(RequestHead* head, const ForwardOptions& options, Scr
   scratch.give_back(room - size);
   head->path = {out, size};
   return escaped && options.escaped_slashes == EscapedSlashesAction::kUnescapeAndRedirect ? PathVerdict::kRedirect
-                                                                                         : PathVerdict::kContinue;
+                                                                                          : PathVerdict::kContinue;
 }
 
 bool mutate_request(RequestHead* head, const ForwardOptions& options, const Downstream& downstream, const uint64_t random[2],
@@ -302,7 +318,8 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
   if (options.use_remote_address) {
     single = !headers.has(HeaderId::kXForwardedFor);
     bool ignored = false;
-    if (options.xff_num_trusted_hops > 0) found = address_from_xff(headers, options.xff_num_trusted_hops - 1, &from_xff, &ignored);
+    if (options.xff_num_trusted_hops > 0)
+      found = address_from_xff(headers, options.xff_num_trusted_hops - 1, &from_xff, &ignored);
   } else {
     found = address_from_xff(headers, options.xff_num_trusted_hops, &from_xff, &single);
   }
@@ -322,10 +339,8 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
       trailers = trailers || trim(list.substr(0, comma)) == "trailers";
       list = comma == std::string_view::npos ? std::string_view{} : list.substr(comma + 1);
     }
-    if (trailers)
-      headers.set(HeaderId::kTe, "trailers");
-    else
-      headers.remove(HeaderId::kTe);
+    if (trailers) headers.set(HeaderId::kTe, "trailers");
+    else headers.remove(HeaderId::kTe);
   }
   if (expects_continue(*head)) headers.remove(HeaderId::kExpect);  // the gateway answers it itself
 
@@ -340,7 +355,7 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
   if (headers.get(HeaderId::kXForwardedProto).empty()) room &= headers.set(HeaderId::kXForwardedProto, connection_scheme);
   if (head->scheme.empty()) {
     const std::string_view forwarded = headers.get(HeaderId::kXForwardedProto);
-    head->scheme = equals_ignore_case(forwarded, "https") ? std::string_view("https")
+    head->scheme = equals_ignore_case(forwarded, "https")  ? std::string_view("https")
                    : equals_ignore_case(forwarded, "http") ? std::string_view("http")
                                                            : connection_scheme;
   }
@@ -363,7 +378,8 @@ void format_uuid(const uint64_t random[2], char out[kUuidBytes]) {
   }
 }
 
-bool rewrite_path(RequestHead* head, size_t matched, std::string_view replacement, const ForwardOptions& options, Scratch& scratch) {
+bool rewrite_path(RequestHead* head, size_t matched, std::string_view replacement, const ForwardOptions& options,
+                  Scratch& scratch) {
   MILLRACE_ASSERT(matched <= head->path.size(), "the matched part is part of the path");
   const std::string_view old = head->path;
   const std::string_view rewritten = scratch.concat({replacement, old.substr(matched)});
@@ -406,11 +422,14 @@ bool mutate_response(ResponseHead* head, const ForwardOptions& options, const Re
   headers.remove_if([&](const Header& h) {
     switch (h.id) {
       case HeaderId::kConnection:
-      case HeaderId::kUpgrade: return !upgrade;
+      case HeaderId::kUpgrade:
+        return !upgrade;
       case HeaderId::kTransferEncoding:
       case HeaderId::kKeepAlive:
-      case HeaderId::kProxyConnection: return true;
-      default: return false;
+      case HeaderId::kProxyConnection:
+        return true;
+      default:
+        return false;
     }
   });
   bool room = true;

@@ -1,8 +1,11 @@
-// What a proxy does to heads on their way through: Envoy's ConnectionManagerUtility and the router's header rules as pure functions on
-// RequestHead/ResponseHead. New strings live in the caller's Scratch; header tables need room for kForwardedHeaders more fields.
+// What a proxy does to heads on their way through: Envoy's ConnectionManagerUtility and the router's header rules as pure
+// functions on RequestHead/ResponseHead. New strings live in the caller's Scratch; header tables need room for kForwardedHeaders
+// more fields.
 //
-// Order of a request:  check_underscores -> normalize_path -> mutate_request -> (route) -> route's header rules -> mutate_upstream_request
-// -> rewrite_host -> rewrite_path -> write.   Of a response:  mutate_upstream_response -> route's header rules -> mutate_response -> write.
+// Order of a request:  check_underscores -> normalize_path -> mutate_request -> (route) -> route's header rules ->
+// mutate_upstream_request
+// -> rewrite_host -> rewrite_path -> write.   Of a response:  mutate_upstream_response -> route's header rules -> mutate_response
+// -> write.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +17,9 @@
 
 namespace millrace::http {
 
-enum class ServerHeaderMode : uint8_t { kOverwrite, kAppendIfAbsent, kPassThrough };               // HCM.server_header_transformation
+enum class ServerHeaderMode : uint8_t { kOverwrite, kAppendIfAbsent, kPassThrough };  // HCM.server_header_transformation
 enum class EscapedSlashesAction : uint8_t { kKeepUnchanged, kReject, kUnescapeAndRedirect, kUnescapeAndForward };
-enum class UnderscoreAction : uint8_t { kAllow, kReject, kDrop };                                   // headers_with_underscores_action
+enum class UnderscoreAction : uint8_t { kAllow, kReject, kDrop };  // headers_with_underscores_action
 
 // The HttpConnectionManager's fields that decide about headers (defaults are Envoy's). Strings outlive the exchange's use of it.
 struct ForwardOptions {
@@ -26,60 +29,66 @@ struct ForwardOptions {
   bool generate_request_id = true;
   bool preserve_external_request_id = false;
   bool always_set_request_id_in_response = false;
-  bool suppress_envoy_headers = false;        // Router.suppress_envoy_headers
+  bool suppress_envoy_headers = false;  // Router.suppress_envoy_headers
   bool normalize_path = false;
   bool merge_slashes = false;
   EscapedSlashesAction escaped_slashes = EscapedSlashesAction::kKeepUnchanged;
   UnderscoreAction underscores = UnderscoreAction::kAllow;
-  // HCM.internal_address_config with RFC 1918, RFC 4193 and loopback: such a client is internal (x-envoy-internal: true, and its x-envoy-*
-  // fields are believed). Off by default, as in Envoy since 1.33: then every request is external.
+  // HCM.internal_address_config with RFC 1918, RFC 4193 and loopback: such a client is internal (x-envoy-internal: true, and its
+  // x-envoy-* fields are believed). Off by default, as in Envoy since 1.33: then every request is external.
   bool internal_private_addresses = false;
   ServerHeaderMode server_header = ServerHeaderMode::kOverwrite;
   std::string_view server_name = "envoy";
-  std::string_view via;                       // "": no via
+  std::string_view via;  // "": no via
 };
 
 // The downstream connection.
 struct Downstream {
-  base::IpAddress remote;   // the peer
-  base::IpAddress local;    // our address, used in x-forwarded-for when the peer is a loopback address
+  base::IpAddress remote;  // the peer
+  base::IpAddress local;   // our address, used in x-forwarded-for when the peer is a loopback address
   uint16_t remote_port = 0;
   uint16_t local_port = 0;
   bool tls = false;
 };
 
-// Fields that mutate_request and mutate_upstream_request can add, together (x-forwarded-for/-proto, x-request-id, x-envoy-internal,
-// x-envoy-external-address, via, x-envoy-original-path, x-envoy-expected-rq-timeout-ms, x-forwarded-host, x-envoy-original-host,
-// content-length) and the response functions (x-envoy-upstream-service-time, server, date, via, x-request-id): spare capacity to reserve.
+// Fields that mutate_request and mutate_upstream_request can add, together (x-forwarded-for/-proto, x-request-id,
+// x-envoy-internal, x-envoy-external-address, via, x-envoy-original-path, x-envoy-expected-rq-timeout-ms, x-forwarded-host,
+// x-envoy-original-host, content-length) and the response functions (x-envoy-upstream-service-time, server, date, via,
+// x-request-id): spare capacity to reserve.
 inline constexpr uint32_t kForwardedHeaders = 16;
-// Scratch that these functions can need beyond the strings of the head itself (x-forwarded-for, via, a rewritten path are copied whole).
+// Scratch that these functions can need beyond the strings of the head itself (x-forwarded-for, via, a rewritten path are copied
+// whole).
 inline constexpr size_t kForwardScratchBytes = 512;
 
 // --- requests
 
-// headers_with_underscores_action. kDrop removes the fields; kReject answers false when there is one (400, http1.unexpected_underscore).
+// headers_with_underscores_action. kDrop removes the fields; kReject answers false when there is one (400,
+// http1.unexpected_underscore).
 bool check_underscores(HeaderTable& headers, UnderscoreAction action);
 
 enum class PathVerdict : uint8_t {
-  kContinue,  // head.path is as it should be (maybe new, in scratch)
-  kReject,    // 400, path_normalization_failed
-  kRedirect,  // 307 with location: head.path (UNESCAPE_AND_REDIRECT found an escaped slash), path_normalization_failed. gRPC: kReject it
+  kContinue,     // head.path is as it should be (maybe new, in scratch)
+  kReject,       // 400, path_normalization_failed
+  kRedirect,     // 307 with location: head.path (UNESCAPE_AND_REDIRECT found an escaped slash), path_normalization_failed. gRPC:
+                 // kReject it
   kNotRelative,  // 404, absolute_path_rejected: the path does not start with '/' (OPTIONS *, "http://host?query")
 };
-// Checks every path (a '#' is kReject) and applies HCM normalize_path, merge_slashes, path_with_escaped_slashes_action on head->path (its query is left alone), in Envoy's order: escaped
-// slashes, percent-encoding and dot segments, double slashes. An empty path (CONNECT) passes. A path too long for the scratch is kReject.
-// Worst case of scratch: four times the path and its query; what is not used goes back.
+// Checks every path (a '#' is kReject) and applies HCM normalize_path, merge_slashes, path_with_escaped_slashes_action on
+// head->path (its query is left alone), in Envoy's order: escaped slashes, percent-encoding and dot segments, double slashes. An
+// empty path (CONNECT) passes. A path too long for the scratch is kReject. Worst case of scratch: four times the path and its
+// query; what is not used goes back.
 PathVerdict normalize_path(RequestHead* head, const ForwardOptions& options, Scratch& scratch);
 
 struct RequestOrigin {
-  base::IpAddress client;        // downstream remote address as Envoy sees it: from x-forwarded-for with trusted hops, or the peer
-  uint16_t client_port = 0;      // 0 when the address came from x-forwarded-for
-  bool internal = false;         // x-envoy-internal: true was set
-  bool edge = false;             // external request and use_remote_address
+  base::IpAddress client;    // downstream remote address as Envoy sees it: from x-forwarded-for with trusted hops, or the peer
+  uint16_t client_port = 0;  // 0 when the address came from x-forwarded-for
+  bool internal = false;     // x-envoy-internal: true was set
+  bool edge = false;         // external request and use_remote_address
 };
-// ConnectionManagerUtility::mutateRequestHeaders: hop-by-hop fields, expect: 100-continue, x-forwarded-for, x-forwarded-proto, x-envoy-*, via, x-request-id.
-// `random`: 128 fresh random bits, used when an id is generated. head->scheme (unless an absolute target gave it) becomes
-// x-forwarded-proto when that is http or https, else the connection's. scratch.overflowed() or a full table (returns false) mean that something could not be added: answer 500.
+// ConnectionManagerUtility::mutateRequestHeaders: hop-by-hop fields, expect: 100-continue, x-forwarded-for, x-forwarded-proto,
+// x-envoy-*, via, x-request-id. `random`: 128 fresh random bits, used when an id is generated. head->scheme (unless an absolute
+// target gave it) becomes x-forwarded-proto when that is http or https, else the connection's. scratch.overflowed() or a full
+// table (returns false) mean that something could not be added: answer 500.
 bool mutate_request(RequestHead* head, const ForwardOptions& options, const Downstream& downstream, const uint64_t random[2],
                     Scratch& scratch, RequestOrigin* origin);
 
@@ -87,27 +96,30 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
 inline constexpr size_t kUuidBytes = 36;
 void format_uuid(const uint64_t random[2], char out[kUuidBytes]);
 
-// RouteAction.prefix_rewrite/regex_rewrite: replaces the first `matched` bytes of the path (0..path without query) by `replacement`, and
-// keeps the old path in x-envoy-original-path (not with suppress_envoy_headers). False: no room.
-bool rewrite_path(RequestHead* head, size_t matched, std::string_view replacement, const ForwardOptions& options, Scratch& scratch);
-// host_rewrite_literal / auto_host_rewrite: the old host goes to x-envoy-original-host (keep_original; pass !suppress_envoy_headers) and,
-// with append_x_forwarded_host, to the end of x-forwarded-host unless it is its last member already. False: no room.
-bool rewrite_host(RequestHead* head, std::string_view host, bool append_x_forwarded_host, Scratch& scratch, bool keep_original = true);
+// RouteAction.prefix_rewrite/regex_rewrite: replaces the first `matched` bytes of the path (0..path without query) by
+// `replacement`, and keeps the old path in x-envoy-original-path (not with suppress_envoy_headers). False: no room.
+bool rewrite_path(RequestHead* head, size_t matched, std::string_view replacement, const ForwardOptions& options,
+                  Scratch& scratch);
+// host_rewrite_literal / auto_host_rewrite: the old host goes to x-envoy-original-host (keep_original; pass
+// !suppress_envoy_headers) and, with append_x_forwarded_host, to the end of x-forwarded-host unless it is its last member
+// already. False: no room.
+bool rewrite_host(RequestHead* head, std::string_view host, bool append_x_forwarded_host, Scratch& scratch,
+                  bool keep_original = true);
 
 // The router's part, after the route is known: x-envoy-expected-rq-timeout-ms (timeout_ms != 0), unless suppressed.
 bool mutate_upstream_request(RequestHead* head, const ForwardOptions& options, uint32_t timeout_ms, Scratch& scratch);
 
 // --- responses
 
-// The router's part: x-envoy-upstream-service-time (milliseconds from the last request byte sent to the response head), unless suppressed.
-// kRequestNotSent: the response came before the request was complete (always so for upgrades): no such field.
+// The router's part: x-envoy-upstream-service-time (milliseconds from the last request byte sent to the response head), unless
+// suppressed. kRequestNotSent: the response came before the request was complete (always so for upgrades): no such field.
 inline constexpr uint64_t kRequestNotSent = UINT64_MAX;
 bool mutate_upstream_response(ResponseHead* head, const ForwardOptions& options, uint64_t service_time_ms, Scratch& scratch);
 
 struct ResponseFacts {
-  std::string_view date;                 // IMF-fixdate; used when the response has none
-  std::string_view request_id;           // for always_set_request_id_in_response
-  bool upgrade = false;                  // the request was an upgrade and the response is 101: connection and upgrade stay
+  std::string_view date;        // IMF-fixdate; used when the response has none
+  std::string_view request_id;  // for always_set_request_id_in_response
+  bool upgrade = false;         // the request was an upgrade and the response is 101: connection and upgrade stay
 };
 // ConnectionManagerUtility::mutateResponseHeaders and ConnectionManagerImpl::encodeHeaders: hop-by-hop fields, date, server, via,
 // x-request-id. Also for local replies. False: no room.

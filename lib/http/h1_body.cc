@@ -38,10 +38,11 @@ BodyFraming request_framing(const RequestHead& head) {
 BodyFraming response_framing(const ResponseHead& head, std::string_view request_method, bool upgrade_requested) {
   if (head.status == 101 && upgrade_requested) return {Framing::kTunnel, 0};
   if (request_method == "CONNECT" && head.status >= 200 && head.status < 300) return {Framing::kTunnel, 0};  // RFC 9112 6.3 (2)
-  if (request_method == "HEAD" || head.status < 200 || head.status == 204 || head.status == 304) return {Framing::kNone, 0};  // (1)
-  if (head.headers.has(HeaderId::kTransferEncoding)) return {Framing::kChunked, 0};                                           // (4)
-  if (head.headers.has(HeaderId::kContentLength)) return {Framing::kContentLength, length_of(head.headers)};                  // (6)
-  return {Framing::kUntilClose, 0};                                                                                           // (8)
+  if (request_method == "HEAD" || head.status < 200 || head.status == 204 || head.status == 304)
+    return {Framing::kNone, 0};                                                                               // (1)
+  if (head.headers.has(HeaderId::kTransferEncoding)) return {Framing::kChunked, 0};                           // (4)
+  if (head.headers.has(HeaderId::kContentLength)) return {Framing::kContentLength, length_of(head.headers)};  // (6)
+  return {Framing::kUntilClose, 0};                                                                           // (8)
 }
 
 void BodyDecoder::start(BodyFraming framing, const TrailerLimits& limits) {
@@ -49,12 +50,16 @@ void BodyDecoder::start(BodyFraming framing, const TrailerLimits& limits) {
   framing_ = framing;
   limits_ = limits;
   switch (framing.kind) {
-    case Framing::kNone: state_ = State::kFinished; break;
+    case Framing::kNone:
+      state_ = State::kFinished;
+      break;
     case Framing::kContentLength:
       remaining_ = framing.length;
       state_ = framing.length == 0 ? State::kFinished : State::kData;
       break;
-    case Framing::kChunked: state_ = State::kChunkSizeFirst; break;
+    case Framing::kChunked:
+      state_ = State::kChunkSizeFirst;
+      break;
     case Framing::kUntilClose:
     case Framing::kTunnel:
       remaining_ = UINT64_MAX;
@@ -75,8 +80,8 @@ BodyDecoder::Step BodyDecoder::fail(H1Error e, uint32_t skip) {
   return {skip, 0, BodyStatus::kBad, e};
 }
 
-// One byte of the trailer section (RFC 9112 7.1.2: field lines, each ended by CRLF, and an empty line). kNone: go on, or, when state_
-// became kFinished, the section is over.
+// One byte of the trailer section (RFC 9112 7.1.2: field lines, each ended by CRLF, and an empty line). kNone: go on, or, when
+// state_ became kFinished, the section is over.
 H1Error BodyDecoder::trailer_byte(char c) {
   if (++trailer_bytes_ > limits_.max_bytes) return H1Error::kTrailersTooLarge;
   if (trailers_ != nullptr) {
@@ -129,7 +134,8 @@ BodyDecoder::Step BodyDecoder::step(base::ByteSpan in) {
     if (state_ == State::kData) {
       const uint32_t data = static_cast<uint32_t>(std::min<uint64_t>(n - i, remaining_));
       body_bytes_ += data;
-      if (framing_.kind == Framing::kUntilClose || framing_.kind == Framing::kTunnel) return {i, data, BodyStatus::kMore, H1Error::kNone};
+      if (framing_.kind == Framing::kUntilClose || framing_.kind == Framing::kTunnel)
+        return {i, data, BodyStatus::kMore, H1Error::kNone};
       remaining_ -= data;
       if (remaining_ == 0) state_ = framing_.kind == Framing::kContentLength ? State::kFinished : State::kChunkDataCr;
       return {i, data, state_ == State::kFinished ? BodyStatus::kDone : BodyStatus::kMore, H1Error::kNone};
@@ -192,7 +198,8 @@ BodyDecoder::Step BodyDecoder::step(base::ByteSpan in) {
         if (e != H1Error::kNone) return fail(e, i);
         break;
       }
-      default: break;
+      default:
+        break;
     }
     ++i;
   }

@@ -1,6 +1,6 @@
-// HTTP/1 message bodies: which framing a head means (RFC 9112 6.3) and a decoder that walks the byte stream packet by packet without
-// copying: it only says which bytes at the front of a packet are framing and which are body, so that the body bytes can be forwarded by
-// reference.
+// HTTP/1 message bodies: which framing a head means (RFC 9112 6.3) and a decoder that walks the byte stream packet by packet
+// without copying: it only says which bytes at the front of a packet are framing and which are body, so that the body bytes can
+// be forwarded by reference.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ enum class Framing : uint8_t {
   kNone,           // the message ends with its head
   kContentLength,  // `length` bytes, maybe 0 (which is not the same as no content-length)
   kChunked,
-  kUntilClose,     // responses only: the upstream's close ends it
-  kTunnel,         // after 101 or a 2xx to CONNECT, and after such a request: bytes both ways until close
+  kUntilClose,  // responses only: the upstream's close ends it
+  kTunnel,      // after 101 or a 2xx to CONNECT, and after such a request: bytes both ways until close
 };
 struct BodyFraming {
   Framing kind = Framing::kNone;
@@ -27,12 +27,13 @@ struct BodyFraming {
   bool empty() const { return kind == Framing::kNone || (kind == Framing::kContentLength && length == 0); }
 };
 
-// Of a head that parse_request_head accepted (so nothing can be wrong with it); call it before forward.h removes what it reads. CONNECT and
-// an upgrade are kTunnel: the bytes that follow must wait until the upstream has agreed (101, or 2xx to CONNECT). Sent on earlier they
-// would be the next request for an upstream that does not know the upgrade: a smuggled one.
+// Of a head that parse_request_head accepted (so nothing can be wrong with it); call it before forward.h removes what it reads.
+// CONNECT and an upgrade are kTunnel: the bytes that follow must wait until the upstream has agreed (101, or 2xx to CONNECT).
+// Sent on earlier they would be the next request for an upstream that does not know the upgrade: a smuggled one.
 BodyFraming request_framing(const RequestHead& head);
-// Of a head that parse_response_head accepted. `request_method` as sent; `upgrade_requested`: is_upgrade() of the request, since a 101
-// nobody asked for has no body (the session had better treat it as a protocol error). 1xx, 204, 304 and answers to HEAD: kNone.
+// Of a head that parse_response_head accepted. `request_method` as sent; `upgrade_requested`: is_upgrade() of the request, since
+// a 101 nobody asked for has no body (the session had better treat it as a protocol error). 1xx, 204, 304 and answers to HEAD:
+// kNone.
 BodyFraming response_framing(const ResponseHead& head, std::string_view request_method, bool upgrade_requested);
 
 // Longest chunk-size line: digits (leading zeros too), extensions and blanks, without CRLF.
@@ -54,8 +55,8 @@ class BodyDecoder {
   // Begins a message. Trailers are checked and dropped unless lend_trailers() was called after start().
   void start(BodyFraming framing, const TrailerLimits& limits = {});
 
-  // Trailer fields are wanted: their bytes are copied to `bytes` (they may be spread over packets; at most bytes.size()) and appear in
-  // *table, whose storage the caller set. Both must live until kDone and as long as the fields are read.
+  // Trailer fields are wanted: their bytes are copied to `bytes` (they may be spread over packets; at most bytes.size()) and
+  // appear in *table, whose storage the caller set. Both must live until kDone and as long as the fields are read.
   void lend_trailers(std::span<char> bytes, HeaderTable* table);
 
   struct Step {
@@ -64,13 +65,16 @@ class BodyDecoder {
     BodyStatus status = BodyStatus::kMore;
     H1Error error = H1Error::kNone;
   };
-  // Looks at the next bytes of the stream, in order. skip + data <= in.size(); the rest (in.subspan(skip + data)) is for the next call
-  // (kMore) or the next message (kDone). With kMore and skip + data == in.size() everything was used; with kMore otherwise call again at
-  // once. Always makes progress on a non-empty span. An empty message is kDone on the first call, also with an empty span.
+  // Looks at the next bytes of the stream, in order. skip + data <= in.size(); the rest (in.subspan(skip + data)) is for the next
+  // call (kMore) or the next message (kDone). With kMore and skip + data == in.size() everything was used; with kMore otherwise
+  // call again at once. Always makes progress on a non-empty span. An empty message is kDone on the first call, also with an
+  // empty span.
   Step step(base::ByteSpan in);
 
   // The peer closed (FIN). True when that is a legal end (kUntilClose, kTunnel, or already done); else the message was cut short.
-  bool finish() { return state_ == State::kFinished || framing_.kind == Framing::kUntilClose || framing_.kind == Framing::kTunnel; }
+  bool finish() {
+    return state_ == State::kFinished || framing_.kind == Framing::kUntilClose || framing_.kind == Framing::kTunnel;
+  }
 
   bool done() const { return state_ == State::kFinished; }
   BodyFraming framing() const { return framing_; }
@@ -81,7 +85,16 @@ class BodyDecoder {
 
  private:
   enum class State : uint8_t {
-    kData, kChunkSizeFirst, kChunkSize, kChunkSizeBlank, kChunkExtension, kChunkSizeLf, kChunkDataCr, kChunkDataLf, kTrailer, kFinished,
+    kData,
+    kChunkSizeFirst,
+    kChunkSize,
+    kChunkSizeBlank,
+    kChunkExtension,
+    kChunkSizeLf,
+    kChunkDataCr,
+    kChunkDataLf,
+    kTrailer,
+    kFinished,
     kBroken
   };
   Step fail(H1Error e, uint32_t skip);
@@ -90,9 +103,9 @@ class BodyDecoder {
   BodyFraming framing_;
   TrailerLimits limits_;
   State state_ = State::kFinished;
-  H1Error error_ = H1Error::kNone;   // kBroken: why, told again at every further step
-  uint8_t trailer_state_ = 0;        // where in a trailer line the checker is
-  uint32_t line_bytes_ = 0;          // of the chunk-size line so far
+  H1Error error_ = H1Error::kNone;  // kBroken: why, told again at every further step
+  uint8_t trailer_state_ = 0;       // where in a trailer line the checker is
+  uint32_t line_bytes_ = 0;         // of the chunk-size line so far
   uint32_t trailer_bytes_ = 0;
   uint64_t remaining_ = 0;
   uint64_t body_bytes_ = 0;

@@ -21,18 +21,27 @@ constexpr H1ErrorInfo kInfo[] = {
 // Envoy's isMethodValid when custom methods are off (balsa_parser.cc; QUERY came with 1.3x).
 bool is_known_method(std::string_view m) {
   switch (m.size()) {
-    case 3: return m == "GET" || m == "PUT" || m == "ACL";
-    case 4: return m == "POST" || m == "HEAD" || m == "BIND" || m == "COPY" || m == "LINK" || m == "LOCK" || m == "MOVE";
-    case 5: return m == "PATCH" || m == "MERGE" || m == "MKCOL" || m == "PURGE" || m == "QUERY" || m == "TRACE";
+    case 3:
+      return m == "GET" || m == "PUT" || m == "ACL";
+    case 4:
+      return m == "POST" || m == "HEAD" || m == "BIND" || m == "COPY" || m == "LINK" || m == "LOCK" || m == "MOVE";
+    case 5:
+      return m == "PATCH" || m == "MERGE" || m == "MKCOL" || m == "PURGE" || m == "QUERY" || m == "TRACE";
     case 6:
-      return m == "DELETE" || m == "NOTIFY" || m == "REBIND" || m == "REPORT" || m == "SEARCH" || m == "SOURCE" || m == "UNBIND" ||
-             m == "UNLINK" || m == "UNLOCK";
-    case 7: return m == "OPTIONS" || m == "CONNECT" || m == "MSEARCH";
-    case 8: return m == "CHECKOUT" || m == "PROPFIND";
-    case 9: return m == "PROPPATCH" || m == "SUBSCRIBE";
-    case 10: return m == "MKACTIVITY" || m == "MKCALENDAR";
-    case 11: return m == "UNSUBSCRIBE";
-    default: return false;
+      return m == "DELETE" || m == "NOTIFY" || m == "REBIND" || m == "REPORT" || m == "SEARCH" || m == "SOURCE" ||
+             m == "UNBIND" || m == "UNLINK" || m == "UNLOCK";
+    case 7:
+      return m == "OPTIONS" || m == "CONNECT" || m == "MSEARCH";
+    case 8:
+      return m == "CHECKOUT" || m == "PROPFIND";
+    case 9:
+      return m == "PROPPATCH" || m == "SUBSCRIBE";
+    case 10:
+      return m == "MKACTIVITY" || m == "MKCALENDAR";
+    case 11:
+      return m == "UNSUBSCRIBE";
+    default:
+      return false;
   }
 }
 
@@ -197,7 +206,7 @@ struct Noted {
   std::string_view host;
   bool length_is_number = true;  // of the first content-length
   bool length_is_zero = true;
-  bool chunked = false;          // of the first transfer-encoding
+  bool chunked = false;  // of the first transfer-encoding
 };
 
 // RFC 9110 8.6: 1*DIGIT; at most 2^63 - 1, so that sums of lengths cannot overflow.
@@ -236,7 +245,8 @@ Step read_fields(Reader& r, const H1Limits& limits, bool take_host, Head* head, 
       case HeaderId::kTransferEncoding:
         if (noted->transfer_encodings++ == 0) noted->chunked = equals_ignore_case(h.value, "chunked");
         break;
-      default: break;
+      default:
+        break;
     }
     if (!head->headers.push(h)) return r.bad(H1Error::kTooManyHeaders);
   }
@@ -259,9 +269,9 @@ H1Error check_framing(const H1Limits& limits, const Noted& noted, Version versio
 }
 
 // Envoy's sanitizeConnectionHeader for one connection field: removes what it nominates. False: the request is refused.
-constexpr uint32_t kMaxNominated = 10;          // that many tokens are refused
+constexpr uint32_t kMaxNominated = 10;  // that many tokens are refused
 constexpr size_t kMaxNominatedTeBytes = 256;
-constexpr size_t kMaxTokenBytes = 64;           // a longer token names no field we would meet; names are compared lower case
+constexpr size_t kMaxTokenBytes = 64;  // a longer token names no field we would meet; names are compared lower case
 
 bool remove_nominated(std::string_view list, uint32_t* tokens, HeaderTable* headers) {
   size_t at = 0;
@@ -370,13 +380,14 @@ HeadResult bad(H1Error e) { return {ParseStatus::kBad, e, 0}; }
 
 // Common frame of both parsers: `start_line(reader)` and `rest(reader)` do the parts that differ.
 template <class StartLine, class Rest>
-HeadResult parse_head(std::span<char> bytes, size_t already_scanned, const H1Limits& limits, StartLine&& start_line, Rest&& rest) {
+HeadResult parse_head(std::span<char> bytes, size_t already_scanned, const H1Limits& limits, StartLine&& start_line,
+                      Rest&& rest) {
   const size_t window = bytes.size() < limits.max_head_bytes ? bytes.size() : limits.max_head_bytes;
   const HeadResult partial = window < limits.max_head_bytes ? HeadResult{} : bad(H1Error::kHeadTooLarge);
   Reader r{bytes.data(), bytes.data() + window};
   if (already_scanned != 0 && find_head_end(bytes.first(window), already_scanned) == kNotFound) {
-    // Still open. Only a start line that was completed just now can be judged; the fields wait, so that a head that comes in many small
-    // pieces is not parsed many times.
+    // Still open. Only a start line that was completed just now can be judged; the fields wait, so that a head that comes in many
+    // small pieces is not parsed many times.
     if (already_scanned < window) {
       const char* const base = bytes.data();
       const char* const lf = scan::find_lf(base + already_scanned, base + window);

@@ -1,5 +1,5 @@
-// Byte classes of HTTP/1 and the scans over them, 32 bytes at a time with AVX2, 16 with SSSE3, one by one otherwise and for the rest that
-// does not fill a vector (nothing beyond `end` is ever read). Internal to the codec.
+// Byte classes of HTTP/1 and the scans over them, 32 bytes at a time with AVX2, 16 with SSSE3, one by one otherwise and for the
+// rest that does not fill a vector (nothing beyond `end` is ever read). Internal to the codec.
 #pragma once
 
 #include <array>
@@ -29,7 +29,8 @@ constexpr bool is_value_byte(uint8_t c) { return c == '\t' || (c >= 0x20 && c !=
 // What a request target may consist of: VCHAR.
 constexpr bool is_target_byte(uint8_t c) { return c > 0x20 && c < 0x7f; }
 
-// Bit r of kTokenLow[low nibble] is set when the byte (r + 2) << 4 | low nibble is a token byte; kTokenHigh picks the bit of a row.
+// Bit r of kTokenLow[low nibble] is set when the byte (r + 2) << 4 | low nibble is a token byte; kTokenHigh picks the bit of a
+// row.
 inline constexpr auto kTokenLow = [] {
   std::array<uint8_t, 16> t{};
   for (uint32_t c = 0x20; c < 0x80; ++c)

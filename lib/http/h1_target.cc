@@ -20,8 +20,8 @@ constexpr std::array<bool, 256> make_table(std::string_view extra) {
 }
 constexpr auto kAuthorityByte = make_table("-._~!$&'()*+,;=:@[]%");
 
-// host ":" port of a URL: a name of letters, digits, '-' and '.', or an IPv6 address in brackets; the port, where there is one, is 0 to
-// 65535 in decimal. Narrower than RFC 3986 (no percent-encoding, no sub-delims), as Envoy's URL class is.
+// host ":" port of a URL: a name of letters, digits, '-' and '.', or an IPv6 address in brackets; the port, where there is one,
+// is 0 to 65535 in decimal. Narrower than RFC 3986 (no percent-encoding, no sub-delims), as Envoy's URL class is.
 bool is_host_and_port(std::string_view s, bool port_required) {
   std::string_view port;
   bool has_port = false;
@@ -59,7 +59,8 @@ H1Error parse_absolute(std::span<char> target, RequestHead* head) {
   const std::string_view t(target.data(), target.size());
   size_t scheme_end = 0;
   if (!is_alpha(t[0])) return H1Error::kBadTarget;
-  while (scheme_end < t.size() && (is_alnum(t[scheme_end]) || t[scheme_end] == '+' || t[scheme_end] == '-' || t[scheme_end] == '.'))
+  while (scheme_end < t.size() &&
+         (is_alnum(t[scheme_end]) || t[scheme_end] == '+' || t[scheme_end] == '-' || t[scheme_end] == '.'))
     ++scheme_end;
   if (t.substr(scheme_end, 3) != "://") return H1Error::kBadTarget;
   const std::string_view rest = t.substr(scheme_end + 3);
@@ -67,7 +68,8 @@ H1Error parse_absolute(std::span<char> target, RequestHead* head) {
   std::string_view host = rest.substr(0, path_at);
   const std::string_view path = path_at == std::string_view::npos ? std::string_view{} : rest.substr(path_at);
   if (!is_valid_authority(host) || host.find("@@") != std::string_view::npos) return H1Error::kBadTarget;
-  if (const size_t at = host.find('@'); at != std::string_view::npos) host = host.substr(at + 1);  // RFC 9110 4.2.4: never forwarded
+  if (const size_t at = host.find('@'); at != std::string_view::npos)
+    host = host.substr(at + 1);  // RFC 9110 4.2.4: never forwarded
   if (!is_host_and_port(host, false)) return H1Error::kInvalidUrl;
   for (size_t i = 0; i < scheme_end; ++i)
     if (target[i] >= 'A' && target[i] <= 'Z') target[i] = static_cast<char>(target[i] | 0x20);

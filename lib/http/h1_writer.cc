@@ -13,7 +13,8 @@ class Out {
  public:
   explicit Out(std::span<char> out) : out_(out) {}
   void put(std::string_view s) {
-    if (size_ <= out_.size() && s.size() <= out_.size() - size_ && !s.empty()) std::memcpy(out_.data() + size_, s.data(), s.size());
+    if (size_ <= out_.size() && s.size() <= out_.size() - size_ && !s.empty())
+      std::memcpy(out_.data() + size_, s.data(), s.size());
     size_ += s.size();
   }
   void put_decimal(uint64_t v) {
@@ -63,68 +64,13 @@ bool is_bodiless_method(std::string_view m) {
 
 std::string_view reason_phrase(uint16_t status) {
   switch (status) {
-    case 100: return "Continue";
-    case 101: return "Switching Protocols";
-    case 102: return "Processing";
-    case 103: return "Early Hints";
-    case 200: return "OK";
-    case 201: return "Created";
-    case 202: return "Accepted";
-    case 203: return "Non-Authoritative Information";
-    case 204: return "No Content";
-    case 205: return "Reset Content";
-    case 206: return "Partial Content";
-    case 207: return "Multi-Status";
-    case 208: return "Already Reported";
-    case 226: return "IM Used";
-    case 300: return "Multiple Choices";
-    case 301: return "Moved Permanently";
-    case 302: return "Found";
-    case 303: return "See Other";
-    case 304: return "Not Modified";
-    case 305: return "Use Proxy";
-    case 307: return "Temporary Redirect";
-    case 308: return "Permanent Redirect";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 402: return "Payment Required";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 406: return "Not Acceptable";
-    case 407: return "Proxy Authentication Required";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 410: return "Gone";
-    case 411: return "Length Required";
-    case 412: return "Precondition Failed";
-    case 413: return "Payload Too Large";
-    case 414: return "URI Too Long";
-    case 415: return "Unsupported Media Type";
-    case 416: return "Range Not Satisfiable";
-    case 417: return "Expectation Failed";
-    case 421: return "Misdirected Request";
-    case 422: return "Unprocessable Entity";
-    case 423: return "Locked";
-    case 424: return "Failed Dependency";
-    case 425: return "Too Early";
-    case 426: return "Upgrade Required";
-    case 428: return "Precondition Required";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 502: return "Bad Gateway";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
-    case 506: return "Variant Also Negotiates";
-    case 507: return "Insufficient Storage";
-    case 508: return "Loop Detected";
-    case 510: return "Not Extended";
-    case 511: return "Network Authentication Required";
-    case 599: return "Last Unassigned Server Error Code";
-    default: return "Unknown";
+#define REASON_PHRASE(code, phrase) \
+  case code:                        \
+    return phrase;
+#include "lib/http/reason_phrases.def"
+#undef REASON_PHRASE
+    default:
+      return "Unknown";
   }
 }
 
@@ -133,7 +79,8 @@ BodyFraming outgoing_framing(BodyFraming in, Version peer) {
     case Framing::kChunked:
     case Framing::kUntilClose:
       return {peer == Version::kHttp10 ? Framing::kUntilClose : Framing::kChunked, 0};
-    default: return in;
+    default:
+      return in;
   }
 }
 
@@ -153,8 +100,11 @@ size_t write_request_head(const RequestHead& head, BodyFraming framing, std::spa
     case Framing::kContentLength:
       if (!has_length) put_content_length(out, framing.length);
       break;
-    case Framing::kChunked: out.put("transfer-encoding: chunked\r\n"); break;
-    default: break;
+    case Framing::kChunked:
+      out.put("transfer-encoding: chunked\r\n");
+      break;
+    default:
+      break;
   }
   out.put("\r\n");
   return out.size();
@@ -169,10 +119,8 @@ size_t write_response_head(const ResponseHead& head, const ResponseWrite& option
   out.put("\r\n");
   for (const Header& h : head.headers) out.put_field(h.name, h.value);
   if (head.status >= 200) {  // interim responses and 101 say nothing about the connection
-    if (options.close)
-      out.put("connection: close\r\n");
-    else if (options.peer == Version::kHttp10)
-      out.put("connection: keep-alive\r\n");
+    if (options.close) out.put("connection: close\r\n");
+    else if (options.peer == Version::kHttp10) out.put("connection: keep-alive\r\n");
   }
   const bool has_length = head.headers.has(HeaderId::kContentLength);
   const bool lengthless = head.status < 200 || head.status == 204 || head.status == 304;  // RFC 9110 8.6, 9112 6.1
@@ -180,14 +128,17 @@ size_t write_response_head(const ResponseHead& head, const ResponseWrite& option
     switch (options.framing.kind) {
       case Framing::kNone:
         // What a GET would have got is not known; Envoy guesses chunked.
-        if (!options.is_head)
-          put_content_length(out, 0);
-        else if (options.peer != Version::kHttp10)
-          out.put("transfer-encoding: chunked\r\n");
+        if (!options.is_head) put_content_length(out, 0);
+        else if (options.peer != Version::kHttp10) out.put("transfer-encoding: chunked\r\n");
         break;
-      case Framing::kContentLength: put_content_length(out, options.framing.length); break;
-      case Framing::kChunked: out.put("transfer-encoding: chunked\r\n"); break;
-      default: break;
+      case Framing::kContentLength:
+        put_content_length(out, options.framing.length);
+        break;
+      case Framing::kChunked:
+        out.put("transfer-encoding: chunked\r\n");
+        break;
+      default:
+        break;
     }
   }
   out.put("\r\n");

@@ -7,14 +7,46 @@ namespace millrace::http {
 
 namespace {
 
-constexpr std::array<std::string_view, static_cast<size_t>(HeaderId::kCount)> kNames = {
-    "",  // kOther
-    "host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect", "keep-alive", "proxy-connection",
-    "content-type", "user-agent", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "via", "server", "date",
-    "location", "x-envoy-original-path", "x-envoy-expected-rq-timeout-ms", "x-envoy-upstream-service-time", "x-envoy-upstream-rq-timeout-ms",
-    "x-envoy-overloaded", "x-envoy-internal", "x-envoy-external-address", "grpc-timeout", "grpc-status", "cookie", "authorization", "referer",
-    "http2-settings", "x-envoy-decorator-operation", "x-forwarded-port", "x-envoy-original-host", "x-envoy-attempt-count", "retry-after",
-    "origin"};
+constexpr std::array<std::string_view, static_cast<size_t>(HeaderId::kCount)> kNames = {"",  // kOther
+                                                                                        "host",
+                                                                                        "connection",
+                                                                                        "content-length",
+                                                                                        "transfer-encoding",
+                                                                                        "te",
+                                                                                        "trailer",
+                                                                                        "upgrade",
+                                                                                        "expect",
+                                                                                        "keep-alive",
+                                                                                        "proxy-connection",
+                                                                                        "content-type",
+                                                                                        "user-agent",
+                                                                                        "x-forwarded-for",
+                                                                                        "x-forwarded-proto",
+                                                                                        "x-forwarded-host",
+                                                                                        "x-request-id",
+                                                                                        "via",
+                                                                                        "server",
+                                                                                        "date",
+                                                                                        "location",
+                                                                                        "x-envoy-original-path",
+                                                                                        "x-envoy-expected-rq-timeout-ms",
+                                                                                        "x-envoy-upstream-service-time",
+                                                                                        "x-envoy-upstream-rq-timeout-ms",
+                                                                                        "x-envoy-overloaded",
+                                                                                        "x-envoy-internal",
+                                                                                        "x-envoy-external-address",
+                                                                                        "grpc-timeout",
+                                                                                        "grpc-status",
+                                                                                        "cookie",
+                                                                                        "authorization",
+                                                                                        "referer",
+                                                                                        "http2-settings",
+                                                                                        "x-envoy-decorator-operation",
+                                                                                        "x-forwarded-port",
+                                                                                        "x-envoy-original-host",
+                                                                                        "x-envoy-attempt-count",
+                                                                                        "retry-after",
+                                                                                        "origin"};
 static_assert(!kNames.back().empty(), "one name for each HeaderId, in its order");
 
 // A perfect hash of the names: length, first, middle and last two bytes, mixed by a multiplier that the compiler searches for.
@@ -22,7 +54,8 @@ constexpr uint32_t kSlotBits = 8;
 constexpr uint32_t name_key(const char* p, size_t n) {
   return (static_cast<uint32_t>(n) ^ static_cast<uint32_t>(static_cast<uint8_t>(p[0])) << 1) |
          static_cast<uint32_t>(static_cast<uint8_t>(p[n > 1 ? n - 2 : 0])) << 8 |
-         static_cast<uint32_t>(static_cast<uint8_t>(p[n / 2])) << 16 | static_cast<uint32_t>(static_cast<uint8_t>(p[n - 1])) << 24;
+         static_cast<uint32_t>(static_cast<uint8_t>(p[n / 2])) << 16 |
+         static_cast<uint32_t>(static_cast<uint8_t>(p[n - 1])) << 24;
 }
 struct NameHash {
   uint32_t multiplier = 0;

@@ -15,11 +15,45 @@ enum class Version : uint8_t { kHttp10, kHttp11, kHttp2 };
 // Names that the gateway itself looks at; all others are kOther. The bit of an id is set in HeaderTable::present.
 enum class HeaderId : uint8_t {
   kOther = 0,
-  kHost, kConnection, kContentLength, kTransferEncoding, kTe, kTrailer, kUpgrade, kExpect, kKeepAlive, kProxyConnection, kContentType,
-  kUserAgent, kXForwardedFor, kXForwardedProto, kXForwardedHost, kXRequestId, kVia, kServer, kDate, kLocation,
-  kXEnvoyOriginalPath, kXEnvoyExpectedRqTimeoutMs, kXEnvoyUpstreamServiceTime, kXEnvoyUpstreamRqTimeoutMs, kXEnvoyOverloaded,
-  kXEnvoyInternal, kXEnvoyExternalAddress, kGrpcTimeout, kGrpcStatus, kCookie, kAuthorization, kReferer, kHttp2Settings,
-  kXEnvoyDecoratorOperation, kXForwardedPort, kXEnvoyOriginalHost, kXEnvoyAttemptCount, kRetryAfter, kOrigin,
+  kHost,
+  kConnection,
+  kContentLength,
+  kTransferEncoding,
+  kTe,
+  kTrailer,
+  kUpgrade,
+  kExpect,
+  kKeepAlive,
+  kProxyConnection,
+  kContentType,
+  kUserAgent,
+  kXForwardedFor,
+  kXForwardedProto,
+  kXForwardedHost,
+  kXRequestId,
+  kVia,
+  kServer,
+  kDate,
+  kLocation,
+  kXEnvoyOriginalPath,
+  kXEnvoyExpectedRqTimeoutMs,
+  kXEnvoyUpstreamServiceTime,
+  kXEnvoyUpstreamRqTimeoutMs,
+  kXEnvoyOverloaded,
+  kXEnvoyInternal,
+  kXEnvoyExternalAddress,
+  kGrpcTimeout,
+  kGrpcStatus,
+  kCookie,
+  kAuthorization,
+  kReferer,
+  kHttp2Settings,
+  kXEnvoyDecoratorOperation,
+  kXForwardedPort,
+  kXEnvoyOriginalHost,
+  kXEnvoyAttemptCount,
+  kRetryAfter,
+  kOrigin,
   kCount
 };
 static_assert(static_cast<int>(HeaderId::kCount) <= 64, "one bit each in HeaderTable::present");
@@ -85,9 +119,13 @@ class HeaderTable {
     present_ = present;
     return removed;
   }
-  // Gives the first header of that id the value and removes further ones, or appends it. False when it had to be added and the table is full.
+  // Gives the first header of that id the value and removes further ones, or appends it. False when it had to be added and the
+  // table is full.
   bool set(HeaderId id, std::string_view value);
-  void clear() { size_ = 0; present_ = 0; }
+  void clear() {
+    size_ = 0;
+    present_ = 0;
+  }
 
  private:
   Header* data_ = nullptr;
@@ -101,7 +139,7 @@ struct RequestHead {
   std::string_view authority;  // Host, or the authority of an absolute-form or CONNECT target; may be empty for HTTP/1.0
   std::string_view scheme;     // of an absolute-form target or :scheme; else "" (the connection decides)
   Version version = Version::kHttp11;
-  HeaderTable headers;         // without Host (it is `authority`)
+  HeaderTable headers;  // without Host (it is `authority`)
 };
 
 struct ResponseHead {

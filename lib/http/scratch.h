@@ -1,5 +1,6 @@
-// Memory for the few strings a head gains on its way through the gateway (x-forwarded-for, x-request-id, a rewritten path ...). A bump
-// pointer over bytes that the caller lends; nothing is freed singly, all of it goes when the exchange's buffer goes. No heap.
+// Memory for the few strings a head gains on its way through the gateway (x-forwarded-for, x-request-id, a rewritten path ...). A
+// bump pointer over bytes that the caller lends; nothing is freed singly, all of it goes when the exchange's buffer goes. No
+// heap.
 #pragma once
 
 #include <cstddef>

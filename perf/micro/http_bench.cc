@@ -1,7 +1,6 @@
-// HTTP/1 codec: nanoseconds and bytes a second per head and per chunked packet. Names say what the input is; "wrk" is the head that wrk
-// sends (the benchmark of the whole gateway), "browser" a Chrome request of 12 fields.
+// HTTP/1 codec: nanoseconds and bytes a second per head and per chunked packet. Names say what the input is; "wrk" is the head
+// that wrk sends (the benchmark of the whole gateway), "browser" a Chrome request of 12 fields.
 #include <benchmark/benchmark.h>
-
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -26,8 +25,10 @@ constexpr std::string_view kBrowser =
     "Referer: https://www.example.com/products/overview\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n"
     "Accept-Language: en-US,en;q=0.9,de;q=0.8\r\nCookie: sid=8d5f4e0b6c7a4b1d9e2f3a4b5c6d7e8f; theme=dark; consent=all\r\n\r\n";
 constexpr std::string_view kResponse =
-    "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 23 Nov 2026 06:00:00 GMT\r\nContent-Type: text/html\r\nContent-Length: 615\r\n"
-    "Last-Modified: Tue, 19 Oct 2021 10:00:00 GMT\r\nConnection: keep-alive\r\nETag: \"616e9a40-267\"\r\nAccept-Ranges: bytes\r\n\r\n";
+    "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 23 Nov 2026 06:00:00 GMT\r\nContent-Type: "
+    "text/html\r\nContent-Length: 615\r\n"
+    "Last-Modified: Tue, 19 Oct 2021 10:00:00 GMT\r\nConnection: keep-alive\r\nETag: \"616e9a40-267\"\r\nAccept-Ranges: "
+    "bytes\r\n\r\n";
 
 // The head is copied in front of each parse, as a head that came out of a packet is: names are lowered in place.
 void parse_request(benchmark::State& state, std::string_view text) {
@@ -138,7 +139,8 @@ void decode_chunked(benchmark::State& state) {
 BENCHMARK(decode_chunked)->Arg(16)->Arg(512)->Arg(16384);
 
 void look_up_name(benchmark::State& state) {
-  const std::string_view names[] = {"host", "accept-encoding", "x-forwarded-for", "sec-fetch-mode", "content-type", "cookie", "x-foo", "te"};
+  const std::string_view names[] = {"host",         "accept-encoding", "x-forwarded-for", "sec-fetch-mode",
+                                    "content-type", "cookie",          "x-foo",           "te"};
   size_t i = 0;
   for (auto _ : state) benchmark::DoNotOptimize(header_id(names[i++ & 7]));
 }

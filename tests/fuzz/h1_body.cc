@@ -1,9 +1,11 @@
-// A body: fed whole and byte by byte gives the same bytes, end, trailers and verdict. The first byte of the input says which framing.
+// A body: fed whole and byte by byte gives the same bytes, end, trailers and verdict. The first byte of the input says which
+// framing.
+#include "lib/http/h1_body.h"
+
 #include <algorithm>
 #include <string>
 #include <vector>
 
-#include "lib/http/h1_body.h"
 #include "tests/fuzz/require.h"
 
 using namespace millrace;

@@ -1,5 +1,5 @@
-// A request head: whole and in two pieces give the same answer, parsing twice gives the same, what the forwarder makes of an accepted
-// request is again an acceptable request, and nothing of it lies outside the memory it was given.
+// A request head: whole and in two pieces give the same answer, parsing twice gives the same, what the forwarder makes of an
+// accepted request is again an acceptable request, and nothing of it lies outside the memory it was given.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -55,7 +55,8 @@ void forward(RequestHead head, const H1Limits& limits, bool edge) {
   FUZZ_REQUIRE(r.status == ParseStatus::kDone && r.consumed == n);
   FUZZ_REQUIRE(again.method == head.method && again.authority == head.authority);
   const BodyFraming then = request_framing(again);  // a body is framed the same way on the other side: no room for smuggling
-  FUZZ_REQUIRE(then.empty() == framing.empty() && (framing.empty() || (then.kind == framing.kind && then.length == framing.length)));
+  FUZZ_REQUIRE(then.empty() == framing.empty() &&
+               (framing.empty() || (then.kind == framing.kind && then.length == framing.length)));
 }
 
 void check(const uint8_t* data, size_t size, const H1Limits& limits, bool edge) {

@@ -1,11 +1,11 @@
-// Five hundred requests, good and hostile, against the verdicts of a running Envoy 1.40. Where Millrace is meant to differ, the case is
-// named in kDifferences with its reason; any other difference fails.
-#include <gtest/gtest.h>
-
+// Five hundred requests, good and hostile, against the verdicts of a running Envoy 1.40. Where Millrace is meant to differ, the
+// case is named in kDifferences with its reason; any other difference fails.
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/http/connection.h"
 #include "lib/http/forward.h"
@@ -19,8 +19,8 @@ namespace {
 
 using namespace std::string_view_literals;
 
-// The listeners the answers were recorded on: all defaults; accept_http_10 with a default host; enable_trailers with allow_chunked_length;
-// allow_custom_methods with upgrades and rejected underscores; dropped underscores.
+// The listeners the answers were recorded on: all defaults; accept_http_10 with a default host; enable_trailers with
+// allow_chunked_length; allow_custom_methods with upgrades and rejected underscores; dropped underscores.
 enum Config { kDefault, kHttp10, kTrailers, kCustom, kDropUnderscores };
 
 struct Case {
@@ -105,10 +105,14 @@ Verdict judge(const Case& c) {
   char memory[4096];
   Scratch scratch(memory);
   switch (normalize_path(&head, ForwardOptions{}, scratch)) {
-    case PathVerdict::kContinue: break;
-    case PathVerdict::kReject: return {400, "path_normalization_failed", H1Error::kNone};
-    case PathVerdict::kNotRelative: return {404, "absolute_path_rejected", H1Error::kNone};
-    case PathVerdict::kRedirect: return {307, "path_normalization_failed", H1Error::kNone};
+    case PathVerdict::kContinue:
+      break;
+    case PathVerdict::kReject:
+      return {400, "path_normalization_failed", H1Error::kNone};
+    case PathVerdict::kNotRelative:
+      return {404, "absolute_path_rejected", H1Error::kNone};
+    case PathVerdict::kRedirect:
+      return {307, "path_normalization_failed", H1Error::kNone};
   }
   if (framing.kind == Framing::kTunnel) {
     const bool allowed = c.config == kCustom && (is_connect(head) || is_websocket(head.headers));
@@ -143,7 +147,8 @@ TEST(EnvoyCases, SameVerdictAsEnvoyOrAnIntendedDifference) {
     }
     ++differences;
     EXPECT_EQ(info(v.error).name, std::string(info(d->second.ours).name)) << d->second.why;
-    EXPECT_TRUE(v.status != c.status || v.details != c.details || c.status == info(d->second.ours).status) << "not a difference any more";
+    EXPECT_TRUE(v.status != c.status || v.details != c.details || c.status == info(d->second.ours).status)
+        << "not a difference any more";
   }
   EXPECT_GE(std::size(kCases), 500u);
   EXPECT_EQ(differences, kDifferences.size());

@@ -1,12 +1,12 @@
 // The rules of a proxy against what a running Envoy 1.40 sent on.
 #include "lib/http/forward.h"
 
-#include <gtest/gtest.h>
-
 #include <random>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/http/h1_parser.h"
 
@@ -27,10 +27,14 @@ std::string path_result(std::string_view path, const ForwardOptions& options) {
   RequestHead head;
   head.path = path;
   switch (normalize_path(&head, options, scratch)) {
-    case PathVerdict::kContinue: return std::string(head.path);
-    case PathVerdict::kReject: return "400";
-    case PathVerdict::kRedirect: return "307 " + std::string(head.path);
-    case PathVerdict::kNotRelative: return "404";
+    case PathVerdict::kContinue:
+      return std::string(head.path);
+    case PathVerdict::kReject:
+      return "400";
+    case PathVerdict::kRedirect:
+      return "307 " + std::string(head.path);
+    case PathVerdict::kNotRelative:
+      return "404";
   }
   return "?";
 }
@@ -152,7 +156,8 @@ struct MutateRow {
 };
 
 std::vector<MutateRow> mutate_rows() {
-  ForwardOptions via = options(true, 1), skip = options(true), keep_id = options(true), no_id = options(false), internal = options(true);
+  ForwardOptions via = options(true, 1), skip = options(true), keep_id = options(true), no_id = options(false),
+                 internal = options(true);
   via.via = "mr";
   skip.skip_xff_append = true;
   keep_id.preserve_external_request_id = true;
@@ -163,41 +168,79 @@ std::vector<MutateRow> mutate_rows() {
   const std::string external = "x-envoy-external-address: ";
   return {
       {"nothing", options(false), "", "x-forwarded-proto: http\n" + kId, "203.0.113.9"},
-      {"edge", options(true), "", "x-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
-      {"edge, loopback peer", options(true), "", "x-forwarded-for: 192.0.2.2\nx-forwarded-proto: http\n" + external + "127.0.0.1\n" + kId, "127.0.0.1", "127.0.0.1"},
-      {"edge, IPv6", options(true), "", "x-forwarded-for: 2001:db8::9\nx-forwarded-proto: http\n" + external + "2001:db8::9\n" + kId, "2001:db8::9", "2001:db8::9"},
-      {"edge, private peer is external by default", options(true), "", "x-forwarded-for: 10.1.2.3\nx-forwarded-proto: http\n" + external + "10.1.2.3\n" + kId, "10.1.2.3", "10.1.2.3"},
-      {"xff appended", options(true), "X-Forwarded-For: 1.2.3.4\r\n", "x-forwarded-for: 1.2.3.4,203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
-      {"two xff fields are joined", options(true), "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n", "x-forwarded-for: 1.1.1.1,2.2.2.2,203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
-      {"empty xff", options(true), "X-Forwarded-For:\r\n", "x-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
-      {"xff skipped", skip, "X-Forwarded-For: 1.2.3.4\r\n", "x-forwarded-for: 1.2.3.4\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
-      {"one trusted hop", via, "X-Forwarded-For: 1.1.1.1, 10.0.0.1\r\n", "x-forwarded-for: 1.1.1.1, 10.0.0.1,203.0.113.9\nx-forwarded-proto: http\nvia: mr\n" + external + "10.0.0.1\n" + kId, "10.0.0.1"},
-      {"one trusted hop, xff is none", via, "X-Forwarded-For: bogus\r\n", "x-forwarded-for: bogus,203.0.113.9\nx-forwarded-proto: http\nvia: mr\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
-      {"not edge: last of xff", options(false), "X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\n", "x-forwarded-for: 1.1.1.1, 2.2.2.2\nx-forwarded-proto: http\n" + kId, "2.2.2.2"},
-      {"not edge, one hop", options(false, 1), "X-Forwarded-For: 1.1.1.1 , 2.2.2.2\r\n", "x-forwarded-for: 1.1.1.1 , 2.2.2.2\nx-forwarded-proto: http\n" + kId, "1.1.1.1"},
-      {"not edge, too few hops", options(false, 1), "X-Forwarded-For: 1.1.1.1\r\n", "x-forwarded-for: 1.1.1.1\nx-forwarded-proto: http\n" + kId, "203.0.113.9"},
-      {"xff with port is none", options(false), "X-Forwarded-For: 1.2.3.4:80\r\n", "x-forwarded-for: 1.2.3.4:80\nx-forwarded-proto: http\n" + kId, "203.0.113.9"},
-      {"xff IPv6", options(false), "X-Forwarded-For: 2001:db8::1\r\n", "x-forwarded-for: 2001:db8::1\nx-forwarded-proto: http\n" + kId, "2001:db8::1"},
-      {"proto of a client is not believed", options(true), "X-Forwarded-Proto: https\r\n", "x-forwarded-proto: http\nx-forwarded-for: 203.0.113.9\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
+      {"edge", options(true), "", "x-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId,
+       "203.0.113.9"},
+      {"edge, loopback peer", options(true), "",
+       "x-forwarded-for: 192.0.2.2\nx-forwarded-proto: http\n" + external + "127.0.0.1\n" + kId, "127.0.0.1", "127.0.0.1"},
+      {"edge, IPv6", options(true), "",
+       "x-forwarded-for: 2001:db8::9\nx-forwarded-proto: http\n" + external + "2001:db8::9\n" + kId, "2001:db8::9",
+       "2001:db8::9"},
+      {"edge, private peer is external by default", options(true), "",
+       "x-forwarded-for: 10.1.2.3\nx-forwarded-proto: http\n" + external + "10.1.2.3\n" + kId, "10.1.2.3", "10.1.2.3"},
+      {"xff appended", options(true), "X-Forwarded-For: 1.2.3.4\r\n",
+       "x-forwarded-for: 1.2.3.4,203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
+      {"two xff fields are joined", options(true), "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n",
+       "x-forwarded-for: 1.1.1.1,2.2.2.2,203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId,
+       "203.0.113.9"},
+      {"empty xff", options(true), "X-Forwarded-For:\r\n",
+       "x-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
+      {"xff skipped", skip, "X-Forwarded-For: 1.2.3.4\r\n",
+       "x-forwarded-for: 1.2.3.4\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
+      {"one trusted hop", via, "X-Forwarded-For: 1.1.1.1, 10.0.0.1\r\n",
+       "x-forwarded-for: 1.1.1.1, 10.0.0.1,203.0.113.9\nx-forwarded-proto: http\nvia: mr\n" + external + "10.0.0.1\n" + kId,
+       "10.0.0.1"},
+      {"one trusted hop, xff is none", via, "X-Forwarded-For: bogus\r\n",
+       "x-forwarded-for: bogus,203.0.113.9\nx-forwarded-proto: http\nvia: mr\n" + external + "203.0.113.9\n" + kId,
+       "203.0.113.9"},
+      {"not edge: last of xff", options(false), "X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\n",
+       "x-forwarded-for: 1.1.1.1, 2.2.2.2\nx-forwarded-proto: http\n" + kId, "2.2.2.2"},
+      {"not edge, one hop", options(false, 1), "X-Forwarded-For: 1.1.1.1 , 2.2.2.2\r\n",
+       "x-forwarded-for: 1.1.1.1 , 2.2.2.2\nx-forwarded-proto: http\n" + kId, "1.1.1.1"},
+      {"not edge, too few hops", options(false, 1), "X-Forwarded-For: 1.1.1.1\r\n",
+       "x-forwarded-for: 1.1.1.1\nx-forwarded-proto: http\n" + kId, "203.0.113.9"},
+      {"xff with port is none", options(false), "X-Forwarded-For: 1.2.3.4:80\r\n",
+       "x-forwarded-for: 1.2.3.4:80\nx-forwarded-proto: http\n" + kId, "203.0.113.9"},
+      {"xff IPv6", options(false), "X-Forwarded-For: 2001:db8::1\r\n",
+       "x-forwarded-for: 2001:db8::1\nx-forwarded-proto: http\n" + kId, "2001:db8::1"},
+      {"proto of a client is not believed", options(true), "X-Forwarded-Proto: https\r\n",
+       "x-forwarded-proto: http\nx-forwarded-for: 203.0.113.9\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
       {"proto of a proxy is", options(false), "X-Forwarded-Proto: https\r\n", "x-forwarded-proto: https\n" + kId, "203.0.113.9"},
-      {"proto of a trusted hop is", options(true, 1), "X-Forwarded-Proto: https\r\n", "x-forwarded-proto: https\nx-forwarded-for: 203.0.113.9\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
-      {"via appended", via, "Via: 1.0 b\r\n", "via: 1.0 b, mr\nx-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
-      {"id of a client is replaced at the edge", options(true), "X-Request-Id: mine\r\n", kId + "x-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n", "203.0.113.9"},
-      {"id kept inside", options(false), "X-Request-Id: 12345678-1234-9234-1234-123456789012\r\n", "x-request-id: 12345678-1234-9234-1234-123456789012\nx-forwarded-proto: http\n", "203.0.113.9"},
-      {"id preserved at the edge cannot force a trace", keep_id, "X-Request-Id: 12345678-1234-9234-1234-123456789012\r\n", "x-request-id: 12345678-1234-4234-1234-123456789012\nx-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n", "203.0.113.9"},
-      {"id preserved, no UUID", keep_id, "X-Request-Id: mine\r\n", "x-request-id: mine\nx-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n", "203.0.113.9"},
+      {"proto of a trusted hop is", options(true, 1), "X-Forwarded-Proto: https\r\n",
+       "x-forwarded-proto: https\nx-forwarded-for: 203.0.113.9\n" + external + "203.0.113.9\n" + kId, "203.0.113.9"},
+      {"via appended", via, "Via: 1.0 b\r\n",
+       "via: 1.0 b, mr\nx-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n" + kId,
+       "203.0.113.9"},
+      {"id of a client is replaced at the edge", options(true), "X-Request-Id: mine\r\n",
+       kId + "x-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n", "203.0.113.9"},
+      {"id kept inside", options(false), "X-Request-Id: 12345678-1234-9234-1234-123456789012\r\n",
+       "x-request-id: 12345678-1234-9234-1234-123456789012\nx-forwarded-proto: http\n", "203.0.113.9"},
+      {"id preserved at the edge cannot force a trace", keep_id, "X-Request-Id: 12345678-1234-9234-1234-123456789012\r\n",
+       "x-request-id: 12345678-1234-4234-1234-123456789012\nx-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external +
+           "203.0.113.9\n",
+       "203.0.113.9"},
+      {"id preserved, no UUID", keep_id, "X-Request-Id: mine\r\n",
+       "x-request-id: mine\nx-forwarded-for: 203.0.113.9\nx-forwarded-proto: http\n" + external + "203.0.113.9\n", "203.0.113.9"},
       {"empty id", options(false), "X-Request-Id:\r\n", kId + "x-forwarded-proto: http\n", "203.0.113.9"},
       {"no id wanted", no_id, "", "x-forwarded-proto: http\n", "203.0.113.9"},
-      {"hop-by-hop", options(false), "Connection: keep-alive\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: y\r\nTE: gzip\r\nTransfer-Encoding: chunked\r\nTrailer: t\r\nX: 1\r\n", "trailer: t\nx: 1\nx-forwarded-proto: http\n" + kId, "203.0.113.9"},
+      {"hop-by-hop", options(false),
+       "Connection: keep-alive\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: y\r\nTE: gzip\r\nTransfer-Encoding: "
+       "chunked\r\nTrailer: t\r\nX: 1\r\n",
+       "trailer: t\nx: 1\nx-forwarded-proto: http\n" + kId, "203.0.113.9"},
       {"te", options(false), "TE: gzip, trailers\r\n", "te: trailers\nx-forwarded-proto: http\n" + kId, "203.0.113.9"},
       {"te with parameter", options(false), "TE: trailers;q=1\r\n", "x-forwarded-proto: http\n" + kId, "203.0.113.9"},
       {"expect", options(false), "Expect: 100-Continue\r\n", "x-forwarded-proto: http\n" + kId, "203.0.113.9"},
       {"another expect", options(false), "Expect: other\r\n", "expect: other\nx-forwarded-proto: http\n" + kId, "203.0.113.9"},
-      {"upgrade", options(false), "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nKeep-Alive: 1\r\n", "connection: keep-alive, Upgrade\nupgrade: websocket\nx-forwarded-proto: http\n" + kId, "203.0.113.9"},
-      {"internal peer", internal, "X-Envoy-Retry-On: 5xx\r\nX-Envoy-Internal: no\r\n", "x-envoy-retry-on: 5xx\nx-forwarded-for: 10.1.2.3\nx-forwarded-proto: http\nx-envoy-internal: true\n" + kId, "10.1.2.3", "10.1.2.3"},
-      {"internal peer, but xff", internal, "X-Forwarded-For: 10.0.0.1\r\n", "x-forwarded-for: 10.0.0.1,10.1.2.3\nx-forwarded-proto: http\n" + external + "10.1.2.3\n" + kId, "10.1.2.3", "10.1.2.3"},
-      {"internal by xff", internal_xff, "X-Forwarded-For: 10.0.0.1\r\n", "x-forwarded-for: 10.0.0.1\nx-forwarded-proto: http\nx-envoy-internal: true\n" + kId, "10.0.0.1"},
-      {"internal needs a single xff", internal_xff, "X-Forwarded-For: 10.0.0.2, 10.0.0.1\r\n", "x-forwarded-for: 10.0.0.2, 10.0.0.1\nx-forwarded-proto: http\n" + kId, "10.0.0.1"},
+      {"upgrade", options(false), "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nKeep-Alive: 1\r\n",
+       "connection: keep-alive, Upgrade\nupgrade: websocket\nx-forwarded-proto: http\n" + kId, "203.0.113.9"},
+      {"internal peer", internal, "X-Envoy-Retry-On: 5xx\r\nX-Envoy-Internal: no\r\n",
+       "x-envoy-retry-on: 5xx\nx-forwarded-for: 10.1.2.3\nx-forwarded-proto: http\nx-envoy-internal: true\n" + kId, "10.1.2.3",
+       "10.1.2.3"},
+      {"internal peer, but xff", internal, "X-Forwarded-For: 10.0.0.1\r\n",
+       "x-forwarded-for: 10.0.0.1,10.1.2.3\nx-forwarded-proto: http\n" + external + "10.1.2.3\n" + kId, "10.1.2.3", "10.1.2.3"},
+      {"internal by xff", internal_xff, "X-Forwarded-For: 10.0.0.1\r\n",
+       "x-forwarded-for: 10.0.0.1\nx-forwarded-proto: http\nx-envoy-internal: true\n" + kId, "10.0.0.1"},
+      {"internal needs a single xff", internal_xff, "X-Forwarded-For: 10.0.0.2, 10.0.0.1\r\n",
+       "x-forwarded-for: 10.0.0.2, 10.0.0.1\nx-forwarded-proto: http\n" + kId, "10.0.0.1"},
       {"internal peer without xff is external", internal_xff, "", "x-forwarded-proto: http\n" + kId, "10.1.2.3", "10.1.2.3"},
   };
 }
@@ -214,10 +257,13 @@ TEST(MutateRequest, Table) {
 }
 
 const char* const kEnvoyFields =
-    "X-Forwarded-For: 1.2.3.4\r\nX-Envoy-Internal: true\r\nX-Envoy-External-Address: 9.9.9.9\r\nX-Envoy-Upstream-Rq-Timeout-Ms: 100\r\n"
-    "X-Envoy-Retry-On: 5xx\r\nX-Envoy-Expected-Rq-Timeout-Ms: 1\r\nX-Envoy-Decorator-Operation: op\r\nX-Envoy-Downstream-Service-Cluster: c\r\n"
+    "X-Forwarded-For: 1.2.3.4\r\nX-Envoy-Internal: true\r\nX-Envoy-External-Address: 9.9.9.9\r\nX-Envoy-Upstream-Rq-Timeout-Ms: "
+    "100\r\n"
+    "X-Envoy-Retry-On: 5xx\r\nX-Envoy-Expected-Rq-Timeout-Ms: 1\r\nX-Envoy-Decorator-Operation: "
+    "op\r\nX-Envoy-Downstream-Service-Cluster: c\r\n"
     "X-Envoy-Downstream-Service-Node: n\r\nX-Envoy-Force-Trace: 1\r\nX-Envoy-Original-Path: /o\r\nX-Envoy-Original-Host: oh\r\n"
-    "X-Envoy-Attempt-Count: 3\r\nX-Envoy-Foo: 1\r\nX-Forwarded-Client-Cert: xfcc\r\nX-Envoy-Ip-Tags: t\r\nX-Envoy-Original-Url: u\r\n"
+    "X-Envoy-Attempt-Count: 3\r\nX-Envoy-Foo: 1\r\nX-Forwarded-Client-Cert: xfcc\r\nX-Envoy-Ip-Tags: t\r\nX-Envoy-Original-Url: "
+    "u\r\n"
     "X-Forwarded-Port: 44\r\nForwarded: for=1\r\n";
 
 TEST(MutateRequest, EnvoyFieldsOfStrangersGo) {
@@ -225,13 +271,17 @@ TEST(MutateRequest, EnvoyFieldsOfStrangersGo) {
   EXPECT_TRUE(inside.mutate(options(false)));
   EXPECT_EQ(inside.fields(),
             "x-forwarded-for: 1.2.3.4\nx-envoy-external-address: 9.9.9.9\nx-envoy-decorator-operation: op\n"
-            "x-envoy-downstream-service-cluster: c\nx-envoy-downstream-service-node: n\nx-envoy-original-path: /o\nx-envoy-original-host: oh\n"
-            "x-envoy-attempt-count: 3\nx-envoy-foo: 1\nx-forwarded-port: 44\nforwarded: for=1\nx-forwarded-proto: http\n" + kId);
+            "x-envoy-downstream-service-cluster: c\nx-envoy-downstream-service-node: n\nx-envoy-original-path: "
+            "/o\nx-envoy-original-host: oh\n"
+            "x-envoy-attempt-count: 3\nx-envoy-foo: 1\nx-forwarded-port: 44\nforwarded: for=1\nx-forwarded-proto: http\n" +
+                kId);
   Fixture edge(kEnvoyFields);
   EXPECT_TRUE(edge.mutate(options(true)));
-  EXPECT_EQ(edge.fields(),
-            "x-forwarded-for: 1.2.3.4,203.0.113.9\nx-envoy-external-address: 203.0.113.9\nx-envoy-attempt-count: 3\nx-envoy-foo: 1\n"
-            "x-forwarded-port: 44\nforwarded: for=1\nx-forwarded-proto: http\n" + kId);
+  EXPECT_EQ(
+      edge.fields(),
+      "x-forwarded-for: 1.2.3.4,203.0.113.9\nx-envoy-external-address: 203.0.113.9\nx-envoy-attempt-count: 3\nx-envoy-foo: 1\n"
+      "x-forwarded-port: 44\nforwarded: for=1\nx-forwarded-proto: http\n" +
+          kId);
 }
 
 TEST(MutateRequest, Scheme) {
@@ -288,7 +338,8 @@ TEST(Rewrite, AsEnvoyOrdersIt) {
   EXPECT_EQ(f.head.path, "/new/x?y=1");
   EXPECT_EQ(f.head.authority, "rewritten.example");
   EXPECT_EQ(f.fields(), "x-forwarded-proto: http\n" + kId +
-                            "x-envoy-expected-rq-timeout-ms: 15000\nx-envoy-original-host: a\nx-forwarded-host: a\nx-envoy-original-path: /rw/x?y=1\n");
+                            "x-envoy-expected-rq-timeout-ms: 15000\nx-envoy-original-host: a\nx-forwarded-host: "
+                            "a\nx-envoy-original-path: /rw/x?y=1\n");
 }
 
 TEST(Rewrite, ForwardedHostGrowsOnce) {
@@ -326,11 +377,22 @@ TEST(MutateResponse, Table) {
   pass.server_header = ServerHeaderMode::kPassThrough;
   pass.suppress_envoy_headers = true;
   const ResponseRow rows[] = {
-      {"plain", {}, "Content-Type: t\r\nContent-Length: 2\r\n", "content-type: t\ncontent-length: 2\nx-envoy-upstream-service-time: 7\ndate: D\nserver: envoy\n"},
-      {"in place", {}, "Server: nginx\r\nDate: yesterday\r\nX-Envoy-Upstream-Service-Time: 99\r\nVia: 1.1 x\r\n", "server: envoy\ndate: yesterday\nx-envoy-upstream-service-time: 7\nvia: 1.1 x\n"},
-      {"hop-by-hop", {}, "Connection: keep-alive, X-Foo\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: z\r\nX-Foo: 1\r\nTE: a\r\nTrailer: b\r\nTransfer-Encoding: chunked\r\n", "x-foo: 1\nte: a\ntrailer: b\nx-envoy-upstream-service-time: 7\ndate: D\nserver: envoy\n"},
+      {"plain",
+       {},
+       "Content-Type: t\r\nContent-Length: 2\r\n",
+       "content-type: t\ncontent-length: 2\nx-envoy-upstream-service-time: 7\ndate: D\nserver: envoy\n"},
+      {"in place",
+       {},
+       "Server: nginx\r\nDate: yesterday\r\nX-Envoy-Upstream-Service-Time: 99\r\nVia: 1.1 x\r\n",
+       "server: envoy\ndate: yesterday\nx-envoy-upstream-service-time: 7\nvia: 1.1 x\n"},
+      {"hop-by-hop",
+       {},
+       "Connection: keep-alive, X-Foo\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: z\r\nX-Foo: 1\r\nTE: a\r\nTrailer: "
+       "b\r\nTransfer-Encoding: chunked\r\n",
+       "x-foo: 1\nte: a\ntrailer: b\nx-envoy-upstream-service-time: 7\ndate: D\nserver: envoy\n"},
       {"appended when absent", hop, "", "x-envoy-upstream-service-time: 7\ndate: D\nserver: srv\nx-request-id: id\nvia: mr\n"},
-      {"kept when there", hop, "Server: nginx\r\nDate: y\r\nVia: 1.1 x\r\nX-Request-Id: up\r\n", "server: nginx\ndate: y\nvia: 1.1 x, mr\nx-request-id: id\nx-envoy-upstream-service-time: 7\n"},
+      {"kept when there", hop, "Server: nginx\r\nDate: y\r\nVia: 1.1 x\r\nX-Request-Id: up\r\n",
+       "server: nginx\ndate: y\nvia: 1.1 x, mr\nx-request-id: id\nx-envoy-upstream-service-time: 7\n"},
       {"passed through", pass, "", "date: D\n"},
       {"passed through, there", pass, "Server: nginx\r\n", "server: nginx\ndate: D\n"},
   };
@@ -378,10 +440,12 @@ TEST(Underscores, Actions) {
 }
 
 TEST(Addresses, Internal) {
-  const std::pair<const char*, bool> rows[] = {
-      {"10.0.0.1", true}, {"11.0.0.1", false}, {"172.15.255.255", false}, {"172.16.0.0", true}, {"172.31.255.255", true}, {"172.32.0.0", false},
-      {"192.168.0.1", true}, {"192.169.0.1", false}, {"127.0.0.1", true}, {"127.0.0.2", false}, {"169.254.1.1", false}, {"8.8.8.8", false},
-      {"::1", true}, {"::2", false}, {"fc00::1", true}, {"fdff::1", true}, {"fe80::1", false}, {"2001:db8::1", false}};
+  const std::pair<const char*, bool> rows[] = {{"10.0.0.1", true},    {"11.0.0.1", false},      {"172.15.255.255", false},
+                                               {"172.16.0.0", true},  {"172.31.255.255", true}, {"172.32.0.0", false},
+                                               {"192.168.0.1", true}, {"192.169.0.1", false},   {"127.0.0.1", true},
+                                               {"127.0.0.2", false},  {"169.254.1.1", false},   {"8.8.8.8", false},
+                                               {"::1", true},         {"::2", false},           {"fc00::1", true},
+                                               {"fdff::1", true},     {"fe80::1", false},       {"2001:db8::1", false}};
   for (const auto& [text, internal] : rows) EXPECT_EQ(is_internal_address(*base::IpAddress::parse(text)), internal) << text;
   for (const char* text : {"127.0.0.1", "127.9.9.9", "::1"}) EXPECT_TRUE(is_loopback(*base::IpAddress::parse(text)));
   for (const char* text : {"128.0.0.1", "::", "::101"}) EXPECT_FALSE(is_loopback(*base::IpAddress::parse(text)));

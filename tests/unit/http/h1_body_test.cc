@@ -1,4 +1,4 @@
-#include <gtest/gtest.h>
+#include "lib/http/h1_body.h"
 
 #include <algorithm>
 #include <random>
@@ -6,7 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/http/h1_body.h"
+#include <gtest/gtest.h>
+
 #include "lib/http/h1_writer.h"
 #include "tests/unit/http/chars.h"
 
@@ -27,7 +28,8 @@ enum TrailerMode { kDropTrailers, kWantTrailers };
 
 // Feeds the stream in pieces whose sizes next_piece() gives.
 template <class NextPiece>
-Decoded decode(std::string_view stream, BodyFraming framing, TrailerMode mode, NextPiece&& next_piece, TrailerLimits limits = {}) {
+Decoded decode(std::string_view stream, BodyFraming framing, TrailerMode mode, NextPiece&& next_piece,
+               TrailerLimits limits = {}) {
   Decoded run;
   Header storage[128];
   HeaderTable table(storage, 128);
@@ -82,7 +84,8 @@ const Row kRows[] = {
     {"CRLF is data", "4\r\n\r\n\r\n\r\n0\r\n\r\nNEXT", H1Error::kNone, "\r\n\r\n", ""},
     {"a chunk that looks like an end", "5\r\n0\r\n\r\n\r\n0\r\n\r\nNEXT", H1Error::kNone, "0\r\n\r\n", ""},
     {"trailers", "5\r\nhello\r\n0\r\nX-T: 1\r\nY:  2 \r\n\r\nNEXT", H1Error::kNone, "hello", "x-t=1|y=2|"},
-    {"trailer names what it may not", "0\r\nContent-Length: 5\r\nHost: x\r\n\r\nNEXT", H1Error::kNone, "", "content-length=5|host=x|"},
+    {"trailer names what it may not", "0\r\nContent-Length: 5\r\nHost: x\r\n\r\nNEXT", H1Error::kNone, "",
+     "content-length=5|host=x|"},
     {"size missing", "\r\nhello", H1Error::kBadChunkSize, "", ""},
     {"size 0x5", "0x5\r\nhello", H1Error::kBadChunkSize, "", ""},
     {"size -5", "-5\r\nhello", H1Error::kBadChunkSize, "", ""},
@@ -141,8 +144,10 @@ TEST(H1Body, EverySplitInTwo) {
     for (size_t n = 1; n < row.stream.size(); ++n) {
       SCOPED_TRACE(std::string(row.name) + " split at " + std::to_string(n));
       bool first = true;
-      expect_row(row, decode(row.stream, {Framing::kChunked, 0}, kWantTrailers, [&] { return std::exchange(first, false) ? n : SIZE_MAX; }),
-                 kWantTrailers);
+      expect_row(
+          row,
+          decode(row.stream, {Framing::kChunked, 0}, kWantTrailers, [&] { return std::exchange(first, false) ? n : SIZE_MAX; }),
+          kWantTrailers);
     }
 }
 
@@ -151,7 +156,8 @@ TEST(H1Body, EveryPrefixOfAGoodBodyWantsMore) {
     if (row.error != H1Error::kNone || row.name == "63 bits"sv) continue;
     const size_t end = row.stream.size() - (row.stream.ends_with("NEXT") ? 4 : 0);
     for (size_t n = 0; n < end; ++n)
-      EXPECT_EQ(decode(row.stream.substr(0, n), {Framing::kChunked, 0}, kDropTrailers, all).status, BodyStatus::kMore) << row.name << " " << n;
+      EXPECT_EQ(decode(row.stream.substr(0, n), {Framing::kChunked, 0}, kDropTrailers, all).status, BodyStatus::kMore)
+          << row.name << " " << n;
   }
 }
 
@@ -226,10 +232,13 @@ TEST(H1Body, WhatIsBadStaysBad) {
 
 TEST(H1Body, Limits) {
   const auto with = [](std::string stream, TrailerMode mode, TrailerLimits limits = {}) {
-    return decode(stream, {Framing::kChunked, 0}, mode, [] { return size_t{100}; }, limits);
+    return decode(
+        stream, {Framing::kChunked, 0}, mode, [] { return size_t{100}; }, limits);
   };
-  EXPECT_EQ(with("5;" + std::string(kMaxChunkLineBytes - 2, 'e') + "\r\nhello\r\n0\r\n\r\n", kDropTrailers).status, BodyStatus::kDone);
-  EXPECT_EQ(with("5;" + std::string(kMaxChunkLineBytes - 1, 'e') + "\r\nhello\r\n0\r\n\r\n", kDropTrailers).error, H1Error::kBadChunkExtension);
+  EXPECT_EQ(with("5;" + std::string(kMaxChunkLineBytes - 2, 'e') + "\r\nhello\r\n0\r\n\r\n", kDropTrailers).status,
+            BodyStatus::kDone);
+  EXPECT_EQ(with("5;" + std::string(kMaxChunkLineBytes - 1, 'e') + "\r\nhello\r\n0\r\n\r\n", kDropTrailers).error,
+            H1Error::kBadChunkExtension);
   EXPECT_EQ(with(std::string(kMaxChunkLineBytes, '0') + "\r\n\r\n", kDropTrailers).status, BodyStatus::kDone);
   EXPECT_EQ(with(std::string(kMaxChunkLineBytes + 1, '0') + "\r\n\r\n", kDropTrailers).error, H1Error::kBadChunkExtension);
 
@@ -241,7 +250,8 @@ TEST(H1Body, Limits) {
   }
   EXPECT_EQ(with(trailers, kWantTrailers, {bytes, 2}).error, H1Error::kTooManyTrailers);
   EXPECT_EQ(with(trailers, kDropTrailers, {bytes, 2}).status, BodyStatus::kDone);  // not counted when nobody wants them, as Envoy
-  EXPECT_EQ(with("0\r\nX: " + std::string(5000, 'y') + "\r\n\r\n", kWantTrailers).error, H1Error::kTrailersTooLarge);  // lent 4096
+  EXPECT_EQ(with("0\r\nX: " + std::string(5000, 'y') + "\r\n\r\n", kWantTrailers).error,
+            H1Error::kTrailersTooLarge);  // lent 4096
 }
 
 // Random bodies, chunked by the writer in random pieces, cut into random packets: the same bytes come out.
@@ -265,10 +275,8 @@ TEST(H1Body, RandomRoundTrip) {
     table.push({"x-b", "", HeaderId::kOther});
     char last[64];
     const bool with_trailers = random() % 2 != 0;
-    if (with_trailers)
-      stream.append(last, write_last_chunk(table, last));
-    else
-      stream += kLastChunk;
+    if (with_trailers) stream.append(last, write_last_chunk(table, last));
+    else stream += kLastChunk;
     const Decoded run = decode(stream, {Framing::kChunked, 0}, kWantTrailers, [&] { return random() % 1500 + 1; });
     EXPECT_EQ(run.status, BodyStatus::kDone);
     EXPECT_EQ(run.body, body);

@@ -1,7 +1,7 @@
-#include <gtest/gtest.h>
-
 #include <string>
 #include <string_view>
+
+#include <gtest/gtest.h>
 
 #include "lib/http/h1_body.h"
 #include "lib/http/h1_parser.h"
@@ -24,8 +24,8 @@ struct Row {
   H1Error error;
   const char* parsed;
 };
-// Verdicts are those of Envoy 1.40 towards an upstream (bad: 502, upstream_reset_before_response_started{protocol_error}) unless the name
-// says "stricter".
+// Verdicts are those of Envoy 1.40 towards an upstream (bad: 502, upstream_reset_before_response_started{protocol_error}) unless
+// the name says "stricter".
 const Row kRows[] = {
     {"ok", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", H1Error::kNone, "200|OK|1.1|content-length=2"},
     {"no reason", "HTTP/1.1 200\r\n\r\n", H1Error::kNone, "200||1.1"},
@@ -37,12 +37,14 @@ const Row kRows[] = {
     {"status 999", "HTTP/1.1 999 X\r\n\r\n", H1Error::kNone, "999|X|1.1"},
     {"status 600", "HTTP/1.1 600 X\r\n\r\n", H1Error::kNone, "600|X|1.1"},
     {"interim", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", H1Error::kNone, "103|Early Hints|1.1|link=x"},
-    {"switching", "HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", H1Error::kNone, "101|S|1.1|connection=Upgrade|upgrade=websocket"},
+    {"switching", "HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", H1Error::kNone,
+     "101|S|1.1|connection=Upgrade|upgrade=websocket"},
     {"204 length 0 goes", "HTTP/1.1 204 N\r\nContent-Length: 0\r\n\r\n", H1Error::kNone, "204|N|1.1"},
     {"304 length stays", "HTTP/1.1 304 N\r\nContent-Length: 5\r\n\r\n", H1Error::kNone, "304|N|1.1|content-length=5"},
     {"chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", H1Error::kNone, "200|OK|1.1|transfer-encoding=Chunked"},
     {"LF line ends", "HTTP/1.1 200 OK\nX: y\n\n", H1Error::kNone, "200|OK|1.1|x=y"},
-    {"connection fields stay for the session", "HTTP/1.1 200 OK\r\nConnection: close, X-A\r\nX-A: 1\r\n\r\n", H1Error::kNone, "200|OK|1.1|connection=close, X-A|x-a=1"},
+    {"connection fields stay for the session", "HTTP/1.1 200 OK\r\nConnection: close, X-A\r\nX-A: 1\r\n\r\n", H1Error::kNone,
+     "200|OK|1.1|connection=close, X-A|x-a=1"},
     {"host is an ordinary field", "HTTP/1.1 200 OK\r\nHost: a\r\nHost: b\r\n\r\n", H1Error::kNone, "200|OK|1.1|host=a|host=b"},
     {"status 099", "HTTP/1.1 099 X\r\n\r\n", H1Error::kBadStatus, ""},
     {"status 20", "HTTP/1.1 20 X\r\n\r\n", H1Error::kBadStatus, ""},
@@ -62,7 +64,8 @@ const Row kRows[] = {
     {"204 with length", "HTTP/1.1 204 N\r\nContent-Length: 5\r\n\r\n", H1Error::kContentLengthNoBody, ""},
     {"204 chunked", "HTTP/1.1 204 N\r\nTransfer-Encoding: chunked\r\n\r\n", H1Error::kTransferEncodingNoBody, ""},
     {"100 with length", "HTTP/1.1 100 C\r\nContent-Length: 1\r\n\r\n", H1Error::kContentLengthNoBody, ""},
-    {"length and chunked", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", H1Error::kLengthAndChunked, ""},
+    {"length and chunked", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+     H1Error::kLengthAndChunked, ""},
     {"gzip", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", H1Error::kBadTransferEncoding, ""},
     {"two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n", H1Error::kRepeatedContentLength, ""},
     {"length x", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", H1Error::kBadContentLength, ""},
@@ -174,7 +177,8 @@ TEST(H1Request, Framing) {
       {"", "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Framing::kChunked, 0},
       {"", "CONNECT h:1 HTTP/1.1\r\n\r\n", Framing::kTunnel, 0},
       {"", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", Framing::kTunnel, 0},
-      {"", "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\n", Framing::kContentLength, 3},
+      {"", "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\n",
+       Framing::kContentLength, 3},
       {"", "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", Framing::kNone, 0},
   };
   for (const FramingRow& row : rows) {

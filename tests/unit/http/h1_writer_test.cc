@@ -1,4 +1,4 @@
-#include <gtest/gtest.h>
+#include "lib/http/h1_writer.h"
 
 #include <ctime>
 #include <random>
@@ -6,8 +6,9 @@
 #include <string_view>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "lib/http/h1_parser.h"
-#include "lib/http/h1_writer.h"
 
 namespace millrace::http {
 namespace {
@@ -47,12 +48,37 @@ const RequestRow kRequests[] = {
     {"trace without body", "TRACE", "/", {}, {}, "TRACE / HTTP/1.1\r\nhost: h\r\n\r\n"},
     {"post without body", "POST", "/", {}, {}, "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"},
     {"options without body", "OPTIONS", "*", {}, {}, "OPTIONS * HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"},
-    {"length kept as sent", "POST", "/", {field("content-length", "005"), field("x", "y")}, {Framing::kContentLength, 5}, "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 005\r\nx: y\r\n\r\n"},
-    {"length 0 kept", "GET", "/", {field("content-length", "0")}, {Framing::kContentLength, 0}, "GET / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"},
-    {"length made", "PUT", "/", {}, {Framing::kContentLength, 18446744073709551615u}, "PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: 18446744073709551615\r\n\r\n"},
-    {"chunked", "POST", "/", {field("te", "trailers")}, {Framing::kChunked, 0}, "POST / HTTP/1.1\r\nhost: h\r\nte: trailers\r\ntransfer-encoding: chunked\r\n\r\n"},
+    {"length kept as sent",
+     "POST",
+     "/",
+     {field("content-length", "005"), field("x", "y")},
+     {Framing::kContentLength, 5},
+     "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 005\r\nx: y\r\n\r\n"},
+    {"length 0 kept",
+     "GET",
+     "/",
+     {field("content-length", "0")},
+     {Framing::kContentLength, 0},
+     "GET / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"},
+    {"length made",
+     "PUT",
+     "/",
+     {},
+     {Framing::kContentLength, 18446744073709551615u},
+     "PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: 18446744073709551615\r\n\r\n"},
+    {"chunked",
+     "POST",
+     "/",
+     {field("te", "trailers")},
+     {Framing::kChunked, 0},
+     "POST / HTTP/1.1\r\nhost: h\r\nte: trailers\r\ntransfer-encoding: chunked\r\n\r\n"},
     {"connect", "CONNECT", "", {}, {Framing::kTunnel, 0}, "CONNECT h HTTP/1.1\r\nhost: h\r\n\r\n"},
-    {"upgrade", "GET", "/", {field("connection", "Upgrade"), field("upgrade", "websocket")}, {Framing::kTunnel, 0}, "GET / HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"},
+    {"upgrade",
+     "GET",
+     "/",
+     {field("connection", "Upgrade"), field("upgrade", "websocket")},
+     {Framing::kTunnel, 0},
+     "GET / HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"},
 };
 
 TEST(H1Writer, Requests) {
@@ -80,19 +106,51 @@ struct ResponseRow {
 constexpr Version k10 = Version::kHttp10, k11 = Version::kHttp11;
 // As Envoy 1.40 writes them to a client.
 const ResponseRow kResponses[] = {
-    {"length kept", 200, {field("content-length", "5"), field("server", "envoy")}, {{Framing::kContentLength, 5}, k11, false, false}, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nserver: envoy\r\n\r\n"},
-    {"chunked", 200, {field("x", "y")}, {{Framing::kChunked, 0}, k11, false, false}, "HTTP/1.1 200 OK\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n"},
-    {"close", 200, {field("x", "y")}, {{Framing::kChunked, 0}, k11, true, false}, "HTTP/1.1 200 OK\r\nx: y\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"},
+    {"length kept",
+     200,
+     {field("content-length", "5"), field("server", "envoy")},
+     {{Framing::kContentLength, 5}, k11, false, false},
+     "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nserver: envoy\r\n\r\n"},
+    {"chunked",
+     200,
+     {field("x", "y")},
+     {{Framing::kChunked, 0}, k11, false, false},
+     "HTTP/1.1 200 OK\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n"},
+    {"close",
+     200,
+     {field("x", "y")},
+     {{Framing::kChunked, 0}, k11, true, false},
+     "HTTP/1.1 200 OK\r\nx: y\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"},
     {"no body", 404, {}, {{}, k11, false, false}, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"},
-    {"no body, close", 400, {field("server", "envoy")}, {{}, k11, true, false}, "HTTP/1.1 400 Bad Request\r\nserver: envoy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"},
+    {"no body, close",
+     400,
+     {field("server", "envoy")},
+     {{}, k11, true, false},
+     "HTTP/1.1 400 Bad Request\r\nserver: envoy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"},
     {"204", 204, {}, {{}, k11, false, false}, "HTTP/1.1 204 No Content\r\n\r\n"},
     {"304", 304, {}, {{}, k11, false, false}, "HTTP/1.1 304 Not Modified\r\n\r\n"},
-    {"304 with length", 304, {field("content-length", "5")}, {{}, k11, false, false}, "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n"},
-    {"answer to HEAD with length", 200, {field("content-length", "5")}, {{}, k11, false, true}, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"},
+    {"304 with length",
+     304,
+     {field("content-length", "5")},
+     {{}, k11, false, false},
+     "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n"},
+    {"answer to HEAD with length",
+     200,
+     {field("content-length", "5")},
+     {{}, k11, false, true},
+     "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"},
     {"answer to HEAD without", 200, {}, {{}, k11, false, true}, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"},
-    {"switching", 101, {field("connection", "Upgrade"), field("upgrade", "websocket")}, {{Framing::kTunnel, 0}, k11, false, false}, "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"},
+    {"switching",
+     101,
+     {field("connection", "Upgrade"), field("upgrade", "websocket")},
+     {{Framing::kTunnel, 0}, k11, false, false},
+     "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"},
     {"tunnel", 200, {}, {{Framing::kTunnel, 0}, k11, false, false}, "HTTP/1.1 200 OK\r\n\r\n"},
-    {"1.0 keep-alive", 200, {field("content-length", "5")}, {{Framing::kContentLength, 5}, k10, false, false}, "HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: keep-alive\r\n\r\n"},
+    {"1.0 keep-alive",
+     200,
+     {field("content-length", "5")},
+     {{Framing::kContentLength, 5}, k10, false, false},
+     "HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: keep-alive\r\n\r\n"},
     {"1.0 until close", 200, {}, {{Framing::kUntilClose, 0}, k10, true, false}, "HTTP/1.0 200 OK\r\nconnection: close\r\n\r\n"},
     {"unknown code", 799, {}, {{}, k11, false, false}, "HTTP/1.1 799 Unknown\r\ncontent-length: 0\r\n\r\n"},
 };
@@ -121,9 +179,9 @@ TEST(H1Writer, OutgoingFraming) {
 }
 
 TEST(H1Writer, ChunkHeaders) {
-  const std::pair<uint64_t, const char*> rows[] = {{0, "0\r\n"}, {1, "1\r\n"}, {10, "a\r\n"}, {255, "ff\r\n"}, {4096, "1000\r\n"}, {UINT64_MAX, "ffffffffffffffff\r\n"}};
-  for (const auto& [n, text] : rows)
-    EXPECT_EQ(written([&](std::span<char> out) { return write_chunk_header(n, out); }), text);
+  const std::pair<uint64_t, const char*> rows[] = {{0, "0\r\n"},    {1, "1\r\n"},       {10, "a\r\n"},
+                                                   {255, "ff\r\n"}, {4096, "1000\r\n"}, {UINT64_MAX, "ffffffffffffffff\r\n"}};
+  for (const auto& [n, text] : rows) EXPECT_EQ(written([&](std::span<char> out) { return write_chunk_header(n, out); }), text);
   char longest[kMaxChunkHeaderBytes];
   EXPECT_EQ(write_chunk_header(UINT64_MAX, longest), sizeof longest);
 }
@@ -131,10 +189,8 @@ TEST(H1Writer, ChunkHeaders) {
 TEST(H1Writer, Dates) {
   const std::pair<uint64_t, const char*> rows[] = {
       {784111777, "Sun, 06 Nov 1994 08:49:37 GMT"},  // RFC 9110 5.6.7
-      {0, "Thu, 01 Jan 1970 00:00:00 GMT"},
-      {951782399, "Mon, 28 Feb 2000 23:59:59 GMT"},
-      {951782400, "Tue, 29 Feb 2000 00:00:00 GMT"},
-      {4107542400, "Mon, 01 Mar 2100 00:00:00 GMT"},
+      {0, "Thu, 01 Jan 1970 00:00:00 GMT"},         {951782399, "Mon, 28 Feb 2000 23:59:59 GMT"},
+      {951782400, "Tue, 29 Feb 2000 00:00:00 GMT"}, {4107542400, "Mon, 01 Mar 2100 00:00:00 GMT"},
   };
   for (const auto& [seconds, text] : rows) {
     char out[kDateBytes];
@@ -181,7 +237,8 @@ TEST(H1Writer, RandomRoundTrip) {
       memory.push_back(text(value_bytes, 0, 90));
       head.headers.push({memory[memory.size() - 2], memory.back(), HeaderId::kOther});
     }
-    const BodyFraming framing = random() % 2 ? BodyFraming{Framing::kChunked, 0} : BodyFraming{Framing::kContentLength, random() >> 1};
+    const BodyFraming framing =
+        random() % 2 ? BodyFraming{Framing::kChunked, 0} : BodyFraming{Framing::kContentLength, random() >> 1};
     std::vector<char> out(65536);
     const size_t n = write_request_head(head, framing, out);
     RequestHead again;

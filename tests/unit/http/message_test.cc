@@ -1,9 +1,9 @@
 #include "lib/http/message.h"
 
-#include <gtest/gtest.h>
-
 #include <set>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "lib/http/connection.h"
 #include "lib/http/scratch.h"
@@ -137,7 +137,11 @@ TEST(Connection, UpgradeExpectGrpc) {
   EXPECT_FALSE(expects_continue(head));
   head.headers.push({"expect", "100-Continue", HeaderId::kExpect});
   EXPECT_TRUE(expects_continue(head));
-  for (const auto& [type, grpc] : {std::pair{"application/grpc", true}, {"application/grpc+proto", true}, {"application/grpc-web", false}, {"application/grp", false}, {"", false}}) {
+  for (const auto& [type, grpc] : {std::pair{"application/grpc", true},
+                                   {"application/grpc+proto", true},
+                                   {"application/grpc-web", false},
+                                   {"application/grp", false},
+                                   {"", false}}) {
     head.headers.set(HeaderId::kContentType, type);
     EXPECT_EQ(is_grpc(head.headers), grpc) << type;
   }
