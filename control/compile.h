@@ -17,7 +17,7 @@
 
 namespace millrace::control {
 
-// One compiled object. `bytes` is the whole blob, header included, aligned to 8; header.version is 1 (publication sets its own).
+// One compiled object. `bytes` is the whole blob, header included, aligned to 8; header.version means nothing (publication sets its own).
 struct TableObject {
   table::Kind kind;
   std::string name;
@@ -32,7 +32,7 @@ struct CompileResult {
   std::vector<TableObject> changed;      // new or different bytes, in make-before-break order (secret ... listener)
   std::vector<table::ObjectId> removed;  // no longer in the model
   uint32_t reused = 0;                   // objects left as they were
-  ConfigErrors errors;                   // an object that cannot be compiled keeps its last good bytes (or is left out)
+  ConfigErrors errors;                   // what cannot be compiled, and why
   bool ok() const { return errors.empty(); }
 };
 
@@ -44,7 +44,10 @@ class Compiler {
   Compiler& operator=(Compiler&&) noexcept;
 
   // Brings the set of table objects up to the model. May take seconds for regex-heavy virtual hosts: call it off the serving thread.
-  CompileResult compile(const Model& model);
+  //   kAllOrNothing  with any error nothing changes: the Compiler stays at the last good model, `changed` and `removed` are empty
+  //   kTakeGood      an object with an error keeps its last good bytes; one that never had any is left out
+  enum class Policy : uint8_t { kAllOrNothing, kTakeGood };
+  CompileResult compile(const Model& model, Policy policy = Policy::kAllOrNothing);
 
   // Every live object of the last compile (to publish all of it to a data plane that starts).
   std::vector<TableObject> objects() const;

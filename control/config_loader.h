@@ -45,7 +45,7 @@ struct Document {
 
 // Bounds on what a document may make us build, against alias bombs and runaway nesting.
 inline constexpr size_t kMaxDocumentBytes = 256u << 20;
-inline constexpr size_t kMaxDocumentNodes = 50'000'000;   // after expansion of aliases
+inline constexpr size_t kMaxAliasedNodes = 1'000'000;      // that aliases add beyond the text
 inline constexpr int kMaxDocumentDepth = 100;
 
 // Never throws. `file` is what errors call the document.

@@ -33,7 +33,7 @@ struct ExplainStep {
 
 struct Explanation {
   std::vector<ExplainStep> steps;   // in the order in which the data plane decides
-  std::string cluster;              // where it ends; "" when it does not reach a cluster
+  std::string cluster;              // where it ends ("a, b" when weights decide); "" when it does not reach a cluster
   uint16_t status = 0;              // of an answer that the gateway itself gives (404, redirect, direct response, 503); else 0
   std::string response_flag;        // "NR", "NC", "UH", or ""
 

@@ -78,8 +78,9 @@ struct RouteObject {
   std::string name;
   std::shared_ptr<const api::RouteConfiguration> config;  // without virtual_hosts
   std::vector<std::shared_ptr<const api::VirtualHost>> virtual_hosts;
-  std::string listener;                       // that holds it inline; "" when it stands alone
-  std::shared_ptr<const SourceMap> source;    // of the message it came from (may be the listener's)
+  std::string listener, chain;                // that hold it inline; "" when it stands alone
+  std::shared_ptr<const SourceMap> source;    // of the object it was written in (may be the listener's); null after an edit by hand
+  std::string source_path;                    // where it stands in that object; "" for the object itself
 
   int find_virtual_host(std::string_view name) const;  // index or -1
 };
@@ -90,7 +91,8 @@ struct ClusterObject {
 };
 struct EndpointsObject {
   std::string name;                            // of the cluster
-  std::shared_ptr<const api::ClusterLoadAssignment> config;
+  std::shared_ptr<const api::ClusterLoadAssignment> config;  // cluster_name is `name`
+  std::shared_ptr<const SourceMap> source;
 };
 
 // Where `route add` puts a route in its virtual host.
@@ -98,7 +100,7 @@ struct RoutePlace {
   enum class Kind : uint8_t { kLast, kFirst, kIndex, kBefore, kAfter };
   Kind kind = Kind::kLast;
   uint32_t index = 0;      // kIndex: the new route's index, 0..size
-  std::string route;       // kBefore, kAfter: name of an existing route
+  std::string route;       // kBefore, kAfter: an existing route, by name or "#INDEX"
 };
 
 // An endpoint named by its address as people write it: "10.0.0.1:80", "[fd00::1]:80".
@@ -149,10 +151,11 @@ class Model {
   [[nodiscard]] ModelEdit apply(const Document& document) const;
   [[nodiscard]] ModelEdit apply(const std::vector<LoadedObject>& objects) const;
   // Replaces everything by the document (start-up, reload): objects that it does not name are gone.
-  [[nodiscard]] static ModelEdit replace(const Document& document);
+  [[nodiscard]] ModelEdit replace(const Document& document) const;
   // Refused while something refers to it, naming by whom. A derived object is refused too: edit its owner.
   [[nodiscard]] ModelEdit erase(const ConfigKey& key) const;
 
+  // A virtual host may be "" when the route configuration has only one. A route is named by its name, or by "#INDEX" (from 0).
   [[nodiscard]] ModelEdit add_route(std::string_view route_config, std::string_view virtual_host, const api::Route& route,
                                     const RoutePlace& place, const SourceMap* source = nullptr) const;
   [[nodiscard]] ModelEdit remove_route(std::string_view route_config, std::string_view virtual_host, std::string_view route) const;

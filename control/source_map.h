@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -69,11 +70,14 @@ class SourceMap {
 
   SourceMap(std::string file, std::string path_prefix, uint32_t line, uint32_t column);
 
-  // Adds a child; its parent must exist. Positions count from 1. `field` is copied.
+  // Adds a child; its parent must exist. An element (index or map key) is a child of its field's node. Positions count from 1. `field`
+  // is copied.
   Node add(Node parent, const PathStep& step, uint32_t line, uint32_t column);
 
   // An error at `path` (relative to the object): with the position of the deepest step that is known.
   ConfigError error(const Path& path, std::string message) const;
+  // The same for a path in words, "routes[3].match.prefix" (no map keys).
+  ConfigError error(std::string_view path, std::string message) const;
 
   const std::string& file() const { return file_; }
   // Path of the object in its document: "static_resources.listeners[0]"; "" for a document that is one object.
@@ -89,11 +93,14 @@ class SourceMap {
     int32_t index;   // element of a repeated field, or -1
   };
   uint32_t intern(std::string_view text);
-  Node find(Node parent, const PathStep& step) const;
+  Node child(Node parent, std::string_view name, int32_t index) const;
+  Node find(const std::vector<PathStep>& steps) const;
+  ConfigError make_error(Node at, std::string_view path, std::string message) const;
 
   std::string file_, path_prefix_;
   std::vector<Entry> nodes_;
   std::vector<std::string> names_;
+  std::map<std::string, uint32_t, std::less<>> name_ids_;
 };
 
 // Where validation puts its complaints: an object's positions (or none) and the list.
@@ -103,6 +110,7 @@ class ErrorSink {
   ErrorSink(const SourceMap* map, std::string fallback_prefix, ConfigErrors* out)
       : map_(map), fallback_prefix_(std::move(fallback_prefix)), out_(out), before_(out->size()) {}
   void add(const Path& path, std::string message);
+  void add(std::string_view path, std::string message);  // a path in words
   bool clean() const { return out_->size() == before_; }
 
  private:

@@ -1,6 +1,10 @@
 // Is one object, taken alone, something that Envoy would accept and Millrace can do? Rules are Envoy's own (the validate.rules of its
-// published API and the checks of its config code) plus ours where we do less. References between objects are the model's business
-// (model_check.h). Every complaint goes to the sink with its path; the return value says only whether there was none.
+// published API and the checks of its configuration code) plus ours where we do less. References between objects are the model's business.
+// Every complaint goes to the sink with its path; the return value says only whether there was none. Files that the object names (certificates,
+// bodies, log formats) are read.
+//
+// Where we are stricter than Envoy, on purpose: names of virtual hosts are unique in a route configuration, names of filter chains in a
+// listener, endpoints in a cluster (they are what `millctl` edits by name); header names are RFC 9110 tokens; ports are not 0.
 #pragma once
 
 #include <string>
@@ -11,13 +15,16 @@
 namespace millrace::control {
 
 bool validate_listener(const api::Listener& listener, ErrorSink& errors);
-bool validate_route_configuration(const api::RouteConfiguration& config, ErrorSink& errors);
+// `at`: where the configuration stands in its object (the object itself, or an HCM's route_config).
+bool validate_route_configuration(const api::RouteConfiguration& config, const Path& at, ErrorSink& errors);
 bool validate_cluster(const api::Cluster& cluster, ErrorSink& errors);
-bool validate_load_assignment(const api::ClusterLoadAssignment& assignment, ErrorSink& errors);
+// `at`: the object itself, or a cluster's load_assignment.
+bool validate_load_assignment(const api::ClusterLoadAssignment& assignment, const Path& at, ErrorSink& errors);
 bool validate_secret(const api::Secret& secret, ErrorSink& errors);
 
-// Parts, for edits of a single virtual host, route or endpoint: `at` is where it stands in its object.
-bool validate_virtual_host(const api::VirtualHost& host, const Path& at, ErrorSink& errors);
-bool validate_route(const api::Route& route, const Path& at, ErrorSink& errors);
+// Parts, for edits of a single virtual host or route. `max_body`: max_direct_response_body() of the route configuration.
+uint32_t max_direct_response_body(const api::RouteConfiguration& config);
+bool validate_virtual_host(const api::VirtualHost& host, uint32_t max_body, const Path& at, ErrorSink& errors);
+bool validate_route(const api::Route& route, uint32_t max_body, const Path& at, ErrorSink& errors);
 
 }  // namespace millrace::control

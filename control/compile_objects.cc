@@ -1,0 +1,323 @@
+#include "control/compile_objects.h"
+
+#include "control/config_loader.h"
+#include "control/proto_values.h"
+#include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
+#include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
+#include "lib/api/envoy.extensions.upstreams.http.v3.pb.h"
+#include "lib/base/ip_address.h"
+#include "lib/table/filter_chain_index.h"
+#include "lib/table/object_writer.h"
+
+namespace millrace::control {
+
+namespace {
+
+namespace core = envoy::config::core::v3;
+namespace loggers = envoy::extensions::access_loggers;
+using table::ObjectWriter;
+
+using AccessLogs = google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>;
+
+base::Status set_format(const core::SubstitutionFormatString& f, ObjectWriter& w, table::AccessLog* out) {
+  switch (f.format_case()) {
+    case core::SubstitutionFormatString::kTextFormat: out->format = w.string(f.text_format()); break;
+    case core::SubstitutionFormatString::kJsonFormat:
+      out->format = w.string(to_json(f.json_format(), false, false));
+      out->json = 1;
+      break;
+    case core::SubstitutionFormatString::kTextFormatSource: {
+      const auto text = read_data_source(f.text_format_source());
+      if (!text.ok()) return base::Error{text.error()};
+      out->format = w.string(*text);
+      break;
+    }
+    case core::SubstitutionFormatString::FORMAT_NOT_SET: break;
+  }
+  return {};
+}
+
+base::Result<table::Array<table::AccessLog>> access_logs(const AccessLogs& logs, ObjectWriter& w) {
+  std::vector<table::AccessLog> out;
+  for (const auto& log : logs) {
+    table::AccessLog a{};
+    loggers::file::v3::FileAccessLog file;
+    loggers::stream::v3::StdoutAccessLog to_out;
+    loggers::stream::v3::StderrAccessLog to_err;
+    base::Status ok;
+    if (log.typed_config().UnpackTo(&file)) {
+      a.path = w.string(file.path());
+      if (file.has_log_format()) ok = set_format(file.log_format(), w, &a);
+      else a.format = w.string(file.format());
+    } else if (log.typed_config().UnpackTo(&to_out)) {
+      a.path = w.string("/dev/stdout");
+      ok = set_format(to_out.log_format(), w, &a);
+    } else if (log.typed_config().UnpackTo(&to_err)) {
+      a.path = w.string("/dev/stderr");
+      ok = set_format(to_err.log_format(), w, &a);
+    }
+    if (!ok.ok()) return base::Error{ok.error()};
+    out.push_back(a);
+  }
+  return w.array(out);
+}
+
+template <class Strings>
+table::Array<table::Str> strings(const Strings& from, ObjectWriter& w) {
+  std::vector<table::Str> out;
+  for (const auto& s : from) out.push_back(w.string(s));
+  return w.array(out);
+}
+
+base::Status set_connection_manager(const api::HttpConnectionManager& h, const std::string& route, ObjectWriter& w, table::HttpConnectionManager* out) {
+  using Hcm = api::HttpConnectionManager;
+  out->stat_prefix = w.string(h.stat_prefix());
+  out->route_table = table::object_id(table::Kind::kRouteTable, route);
+  out->route_table_name = w.string(route);
+  const auto logs = access_logs(h.access_log(), w);
+  if (!logs.ok()) return base::Error{logs.error()};
+  out->access_logs = *logs;
+  out->server_name = w.string(h.server_name().empty() ? "envoy" : h.server_name());
+  out->via = w.string(h.via());
+  const auto& h1 = h.http_protocol_options();
+  out->default_host_for_http_10 = w.string(h1.default_host_for_http_10());
+  out->stream_idle_timeout_ms = ms_or(h.has_stream_idle_timeout(), h.stream_idle_timeout(), out->stream_idle_timeout_ms);
+  out->request_timeout_ms = ms_or(h.has_request_timeout(), h.request_timeout(), out->request_timeout_ms);
+  out->request_headers_timeout_ms = ms_or(h.has_request_headers_timeout(), h.request_headers_timeout(), out->request_headers_timeout_ms);
+  const auto& c = h.common_http_protocol_options();
+  out->idle_timeout_ms = ms_or(c.has_idle_timeout(), c.idle_timeout(), out->idle_timeout_ms);
+  out->max_connection_duration_ms = ms_or(c.has_max_connection_duration(), c.max_connection_duration(), 0);
+  out->max_stream_duration_ms = ms_or(c.has_max_stream_duration(), c.max_stream_duration(), 0);
+  out->delayed_close_timeout_ms = ms_or(h.has_delayed_close_timeout(), h.delayed_close_timeout(), out->delayed_close_timeout_ms);
+  out->drain_timeout_ms = ms_or(h.has_drain_timeout(), h.drain_timeout(), out->drain_timeout_ms);
+  if (h.has_max_request_headers_kb()) out->max_request_headers_bytes = h.max_request_headers_kb().value() * 1024;
+  if (c.has_max_headers_count()) out->max_headers_count = c.max_headers_count().value();
+  if (c.has_max_requests_per_connection()) out->max_requests_per_connection = c.max_requests_per_connection().value();
+  out->xff_num_trusted_hops = h.xff_num_trusted_hops();
+  switch (h.server_header_transformation()) {
+    case Hcm::APPEND_IF_ABSENT: out->server_header = table::ServerHeader::kAppendIfAbsent; break;
+    case Hcm::PASS_THROUGH: out->server_header = table::ServerHeader::kPassThrough; break;
+    default: out->server_header = table::ServerHeader::kOverwrite;
+  }
+  switch (h.path_with_escaped_slashes_action()) {
+    case Hcm::REJECT_REQUEST: out->escaped_slashes = table::EscapedSlashes::kReject; break;
+    case Hcm::UNESCAPE_AND_REDIRECT: out->escaped_slashes = table::EscapedSlashes::kUnescapeAndRedirect; break;
+    case Hcm::UNESCAPE_AND_FORWARD: out->escaped_slashes = table::EscapedSlashes::kUnescapeAndForward; break;
+    default: out->escaped_slashes = table::EscapedSlashes::kKeepUnchanged;
+  }
+  out->use_remote_address = h.use_remote_address().value();
+  out->skip_xff_append = h.skip_xff_append();
+  out->generate_request_id = !h.has_generate_request_id() || h.generate_request_id().value();
+  out->preserve_external_request_id = h.preserve_external_request_id();
+  out->always_set_request_id_in_response = h.always_set_request_id_in_response();
+  out->normalize_path = h.normalize_path().value();
+  out->merge_slashes = h.merge_slashes();
+  out->accept_http_10 = h1.accept_http_10();
+  out->enable_trailers = h1.enable_trailers();
+  out->allow_absolute_url = !h1.has_allow_absolute_url() || h1.allow_absolute_url().value();
+  out->headers_with_underscores_reject = c.headers_with_underscores_action() == core::HttpProtocolOptions::REJECT_REQUEST;
+  out->headers_with_underscores_drop = c.headers_with_underscores_action() == core::HttpProtocolOptions::DROP_HEADER;
+  for (const auto& f : h.http_filters()) {
+    envoy::extensions::filters::http::router::v3::Router router;
+    if (f.typed_config().UnpackTo(&router)) out->suppress_envoy_headers = router.suppress_envoy_headers();
+  }
+  return {};
+}
+
+base::Status set_tcp_proxy(const api::TcpProxy& t, ObjectWriter& w, table::TcpProxy* out) {
+  out->stat_prefix = w.string(t.stat_prefix());
+  std::vector<table::WeightedCluster> clusters;
+  const auto add = [&](const std::string& name, uint32_t weight) {
+    table::WeightedCluster c{};
+    c.name = w.string(name);
+    c.cluster = table::object_id(table::Kind::kCluster, name);
+    c.weight = weight;
+    out->total_weight += weight;
+    clusters.push_back(c);
+  };
+  if (t.has_cluster()) add(t.cluster(), 1);
+  for (const auto& c : t.weighted_clusters().clusters()) add(c.name(), c.weight());
+  out->clusters = w.array(clusters);
+  const auto logs = access_logs(t.access_log(), w);
+  if (!logs.ok()) return base::Error{logs.error()};
+  out->access_logs = *logs;
+  out->idle_timeout_ms = ms_or(t.has_idle_timeout(), t.idle_timeout(), out->idle_timeout_ms);
+  if (t.has_max_connect_attempts()) out->max_connect_attempts = t.max_connect_attempts().value();
+  out->max_downstream_connection_duration_ms = ms_or(t.has_max_downstream_connection_duration(), t.max_downstream_connection_duration(), 0);
+  return {};
+}
+
+void set_tls(const ChainObject& chain, ObjectWriter& w, table::DownstreamTls* out) {
+  using Parameters = envoy::extensions::transport_sockets::tls::v3::TlsParameters;
+  const auto& common = chain.tls.common_tls_context();
+  std::vector<table::ObjectId> secrets;
+  for (const std::string& s : chain.secrets) secrets.push_back(table::object_id(table::Kind::kSecret, s));
+  out->secrets = w.array(secrets);
+  out->alpn = strings(common.alpn_protocols(), w);
+  out->cipher_suites = strings(common.tls_params().cipher_suites(), w);
+  out->curves = strings(common.tls_params().ecdh_curves(), w);
+  out->min_version = common.tls_params().tls_minimum_protocol_version() == Parameters::TLSv1_3 ? table::TlsVersion::kTls13 : table::TlsVersion::kTls12;
+  out->max_version = common.tls_params().tls_maximum_protocol_version() == Parameters::TLSv1_2 ? table::TlsVersion::kTls12 : table::TlsVersion::kTls13;
+  out->disable_tickets = chain.tls.disable_stateless_session_resumption();
+}
+
+table::TransportProtocol transport(const std::string& name) {
+  return name == "tls" ? table::TransportProtocol::kTls : name == "raw_buffer" ? table::TransportProtocol::kRawBuffer : table::TransportProtocol::kAny;
+}
+
+table::Array<table::ServerNameEntry> names(const std::vector<table::FilterChainIndex::Name>& from, ObjectWriter& w) {
+  std::vector<table::ServerNameEntry> out;
+  for (const auto& n : from) {
+    table::ServerNameEntry e{};
+    e.text = w.string(n.text);
+    e.hash = n.hash;
+    e.chains = w.array(n.chains);
+    out.push_back(e);
+  }
+  return w.array(out);
+}
+
+base::Result<table::FilterChain> filter_chain(const ChainObject& chain, const api::FilterChain& written, ObjectWriter& w) {
+  table::FilterChain out{};
+  const auto& match = written.filter_chain_match();
+  out.name = w.string(chain.name);
+  out.server_names = strings(match.server_names(), w);
+  out.application_protocols = strings(match.application_protocols(), w);
+  out.transport_protocol = transport(match.transport_protocol());
+  out.has_tls = chain.has_tls;
+  out.connect_timeout_ms = ms_or(written.has_transport_socket_connect_timeout(), written.transport_socket_connect_timeout(), 0);
+  if (chain.has_tls) set_tls(chain, w, &out.tls);
+  base::Status ok;
+  if (const auto* hcm = std::get_if<api::HttpConnectionManager>(&chain.filter)) {
+    out.filter = table::NetworkFilterKind::kHttpConnectionManager;
+    ok = set_connection_manager(*hcm, chain.route, w, &out.hcm);
+  } else if (const auto* tcp = std::get_if<api::TcpProxy>(&chain.filter)) {
+    out.filter = table::NetworkFilterKind::kTcpProxy;
+    ok = set_tcp_proxy(*tcp, w, &out.tcp);
+  }
+  if (!ok.ok()) return base::Error{ok.error()};
+  return out;
+}
+
+}  // namespace
+
+base::Result<std::vector<uint8_t>> compile_listener(const ListenerObject& l) {
+  ObjectWriter w(table::Kind::kListener, l.name);
+  table::Listener out{};
+  const api::Listener& config = *l.config;
+  const auto& socket = config.address().socket_address();
+  const auto address = base::IpAddress::parse(socket.address());
+  MILLRACE_ASSERT(address.has_value(), "validation refuses a listener without an IP address");
+  out.name = w.string(l.name);
+  out.address = *address;
+  out.port = static_cast<uint16_t>(socket.port_value());
+  out.tls_inspector = !config.listener_filters().empty();
+  out.continue_on_listener_filters_timeout = config.continue_on_listener_filters_timeout();
+  out.listener_filters_timeout_ms = ms_or(config.has_listener_filters_timeout(), config.listener_filters_timeout(), out.listener_filters_timeout_ms);
+  if (config.has_per_connection_buffer_limit_bytes()) out.per_connection_buffer_limit_bytes = config.per_connection_buffer_limit_bytes().value();
+
+  std::vector<table::FilterChain> chains;
+  std::vector<table::FilterChainCriteria> criteria;
+  for (size_t i = 0; i < l.chains.size(); ++i) {
+    const ChainObject& c = l.chains[i];
+    const api::FilterChain& written = c.is_default ? config.default_filter_chain() : config.filter_chains(static_cast<int>(i));
+    auto chain = filter_chain(c, written, w);
+    if (!chain.ok()) return base::Error{chain.error()};
+    chains.push_back(*chain);
+    if (c.is_default) {
+      out.default_filter_chain = static_cast<uint32_t>(i);
+      continue;
+    }
+    const auto& m = written.filter_chain_match();
+    criteria.push_back({c.name, {m.server_names().begin(), m.server_names().end()}, {m.application_protocols().begin(), m.application_protocols().end()}, transport(m.transport_protocol())});
+    // Envoy puts the inspector in by itself when a match needs it.
+    if (m.server_names_size() > 0 || m.application_protocols_size() > 0 || !m.transport_protocol().empty()) out.tls_inspector = 1;
+  }
+  out.filter_chains = w.array(chains);
+  const auto index = table::build_filter_chain_index(criteria);
+  if (!index.ok()) return base::Error{index.error()};
+  out.exact_names = names(index->exact_names, w);
+  out.wildcard_names = names(index->wildcard_names, w);
+  out.any_name_chains = w.array(index->any_name_chains);
+  const auto logs = access_logs(config.access_log(), w);
+  if (!logs.ok()) return base::Error{logs.error()};
+  out.access_logs = *logs;
+  return w.finish(out);
+}
+
+base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
+  using Cluster = api::Cluster;
+  ObjectWriter w(table::Kind::kCluster, c.name);
+  table::Cluster out{};
+  const Cluster& config = *c.config;
+  out.name = w.string(c.name);
+  out.endpoint_set = table::object_id(table::Kind::kEndpointSet, c.name);
+  out.connect_timeout_ms = ms_or(config.has_connect_timeout(), config.connect_timeout(), out.connect_timeout_ms);
+  if (config.has_per_connection_buffer_limit_bytes()) out.per_connection_buffer_limit_bytes = config.per_connection_buffer_limit_bytes().value();
+  switch (config.lb_policy()) {
+    case Cluster::LEAST_REQUEST: out.lb_policy = table::LbPolicy::kLeastRequest; break;
+    case Cluster::RANDOM: out.lb_policy = table::LbPolicy::kRandom; break;
+    default: out.lb_policy = table::LbPolicy::kRoundRobin;
+  }
+  if (config.least_request_lb_config().has_choice_count()) out.least_request_choice_count = config.least_request_lb_config().choice_count().value();
+  if (!config.circuit_breakers().thresholds().empty()) {
+    const auto& t = config.circuit_breakers().thresholds(0);
+    if (t.has_max_connections()) out.max_connections = t.max_connections().value();
+    if (t.has_max_pending_requests()) out.max_pending_requests = t.max_pending_requests().value();
+    if (t.has_max_requests()) out.max_requests = t.max_requests().value();
+  }
+  for (const auto& [name, any] : config.typed_extension_protocol_options()) {
+    envoy::extensions::upstreams::http::v3::HttpProtocolOptions o;
+    if (!any.UnpackTo(&o)) continue;
+    const auto& common = o.common_http_protocol_options();
+    out.idle_timeout_ms = ms_or(common.has_idle_timeout(), common.idle_timeout(), out.idle_timeout_ms);
+    if (common.has_max_requests_per_connection()) out.max_requests_per_connection = common.max_requests_per_connection().value();
+    out.enable_trailers = o.explicit_http_config().http_protocol_options().enable_trailers();
+  }
+  return w.finish(out);
+}
+
+base::Result<std::vector<uint8_t>> compile_endpoints(const EndpointsObject& e) {
+  ObjectWriter w(table::Kind::kEndpointSet, e.name);
+  table::EndpointSet out{};
+  out.name = w.string(e.name);
+  std::vector<table::Endpoint> endpoints;
+  for (const auto& locality : e.config->endpoints()) {
+    for (const auto& p : locality.lb_endpoints()) {
+      table::Endpoint x{};
+      const auto& socket = p.endpoint().address().socket_address();
+      const auto address = base::IpAddress::parse(socket.address());
+      MILLRACE_ASSERT(address.has_value(), "validation refuses an endpoint without an IP address");
+      x.address = *address;
+      x.port = static_cast<uint16_t>(socket.port_value());
+      switch (p.health_status()) {
+        case core::DRAINING: x.state = table::EndpointState::kDraining; break;
+        case core::UNHEALTHY:
+        case core::TIMEOUT: x.state = table::EndpointState::kUnhealthy; break;
+        default: x.state = table::EndpointState::kHealthy;
+      }
+      x.weight = p.has_load_balancing_weight() ? p.load_balancing_weight().value() : 1;
+      x.hostname = w.string(p.endpoint().hostname());
+      if (x.state == table::EndpointState::kHealthy) {
+        out.total_weight += x.weight;
+        ++out.healthy;
+      }
+      endpoints.push_back(x);
+    }
+  }
+  out.endpoints = w.array(endpoints);
+  return w.finish(out);
+}
+
+base::Result<std::vector<uint8_t>> compile_secret(const SecretObject& s) {
+  ObjectWriter w(table::Kind::kSecret, s.name);
+  table::Secret out{};
+  const auto bytes = [](const std::string& t) { return std::span(reinterpret_cast<const uint8_t*>(t.data()), t.size()); };
+  out.name = w.string(s.name);
+  out.certificate_chain_pem = w.blob(bytes(s.certificate_chain_pem));
+  out.private_key_pem = w.blob(bytes(s.private_key_pem));
+  return w.finish(out);
+}
+
+}  // namespace millrace::control

@@ -1,0 +1,189 @@
+#include "control/config_loader.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "control/envoy_names.h"
+#include "control/json_text.h"
+#include "control/proto_mapper.h"
+#include "control/yaml_tree.h"
+#include "lib/api/envoy.config.bootstrap.v3.pb.h"
+#include "lib/bootstrap/dataplane_section.h"
+
+namespace millrace::control {
+
+namespace {
+
+using envoy::config::bootstrap::v3::Bootstrap;
+using google::protobuf::Descriptor;
+using google::protobuf::Message;
+using Kind = YamlTree::Kind;
+
+class DocumentLoader {
+ public:
+  DocumentLoader(const YamlTree& tree, Document* document) : tree_(tree), document_(document), mapper_(tree, document->file, &document->errors) {}
+
+  void load() {
+    const YamlTree::Id root = tree_.root();
+    if (tree_.kind(root) != Kind::kMap) return mapper_.complain(root, "", "expected a mapping: a bootstrap, `resources:`, or one object with \"@type\"");
+    bool has_type = false, has_resources = false;
+    const std::vector<YamlTree::Entry> top = entries(root, "");
+    for (const YamlTree::Entry& e : top) {
+      has_type = has_type || tree_.text(e.key) == "@type";
+      has_resources = has_resources || tree_.text(e.key) == "resources";
+    }
+    document_->shape = has_type || has_resources ? DocumentShape::kResources : DocumentShape::kBootstrap;
+    if (has_type) return single(root);
+    has_resources ? resources(top) : bootstrap(top);
+  }
+
+ private:
+  std::vector<YamlTree::Entry> entries(YamlTree::Id map, const std::string& path) {
+    YamlError bad;
+    std::vector<YamlTree::Entry> all = tree_.entries(map, &bad), out;
+    if (!bad.message.empty()) document_->errors.push_back({document_->file, bad.line, bad.column, path, bad.message});
+    for (const YamlTree::Entry& e : all) {
+      bool twice = false;
+      for (const YamlTree::Entry& o : out) twice = twice || tree_.text(o.key) == tree_.text(e.key);
+      if (twice) mapper_.complain(e.key, join(path, tree_.text(e.key)), "given twice");
+      else out.push_back(e);
+    }
+    return out;
+  }
+  static std::string join(const std::string& path, std::string_view word) { return path.empty() ? std::string(word) : path + "." + std::string(word); }
+
+  void add(YamlTree::Id node, const std::string& path, const Descriptor* type) {
+    LoadedObject object;
+    object.kind = *kind_of(type);
+    const size_t before = document_->errors.size();
+    object.message.reset(google::protobuf::MessageFactory::generated_factory()->GetPrototype(type)->New());
+    object.source = mapper_.map_object(node, path, object.message.get());
+    object.bad = document_->errors.size() != before;
+    document_->objects.push_back(std::move(object));
+  }
+  void typed(YamlTree::Id node, const std::string& path) {
+    if (tree_.kind(node) != Kind::kMap) return mapper_.complain(node, path, "expected an object with \"@type\"");
+    const Descriptor* type = mapper_.type_of(node, path, true);
+    if (type == nullptr) return;
+    if (!kind_of(type))
+      return mapper_.complain(node, path, type->full_name() + " is no object of its own: expected Listener, RouteConfiguration, Cluster, ClusterLoadAssignment or Secret");
+    add(node, path, type);
+  }
+  void single(YamlTree::Id root) {
+    const Descriptor* type = mapper_.type_of(root, "", true);
+    if (type == Bootstrap::descriptor()) {
+      document_->shape = DocumentShape::kBootstrap;
+      return bootstrap(entries(root, ""));
+    }
+    if (type != nullptr) typed(root, "");
+  }
+  void resources(const std::vector<YamlTree::Entry>& top) {
+    for (const YamlTree::Entry& e : top) {
+      if (tree_.text(e.key) != "resources") {
+        mapper_.complain(e.key, std::string(tree_.text(e.key)), "a document with `resources:` holds nothing else");
+      } else if (tree_.kind(e.value) == Kind::kSequence) {
+        int index = 0;
+        for (YamlTree::Id o : tree_.elements(e.value)) typed(o, "resources[" + std::to_string(index++) + "]");
+      } else if (tree_.kind(e.value) != Kind::kNull) {
+        mapper_.complain(e.value, "resources", "expected a list of objects");
+      }
+    }
+  }
+  void bootstrap(const std::vector<YamlTree::Entry>& top) {
+    for (const YamlTree::Entry& e : top) {
+      const std::string_view name = tree_.text(e.key);
+      if (name == "dataplane") document_->has_dataplane = true;
+      else if (name == "static_resources" || name == "staticResources") static_resources(e.value);
+      else if (name == "node" && tree_.kind(e.value) != Kind::kNull) node(e.value);
+      else if (name != "node" && name != "@type") mapper_.unknown_field(e.key, Bootstrap::descriptor(), "");
+    }
+  }
+  void node(YamlTree::Id at) {
+    envoy::config::core::v3::Node n;
+    mapper_.map_object(at, "node", &n);
+    document_->node_id = n.id();
+    document_->node_cluster = n.cluster();
+  }
+  void static_resources(YamlTree::Id at) {
+    const std::string path = "static_resources";
+    if (tree_.kind(at) == Kind::kNull) return;
+    if (tree_.kind(at) != Kind::kMap) return mapper_.complain(at, path, "expected a mapping with listeners, clusters and secrets");
+    for (const YamlTree::Entry& e : entries(at, path)) {
+      const std::string name(tree_.text(e.key));
+      const auto* field = Bootstrap::StaticResources::descriptor()->FindFieldByName(name);
+      if (field == nullptr) {
+        mapper_.unknown_field(e.key, Bootstrap::StaticResources::descriptor(), path);
+      } else if (tree_.kind(e.value) == Kind::kSequence) {
+        int index = 0;
+        for (YamlTree::Id o : tree_.elements(e.value)) {
+          const std::string here = path + "." + name + "[" + std::to_string(index++) + "]";
+          if (tree_.kind(o) == Kind::kNull) mapper_.complain(o, here, "an element of a list cannot be null");
+          else add(o, here, field->message_type());
+        }
+      } else if (tree_.kind(e.value) != Kind::kNull) {
+        mapper_.complain(e.value, path + "." + name, "expected a list");
+      }
+    }
+  }
+
+  const YamlTree& tree_;
+  Document* document_;
+  ProtoMapper mapper_;
+};
+
+bool parse_text(std::string_view text, const std::string& file, YamlTree* tree, ConfigErrors* errors) {
+  YamlError bad;
+  if (text.size() > kMaxDocumentBytes) bad = {1, 1, "larger than " + std::to_string(kMaxDocumentBytes >> 20) + " MiB"};
+  else if (const size_t at = first_bad_utf8(text); at < text.size()) {
+    const std::string_view before = text.substr(0, at);
+    const size_t line_start = before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
+    bad = {static_cast<uint32_t>(std::count(before.begin(), before.end(), '\n') + 1), static_cast<uint32_t>(at - line_start + 1), "a byte that is not UTF-8"};
+  } else if (tree->parse(text, file.ends_with(".json"), kMaxDocumentDepth, &bad)) return true;
+  errors->push_back({file, bad.line, bad.column, "", bad.message});
+  return false;
+}
+
+}  // namespace
+
+Document load_document(std::string_view text, std::string file) {
+  Document document;
+  document.file = std::move(file);
+  YamlTree tree;
+  if (!parse_text(text, document.file, &tree, &document.errors)) return document;
+  DocumentLoader(tree, &document).load();
+  if (document.has_dataplane) {
+    for (const bootstrap::SectionError& e : bootstrap::read_dataplane_section(text, document.file).errors)
+      document.errors.push_back({e.file, static_cast<uint32_t>(e.line), static_cast<uint32_t>(e.column), e.path, e.message});
+  }
+  sort_errors(document.errors);
+  return document;
+}
+
+Document load_document_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::stringstream text;
+  if (in && !(in.peek() == std::ifstream::traits_type::eof() && !in.eof())) text << in.rdbuf();
+  if (!in.is_open() || in.bad()) {
+    Document document;
+    document.file = path;
+    document.errors.push_back({path, 0, 0, "", std::string("cannot be read: ") + std::strerror(errno)});
+    return document;
+  }
+  return load_document(text.str(), path);
+}
+
+ConfigErrors load_message(std::string_view text, std::string file, Message* message, std::shared_ptr<const SourceMap>* source) {
+  ConfigErrors errors;
+  YamlTree tree;
+  if (!parse_text(text, file, &tree, &errors)) return errors;
+  ProtoMapper mapper(tree, std::move(file), &errors);
+  std::shared_ptr<const SourceMap> map = mapper.map_object(tree.root(), "", message);
+  if (source != nullptr) *source = std::move(map);
+  sort_errors(errors);
+  return errors;
+}
+
+}  // namespace millrace::control

@@ -1,0 +1,147 @@
+#include "control/model.h"
+
+#include "control/model_builder.h"
+
+namespace millrace::control {
+
+int RouteObject::find_virtual_host(std::string_view host) const {
+  for (size_t i = 0; i < virtual_hosts.size(); ++i)
+    if (virtual_hosts[i]->name() == host) return static_cast<int>(i);
+  return -1;
+}
+
+size_t Model::size(ConfigKind kind) const {
+  switch (kind) {
+    case ConfigKind::kSecret: return secrets_.size();
+    case ConfigKind::kEndpoints: return endpoints_.size();
+    case ConfigKind::kCluster: return clusters_.size();
+    case ConfigKind::kRoute: return routes_.size();
+    case ConfigKind::kListener: return listeners_.size();
+  }
+  return 0;
+}
+
+template <class Table>
+static std::vector<std::string> keys_of(const Table& table) {
+  std::vector<std::string> out;
+  for (const auto& [name, object] : table) out.push_back(name);
+  return out;
+}
+
+std::vector<std::string> Model::names(ConfigKind kind) const {
+  switch (kind) {
+    case ConfigKind::kSecret: return keys_of(secrets_);
+    case ConfigKind::kEndpoints: return keys_of(endpoints_);
+    case ConfigKind::kCluster: return keys_of(clusters_);
+    case ConfigKind::kRoute: return keys_of(routes_);
+    case ConfigKind::kListener: return keys_of(listeners_);
+  }
+  return {};
+}
+
+bool Model::has(const ConfigKey& key) const {
+  switch (key.kind) {
+    case ConfigKind::kSecret: return secrets_.contains(key.name);
+    case ConfigKind::kEndpoints: return endpoints_.contains(key.name);
+    case ConfigKind::kCluster: return clusters_.contains(key.name);
+    case ConfigKind::kRoute: return routes_.contains(key.name);
+    case ConfigKind::kListener: return listeners_.contains(key.name);
+  }
+  return false;
+}
+
+static void put_together(const RouteObject& r, api::RouteConfiguration* out) {
+  *out = *r.config;
+  for (const auto& h : r.virtual_hosts) *out->add_virtual_hosts() = *h;
+}
+
+std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key) const {
+  if (!has(key)) return nullptr;
+  switch (key.kind) {
+    case ConfigKind::kSecret: return std::make_unique<api::Secret>(*secrets_.at(key.name)->config);
+    case ConfigKind::kEndpoints: return std::make_unique<api::ClusterLoadAssignment>(*endpoints_.at(key.name)->config);
+    case ConfigKind::kCluster: {
+      auto c = std::make_unique<api::Cluster>(*clusters_.at(key.name)->config);
+      *c->mutable_load_assignment() = *endpoints_.at(key.name)->config;
+      return c;
+    }
+    case ConfigKind::kRoute: {
+      auto r = std::make_unique<api::RouteConfiguration>();
+      put_together(*routes_.at(key.name), r.get());
+      return r;
+    }
+    case ConfigKind::kListener: break;
+  }
+  const ListenerObject& object = *listeners_.at(key.name);
+  auto l = std::make_unique<api::Listener>(*object.config);
+  for (size_t i = 0; i < object.chains.size(); ++i) {
+    const ChainObject& c = object.chains[i];
+    const auto* hcm = std::get_if<api::HttpConnectionManager>(&c.filter);
+    if (hcm == nullptr) continue;
+    api::HttpConnectionManager whole = *hcm;
+    put_together(*routes_.at(c.route), whole.mutable_route_config());
+    whole.mutable_route_config()->set_name(c.route_written_name);
+    api::FilterChain* chain = c.is_default ? l->mutable_default_filter_chain() : l->mutable_filter_chains(static_cast<int>(i));
+    chain->mutable_filters(0)->mutable_typed_config()->PackFrom(whole);
+  }
+  return l;
+}
+
+std::vector<std::string> Model::referrers(const ConfigKey& key) const {
+  std::vector<std::string> out;
+  if (key.kind == ConfigKind::kEndpoints && clusters_.contains(key.name)) out.push_back("cluster " + key.name);
+  if (key.kind == ConfigKind::kRoute && has(key) && !routes_.at(key.name)->listener.empty()) out.push_back("listener " + routes_.at(key.name)->listener);
+  if (key.kind == ConfigKind::kSecret) {
+    for (const auto& [name, l] : listeners_)
+      for (const ChainObject& c : l->chains)
+        for (const std::string& s : c.secrets)
+          if (s == key.name) out.push_back("listener " + name + " (filter chain " + c.name + ")");
+  }
+  if (key.kind != ConfigKind::kCluster) return out;
+  for (const auto& [name, r] : routes_) {
+    for (const auto& h : r->virtual_hosts) {
+      for (int i = 0; i < h->routes_size(); ++i) {
+        const api::Route& route = h->routes(i);
+        bool uses = route.route().cluster() == key.name;
+        for (const auto& w : route.route().weighted_clusters().clusters()) uses = uses || w.name() == key.name;
+        if (uses) out.push_back("route " + name + " (virtual host " + h->name() + ", route " + (route.name().empty() ? "#" + std::to_string(i) : route.name()) + ")");
+      }
+    }
+  }
+  for (const auto& [name, l] : listeners_) {
+    for (const ChainObject& c : l->chains) {
+      const auto* tcp = std::get_if<api::TcpProxy>(&c.filter);
+      bool uses = tcp != nullptr && tcp->cluster() == key.name;
+      if (tcp != nullptr)
+        for (const auto& w : tcp->weighted_clusters().clusters()) uses = uses || w.name() == key.name;
+      if (uses) out.push_back("listener " + name + " (filter chain " + c.name + ")");
+    }
+  }
+  return out;
+}
+
+ModelEdit Model::apply(const std::vector<LoadedObject>& objects) const {
+  ModelBuilder b(*this);
+  b.put(objects);
+  b.check_references();
+  return b.finish();
+}
+
+ModelEdit Model::apply(const Document& document) const {
+  ModelBuilder b(*this);
+  b.errors() = document.errors;
+  b.put(document.objects);
+  b.check_references();
+  return b.finish();
+}
+
+ModelEdit Model::replace(const Document& document) const {
+  ModelBuilder b(*this);
+  b.errors() = document.errors;
+  b.put(document.objects);
+  b.drop_untouched();
+  b.check_references();
+  return b.finish();
+}
+
+}  // namespace millrace::control

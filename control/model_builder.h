@@ -1,0 +1,73 @@
+// How edits make a new Model out of an old one. Internal to the model's source files.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "control/model.h"
+
+namespace millrace::control {
+
+class ModelBuilder {
+ public:
+  explicit ModelBuilder(const Model& before) : before_(before), now_(before) {}
+
+  // Validates each object alone and takes the good ones.
+  void put(const std::vector<LoadedObject>& objects);
+  // Forgets everything that was not put (Model::replace).
+  void drop_untouched();
+  // References and addresses of what was put. An object that fails goes back to what it was; repeated until nothing fails any more.
+  void check_references();
+
+  ModelEdit finish();
+  void complain(std::string message) { errors_.push_back({"", 0, 0, "", std::move(message)}); }
+  ConfigErrors& errors() { return errors_; }
+  Model& model() { return now_; }
+
+  // For edits of one object by hand.
+  void set_route(std::shared_ptr<const RouteObject> r) { now_.routes_[r->name] = std::move(r); }
+  void set_endpoints(std::shared_ptr<const EndpointsObject> e) { now_.endpoints_[e->name] = std::move(e); }
+  void erase(const ConfigKey& key);
+  // Complains about clusters that do not exist; `path` is where the route stands below its route configuration.
+  bool route_references(const api::Route& route, const std::string& path, ErrorSink& errors) const;
+
+ private:
+  bool follows_from_errors(const ConfigError& error) const;
+  void put_listener(const LoadedObject& o);
+  void put_route(const LoadedObject& o);
+  void put_cluster(const LoadedObject& o);
+  void put_endpoints(const LoadedObject& o);
+  void put_secret(const LoadedObject& o);
+
+  // False, with a complaint, when the document has the object already.
+  bool claim(const ConfigKey& key, const LoadedObject& o, std::string_view name_field);
+  void set_inline_route(const std::string& key, const ListenerObject& l, const ChainObject& chain, const api::RouteConfiguration& config, const std::string& path);
+  std::string route_key(const ListenerObject& l, const ChainObject& chain, bool single) const;
+  std::string derive_secrets(ListenerObject& l, ChainObject& chain);
+  void add_or_keep_secret(SecretObject secret);
+  void store_route(std::shared_ptr<RouteObject> r);
+
+  bool check_listener(const ListenerObject& l);
+  bool check_route(const RouteObject& r);
+  bool cluster_known(const std::string& name, ErrorSink& errors, const std::string& path) const;
+  void restore(const ConfigKey& key);
+  template <class T>
+  void restore_in(Model::Table<T>& table, const Model::Table<T>& old, const std::string& name);
+
+  const Model& before_;
+  Model now_;
+  ConfigErrors errors_;
+  bool check_all_ = false;              // unchanged virtual hosts too: clusters may have gone
+  std::map<ConfigKey, int> put_;        // what this document gave, by order
+  std::set<ConfigKey> bad_;             // what it gave with errors: no second complaint about a missing reference
+};
+
+bool same_bytes(const google::protobuf::Message& a, const google::protobuf::Message& b);
+std::string deterministic_bytes(const google::protobuf::Message& m);
+// "address:port" of a listener that has no name.
+std::string listener_name(const api::Listener& l);
+
+}  // namespace millrace::control

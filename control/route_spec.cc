@@ -1,0 +1,206 @@
+#include "control/route_spec.h"
+
+#include "control/proto_values.h"
+
+namespace millrace::control {
+
+namespace {
+
+namespace rt = envoy::config::route::v3;
+using envoy::config::core::v3::HeaderValueOption;
+using envoy::type::matcher::v3::StringMatcher;
+using table::StringMatchKind;
+
+table::HeaderAppend append_of(const HeaderValueOption& o) {
+  if (o.has_append()) return o.append().value() ? table::HeaderAppend::kAppendIfExistsOrAdd : table::HeaderAppend::kOverwriteIfExistsOrAdd;
+  switch (o.append_action()) {
+    case HeaderValueOption::ADD_IF_ABSENT: return table::HeaderAppend::kAddIfAbsent;
+    case HeaderValueOption::OVERWRITE_IF_EXISTS_OR_ADD: return table::HeaderAppend::kOverwriteIfExistsOrAdd;
+    case HeaderValueOption::OVERWRITE_IF_EXISTS: return table::HeaderAppend::kOverwriteIfExists;
+    default: return table::HeaderAppend::kAppendIfExistsOrAdd;
+  }
+}
+
+// Every message with header edits has the four fields under the same names.
+template <class M>
+route::HeaderMutationsSpec mutations(const M& m) {
+  route::HeaderMutationsSpec out;
+  const auto add = [](const auto& from, std::vector<route::HeaderOptionSpec>* to) {
+    for (const HeaderValueOption& o : from)
+      to->push_back({o.header().key(), unescape_percent(o.header().value()), append_of(o), o.keep_empty_value()});
+  };
+  add(m.request_headers_to_add(), &out.request_add);
+  add(m.response_headers_to_add(), &out.response_add);
+  out.request_remove.assign(m.request_headers_to_remove().begin(), m.request_headers_to_remove().end());
+  out.response_remove.assign(m.response_headers_to_remove().begin(), m.response_headers_to_remove().end());
+  return out;
+}
+
+void set_string_match(const StringMatcher& m, route::MatcherSpec* out) {
+  out->ignore_case = m.ignore_case();
+  switch (m.match_pattern_case()) {
+    case StringMatcher::kExact: out->kind = StringMatchKind::kExact, out->value = m.exact(); break;
+    case StringMatcher::kPrefix: out->kind = StringMatchKind::kPrefix, out->value = m.prefix(); break;
+    case StringMatcher::kSuffix: out->kind = StringMatchKind::kSuffix, out->value = m.suffix(); break;
+    case StringMatcher::kContains: out->kind = StringMatchKind::kContains, out->value = m.contains(); break;
+    case StringMatcher::kSafeRegex: out->kind = StringMatchKind::kRegex, out->value = m.safe_regex().regex(); break;
+    case StringMatcher::MATCH_PATTERN_NOT_SET: break;
+  }
+}
+
+route::MatcherSpec header_matcher(const rt::HeaderMatcher& m) {
+  route::MatcherSpec out;
+  out.name = m.name();
+  out.invert = m.invert_match();
+  out.treat_missing_as_empty = m.treat_missing_header_as_empty();
+  switch (m.header_match_specifier_case()) {
+    case rt::HeaderMatcher::kStringMatch: set_string_match(m.string_match(), &out); break;
+    case rt::HeaderMatcher::kExactMatch:
+      out.kind = m.exact_match().empty() ? StringMatchKind::kPrefix : StringMatchKind::kExact;
+      out.value = m.exact_match();
+      break;
+    case rt::HeaderMatcher::kPrefixMatch: out.kind = StringMatchKind::kPrefix, out.value = m.prefix_match(); break;
+    case rt::HeaderMatcher::kSuffixMatch: out.kind = StringMatchKind::kSuffix, out.value = m.suffix_match(); break;
+    case rt::HeaderMatcher::kContainsMatch: out.kind = StringMatchKind::kContains, out.value = m.contains_match(); break;
+    case rt::HeaderMatcher::kSafeRegexMatch: out.kind = StringMatchKind::kRegex, out.value = m.safe_regex_match().regex(); break;
+    case rt::HeaderMatcher::kRangeMatch:
+      out.kind = StringMatchKind::kRange;
+      out.range_start = m.range_match().start();
+      out.range_end = m.range_match().end();
+      break;
+    case rt::HeaderMatcher::kPresentMatch: out.invert = out.invert != !m.present_match(); break;
+    case rt::HeaderMatcher::HEADER_MATCH_SPECIFIER_NOT_SET: break;
+  }
+  return out;
+}
+
+route::MatcherSpec query_matcher(const rt::QueryParameterMatcher& m) {
+  route::MatcherSpec out;
+  out.name = m.name();
+  if (m.has_string_match()) set_string_match(m.string_match(), &out);
+  else if (m.query_parameter_match_specifier_case() == rt::QueryParameterMatcher::kPresentMatch) out.invert = !m.present_match();
+  return out;
+}
+
+void set_match(const rt::RouteMatch& m, route::RouteSpec* out) {
+  switch (m.path_specifier_case()) {
+    case rt::RouteMatch::kPrefix: out->path_kind = table::PathKind::kPrefix, out->path = m.prefix(); break;
+    case rt::RouteMatch::kPath: out->path_kind = table::PathKind::kExact, out->path = m.path(); break;
+    case rt::RouteMatch::kSafeRegex: out->path_kind = table::PathKind::kRegex, out->path = m.safe_regex().regex(); break;
+    case rt::RouteMatch::kPathSeparatedPrefix: out->path_kind = table::PathKind::kSeparatedPrefix, out->path = m.path_separated_prefix(); break;
+    case rt::RouteMatch::PATH_SPECIFIER_NOT_SET: break;
+  }
+  out->case_sensitive = !m.has_case_sensitive() || m.case_sensitive().value();
+  out->grpc_only = m.has_grpc();
+  for (const auto& h : m.headers()) out->headers.push_back(header_matcher(h));
+  for (const auto& q : m.query_parameters()) out->query.push_back(query_matcher(q));
+  if (m.has_runtime_fraction()) {
+    const auto& f = m.runtime_fraction().default_value();
+    out->fraction_numerator = f.numerator();
+    out->fraction_denominator = f.denominator() == envoy::type::v3::FractionalPercent::HUNDRED        ? 100
+                                : f.denominator() == envoy::type::v3::FractionalPercent::TEN_THOUSAND ? 10'000
+                                                                                                      : 1'000'000;
+  }
+}
+
+void set_action(const rt::RouteAction& a, route::RouteSpec* out) {
+  if (a.has_weighted_clusters()) {
+    out->action = table::ActionKind::kWeightedClusters;
+    for (const auto& c : a.weighted_clusters().clusters()) out->clusters.push_back({c.name(), c.weight().value(), mutations(c)});
+  } else {
+    out->clusters.push_back({a.cluster(), 1, {}});
+  }
+  switch (a.cluster_not_found_response_code()) {
+    case rt::RouteAction::NOT_FOUND: out->cluster_not_found_status = 404; break;
+    case rt::RouteAction::INTERNAL_SERVER_ERROR: out->cluster_not_found_status = 500; break;
+    default: out->cluster_not_found_status = 503;
+  }
+  out->prefix_rewrite = a.prefix_rewrite();
+  if (a.host_rewrite_specifier_case() == rt::RouteAction::kHostRewriteLiteral) out->host_rewrite = a.host_rewrite_literal();
+  out->auto_host_rewrite = a.has_auto_host_rewrite() && a.auto_host_rewrite().value();
+  out->append_xfh = a.append_x_forwarded_host();
+  out->timeout_ms = ms_or(a.has_timeout(), a.timeout(), out->timeout_ms);
+  if (a.has_idle_timeout()) out->idle_timeout_ms = ms_or(true, a.idle_timeout(), 0);
+}
+
+void set_redirect(const rt::RedirectAction& a, route::RedirectSpec* out) {
+  out->scheme = a.scheme_redirect();
+  out->https_redirect = a.https_redirect();
+  out->host = a.host_redirect();
+  out->path = a.path_redirect();
+  out->prefix_rewrite = a.prefix_rewrite();
+  out->port = static_cast<uint16_t>(a.port_redirect());
+  out->strip_query = a.strip_query();
+  constexpr uint16_t kStatus[] = {301, 302, 303, 307, 308};
+  const auto code = static_cast<size_t>(a.response_code());
+  out->status = code < std::size(kStatus) ? kStatus[code] : 301;
+}
+
+}  // namespace
+
+std::string unescape_percent(std::string_view value) {
+  std::string out;
+  for (size_t i = 0; i < value.size(); ++i) {
+    out += value[i];
+    if (value[i] == '%' && i + 1 < value.size() && value[i + 1] == '%') ++i;
+  }
+  return out;
+}
+
+bool has_percent_variable(std::string_view value) {
+  for (size_t i = 0; i < value.size(); ++i) {
+    if (value[i] != '%') continue;
+    if (i + 1 == value.size() || value[i + 1] != '%') return true;
+    ++i;
+  }
+  return false;
+}
+
+route::RouteSpec route_spec(const api::Route& r) {
+  route::RouteSpec out;
+  out.name = r.name();
+  set_match(r.match(), &out);
+  switch (r.action_case()) {
+    case api::Route::kRoute: set_action(r.route(), &out); break;
+    case api::Route::kRedirect:
+      out.action = table::ActionKind::kRedirect;
+      set_redirect(r.redirect(), &out.redirect);
+      break;
+    case api::Route::kDirectResponse:
+      out.action = table::ActionKind::kDirectResponse;
+      out.direct_status = static_cast<uint16_t>(r.direct_response().status());
+      if (r.direct_response().has_body())
+        if (auto body = read_data_source(r.direct_response().body()); body.ok()) out.direct_body = *std::move(body);
+      break;
+    case api::Route::ACTION_NOT_SET: break;
+  }
+  out.headers_mut = mutations(r);
+  return out;
+}
+
+route::VirtualHostSpec virtual_host_spec(const api::VirtualHost& host) {
+  route::VirtualHostSpec out;
+  out.name = host.name();
+  out.domains.assign(host.domains().begin(), host.domains().end());
+  out.routes.reserve(static_cast<size_t>(host.routes_size()));
+  for (const auto& r : host.routes()) out.routes.push_back(route_spec(r));
+  out.require_tls = host.require_tls() == api::VirtualHost::ALL             ? table::RequireTls::kAll
+                    : host.require_tls() == api::VirtualHost::EXTERNAL_ONLY ? table::RequireTls::kExternalOnly
+                                                                            : table::RequireTls::kNone;
+  out.headers_mut = mutations(host);
+  return out;
+}
+
+route::RouteTableSpec route_table_spec(const std::string& table, const api::RouteConfiguration& config,
+                                       const std::vector<std::shared_ptr<const api::VirtualHost>>& hosts) {
+  route::RouteTableSpec out;
+  out.name = table;
+  for (const auto& h : hosts)
+    out.virtual_hosts.push_back({route::virtual_host_object_name(table, h->name()), {h->domains().begin(), h->domains().end()}});
+  out.ignore_port_in_host_matching = config.ignore_port_in_host_matching();
+  out.most_specific_header_mutations_wins = config.most_specific_header_mutations_wins();
+  out.headers_mut = mutations(config);
+  return out;
+}
+
+}  // namespace millrace::control

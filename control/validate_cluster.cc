@@ -1,0 +1,113 @@
+// Clusters, their endpoints, and secrets.
+#include <map>
+
+#include "control/proto_values.h"
+#include "control/validate.h"
+#include "control/validate_rules.h"
+#include "lib/api/envoy.extensions.upstreams.http.v3.pb.h"
+#include "lib/base/ip_address.h"
+
+namespace millrace::control {
+
+namespace {
+
+using namespace rules;
+namespace core = envoy::config::core::v3;
+using envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+
+constexpr std::string_view kHttpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+bool complain(const Path& at, ErrorSink& e, std::string message) {
+  e.add(at, std::move(message));
+  return false;
+}
+
+bool circuit_breakers(const envoy::config::cluster::v3::CircuitBreakers& c, const Path& at, ErrorSink& e) {
+  if (c.thresholds_size() <= 1) return true;  // we know one priority
+  return complain(Path(at, "thresholds", 1), e, "a second set of thresholds for priority DEFAULT");
+}
+
+// Of the messages that listeners and clusters share, clusters honour a part.
+bool http_options(const HttpProtocolOptions& o, const Path& at, ErrorSink& e) {
+  const Path common(at, "common_http_protocol_options"), config(at, "explicit_http_config"), http1(config, "http_protocol_options");
+  bool ok = true;
+  const auto& c = o.common_http_protocol_options();
+  if (c.has_idle_timeout()) ok = duration(c.idle_timeout(), Path(common, "idle_timeout"), e);
+  const auto not_here = [&](bool set, const Path& path) {
+    if (set) ok = complain(path, e, "not supported by Millrace on clusters yet");
+  };
+  not_here(c.has_max_headers_count(), Path(common, "max_headers_count"));
+  not_here(c.has_max_connection_duration(), Path(common, "max_connection_duration"));
+  not_here(c.has_max_stream_duration(), Path(common, "max_stream_duration"));
+  not_here(c.headers_with_underscores_action() != core::HttpProtocolOptions::ALLOW, Path(common, "headers_with_underscores_action"));
+  if (!o.has_explicit_http_config()) return complain(config, e, "is required (with http_protocol_options: HTTP/1.1 is what is spoken to endpoints)");
+  if (!o.explicit_http_config().has_http_protocol_options()) return complain(http1, e, "is required");
+  const auto& h = o.explicit_http_config().http_protocol_options();
+  not_here(h.has_allow_absolute_url(), Path(http1, "allow_absolute_url"));
+  not_here(h.accept_http_10(), Path(http1, "accept_http_10"));
+  not_here(!h.default_host_for_http_10().empty(), Path(http1, "default_host_for_http_10"));
+  return ok;
+}
+
+}  // namespace
+
+bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& at, ErrorSink& e) {
+  if (!known_fields_only(a, at, e)) return false;
+  bool ok = not_empty(a.cluster_name(), Path(at, "cluster_name"), e);
+  std::map<std::pair<base::IpAddress, uint32_t>, std::string> seen;
+  uint64_t weights = 0;
+  for (int l = 0; l < a.endpoints_size(); ++l) {
+    const Path locality(at, "endpoints", l);
+    for (int i = 0; i < a.endpoints(l).lb_endpoints_size(); ++i) {
+      const api::LbEndpoint& p = a.endpoints(l).lb_endpoints(i);
+      const Path here(locality, "lb_endpoints", i), endpoint(here, "endpoint"), addr(endpoint, "address");
+      if (!p.has_endpoint()) {
+        ok = complain(endpoint, e, "is required");
+        continue;
+      }
+      if (p.has_load_balancing_weight()) ok = at_least(p.load_balancing_weight().value(), 1, Path(here, "load_balancing_weight"), e) && ok;
+      weights += p.has_load_balancing_weight() ? p.load_balancing_weight().value() : 1;
+      ok = header_value(p.endpoint().hostname(), Path(endpoint, "hostname"), e) && ok;
+      if (!address(p.endpoint().has_address(), p.endpoint().address(), addr, e)) {
+        ok = false;
+        continue;
+      }
+      const core::SocketAddress& s = p.endpoint().address().socket_address();
+      const auto [first, fresh] = seen.emplace(std::pair{*base::IpAddress::parse(s.address()), s.port_value()}, here.to_string());
+      if (!fresh)
+        ok = complain(addr, e, s.address() + ":" + std::to_string(s.port_value()) + " is " + first->second + " already (use load_balancing_weight for a larger share)");
+    }
+  }
+  if (weights > UINT32_MAX) ok = complain(Path(at, "endpoints"), e, "the weights sum up to " + std::to_string(weights) + ", more than 4294967295");
+  return ok;
+}
+
+bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
+  const Path root, options(root, "typed_extension_protocol_options", kHttpOptions);
+  if (!known_fields_only(c, root, e)) return false;
+  bool ok = not_empty(c.name(), Path(root, "name"), e);
+  if (c.has_connect_timeout()) ok = duration(c.connect_timeout(), Path(root, "connect_timeout"), e, 1) && ok;
+  if (c.has_per_connection_buffer_limit_bytes()) ok = at_least(c.per_connection_buffer_limit_bytes().value(), 1, Path(root, "per_connection_buffer_limit_bytes"), e) && ok;
+  const Path lr(root, "least_request_lb_config");
+  if (c.has_least_request_lb_config() && c.least_request_lb_config().has_choice_count())
+    ok = at_least(c.least_request_lb_config().choice_count().value(), 2, Path(lr, "choice_count"), e) && ok;
+  ok = circuit_breakers(c.circuit_breakers(), Path(root, "circuit_breakers"), e) && ok;
+  for (const auto& [name, any] : c.typed_extension_protocol_options()) {
+    HttpProtocolOptions o;
+    if (name != kHttpOptions) ok = complain(Path(root, "typed_extension_protocol_options", std::string_view(name)), e, "not supported by Millrace yet; known is " + std::string(kHttpOptions));
+    else if (!any.UnpackTo(&o)) ok = complain(options, e, "must be a " + std::string(kHttpOptions));
+    else ok = known_fields_only(o, options, e) && http_options(o, options, e) && ok;
+  }
+  if (c.has_load_assignment()) ok = validate_load_assignment(c.load_assignment(), Path(root, "load_assignment"), e) && ok;
+  return ok;
+}
+
+bool validate_secret(const api::Secret& s, ErrorSink& e) {
+  const Path root, cert(root, "tls_certificate");
+  if (!known_fields_only(s, root, e)) return false;
+  bool ok = not_empty(s.name(), Path(root, "name"), e);
+  if (!s.has_tls_certificate()) return complain(cert, e, "is required");
+  return certificate(s.tls_certificate(), cert, e) && ok;
+}
+
+}  // namespace millrace::control

@@ -1,0 +1,242 @@
+// Listeners, their filter chains and what hangs below: TLS contexts, HTTP connection managers, TCP proxies.
+#include <map>
+#include <set>
+
+#include "control/proto_values.h"
+#include "control/validate.h"
+#include "control/validate_rules.h"
+#include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
+#include "lib/table/filter_chain_index.h"
+#include "lib/tls/certificate.h"
+
+namespace millrace::control {
+
+namespace {
+
+using namespace rules;
+namespace core = envoy::config::core::v3;
+namespace tls_api = envoy::extensions::transport_sockets::tls::v3;
+using Router = envoy::extensions::filters::http::router::v3::Router;
+using TlsInspector = envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+
+bool complain(const Path& at, ErrorSink& e, std::string message) {
+  e.add(at, std::move(message));
+  return false;
+}
+
+bool listener_filters(const api::Listener& l, const Path& root, ErrorSink& e) {
+  bool ok = true;
+  for (int i = 0; i < l.listener_filters_size(); ++i) {
+    const auto& f = l.listener_filters(i);
+    const Path here(root, "listener_filters", i), config(here, "typed_config");
+    ok = not_empty(f.name(), Path(here, "name"), e) && ok;
+    TlsInspector inspector;
+    if (!f.has_typed_config()) ok = complain(config, e, "is required");
+    else if (!f.typed_config().UnpackTo(&inspector)) ok = complain(config, e, "only TlsInspector is supported here by Millrace yet");
+    else ok = known_fields_only(inspector, config, e) && ok;
+    if (i > 0) ok = complain(here, e, "a second tls_inspector");
+  }
+  return ok;
+}
+
+bool tls_parameters(const tls_api::TlsParameters& p, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  const auto low = p.tls_minimum_protocol_version(), high = p.tls_maximum_protocol_version();
+  if (low == tls_api::TlsParameters::TLSv1_3 && high == tls_api::TlsParameters::TLSv1_2)
+    ok = complain(Path(at, "tls_minimum_protocol_version"), e, "TLSv1_3 is above the maximum, TLSv1_2");
+  if (const auto s = tls::check_cipher_suites({p.cipher_suites().begin(), p.cipher_suites().end()}); !s.ok()) ok = complain(Path(at, "cipher_suites"), e, s.error());
+  if (const auto s = tls::check_curves({p.ecdh_curves().begin(), p.ecdh_curves().end()}); !s.ok()) ok = complain(Path(at, "ecdh_curves"), e, s.error());
+  return ok;
+}
+
+bool tls_context(const api::DownstreamTlsContext& t, bool http, const Path& at, ErrorSink& e) {
+  constexpr size_t kMostAlpnBytes = 255;  // RFC 7301 3.1
+  const Path common(at, "common_tls_context");
+  if (!t.has_common_tls_context()) return complain(common, e, "is required");
+  const tls_api::CommonTlsContext& c = t.common_tls_context();
+  bool ok = tls_parameters(c.tls_params(), Path(common, "tls_params"), e);
+  const Path certificates(common, "tls_certificates");
+  if (c.tls_certificates().empty() && c.tls_certificate_sds_secret_configs().empty())
+    ok = complain(certificates, e, "no certificate: needs tls_certificates, or tls_certificate_sds_secret_configs that name secrets of static_resources");
+  if (!c.tls_certificates().empty() && !c.tls_certificate_sds_secret_configs().empty())
+    ok = complain(Path(common, "tls_certificate_sds_secret_configs"), e, "cannot be combined with tls_certificates");
+  for (int i = 0; i < c.tls_certificates_size(); ++i) ok = certificate(c.tls_certificates(i), Path(common, "tls_certificates", i), e) && ok;
+  for (int i = 0; i < c.tls_certificate_sds_secret_configs_size(); ++i) {
+    const Path sds(common, "tls_certificate_sds_secret_configs", i);
+    ok = not_empty(c.tls_certificate_sds_secret_configs(i).name(), Path(sds, "name"), e) && ok;
+  }
+  for (int i = 0; i < c.alpn_protocols_size(); ++i) {
+    const std::string& p = c.alpn_protocols(i);
+    const Path here(common, "alpn_protocols", i);
+    if (p.empty() || p.size() > kMostAlpnBytes) ok = complain(here, e, "must have 1 to 255 bytes");
+    else if (http && p == "h2") ok = complain(here, e, "HTTP/2 is not supported by Millrace yet: leave \"h2\" out");
+  }
+  return ok;
+}
+
+bool common_http_options(const core::HttpProtocolOptions& o, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  if (o.has_idle_timeout()) ok = duration(o.idle_timeout(), Path(at, "idle_timeout"), e);
+  if (o.has_max_connection_duration()) ok = duration(o.max_connection_duration(), Path(at, "max_connection_duration"), e) && ok;
+  if (o.has_max_stream_duration()) ok = duration(o.max_stream_duration(), Path(at, "max_stream_duration"), e) && ok;
+  if (o.has_max_headers_count()) ok = at_least(o.max_headers_count().value(), 1, Path(at, "max_headers_count"), e) && ok;
+  return ok;
+}
+
+bool http_filters(const api::HttpConnectionManager& h, const Path& at, ErrorSink& e) {
+  if (h.http_filters().empty()) return complain(Path(at, "http_filters"), e, "must end with the router filter (envoy.filters.http.router)");
+  bool ok = true;
+  for (int i = 0; i < h.http_filters_size(); ++i) {
+    const auto& f = h.http_filters(i);
+    const Path here(at, "http_filters", i), config(here, "typed_config");
+    ok = not_empty(f.name(), Path(here, "name"), e) && ok;
+    Router router;
+    if (!f.has_typed_config()) ok = complain(config, e, "is required");
+    else if (!f.typed_config().UnpackTo(&router)) ok = complain(config, e, "only Router is supported here by Millrace yet");
+    else ok = known_fields_only(router, config, e) && ok;
+    if (i + 1 < h.http_filters_size()) ok = complain(here, e, "the router ends the list: nothing may follow it");
+  }
+  return ok;
+}
+
+bool connection_manager(const api::HttpConnectionManager& h, const Path& at, ErrorSink& e) {
+  constexpr uint32_t kMostHeaderKb = 8192;  // validate.rules
+  if (!known_fields_only(h, at, e)) return false;
+  bool ok = not_empty(h.stat_prefix(), Path(at, "stat_prefix"), e);
+  ok = http_filters(h, at, e) && ok;
+  const Path config(at, "route_config");
+  if (!h.has_route_config()) ok = complain(config, e, "is required");
+  else ok = validate_route_configuration(h.route_config(), config, e) && ok;
+  ok = common_http_options(h.common_http_protocol_options(), Path(at, "common_http_protocol_options"), e) && ok;
+  const Path http1(at, "http_protocol_options");
+  ok = header_value(h.http_protocol_options().default_host_for_http_10(), Path(http1, "default_host_for_http_10"), e) && ok;
+  ok = header_value(h.server_name(), Path(at, "server_name"), e) && ok;
+  ok = header_value(h.via(), Path(at, "via"), e) && ok;
+  if (h.has_max_request_headers_kb()) {
+    const uint32_t kb = h.max_request_headers_kb().value();
+    if (kb == 0 || kb > kMostHeaderKb) ok = complain(Path(at, "max_request_headers_kb"), e, "must be from 1 to " + std::to_string(kMostHeaderKb));
+  }
+  if (h.has_stream_idle_timeout()) ok = duration(h.stream_idle_timeout(), Path(at, "stream_idle_timeout"), e) && ok;
+  if (h.has_request_timeout()) ok = duration(h.request_timeout(), Path(at, "request_timeout"), e) && ok;
+  if (h.has_request_headers_timeout()) ok = duration(h.request_headers_timeout(), Path(at, "request_headers_timeout"), e) && ok;
+  if (h.has_drain_timeout()) ok = duration(h.drain_timeout(), Path(at, "drain_timeout"), e) && ok;
+  if (h.has_delayed_close_timeout()) ok = duration(h.delayed_close_timeout(), Path(at, "delayed_close_timeout"), e) && ok;
+  return access_logs(h.access_log(), at, e) && ok;
+}
+
+bool tcp_proxy(const api::TcpProxy& t, const Path& at, ErrorSink& e) {
+  if (!known_fields_only(t, at, e)) return false;
+  bool ok = not_empty(t.stat_prefix(), Path(at, "stat_prefix"), e);
+  const Path weighted(at, "weighted_clusters");
+  switch (t.cluster_specifier_case()) {
+    case api::TcpProxy::kCluster: ok = not_empty(t.cluster(), Path(at, "cluster"), e) && ok; break;
+    case api::TcpProxy::kWeightedClusters: {
+      uint64_t sum = 0;
+      if (t.weighted_clusters().clusters().empty()) ok = complain(Path(weighted, "clusters"), e, "must have at least one element");
+      for (int i = 0; i < t.weighted_clusters().clusters_size(); ++i) {
+        const Path here(weighted, "clusters", i);
+        ok = not_empty(t.weighted_clusters().clusters(i).name(), Path(here, "name"), e) && ok;
+        ok = at_least(t.weighted_clusters().clusters(i).weight(), 1, Path(here, "weight"), e) && ok;
+        sum += t.weighted_clusters().clusters(i).weight();
+      }
+      if (sum > UINT32_MAX) ok = complain(Path(weighted, "clusters"), e, "the weights sum up to more than 4294967295");
+      break;
+    }
+    case api::TcpProxy::CLUSTER_SPECIFIER_NOT_SET: ok = complain(at, e, "needs cluster or weighted_clusters"); break;
+  }
+  if (t.has_max_connect_attempts()) ok = at_least(t.max_connect_attempts().value(), 1, Path(at, "max_connect_attempts"), e) && ok;
+  if (t.has_idle_timeout()) ok = duration(t.idle_timeout(), Path(at, "idle_timeout"), e) && ok;
+  if (t.has_max_downstream_connection_duration())
+    ok = duration(t.max_downstream_connection_duration(), Path(at, "max_downstream_connection_duration"), e, 1) && ok;
+  return access_logs(t.access_log(), at, e) && ok;
+}
+
+bool filter_chain(const api::FilterChain& c, const Path& at, ErrorSink& e) {
+  bool ok = true, http = false;
+  if (c.filters_size() == 0) ok = complain(Path(at, "filters"), e, "must have one element: an HttpConnectionManager or a TcpProxy");
+  for (int i = 0; i < c.filters_size(); ++i) {
+    const auto& f = c.filters(i);
+    const Path here(at, "filters", i), config(here, "typed_config");
+    ok = not_empty(f.name(), Path(here, "name"), e) && ok;
+    api::HttpConnectionManager hcm;
+    api::TcpProxy tcp;
+    if (!f.has_typed_config()) ok = complain(config, e, "is required");
+    else if (f.typed_config().UnpackTo(&hcm)) http = true, ok = connection_manager(hcm, config, e) && ok;
+    else if (f.typed_config().UnpackTo(&tcp)) ok = tcp_proxy(tcp, config, e) && ok;
+    else ok = complain(config, e, f.typed_config().type_url() + " is not supported by Millrace yet");
+    if (i > 0) ok = complain(here, e, "the filter before it ends the chain: nothing may follow it");
+  }
+  const Path match(at, "filter_chain_match"), socket(at, "transport_socket"), tls(socket, "typed_config");
+  const std::string& transport = c.filter_chain_match().transport_protocol();
+  if (!transport.empty() && transport != "tls" && transport != "raw_buffer")
+    ok = complain(Path(match, "transport_protocol"), e, "\"" + transport + "\" is never detected: use \"tls\" or \"raw_buffer\"");
+  if (c.has_transport_socket()) {
+    api::DownstreamTlsContext context;
+    ok = not_empty(c.transport_socket().name(), Path(socket, "name"), e) && ok;
+    if (!c.transport_socket().has_typed_config()) ok = complain(tls, e, "is required");
+    else if (!c.transport_socket().typed_config().UnpackTo(&context)) ok = complain(tls, e, "only DownstreamTlsContext is supported here by Millrace yet");
+    else ok = known_fields_only(context, tls, e) && tls_context(context, http, tls, e) && ok;
+  }
+  if (c.has_transport_socket_connect_timeout()) ok = duration(c.transport_socket_connect_timeout(), Path(at, "transport_socket_connect_timeout"), e) && ok;
+  return ok;
+}
+
+bool chain_matches(const api::Listener& l, const Path& root, ErrorSink& e) {
+  bool ok = true;
+  std::map<std::string_view, int> names;
+  for (int i = 0; i < l.filter_chains_size(); ++i) {
+    if (l.filter_chains(i).name().empty()) continue;
+    const Path here(root, "filter_chains", i);
+    const auto [first, fresh] = names.emplace(l.filter_chains(i).name(), i);
+    if (!fresh) ok = complain(Path(here, "name"), e, "\"" + l.filter_chains(i).name() + "\" is the name of filter_chains[" + std::to_string(first->second) + "] already");
+  }
+  // Envoy names a pair; to put the error where it was written, chains are added one by one until the index refuses.
+  std::vector<table::FilterChainCriteria> criteria;
+  for (int i = 0; i < l.filter_chains_size(); ++i) {
+    const auto& m = l.filter_chains(i).filter_chain_match();
+    table::FilterChainCriteria c;
+    c.name = l.filter_chains(i).name();
+    c.server_names.assign(m.server_names().begin(), m.server_names().end());
+    c.application_protocols.assign(m.application_protocols().begin(), m.application_protocols().end());
+    c.transport_protocol = m.transport_protocol() == "tls"          ? table::TransportProtocol::kTls
+                           : m.transport_protocol() == "raw_buffer" ? table::TransportProtocol::kRawBuffer
+                                                                    : table::TransportProtocol::kAny;
+    criteria.push_back(std::move(c));
+  }
+  if (table::build_filter_chain_index(criteria).ok()) return ok;
+  std::vector<table::FilterChainCriteria> some;
+  for (int i = 0; i < l.filter_chains_size(); ++i) {
+    some.push_back(criteria[static_cast<size_t>(i)]);
+    const auto index = table::build_filter_chain_index(some);
+    if (index.ok()) continue;
+    const Path chain(root, "filter_chains", i), match(chain, "filter_chain_match"), server_names(match, "server_names");
+    const bool wildcard = index.error().find("server_names") != std::string::npos;
+    ok = complain(wildcard ? server_names : l.filter_chains(i).has_filter_chain_match() ? match : chain, e, index.error());
+    some.pop_back();
+  }
+  return ok;
+}
+
+}  // namespace
+
+bool validate_listener(const api::Listener& l, ErrorSink& e) {
+  const Path root;
+  if (!known_fields_only(l, root, e)) return false;
+  bool ok = address(l.has_address(), l.address(), Path(root, "address"), e);
+  if (l.filter_chains().empty() && !l.has_default_filter_chain()) ok = complain(Path(root, "filter_chains"), e, "no filter chains specified");
+  ok = listener_filters(l, root, e) && ok;
+  for (int i = 0; i < l.filter_chains_size(); ++i) ok = filter_chain(l.filter_chains(i), Path(root, "filter_chains", i), e) && ok;
+  const Path fallback(root, "default_filter_chain");
+  if (l.has_default_filter_chain()) {
+    ok = filter_chain(l.default_filter_chain(), fallback, e) && ok;
+    if (l.default_filter_chain().has_filter_chain_match()) ok = complain(Path(fallback, "filter_chain_match"), e, "has no meaning: the default chain takes what no other matches");
+  }
+  ok = chain_matches(l, root, e) && ok;
+  if (l.has_listener_filters_timeout()) ok = duration(l.listener_filters_timeout(), Path(root, "listener_filters_timeout"), e) && ok;
+  if (l.has_per_connection_buffer_limit_bytes())
+    ok = at_least(l.per_connection_buffer_limit_bytes().value(), 1, Path(root, "per_connection_buffer_limit_bytes"), e) && ok;
+  return access_logs(l.access_log(), root, e) && ok;
+}
+
+}  // namespace millrace::control

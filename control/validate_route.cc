@@ -1,0 +1,202 @@
+// Route configurations: what Envoy's validate.rules and its RouteMatcher refuse, then what lib/route refuses (domains, expressions).
+#include <map>
+#include <set>
+
+#include "control/proto_values.h"
+#include "control/route_spec.h"
+#include "control/validate.h"
+#include "control/validate_rules.h"
+
+namespace millrace::control {
+
+namespace {
+
+namespace rt = envoy::config::route::v3;
+using envoy::type::matcher::v3::RegexMatcher;
+using envoy::type::matcher::v3::StringMatcher;
+using namespace rules;
+
+constexpr uint32_t kDefaultMaxBody = 4096;  // RouteConfiguration.max_direct_response_body_size_bytes
+
+bool complain(const Path& at, ErrorSink& e, std::string message) {
+  e.add(at, std::move(message));
+  return false;
+}
+
+bool regex(const RegexMatcher& m, const Path& at, ErrorSink& e) { return not_empty(m.regex(), Path(at, "regex"), e); }
+
+bool string_matcher(const StringMatcher& m, const Path& at, ErrorSink& e) {
+  switch (m.match_pattern_case()) {
+    case StringMatcher::kExact: return true;
+    case StringMatcher::kPrefix: return not_empty(m.prefix(), Path(at, "prefix"), e);
+    case StringMatcher::kSuffix: return not_empty(m.suffix(), Path(at, "suffix"), e);
+    case StringMatcher::kContains: return not_empty(m.contains(), Path(at, "contains"), e);
+    case StringMatcher::kSafeRegex: return regex(m.safe_regex(), Path(at, "safe_regex"), e);
+    case StringMatcher::MATCH_PATTERN_NOT_SET: break;
+  }
+  return complain(at, e, "needs one of exact, prefix, suffix, contains or safe_regex");
+}
+
+bool header_matcher(const rt::HeaderMatcher& m, const Path& at, ErrorSink& e) {
+  const Path name(at, "name");
+  bool ok = m.name().starts_with(':') ? header_name(std::string_view(m.name()).substr(1), name, e) : header_name(m.name(), name, e);
+  switch (m.header_match_specifier_case()) {
+    case rt::HeaderMatcher::kStringMatch: return string_matcher(m.string_match(), Path(at, "string_match"), e) && ok;
+    case rt::HeaderMatcher::kSafeRegexMatch: return regex(m.safe_regex_match(), Path(at, "safe_regex_match"), e) && ok;
+    case rt::HeaderMatcher::kPrefixMatch: return not_empty(m.prefix_match(), Path(at, "prefix_match"), e) && ok;
+    case rt::HeaderMatcher::kSuffixMatch: return not_empty(m.suffix_match(), Path(at, "suffix_match"), e) && ok;
+    case rt::HeaderMatcher::kContainsMatch: return not_empty(m.contains_match(), Path(at, "contains_match"), e) && ok;
+    default: return ok;
+  }
+}
+
+bool query_matcher(const rt::QueryParameterMatcher& m, const Path& at, ErrorSink& e) {
+  constexpr size_t kMostNameBytes = 1024;  // validate.rules
+  const Path name(at, "name");
+  bool ok = not_empty(m.name(), name, e);
+  if (m.name().size() > kMostNameBytes) ok = complain(name, e, "must be at most " + std::to_string(kMostNameBytes) + " bytes");
+  if (m.has_string_match()) ok = string_matcher(m.string_match(), Path(at, "string_match"), e) && ok;
+  return ok;
+}
+
+bool match(const rt::RouteMatch& m, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  switch (m.path_specifier_case()) {
+    case rt::RouteMatch::PATH_SPECIFIER_NOT_SET:
+      ok = complain(at, e, "needs one of prefix, path, path_separated_prefix or safe_regex");
+      break;
+    case rt::RouteMatch::kSafeRegex: ok = regex(m.safe_regex(), Path(at, "safe_regex"), e); break;
+    case rt::RouteMatch::kPathSeparatedPrefix: {
+      const std::string& p = m.path_separated_prefix();
+      if (p.size() < 2 || p.find_first_of("?#") != std::string::npos || p.back() == '/')
+        ok = complain(Path(at, "path_separated_prefix"), e, "must be at least two characters, without '?' and '#', and must not end in '/'");
+      break;
+    }
+    default: break;
+  }
+  for (int i = 0; i < m.headers_size(); ++i) ok = header_matcher(m.headers(i), Path(at, "headers", i), e) && ok;
+  for (int i = 0; i < m.query_parameters_size(); ++i) ok = query_matcher(m.query_parameters(i), Path(at, "query_parameters", i), e) && ok;
+  const Path fraction(at, "runtime_fraction");
+  if (m.has_runtime_fraction() && !m.runtime_fraction().has_default_value()) ok = complain(Path(fraction, "default_value"), e, "is required");
+  return ok;
+}
+
+bool weighted_clusters(const rt::WeightedCluster& w, const Path& at, ErrorSink& e) {
+  const Path all(at, "clusters");
+  if (w.clusters().empty()) return complain(all, e, "must have at least one element");
+  bool ok = true;
+  uint64_t sum = 0;
+  for (int i = 0; i < w.clusters_size(); ++i) {
+    const auto& c = w.clusters(i);
+    const Path here(at, "clusters", i);
+    ok = not_empty(c.name(), Path(here, "name"), e) && ok;
+    if (!c.has_weight()) ok = complain(Path(here, "weight"), e, "is required");
+    sum += c.weight().value();
+    ok = header_mutations(c, here, e) && ok;
+  }
+  if (ok && sum == 0) ok = complain(all, e, "the weights sum up to 0: at least one must be greater");
+  if (sum > UINT32_MAX) ok = complain(all, e, "the weights sum up to " + std::to_string(sum) + ", more than 4294967295");
+  return ok;
+}
+
+bool route_action(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  switch (a.cluster_specifier_case()) {
+    case rt::RouteAction::kCluster: ok = not_empty(a.cluster(), Path(at, "cluster"), e); break;
+    case rt::RouteAction::kWeightedClusters: ok = weighted_clusters(a.weighted_clusters(), Path(at, "weighted_clusters"), e); break;
+    case rt::RouteAction::CLUSTER_SPECIFIER_NOT_SET: ok = complain(at, e, "needs cluster or weighted_clusters"); break;
+  }
+  ok = header_value(a.prefix_rewrite(), Path(at, "prefix_rewrite"), e) && ok;
+  ok = header_value(a.host_rewrite_literal(), Path(at, "host_rewrite_literal"), e) && ok;
+  if (a.has_timeout()) ok = duration(a.timeout(), Path(at, "timeout"), e) && ok;
+  if (a.has_idle_timeout()) ok = duration(a.idle_timeout(), Path(at, "idle_timeout"), e) && ok;
+  return ok;
+}
+
+bool redirect_action(const rt::RedirectAction& a, const Path& at, ErrorSink& e) {
+  bool ok = header_value(a.host_redirect(), Path(at, "host_redirect"), e);
+  ok = header_value(a.path_redirect(), Path(at, "path_redirect"), e) && ok;
+  ok = header_value(a.prefix_rewrite(), Path(at, "prefix_rewrite"), e) && ok;
+  ok = header_value(a.scheme_redirect(), Path(at, "scheme_redirect"), e) && ok;
+  if (a.port_redirect() > 65535) ok = complain(Path(at, "port_redirect"), e, "must be a port, at most 65535");
+  return ok;
+}
+
+bool direct_response(const rt::DirectResponseAction& a, uint32_t max_body, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  if (a.status() < 200 || a.status() > 599) ok = complain(Path(at, "status"), e, "must be a status from 200 to 599, not " + std::to_string(a.status()));
+  const Path body(at, "body");
+  if (!a.has_body()) return ok;
+  if (!data_source(a.body(), body, e)) return false;
+  const auto bytes = read_data_source(a.body());
+  if (bytes.ok() && bytes->size() > max_body)
+    ok = complain(body, e, "response body size is " + std::to_string(bytes->size()) + " bytes; maximum is " + std::to_string(max_body) + " (max_direct_response_body_size_bytes of the route configuration)");
+  return ok;
+}
+
+bool route(const api::Route& r, uint32_t max_body, const Path& at, ErrorSink& e) {
+  bool ok = r.has_match() ? match(r.match(), Path(at, "match"), e) : complain(Path(at, "match"), e, "is required");
+  switch (r.action_case()) {
+    case api::Route::kRoute: ok = route_action(r.route(), Path(at, "route"), e) && ok; break;
+    case api::Route::kRedirect: ok = redirect_action(r.redirect(), Path(at, "redirect"), e) && ok; break;
+    case api::Route::kDirectResponse: ok = direct_response(r.direct_response(), max_body, Path(at, "direct_response"), e) && ok; break;
+    case api::Route::ACTION_NOT_SET: ok = complain(at, e, "needs one of route, redirect or direct_response"); break;
+  }
+  return header_mutations(r, at, e) && ok;
+}
+
+// lib/route's complaints, below `at`.
+bool spec_errors(const std::vector<route::SpecError>& errors, const Path& at, ErrorSink& e) {
+  const std::string prefix = at.to_string();
+  for (const route::SpecError& s : errors) e.add(prefix.empty() || s.path.empty() ? prefix + s.path : prefix + "." + s.path, s.message);
+  return errors.empty();
+}
+
+bool virtual_host(const api::VirtualHost& h, uint32_t max_body, const Path& at, ErrorSink& e) {
+  bool ok = not_empty(h.name(), Path(at, "name"), e);
+  if (h.domains().empty()) ok = complain(Path(at, "domains"), e, "must have at least one element (\"*\" matches every host)");
+  for (int i = 0; i < h.routes_size(); ++i) ok = route(h.routes(i), max_body, Path(at, "routes", i), e) && ok;
+  ok = header_mutations(h, at, e) && ok;
+  return ok && spec_errors(route::check_virtual_host(virtual_host_spec(h)), at, e);
+}
+
+}  // namespace
+
+uint32_t max_direct_response_body(const api::RouteConfiguration& config) {
+  return config.has_max_direct_response_body_size_bytes() ? config.max_direct_response_body_size_bytes().value() : kDefaultMaxBody;
+}
+
+bool validate_route(const api::Route& r, uint32_t max_body, const Path& at, ErrorSink& e) {
+  if (!known_fields_only(r, at, e) || !route(r, max_body, at, e)) return false;
+  route::VirtualHostSpec alone;
+  alone.name = "v";
+  alone.domains = {"*"};
+  alone.routes.push_back(route_spec(r));
+  std::vector<route::SpecError> errors = route::check_virtual_host(alone);
+  for (route::SpecError& s : errors) s.path.erase(0, s.path.starts_with("routes[0].") ? sizeof("routes[0].") - 1 : 0);
+  return spec_errors(errors, at, e);
+}
+
+bool validate_virtual_host(const api::VirtualHost& h, uint32_t max_body, const Path& at, ErrorSink& e) {
+  return known_fields_only(h, at, e) && virtual_host(h, max_body, at, e);
+}
+
+bool validate_route_configuration(const api::RouteConfiguration& c, const Path& at, ErrorSink& e) {
+  if (!known_fields_only(c, at, e)) return false;
+  bool ok = header_mutations(c, at, e);
+  const uint32_t max_body = max_direct_response_body(c);
+  std::map<std::string_view, int> names;
+  for (int i = 0; i < c.virtual_hosts_size(); ++i) {
+    const Path here(at, "virtual_hosts", i);
+    ok = virtual_host(c.virtual_hosts(i), max_body, here, e) && ok;
+    const auto [first, fresh] = names.emplace(c.virtual_hosts(i).name(), i);
+    if (!fresh)
+      ok = complain(Path(here, "name"), e, "\"" + c.virtual_hosts(i).name() + "\" is the name of virtual_hosts[" + std::to_string(first->second) + "] already");
+  }
+  if (!ok) return false;
+  route::RouteTableSpec domains;
+  for (const auto& h : c.virtual_hosts()) domains.virtual_hosts.push_back({h.name(), {h.domains().begin(), h.domains().end()}});
+  return spec_errors(route::check_domains(domains), at, e);
+}
+
+}  // namespace millrace::control

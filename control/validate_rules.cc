@@ -1,0 +1,182 @@
+#include "control/validate_rules.h"
+
+#include <ctime>
+
+#include <google/protobuf/unknown_field_set.h>
+
+#include "control/proto_values.h"
+#include "control/route_spec.h"
+#include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
+#include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
+#include "lib/base/ip_address.h"
+#include "lib/tls/certificate.h"
+
+namespace millrace::control::rules {
+
+namespace {
+
+bool complain(const Path& at, ErrorSink& e, std::string message) {
+  e.add(at, std::move(message));
+  return false;
+}
+
+bool token_char(char c) {  // RFC 9110 5.6.2
+  return isalnum(static_cast<unsigned char>(c)) || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+}
+
+}  // namespace
+
+bool not_empty(std::string_view value, const Path& at, ErrorSink& e) { return !value.empty() || complain(at, e, "must not be empty"); }
+
+bool header_value(std::string_view value, const Path& at, ErrorSink& e) {
+  for (const char c : value)
+    if (c == '\0' || c == '\r' || c == '\n') return complain(at, e, "must not contain NUL, carriage return or line feed");
+  return true;
+}
+
+bool header_name(std::string_view name, const Path& at, ErrorSink& e) {
+  if (name.empty()) return complain(at, e, "must not be empty");
+  for (const char c : name)
+    if (!token_char(c)) return complain(at, e, "\"" + std::string(name) + "\" is no header name: letters, digits and !#$%&'*+-.^_`|~ only");
+  return true;
+}
+
+bool duration(const google::protobuf::Duration& d, const Path& at, ErrorSink& e, int64_t least_ms) {
+  if (d.seconds() < 0 || d.nanos() < 0) return complain(at, e, "must not be negative");
+  if (d.seconds() > kMaxDurationMs / 1000 - 1) return complain(at, e, "must be at most " + std::to_string(kMaxDurationMs / 1000 - 1) + "s");
+  if (to_ms(d) < least_ms) return complain(at, e, "must be at least " + std::to_string(least_ms) + " ms");
+  return true;
+}
+
+bool at_least(uint64_t value, uint64_t least, const Path& at, ErrorSink& e) {
+  return value >= least || complain(at, e, "must be at least " + std::to_string(least) + ", not " + std::to_string(value));
+}
+
+bool address(bool has, const core::Address& a, const Path& at, ErrorSink& e) {
+  if (!has) return complain(at, e, "is required");
+  const Path socket(at, "socket_address");
+  if (!a.has_socket_address()) return complain(socket, e, "is required");
+  const core::SocketAddress& s = a.socket_address();
+  const Path ip(socket, "address"), port(socket, "port_value");
+  bool ok = true;
+  if (!base::IpAddress::parse(s.address()))
+    ok = complain(ip, e, s.address().empty() ? "must not be empty" : "\"" + s.address() + "\" is no IP address (host names are not resolved in STATIC configuration)");
+  if (s.port_specifier_case() != core::SocketAddress::kPortValue) ok = complain(port, e, "is required");
+  else if (s.port_value() == 0 || s.port_value() > 65535) ok = complain(port, e, "must be a port from 1 to 65535, not " + std::to_string(s.port_value()));
+  return ok;
+}
+
+bool data_source(const core::DataSource& d, const Path& at, ErrorSink& e) {
+  const Path file(at, "filename");
+  if (d.specifier_case() == core::DataSource::kFilename && d.filename().empty()) return complain(file, e, "must not be empty");
+  if (const auto bytes = read_data_source(d); !bytes.ok()) return complain(d.specifier_case() == core::DataSource::kFilename ? file : at, e, bytes.error());
+  return true;
+}
+
+bool header_options(const google::protobuf::RepeatedPtrField<core::HeaderValueOption>& options, std::string_view field, const Path& at, ErrorSink& e) {
+  constexpr int kMost = 1000;  // Envoy's limit
+  if (options.size() > kMost) return complain(Path(at, field), e, "has more than " + std::to_string(kMost) + " elements");
+  bool ok = true;
+  for (int i = 0; i < options.size(); ++i) {
+    const core::HeaderValueOption& o = options[i];
+    const Path here(at, field, i), header(here, "header"), key(header, "key"), value(header, "value");
+    if (!o.has_header()) {
+      ok = complain(header, e, "is required");
+      continue;
+    }
+    const std::string& name = o.header().key();
+    if (name.starts_with(':') || strcasecmp(name.c_str(), "host") == 0) ok = complain(key, e, ":-prefixed or host headers may not be modified");
+    else ok = header_name(name, key, e) && ok;
+    ok = header_value(o.header().value(), value, e) && ok;
+    if (has_percent_variable(o.header().value()))
+      ok = complain(value, e, "%VARIABLES% in header values are not supported by Millrace yet (a literal percent sign is written %%)");
+    if (o.has_append() && o.append_action() != core::HeaderValueOption::APPEND_IF_EXISTS_OR_ADD)
+      ok = complain(Path(here, "append_action"), e, "cannot be combined with append");
+  }
+  return ok;
+}
+
+bool headers_to_remove(const google::protobuf::RepeatedPtrField<std::string>& names, std::string_view field, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  for (int i = 0; i < names.size(); ++i) {
+    const Path here(at, field, i);
+    if (names[i].starts_with(':') || strcasecmp(names[i].c_str(), "host") == 0) ok = complain(here, e, ":-prefixed or host headers may not be removed");
+    else ok = header_name(names[i], here, e) && ok;
+  }
+  return ok;
+}
+
+static bool log_format(const core::SubstitutionFormatString& f, const Path& at, ErrorSink& e) {
+  const Path source(at, "text_format_source");
+  switch (f.format_case()) {
+    case core::SubstitutionFormatString::kTextFormat: return not_empty(f.text_format(), Path(at, "text_format"), e);
+    case core::SubstitutionFormatString::kTextFormatSource: return data_source(f.text_format_source(), source, e);
+    case core::SubstitutionFormatString::kJsonFormat: return true;
+    case core::SubstitutionFormatString::FORMAT_NOT_SET: break;
+  }
+  return complain(at, e, "needs text_format_source or json_format");
+}
+
+bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs, const Path& at, ErrorSink& e) {
+  namespace loggers = envoy::extensions::access_loggers;
+  bool ok = true;
+  for (int i = 0; i < logs.size(); ++i) {
+    const Path here(at, "access_log", i), config(here, "typed_config"), format(config, "log_format");
+    loggers::file::v3::FileAccessLog file;
+    loggers::stream::v3::StdoutAccessLog out;
+    loggers::stream::v3::StderrAccessLog err;
+    if (!logs[i].has_typed_config()) {
+      ok = complain(config, e, "is required");
+    } else if (logs[i].typed_config().UnpackTo(&file)) {
+      ok = not_empty(file.path(), Path(config, "path"), e) && ok;
+      if (file.has_log_format()) ok = log_format(file.log_format(), format, e) && ok;
+    } else if (logs[i].typed_config().UnpackTo(&out)) {
+      if (out.has_log_format()) ok = log_format(out.log_format(), format, e) && ok;
+    } else if (logs[i].typed_config().UnpackTo(&err)) {
+      if (err.has_log_format()) ok = log_format(err.log_format(), format, e) && ok;
+    } else {
+      ok = complain(config, e, logs[i].typed_config().type_url() + " is not supported by Millrace");
+    }
+  }
+  return ok;
+}
+
+bool certificate(const envoy::extensions::transport_sockets::tls::v3::TlsCertificate& c, const Path& at, ErrorSink& e) {
+  const Path chain(at, "certificate_chain"), key(at, "private_key");
+  bool ok = true;
+  if (!c.has_certificate_chain()) ok = complain(chain, e, "is required");
+  else ok = data_source(c.certificate_chain(), chain, e);
+  if (!c.has_private_key()) ok = complain(key, e, "is required");
+  else ok = data_source(c.private_key(), key, e) && ok;
+  if (!ok) return false;
+  const auto chain_pem = read_data_source(c.certificate_chain()), key_pem = read_data_source(c.private_key());
+  if (!chain_pem.ok() || !key_pem.ok()) return complain(at, e, "changed while it was read");
+  const auto info = tls::check_certificate(*chain_pem, *key_pem, std::time(nullptr));
+  return info.ok() || complain(at, e, info.error());
+}
+
+bool known_fields_only(const google::protobuf::Message& m, const Path& at, ErrorSink& e) {
+  const google::protobuf::Reflection* r = m.GetReflection();
+  bool ok = true;
+  const google::protobuf::UnknownFieldSet& unknown = r->GetUnknownFields(m);
+  for (int i = 0; i < unknown.field_count(); ++i)
+    ok = complain(at, e, "field number " + std::to_string(unknown.field(i).number()) + " of " + m.GetDescriptor()->name() + " is not supported by Millrace yet");
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  r->ListFields(m, &fields);
+  for (const auto* f : fields) {
+    const int n = f->is_repeated() ? r->FieldSize(m, f) : 1;
+    for (int i = 0; i < n; ++i) {
+      const Path here(at, f->name(), f->is_repeated() ? i : -1);
+      if (f->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) {
+        ok = known_fields_only(f->is_repeated() ? r->GetRepeatedMessage(m, f, i) : r->GetMessage(m, f), here, e) && ok;
+      } else if (f->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_ENUM) {
+        const int v = f->is_repeated() ? r->GetRepeatedEnumValue(m, f, i) : r->GetEnumValue(m, f);
+        if (f->enum_type()->FindValueByNumber(v) == nullptr)
+          ok = complain(here, e, "value " + std::to_string(v) + " of " + f->enum_type()->name() + " is not supported by Millrace yet");
+      }
+    }
+  }
+  return ok;
+}
+
+}  // namespace millrace::control::rules
