@@ -56,19 +56,19 @@ Reassembly::Outcome Reassembly::insert(uint32_t seq, io::PacketPtr p, uint32_t m
     for (rte_mbuf* m = head_; m != nullptr && seq_le(seq_of(m), seq); m = m->next) {
       if (prev == nullptr || end_of(prev) != seq_of(m)) run = seq_of(m);
       prev = m;
-    }
-    if (prev != nullptr && seq_le(seq, end_of(prev))) {
-      left = run;
-      const uint32_t overlap = end_of(prev) - seq;
+      if (seq_ge(seq, end_of(m))) continue;
+      const uint32_t overlap = end_of(m) - seq;
       if (overlap >= p.size()) {
-        note_recent(left, end_of(prev));
+        note_recent(run, run_end(m));
         return Outcome::kDuplicate;
       }
       p.trim_front(overlap);
       seq += overlap;
     }
+    if (prev != nullptr && seq == end_of(prev)) left = run;
   }
-  const bool joins_left = left != seq;
+  const bool joins_left = prev != nullptr && seq == end_of(prev);
+  if (!joins_left) left = seq;
   const bool append = joins_left && appendable(prev, p.size());  // small pieces do not pin a buffer each
   if (truesize_ + p.truesize() > max_truesize && !append) return Outcome::kFull;
   if (!joins_left && ranges_ >= kMaxRanges) return Outcome::kFull;
@@ -81,12 +81,8 @@ Reassembly::Outcome Reassembly::insert(uint32_t seq, io::PacketPtr p, uint32_t m
       unlink_after(prev);
     }
     if (above() != nullptr && seq_gt(end, seq_of(above()))) {
-      p.trim_back(end - seq_of(above()));
+      p.trim_back(end - seq_of(above()));  // at least one byte is left: what lies above starts above `seq`
       end = seq_of(above());
-      if (p.size() == 0) {
-        recount();
-        return Outcome::kDuplicate;
-      }
     }
   }
   if (append) {
@@ -104,7 +100,7 @@ Reassembly::Outcome Reassembly::insert(uint32_t seq, io::PacketPtr p, uint32_t m
       last_left_ = seq;
     }
   } else {
-    for (const rte_mbuf* m = prev->next; m != nullptr && seq_of(m) == right; m = m->next) right = end_of(m);
+    right = run_end(prev);
     recount();
   }
   note_recent(left, right);
@@ -141,6 +137,12 @@ void Reassembly::clear() {
   ranges_ = 0;
   recent_count_ = 0;
   has_duplicate_ = false;
+}
+
+uint32_t Reassembly::run_end(const rte_mbuf* m) {
+  uint32_t right = end_of(m);
+  while ((m = m->next) != nullptr && seq_of(m) == right) right = end_of(m);
+  return right;
 }
 
 void Reassembly::recount() {

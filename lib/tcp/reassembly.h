@@ -50,6 +50,7 @@ class Reassembly {
  private:
   static uint32_t seq_of(const rte_mbuf* m) { return m->hash.usr; }
   static uint32_t end_of(const rte_mbuf* m) { return m->hash.usr + m->data_len; }
+  static uint32_t run_end(const rte_mbuf* m);  // right end of the range that m belongs to
   void link_after(rte_mbuf* prev, rte_mbuf* m);
   void unlink_after(rte_mbuf* prev);
   static bool appendable(const rte_mbuf* m, uint32_t n);
