@@ -161,12 +161,11 @@ void ScopeDirectory::write_entry(ScopeSlot slot, ScopeKind kind, uint64_t key, u
   if (!name.empty()) std::memcpy(words, name.data(), name.size());
   const uint32_t sequence = e.sequence.load(std::memory_order_relaxed);
   e.sequence.store(sequence + 1, std::memory_order_relaxed);
-  // Nothing below may become visible before the odd number: pairs with the acquire fence in RegionView::scope.
-  std::atomic_thread_fence(std::memory_order_release);
-  e.key.store(key, std::memory_order_relaxed);
-  e.meta.store(pack_meta(kind, state, truncated, parent), std::memory_order_relaxed);
-  e.name_size.store(name.size(), std::memory_order_relaxed);
-  for (size_t i = 0; i < kMaxScopeName / 8; ++i) e.name[i].store(words[i], std::memory_order_relaxed);
+  // Release on every word: none may become visible before the odd number. Pairs with the acquire loads of the words in RegionView::scope.
+  e.key.store(key, std::memory_order_release);
+  e.meta.store(pack_meta(kind, state, truncated, parent), std::memory_order_release);
+  e.name_size.store(name.size(), std::memory_order_release);
+  for (size_t i = 0; i < kMaxScopeName / 8; ++i) e.name[i].store(words[i], std::memory_order_release);
   e.sequence.store(sequence + 2, std::memory_order_release);  // pairs with the acquire load in RegionView::scope
 }
 
@@ -319,14 +318,14 @@ std::optional<Scope> RegionView::scope(ScopeSlot slot) const {
     if (before % 2 != 0) continue;
     Scope s;
     s.slot = slot;
-    s.key = e.key.load(std::memory_order_relaxed);
-    s.generation = e.generation.load(std::memory_order_relaxed);
-    const uint64_t meta = e.meta.load(std::memory_order_relaxed);
-    const uint64_t size = e.name_size.load(std::memory_order_relaxed);
+    // Acquire on every word: the second look at the number comes after them. Pairs with the release stores of the words in write_entry: who
+    // sees a new word sees the odd number before it.
+    s.key = e.key.load(std::memory_order_acquire);
+    s.generation = e.generation.load(std::memory_order_acquire);
+    const uint64_t meta = e.meta.load(std::memory_order_acquire);
+    const uint64_t size = e.name_size.load(std::memory_order_acquire);
     uint64_t words[kMaxScopeName / 8];
-    for (size_t i = 0; i < kMaxScopeName / 8; ++i) words[i] = e.name[i].load(std::memory_order_relaxed);
-    // Nothing above may be read after the number below: pairs with the release fence in write_entry.
-    std::atomic_thread_fence(std::memory_order_acquire);
+    for (size_t i = 0; i < kMaxScopeName / 8; ++i) words[i] = e.name[i].load(std::memory_order_acquire);
     if (e.sequence.load(std::memory_order_relaxed) != before) continue;
     s.kind = static_cast<ScopeKind>(meta & 0xffff);
     s.state = static_cast<ScopeState>(meta >> 16 & 0xff);

@@ -23,8 +23,8 @@
 //                       `generation`; the next snapshot's release/acquire hands them back to the workers.
 // Slot 0 is never freed: the overflow scope, shared by all objects that found the directory full. So a slot number is always good.
 //
-// Memory orders: counters are relaxed (counters.h). ScopeEntry is a sequence lock: writer makes `sequence` odd (release fence behind it),
-// writes relaxed words, makes it even (release); a reader pairs with an acquire load before and an acquire fence after its copy.
+// Memory orders: counters are relaxed (counters.h). ScopeEntry is a sequence lock: the writer makes `sequence` odd, stores the words
+// (release each), makes it even (release); a reader loads it (acquire), the words (acquire each), and it again: the same even number, or try again.
 // WorkerBlock::seen_epoch is stored with release by the worker (taking a snapshot) and loaded with acquire by control (reclaiming).
 #pragma once
 
