@@ -372,7 +372,7 @@ Result<std::unique_ptr<ServerContext>> ServerContext::create(LibraryContext& lib
   return out;
 }
 
-ServerContext::~ServerContext() { MILLRACE_ASSERT(sessions_ == 0, "a context outlives its sessions"); }
+ServerContext::~ServerContext() { MILLRACE_ASSERT(sessions() == 0, "a context outlives its sessions"); }
 
 void ServerContext::set_ticket_keys(const TicketKeys& keys) {
   impl_->ticket_keys = keys;
@@ -472,7 +472,7 @@ Result<std::unique_ptr<ClientContext>> ClientContext::create(LibraryContext& lib
   return out;
 }
 
-ClientContext::~ClientContext() { MILLRACE_ASSERT(sessions_ == 0, "a context outlives its sessions"); }
+ClientContext::~ClientContext() { MILLRACE_ASSERT(sessions() == 0, "a context outlives its sessions"); }
 
 void ClientContext::keep_renewed_session(SSL* ssl) {
   if (!impl_->tickets || SSL_session_reused(ssl) != 1 || SSL_version(ssl) != TLS1_2_VERSION) return;

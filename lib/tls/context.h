@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -84,7 +85,9 @@ class ServerContext {
 
   // The worker's thread only, between sessions' calls. Without keys no tickets are issued.
   void set_ticket_keys(const TicketKeys& keys);
-  uint32_t sessions() const { return sessions_; }  // open now
+  // Open now. Any thread: 0, once no worker can open more, means that the context may be destroyed (acquire, pairs with the release of
+  // the worker's count).
+  uint32_t sessions() const { return sessions_.load(std::memory_order_acquire); }
 
   // Which certificate (index into ServerConfig.certificates) answers; what the handshake itself uses. `sni` in any case, may be empty.
   // The flags say which ECDSA curves the client can verify; none: RSA only.
@@ -99,7 +102,7 @@ class ServerContext {
   struct Impl;
   ServerContext() = default;
   std::unique_ptr<Impl> impl_;
-  uint32_t sessions_ = 0;
+  std::atomic<uint32_t> sessions_{0};  // writer: the worker (SessionPool)
 };
 
 // SubjectAltNameMatcher: a certificate passes when one of its names of that kind matches.
@@ -128,7 +131,7 @@ class ClientContext {
   ~ClientContext();
   ClientContext(const ClientContext&) = delete;
   ClientContext& operator=(const ClientContext&) = delete;
-  uint32_t sessions() const { return sessions_; }
+  uint32_t sessions() const { return sessions_.load(std::memory_order_acquire); }
   bool has_resumable_session() const;          // a ticket of an earlier session is kept (one per context: max_session_keys 1)
 
  private:
@@ -140,7 +143,7 @@ class ClientContext {
   // TLS 1.2: a ticket that was renewed on resumption is in the session object only; OpenSSL calls nobody.
   void keep_renewed_session(ssl_st* ssl);
   std::unique_ptr<Impl> impl_;
-  uint32_t sessions_ = 0;
+  std::atomic<uint32_t> sessions_{0};  // writer: the worker (SessionPool)
 };
 
 }  // namespace millrace::tls

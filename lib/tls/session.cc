@@ -508,6 +508,11 @@ Negotiated Session::negotiated() const {
   return n;
 }
 
+// One writer, so no read-modify-write; release: whoever reads 0 may free what the session used.
+static void count_session(std::atomic<uint32_t>& sessions, uint32_t by) {
+  sessions.store(sessions.load(std::memory_order_relaxed) + by, std::memory_order_release);
+}
+
 // --- the pool -----------------------------------------------------------------------------------------------------------------
 
 SessionPool::SessionPool(uint32_t capacity)
@@ -560,7 +565,7 @@ Session* SessionPool::open_server(ServerContext& context) {
   if (!attach(*s, context.impl_->ctx.get())) return reject(TlsError::kNoMemory);
   SSL_set_accept_state(s->ssl_);
   s->server_ = &context;
-  ++context.sessions_;
+  count_session(context.sessions_, 1);
   return opened(*s);
 }
 
@@ -597,7 +602,7 @@ Session* SessionPool::open_client(ClientContext& context, std::string_view sni, 
     return reject(TlsError::kNoMemory);
   }
   s->client_ = &context;
-  ++context.sessions_;
+  count_session(context.sessions_, 1);
   return opened(*s);
 }
 
@@ -606,8 +611,8 @@ void SessionPool::close(Session* s) {
   // A connection that ends without close_notify keeps its session resumable (RFC 5246 7.2.1 gave the older rule up).
   if (s->state_ == Session::State::kEstablished) SSL_set_shutdown(s->ssl_, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
   SSL_free(s->ssl_);  // and the BIO with it
-  if (s->server_ != nullptr) --s->server_->sessions_;
-  if (s->client_ != nullptr) --s->client_->sessions_;
+  if (s->server_ != nullptr) count_session(s->server_->sessions_, UINT32_MAX);
+  if (s->client_ != nullptr) count_session(s->client_->sessions_, UINT32_MAX);
   s->ssl_ = nullptr;
   s->next_free_ = free_head_;
   free_head_ = static_cast<uint32_t>(s - sessions_.get());

@@ -148,14 +148,14 @@ TEST(CertificateChoice, FullScanOnMismatch) {
   EXPECT_EQ(scan->select_certificate("other.example", kNoEcdsa), 1u);
 }
 
-// Two thousand certificates: the last is found as fast as the first, and it is the one on the wire.
-TEST(CertificateChoice, ThousandsOfNames) {
+// Many certificates: each is the one on the wire.
+TEST(CertificateChoice, HundredsOfCertificates) {
   Pair p;
   ServerConfig config;
   const CertificatePem ca = make_certificate({.common_name = "ca", .ca = true});
-  for (int i = 0; i < 2000; ++i) config.certificates.push_back(make_certificate({.sans = {"DNS:h" + std::to_string(i) + ".example"}, .issuer = &ca}));
+  for (int i = 0; i < 500; ++i) config.certificates.push_back(make_certificate({.sans = {"DNS:h" + std::to_string(i) + ".example"}, .issuer = &ca}));
   p.configure(config, {.trusted_ca_pem = ca.chain, .verify_sni = true, .max_version = Version::kTls13});
-  for (const char* sni : {"h0.example", "h1999.example", "h1234.example"}) {
+  for (const char* sni : {"h0.example", "h499.example", "h123.example"}) {
     p.open(sni);
     p.handshake();
     EXPECT_TRUE(p.established()) << sni << ": " << name(p.client.session->error());
