@@ -129,7 +129,7 @@ uint32_t receive_room(const Tcb& t) {
   return t.rcv_cap > charge ? static_cast<uint32_t>(t.rcv_cap - charge) : 0;
 }
 
-void window_update(Tcb& t, TimeNs now) {
+void window_update(Tcb& t, TimeNs now, bool may_grow) {
   if (!synchronized(t.state) || has(t, kFlagPeerFinDone)) return;
   // Dynamic right-sizing: twice what the reader took in one round-trip time is what the peer needs to keep the path full.
   const uint64_t unread = t.rx.bytes();
@@ -137,7 +137,7 @@ void window_update(Tcb& t, TimeNs now) {
   const TimeNs rtt = t.srtt_us != 0 ? from_us(t.srtt_us) : 100 * base::kMillisecond;
   if (now - t.growth_started_at >= rtt && now != t.growth_started_at) {
     const uint64_t in_one_rtt = static_cast<uint64_t>(taken - t.growth_bytes) * rtt / (now - t.growth_started_at);
-    if (t.rcv_cap < t.rcv_buf && in_one_rtt * 2 > t.rcv_cap)
+    if (may_grow && t.rcv_cap < t.rcv_buf && in_one_rtt * 2 > t.rcv_cap)
       t.rcv_cap = static_cast<uint32_t>(std::min<uint64_t>(t.rcv_buf, uint64_t{t.rcv_cap} * 2));
     t.growth_started_at = now;
     t.growth_bytes = taken;

@@ -114,7 +114,9 @@ size_t send_copy(Tcb&, base::ByteSpan, io::PacketPool&);       // copies min(spa
 io::PacketQueue& tx_queue(Tcb&);                               // unacknowledged + unsent, from snd_una on; only appended to by callers (send*)
 uint32_t bytes_unacked(const Tcb&);                            // in tx_queue, sent or not
 io::PacketQueue& rx_queue(Tcb&);                               // in-order received bytes; callers consume or move from the front, then:
-void window_update(Tcb&, TimeNs now);                          // after taking bytes from rx_queue(): a window update may become due
+// After taking bytes from rx_queue(): a window update may become due. `may_grow`: false while packet memory is short; the window then stays
+// as large as it is (it never shrinks what was advertised).
+void window_update(Tcb&, TimeNs now, bool may_grow = true);
 void close(Tcb&, TimeNs now);                                  // FIN after what is queued (idempotent)
 void abort(Tcb&, TimeNs now);                                  // RST if the state calls for one (RFC 9293 3.10.5); output is then due, then CLOSED
 void set_orphan(Tcb&, TimeNs now);                             // nobody reads any more: data that still arrives is answered with RST (RFC 1122 4.2.2.13)

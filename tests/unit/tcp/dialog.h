@@ -139,7 +139,7 @@ struct TcpDialog {
     written += n;
   }
   // Reads up to n bytes and checks them; returns how many there were.
-  uint32_t read(uint32_t n = UINT32_MAX) {
+  uint32_t read(uint32_t n = UINT32_MAX, bool may_grow = true) {
     uint32_t got = 0;
     while (!t.rx.empty() && got < n) {
       const auto bytes = t.rx.front();
@@ -149,7 +149,7 @@ struct TcpDialog {
       got += take;
       read_bytes += take;
     }
-    window_update(t, now);
+    window_update(t, now, may_grow);
     return got;
   }
   void close() { tcp::close(t, now); }
