@@ -80,7 +80,6 @@ std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key) 
     if (hcm == nullptr) continue;
     api::HttpConnectionManager whole = *hcm;
     put_together(*routes_.at(c.route), whole.mutable_route_config());
-    whole.mutable_route_config()->set_name(c.route_written_name);
     api::FilterChain* chain = c.is_default ? l->mutable_default_filter_chain() : l->mutable_filter_chains(static_cast<int>(i));
     chain->mutable_filters(0)->mutable_typed_config()->PackFrom(whole);
   }

@@ -9,7 +9,8 @@
 //
 // Names. A route configuration keeps its own name; without one it is called after its listener ("LISTENER", or "LISTENER/CHAIN" when
 // the listener has several chains). Envoy allows two listeners to hold different route configurations of the same name: here the
-// second is called "NAME@LISTENER" ("NAME@LISTENER/CHAIN"). A listener without a name is called "ADDRESS:PORT"; a filter chain without
+// second is called "NAME@LISTENER" ("NAME@LISTENER/CHAIN"), and goes out under that name, so that a stored model comes back with the same
+// names in any order. A listener without a name is called "ADDRESS:PORT"; a filter chain without
 // one "chain-INDEX" ("default" for default_filter_chain). An inline certificate is "LISTENER/CHAIN/tls_certificates[INDEX]".
 #pragma once
 

@@ -324,7 +324,7 @@ void ModelBuilder::put_listener(const LoadedObject& o) {
   const auto old = before_.listeners_.find(l->name);
   const auto routes = [](const ListenerObject& x) {
     std::vector<std::string> out;
-    for (const ChainObject& c : x.chains) out.push_back(c.route + "\n" + c.route_written_name);
+    for (const ChainObject& c : x.chains) out.push_back(c.route);
     return out;
   };
   const bool same = old != before_.listeners_.end() && same_bytes(*old->second->config, *l->config) && routes(*old->second) == routes(*l);
