@@ -281,7 +281,7 @@ bool IpLayer::tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offse
 // --- send --------------------------------------------------------------------------------------------------------------------
 
 DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
-                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now) {
+                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now, uint32_t mss) {
   if (hop.neighbor == NeighborTable::kNone || neighbors_.at(hop.neighbor).generation != hop.generation) {
     const Route* r = route_to(tuple.remote, local_port_index);
     if (r == nullptr) {
@@ -301,8 +301,8 @@ DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_in
   const uint32_t ip_header = v4 ? wire::kIpv4Header : wire::kIpv6Header;
   const uint32_t tcp_header = header.header_length();
   const uint32_t l4_length = tcp_header + payload_length;
-  const uint32_t segment_limit = i.capabilities.tso ? UINT16_MAX : i.config.mtu;
-  if (ip_header + l4_length > segment_limit) {
+  const bool cut = payload_length > mss;
+  if (ip_header + l4_length > (cut ? UINT16_MAX : i.config.mtu) || (cut && !i.capabilities.tso)) {
     counters_.drop(DropReason::kTxTooBig);
     return DropReason::kTxTooBig;
   }
@@ -334,7 +334,7 @@ DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_in
   uint8_t* l4 = l3 + ip_header;
   header.emit(l4);
 
-  const bool cut = ip_header + l4_length > i.config.mtu;  // only where the port does TSO
+  // The sum that a port completes leaves the length out where it cuts: each piece has its own.
   wire::ChecksumSum sum = wire::pseudo_header(tuple.local, tuple.remote, wire::kIpTcp, cut ? 0 : l4_length);
   if (i.capabilities.tx_tcp_checksum) {
     wire::store_checksum(l4 + wire::kTcpChecksumOffset, wire::checksum_fold(sum));
@@ -345,7 +345,7 @@ DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_in
                        (v4 && i.capabilities.tx_ip_checksum ? RTE_MBUF_F_TX_IP_CKSUM : 0);
     if (cut) {
       frame->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
-      frame->tso_segsz = static_cast<uint16_t>(i.config.mtu - ip_header - tcp_header);
+      frame->tso_segsz = static_cast<uint16_t>(mss);
     }
   } else {
     sum += wire::checksum_sum({l4, frame->data_len - l2 - ip_header});
@@ -367,6 +367,14 @@ DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_in
     neighbors_.enqueue(hop.neighbor, frame);
   }
   return DropReason::kNone;
+}
+
+bool IpLayer::can_cut(uint16_t port, const io::PacketQueue& payload, uint64_t offset, uint32_t length) const {
+  const io::PortCapabilities& c = interfaces_[port]->capabilities;
+  if (!c.tso || !c.tx_multi_segment) return false;
+  uint32_t pieces = 1;  // the header
+  payload.for_each(offset, length, [&](base::ByteSpan) { return ++pieces <= c.max_tx_segments; });
+  return pieces <= c.max_tx_segments;
 }
 
 void IpLayer::run_timers(TimeNs now) {

@@ -108,9 +108,12 @@ class IpLayer {
   uint16_t mss(uint16_t port, bool v4) const;
 
   // Sends one segment of (tuple): `payload_length` bytes of `payload` from `payload_offset` (payload may be null when 0). `hop` caches the next hop
-  // between calls. Returns kNone, or why it was dropped (also counted).
+  // between calls. A payload above `mss` bytes is for the port to cut (TSO); the caller has asked can_cut(). Returns kNone, or why it was dropped
+  // (also counted).
   stats::DropReason send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
-                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now);
+                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now, uint32_t mss = UINT32_MAX);
+  // True when `port` cuts segments itself and takes this piece of `payload` as one frame (it may lie in too many packets).
+  bool can_cut(uint16_t port, const io::PacketQueue& payload, uint64_t payload_offset, uint32_t payload_length) const;
 
   // Solicitations, failures; gratuitous ARP and unsolicited NA at start.
   void run_timers(TimeNs now);

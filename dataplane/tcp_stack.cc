@@ -233,13 +233,31 @@ void TcpStack::abort(Connection& c, TimeNs now) {
 // --- output and time -------------------------------------------------------------------------------------------------------------
 
 void TcpStack::output(Connection& c, TimeNs now) {
-  const bool tso = queues_[c.next_hop.neighbor == NeighborTable::kNone ? c.port : c.next_hop.port]->capabilities().tso;
+  const uint16_t port = c.next_hop.neighbor == NeighborTable::kNone ? c.port : c.next_hop.port;
+  const bool tso = queues_[port]->capabilities().tso;
+  const uint32_t mss = tcp::effective_mss(c.tcb);
+  const io::PacketQueue& queue = tcp::tx_queue(c.tcb);
   tcp::OutSegment out;
-  for (uint32_t n = 0; n < kSegmentsPerFlush && tcp::poll_output(c.tcb, now, out, tso ? kMaxTsoPayload : tcp::effective_mss(c.tcb)); ++n) {
-    const DropReason dropped = ip_.send_tcp(c.tuple(), c.port, c.next_hop, out.header, &tcp::tx_queue(c.tcb), out.payload_offset, out.payload_len, now);
-    count(TcpCounter::kSegmentsOut).add();
-    if (out.header.flags & wire::kTcpRst) count(TcpCounter::kResetSent).add();
+  for (uint32_t n = 0; n < kSegmentsPerFlush && tcp::poll_output(c.tcb, now, out, tso ? kMaxTsoPayload : mss); ++n) {
     c.bytes_sent += out.payload_len;
+    DropReason dropped = DropReason::kNone;
+    if (out.payload_len <= mss || ip_.can_cut(port, queue, out.payload_offset, out.payload_len)) {
+      dropped = ip_.send_tcp(c.tuple(), c.port, c.next_hop, out.header, &queue, out.payload_offset, out.payload_len, now, mss);
+      count(TcpCounter::kSegmentsOut).add();
+    } else {
+      // The port cuts, but not this: it lies in too many packets. Cut here; FIN and PSH belong to the last piece.
+      wire::TcpRepr header = out.header;
+      for (uint32_t done = 0; done < out.payload_len && dropped == DropReason::kNone;) {
+        const uint32_t piece = std::min(mss, out.payload_len - done);
+        const bool last = done + piece == out.payload_len;
+        header.flags = last ? out.header.flags : out.header.flags & static_cast<uint8_t>(~(wire::kTcpFin | wire::kTcpPsh));
+        header.seq = out.header.seq + done;
+        dropped = ip_.send_tcp(c.tuple(), c.port, c.next_hop, header, &queue, out.payload_offset + done, piece, now, mss);
+        count(TcpCounter::kSegmentsOut).add();
+        done += piece;
+      }
+    }
+    if (out.header.flags & wire::kTcpRst) count(TcpCounter::kResetSent).add();
     if (dropped == DropReason::kTxNoMbuf) break;  // TCP repeats it; no use to go on now
   }
 }

@@ -130,6 +130,7 @@ struct Options {
   uint16_t port_first = 40'000, port_last = 40'063;
   uint32_t payload_packets = 1024;
   bool chain = false;
+  bool tso = false;                  // with transmit checksums
   bool static_neighbor = true;       // the peers 10.1.0.2 and fd00:1::2 are known
   uint32_t workers = 1, worker = 0;
   uint32_t max_neighbors = 8;
@@ -142,6 +143,7 @@ class Stack {
       : pool(o.payload_packets), headers(512, 128), indirect(512, 0), port(kOurMac), own_steering(o.workers, 7) {
     port.change().tx_multi_segment = o.chain;
     port.change().partial_rx_checksum = true;
+    port.change().tso = port.change().tx_tcp_checksum = port.change().tx_ip_checksum = o.tso;
     TcpStackConfig c;
     c.worker = o.worker;
     c.workers = o.workers;
@@ -189,8 +191,13 @@ class Stack {
     turn();
   }
   std::optional<Seen> sent() {
-    const Bytes f = port.pop_sent_bytes();
-    return f.empty() ? std::nullopt : parse_tcp(f);
+    Bytes f = port.pop_sent_bytes();
+    if (f.empty()) return std::nullopt;
+    if (port.capabilities().tx_tcp_checksum) {  // what a device does: IPv4 header, then TCP over the pseudo-header's sum that is there
+      wire::store_checksum(f.data() + 24, wire::checksum_finish(wire::checksum_sum({f.data() + 14, 20})));
+      wire::store_checksum(f.data() + 50, wire::checksum_finish(wire::checksum_sum(base::ByteSpan(f).subspan(34))));
+    }
+    return parse_tcp(f);
   }
   uint64_t dropped(DropReason r) const { return counters.dropped(r); }
   uint64_t counted(TcpCounter c) const { return counters.tcp[c].read(); }

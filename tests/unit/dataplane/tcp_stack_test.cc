@@ -549,6 +549,56 @@ TEST(Output, ChainsByReferenceWhereThePortCan) {
   }
 }
 
+// A port with TSO gets one big frame with what it needs to cut it; a payload in too many packets is cut by us.
+TEST(Output, BigSegmentsWhereThePortCuts) {
+  for (const bool few_packets : {true, false}) {
+    Stack s({.chain = true, .tso = true});
+    Peer p{s};
+    Connection* c = p.open();
+    ASSERT_NE(c, nullptr);
+    TcpStack::take_events(*c);
+    std::string body;
+    for (int i = 0; i < 9000; ++i) body += static_cast<char>('A' + i % 26);
+    for (size_t at = 0; at < body.size(); at += few_packets ? 1800 : 450) {
+      io::PacketPtr piece = s.pool.make(body.substr(at, few_packets ? 1800 : 450));
+      if (!few_packets) piece.append(piece.tailroom()), piece.trim_back(piece.size() - 450);
+      tcp::tx_queue(c->tcb).push_whole(std::move(piece));
+    }
+    tcp::send_copy(c->tcb, base::as_bytes("!"), s.stack->pool());  // wakes the sender
+    body += "!";
+    s.stack->touch(*c);
+    s.turn();
+    std::string sent;
+    size_t frames = 0;
+    while (rte_mbuf* m = s.port.pop_sent()) {
+      ++frames;
+      const uint32_t payload = m->pkt_len - 54;
+      EXPECT_TRUE(m->ol_flags & RTE_MBUF_F_TX_TCP_CKSUM);
+      EXPECT_EQ(m->l2_len, 14);
+      EXPECT_EQ(m->l3_len, 20);
+      EXPECT_EQ(m->l4_len, 20);
+      const bool big = payload > 1460;
+      EXPECT_EQ((m->ol_flags & RTE_MBUF_F_TX_TCP_SEG) != 0, big);
+      if (big) {
+        EXPECT_EQ(m->tso_segsz, 1460);
+      }
+      const auto pseudo = wire::pseudo_header(p.us, p.addr, wire::kIpTcp, big ? 0 : 20 + payload);
+      EXPECT_EQ(base::load_unaligned<uint16_t>(rte_pktmbuf_mtod(m, uint8_t*) + 34 + 16), wire::checksum_fold(pseudo));
+      std::string flat;
+      for (const rte_mbuf* seg = m; seg != nullptr; seg = seg->next) flat.append(rte_pktmbuf_mtod(seg, const char*), seg->data_len);
+      sent += flat.substr(54);
+      rte_pktmbuf_free(m);
+    }
+    EXPECT_EQ(sent, body.substr(0, sent.size()));
+    EXPECT_EQ(sent.size(), body.size());
+    if (few_packets) {
+      EXPECT_LE(frames, 2u);
+    } else {
+      EXPECT_EQ(frames, 7u);
+    }
+  }
+}
+
 TEST(Output, FullTransmitQueueDropsAfterBoundedRetries) {
   Stack s;
   Peer p{s, ip("10.1.0.2"), ip("10.1.0.1"), 5000, 9};
