@@ -46,15 +46,6 @@ bool same_place(const ObjectRef& a, const ObjectRef& b) {
   return a.id == b.id && a.kind == b.kind && a.arena_offset == b.arena_offset && a.version == b.version && a.size == b.size;
 }
 
-std::string in_words(Kind kind, const table::ObjectHeader* object) {
-  // Every root struct has its name right behind the header.
-  const auto& name = *reinterpret_cast<const table::Str*>(object + 1);
-  return std::string(table::to_string(kind)) + " '" + std::string(table::view(object, name)) + "'";
-}
-static_assert(offsetof(table::Listener, name) == sizeof(table::ObjectHeader) && offsetof(table::RouteTable, name) == sizeof(table::ObjectHeader) &&
-              offsetof(table::VirtualHost, name) == sizeof(table::ObjectHeader) && offsetof(table::Cluster, name) == sizeof(table::ObjectHeader) &&
-              offsetof(table::EndpointSet, name) == sizeof(table::ObjectHeader) && offsetof(table::Secret, name) == sizeof(table::ObjectHeader));
-
 TimeNs monotonic_now() {
   timespec t;
   ::clock_gettime(CLOCK_MONOTONIC, &t);
@@ -233,7 +224,7 @@ struct TableLoader::Impl {
           ++scratch_generation;  // also when a later object fails: the prototype has grown
           grew = false;
         }
-        if (!node.ok()) return Error{in_words(l.ref.kind, object(l)) + ": " + node.error()};
+        if (!node.ok()) return Error{node.error()};
         l.node = std::move(*node);
       }
     }

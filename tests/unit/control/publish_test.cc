@@ -11,7 +11,9 @@
 
 #include "lib/base/prng.h"
 #include "lib/route/compiler.h"
+#include "lib/tls/context.h"
 #include "tests/unit/control/link_world.h"
+#include "tests/unit/tls/test_certificate.h"
 
 namespace millrace {
 namespace {
@@ -672,8 +674,59 @@ TEST_F(Link, ABrokenRegexDatabaseIsRejectedByName) {
   const uint64_t bad = c.publish({{"host", sample::virtual_host("host")}});  // its databases are no databases
   settle(&d, &c, now);
   EXPECT_EQ(ack(c, bad), "rejected");
-  EXPECT_EQ(c.publisher->acknowledgement(bad).reason.find("virtual_host 'host': "), 0u) << c.publisher->acknowledgement(bad).reason;
+  EXPECT_EQ(c.publisher->acknowledgement(bad).reason.find("virtual host host: "), 0u) << c.publisher->acknowledgement(bad).reason;
   EXPECT_EQ(d.workers[0].tables->epoch(), good);
+}
+
+TEST_F(Link, TlsContextsAreMadePerWorkerAndSurviveEditsElsewhere) {
+  std::vector<std::unique_ptr<tls::LibraryContext>> libraries;
+  std::vector<tls::LibraryContext*> raw;
+  for (int w = 0; w < 2; ++w) {
+    auto library = tls::LibraryContext::create();
+    ASSERT_TRUE(library.ok()) << library.error();
+    libraries.push_back(std::move(*library));
+    raw.push_back(libraries.back().get());
+  }
+  FakeDataplane d(dir.socket, 2, 7, raw);
+  FakeControl c(dir.socket);
+  settle(&d, &c, now);
+  const auto pem = tls::testing::make_certificate({.common_name = "www.example.com", .sans = {"DNS:www.example.com"}});
+  const auto context = [&](uint32_t worker) {
+    return d.workers[worker].tables->listener(object_id(Kind::kListener, "l"))->chains[0].tls_context(worker);
+  };
+  const auto publish = [&](std::vector<std::pair<std::string, Blob>> objects) {
+    const uint64_t epoch = c.publish(objects);
+    settle(&d, &c, now);
+    return c.publisher->acknowledgement(epoch);
+  };
+  // The certificate is not there yet: the chain is, without a context, and somebody is told.
+  EXPECT_EQ(publish({{"l", sample::listener("l", {.secrets = {"s"}})}}).state, AckState::kAcknowledged);
+  EXPECT_EQ(context(0), nullptr);
+  ASSERT_FALSE(c.log.empty());
+  EXPECT_EQ(c.log.back(), "data plane: listener 'l', filter chain 'chain-0': a certificate is missing; TLS connections to it are refused until it is there");
+  EXPECT_EQ(publish({{"s", sample::secret("s", pem.chain, pem.key)}}).state, AckState::kAcknowledged);
+  tls::ServerContext* first = context(0);
+  ASSERT_NE(first, nullptr);
+  ASSERT_NE(context(1), nullptr);
+  EXPECT_NE(context(1), first) << "nothing is shared between workers";
+  now += 2 * base::kSecond;  // gauges are brought up to date once a second
+  settle(&d, &c, now);
+  EXPECT_EQ(d.count(LoaderCounter::kTlsContexts), 2u);
+  // The listener changes, its certificate does not.
+  EXPECT_EQ(publish({{"l", sample::listener("l", {.port = 10001, .secrets = {"s"}})}}).state, AckState::kAcknowledged);
+  EXPECT_EQ(context(0), first);
+  // A new certificate: new contexts; the old ones go when no table shows them and no session uses them.
+  const auto renewed = tls::testing::make_certificate({.common_name = "www.example.com", .sans = {"DNS:www.example.com"}});
+  EXPECT_EQ(publish({{"s", sample::secret("s", renewed.chain, renewed.key)}}).state, AckState::kAcknowledged);
+  EXPECT_NE(context(0), first);
+  now += 2 * base::kSecond;
+  settle(&d, &c, now);
+  EXPECT_EQ(d.count(LoaderCounter::kTlsContexts), 2u);
+  // A key that does not belong to the certificate: refused by name, the old one stays.
+  const auto bad = publish({{"s", sample::secret("s", renewed.chain, pem.key)}});
+  EXPECT_EQ(bad.state, AckState::kRejected);
+  EXPECT_EQ(bad.reason.find("listener 'l', filter chain 'chain-0': "), 0u) << bad.reason;
+  EXPECT_NE(context(0), nullptr);
 }
 
 TEST_F(Link, StatisticsSlotsAreStableAndAreFreedWhenQuiet) {
