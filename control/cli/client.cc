@@ -1,0 +1,149 @@
+#include "control/cli/client.h"
+
+#include <google/protobuf/util/json_util.h>
+#include <grpcpp/grpcpp.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "control/cli/table.h"
+
+namespace millrace::cli {
+
+namespace pb = control::v1;
+
+Client::Client(const Globals& globals) : globals_(globals), socket_(globals.run_dir + "/control.sock") {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(512 << 20);
+  arguments.SetMaxSendMessageSize(512 << 20);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 200);
+  stub_ = pb::Control::NewStub(grpc::CreateCustomChannel("unix:" + socket_, grpc::InsecureChannelCredentials(), arguments));
+}
+
+std::chrono::system_clock::time_point Client::deadline(double extra_s) const {
+  // Two seconds beyond the wait that control itself observes.
+  return std::chrono::system_clock::now() + std::chrono::milliseconds(static_cast<int64_t>((globals_.timeout_s + extra_s + 2) * 1000));
+}
+
+bool Client::again(const grpc::Status& s, double* patience_s) const {
+  if (s.error_code() != grpc::StatusCode::UNAVAILABLE || *patience_s <= 0) return false;
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  *patience_s -= 0.05;
+  return true;
+}
+
+void Client::fail(const grpc::Status& s) const {
+  if (s.error_code() == grpc::StatusCode::UNAVAILABLE) {
+    std::fprintf(stderr,
+                 "millctl: millrace-control does not answer on %s%s; start it with millrace-control --config FILE --run-dir %s, or name another "
+                 "--run-dir\n",
+                 socket_.c_str(), access(socket_.c_str(), F_OK) == 0 ? "" : " (no such socket)", globals_.run_dir.c_str());
+    std::exit(kNoControl);
+  }
+  if (s.error_code() == grpc::StatusCode::INVALID_ARGUMENT) {
+    std::fprintf(stderr, "millctl: %s\n", s.error_message().c_str());
+    std::exit(kUsage);
+  }
+  if (s.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+    std::fprintf(stderr, "millctl: no answer from millrace-control within %.0f s; give it more with --timeout\n", globals_.timeout_s + 2);
+    std::exit(kNotInForce);
+  }
+  std::fprintf(stderr, "millctl: %s\n", s.error_message().c_str());
+  std::exit(kRefused);
+}
+
+void print_json(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.always_print_primitive_fields = true;
+  options.preserve_proto_field_names = true;
+  std::string text;
+  (void)google::protobuf::util::MessageToJsonString(message, &text, options);
+  std::fputs(text.c_str(), stdout);
+}
+
+void print_structured(const Globals&, const google::protobuf::Message& message) { print_json(message); }
+
+namespace {
+
+void print_errors(const pb::EditReply& reply) {
+  for (const pb::ConfigError& e : reply.errors()) {
+    std::string line;
+    if (!e.file().empty()) line += e.file() + ":";
+    if (e.line() != 0) line += std::to_string(e.line()) + ":" + std::to_string(e.column()) + ":";
+    if (!line.empty()) line += " ";
+    if (!e.path().empty()) line += e.path() + ": ";
+    std::fprintf(stderr, "%s%s\n", line.c_str(), e.message().c_str());
+  }
+}
+
+void print_changes(const pb::EditReply& reply) {
+  for (const pb::ObjectChange& c : reply.changes()) {
+    const bool added = c.change() == "added", removed = c.change() == "removed";
+    const Color color = added ? Color::kGreen : removed ? Color::kRed : Color::kYellow;
+    std::printf("%s %s %s\n", paint(added ? "+" : removed ? "-" : "~", color).c_str(), c.kind().c_str(), paint(c.name(), Color::kBold).c_str());
+    int shown = 0;
+    for (const pb::FieldChange& f : c.fields()) {
+      if (++shown > 40) {
+        std::printf("    … and %d more fields\n", c.fields_size() - 40);
+        break;
+      }
+      if (f.before().empty())
+        std::printf("    %s: %s\n", f.path().c_str(), paint(f.after(), Color::kGreen).c_str());
+      else if (f.after().empty())
+        std::printf("    %s: %s\n", f.path().c_str(), paint(f.before() + "  (removed)", Color::kRed).c_str());
+      else
+        std::printf("    %s: %s → %s\n", f.path().c_str(), paint(f.before(), Color::kRed).c_str(), paint(f.after(), Color::kGreen).c_str());
+    }
+  }
+}
+
+}  // namespace
+
+int report_edit(const Globals& globals, const pb::EditReply& reply, bool dry_run) {
+  if (!globals.json() && !globals.yaml()) {
+    print_errors(reply);
+    if (!reply.ok()) {
+      std::fprintf(stderr, "%d error%s; nothing was changed\n", reply.errors_size(), reply.errors_size() == 1 ? "" : "s");
+      return kRefused;
+    }
+    print_changes(reply);
+  } else {
+    print_structured(globals, reply);
+  }
+  if (!reply.ok()) return kRefused;
+  const bool quiet = globals.json() || globals.yaml();
+  if (dry_run) {
+    if (!quiet && reply.changes_size() == 0) std::puts("no difference");
+    return kDone;
+  }
+  const std::string epoch = "epoch " + std::to_string(reply.epoch());
+  switch (reply.acknowledgement()) {
+    case pb::IN_FORCE:
+      if (!quiet)
+        std::printf("%s %s, in force on every worker after %s\n", paint("✓", Color::kGreen).c_str(),
+                    reply.changes_size() == 0 ? ("no difference, " + epoch).c_str() : epoch.c_str(),
+                    micros(static_cast<double>(reply.live_us())).c_str());
+      return kDone;
+    case pb::REJECTED:
+      std::fprintf(stderr, "millctl: the data plane refused %s: %s; its tables are as before\n", epoch.c_str(), reply.reason().c_str());
+      return kNotInForce;
+    case pb::NOT_CONNECTED:
+      if (!quiet) std::printf("%s %s is published; no data plane is connected, it gets the tables when it comes\n", paint("!", Color::kYellow).c_str(), epoch.c_str());
+      return globals.no_wait ? kDone : kNotInForce;
+    default:
+      if (globals.no_wait) {
+        if (!quiet) std::printf("%s published\n", epoch.c_str());
+        return kDone;
+      }
+      std::fprintf(stderr, "millctl: %s is published, but not every worker had taken it after %.0f s; see millctl status\n", epoch.c_str(),
+                   globals.timeout_s);
+      return kNotInForce;
+  }
+}
+
+}  // namespace millrace::cli

@@ -1,0 +1,68 @@
+// The connection of millctl to control, and how a call that fails is told: one clear line, and an exit code that scripts can rely on.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "lib/api/millrace.control.v1.grpc.pb.h"
+
+namespace millrace::cli {
+
+// Exit codes of millctl, documented in README.md.
+enum Exit : int {
+  kDone = 0,
+  kRefused = 1,      // validation said no, or the object is not there
+  kUsage = 2,
+  kNoControl = 3,    // nobody answers on control's socket
+  kNotInForce = 4,   // accepted, but the data plane refused it, is not there, or did not take it in time
+};
+
+struct Globals {
+  std::string run_dir = "/run/millrace";
+  std::string output = "table";      // table, json, yaml
+  double timeout_s = 30;             // of a call, and for changes to be in force
+  bool no_color = false;
+  bool no_wait = false;              // edits return when they are published
+  bool json() const { return output == "json"; }
+  bool yaml() const { return output == "yaml"; }
+  uint32_t wait_ms() const { return no_wait ? 0 : static_cast<uint32_t>(timeout_s * 1000); }
+};
+
+class Client {
+ public:
+  explicit Client(const Globals& globals);
+  // Calls `method` of the stub; ends the program with kNoControl and one line when control is not there. `patience_s`: keeps trying for so long
+  // while nobody answers.
+  template <class Request, class Reply>
+  Reply call(grpc::Status (control::v1::Control::Stub::*method)(grpc::ClientContext*, const Request&, Reply*), const Request& request,
+             double patience_s = 0) {
+    Reply reply;
+    while (true) {
+      grpc::ClientContext context;
+      context.set_deadline(deadline(patience_s));
+      const grpc::Status s = (stub_.get()->*method)(&context, request, &reply);
+      if (s.ok()) return reply;
+      if (!again(s, &patience_s)) fail(s);
+    }
+  }
+
+ private:
+  std::chrono::system_clock::time_point deadline(double extra_s) const;
+  bool again(const grpc::Status& s, double* patience_s) const;
+  [[noreturn]] void fail(const grpc::Status& s) const;
+
+  const Globals& globals_;
+  std::string socket_;
+  std::unique_ptr<control::v1::Control::Stub> stub_;
+};
+
+// Prints a message as JSON (protobuf's canonical mapping, field names as in the .proto) with a newline.
+void print_json(const google::protobuf::Message& message);
+// The same as YAML-compatible text: JSON is YAML.
+void print_structured(const Globals& globals, const google::protobuf::Message& message);
+
+// Prints what an edit did (changes, errors, epoch) and returns the exit code.
+int report_edit(const Globals& globals, const control::v1::EditReply& reply, bool dry_run);
+
+}  // namespace millrace::cli

@@ -1,0 +1,200 @@
+// millctl: what an operator types. Verbs in files of their own (edit.cc, show.cc); this one knows the words of the command line.
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include <CLI/CLI.hpp>
+
+#include "control/cli/client.h"
+#include "control/cli/table.h"
+#include "control/cli/verbs.h"
+
+namespace {
+
+using namespace millrace::cli;
+
+constexpr const char* kBash = R"BASH(_millctl() {
+  local cur=${COMP_WORDS[COMP_CWORD]} words="status apply check diff get list delete route endpoint explain stats drops completion"
+  local kinds="listeners routes clusters endpoints secrets"
+  case ${COMP_WORDS[1]} in
+    route) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "add remove weight" -- "$cur")); return; } ;;
+    endpoint) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "add remove drain undrain" -- "$cur")); return; } ;;
+    get|list|delete) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "$kinds" -- "$cur")); return; }
+      [ $COMP_CWORD -eq 3 ] && { COMPREPLY=($(compgen -W "$(millctl list "${COMP_WORDS[2]}" --names 2>/dev/null)" -- "$cur")); return; } ;;
+  esac
+  [ $COMP_CWORD -eq 1 ] && { COMPREPLY=($(compgen -W "$words" -- "$cur")); return; }
+  COMPREPLY=($(compgen -f -- "$cur"))
+}
+complete -F _millctl millctl
+)BASH";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Globals g;
+  CLI::App app{"millctl talks to millrace-control: shows what is in force, changes it while traffic flows, and explains where requests go.\n"
+               "Changes are all or nothing, and reported when every worker answers by them.\n"};
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.add_option("--run-dir", g.run_dir, "directory of control's socket")->capture_default_str()->envname("MILLRACE_RUN_DIR");
+  app.add_option("-o,--output", g.output, "table for people; json and yaml for programs")
+      ->check(CLI::IsMember({"table", "json", "yaml"}))
+      ->capture_default_str();
+  app.add_option("--timeout", g.timeout_s, "seconds to wait for an answer, and for a change to be in force")->check(CLI::Range(0.1, 3600.0))->capture_default_str();
+  app.add_flag("--no-wait", g.no_wait, "changes: return when published, before workers have taken them");
+  app.add_flag("--no-color", g.no_color, "no colours (also when NO_COLOR is set, or output is no terminal)");
+  app.set_version_flag("--version", std::string("millctl ") + MILLRACE_VERSION);
+  app.footer("Exit codes: 0 done, 1 refused or not found, 2 usage, 3 control is not there, 4 not in force (in time).");
+  int code = kDone;
+  // Runs a verb once the whole command line is understood.
+  const auto run = [&](CLI::App* sub, auto&& verb) {
+    sub->callback([&code, &g, verb] {
+      set_color(!g.no_color && isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr);
+      code = verb(g);
+    });
+  };
+
+  static StatusOptions status;
+  CLI::App* sub = app.add_subcommand("status", "control, data plane, tables in force, ports, pools");
+  sub->add_option("--wait", status.wait_s, "wait so many seconds for the newest tables to be in force on every worker");
+  sub->add_option("--watch", status.watch_s, "show again every so many seconds")->expected(0, 1)->default_str("2");
+  sub->footer("Examples:\n  millctl status\n  millctl status --wait 10 && echo ready\n  millctl status -o json | jq .epoch_in_force");
+  run(sub, [](const Globals& x) { return run_status(x, status); });
+
+  static FileOptions file;
+  const auto files = [&](CLI::App* s) {
+    s->add_option("-f,--file", file.files, "YAML or JSON; - is standard input; may be given several times")->required();
+  };
+  sub = app.add_subcommand("apply", "adds or replaces the objects of a file (a bootstrap, a list, or one object with @type)");
+  files(sub);
+  sub->add_flag("--replace", file.replace, "objects that the file does not name are removed");
+  sub->footer("Examples:\n  millctl apply -f gateway.yaml\n  millctl get cluster web -o yaml | sed s/5s/1s/ | millctl apply -f -");
+  run(sub, [](const Globals& x) { return run_apply(x, file, false); });
+  sub = app.add_subcommand("check", "says every error of a file, with line and field; changes nothing");
+  files(sub);
+  sub->footer("Example:\n  millctl check -f gateway.yaml");
+  run(sub, [](const Globals& x) { return run_check(x, file); });
+  sub = app.add_subcommand("diff", "what apply would change; changes nothing");
+  files(sub);
+  sub->add_flag("--replace", file.replace, "as with apply --replace");
+  run(sub, [](const Globals& x) { return run_apply(x, file, true); });
+
+  static ObjectOptions object;
+  sub = app.add_subcommand("list", "objects: listeners, routes, clusters, endpoints, secrets");
+  sub->add_option("kind", object.kind, "one kind; all without it");
+  sub->add_flag("--names", object.names_only, "names alone, one a line");
+  sub->footer("Examples:\n  millctl list\n  millctl list routes\n  millctl list endpoints -o json");
+  run(sub, [](const Globals& x) { return run_list(x, object); });
+  sub = app.add_subcommand("get", "one object in Envoy's vocabulary; what comes out can go into apply");
+  sub->add_option("kind", object.kind)->required();
+  sub->add_option("name", object.name)->required();
+  sub->footer("Example:\n  millctl get cluster web");
+  run(sub, [](const Globals& x) { return run_get(x, object); });
+  sub = app.add_subcommand("delete", "removes an object that nothing refers to");
+  sub->add_option("kind", object.kind)->required();
+  sub->add_option("name", object.name)->required();
+  run(sub, [](const Globals& x) { return run_delete(x, object); });
+
+  static RouteOptions route;
+  CLI::App* routes = app.add_subcommand("route", "add, remove and weigh routes of a virtual host");
+  routes->require_subcommand(1);
+  const auto where = [&](CLI::App* s) {
+    s->add_option("--route-config", route.route_config, "route configuration; not needed when there is one");
+    s->add_option("--virtual-host", route.virtual_host, "its name or one of its domains; not needed when there is one");
+  };
+  sub = routes->add_subcommand("add", "adds a route; where it stands decides, the first match wins");
+  where(sub);
+  sub->add_option("-f,--file", route.file, "the route as YAML or JSON, instead of the options below");
+  sub->add_option("--name", route.name, "name, for remove, weight and logs");
+  sub->add_option("--prefix", route.prefix, "path begins with it");
+  sub->add_option("--path", route.path, "path is exactly it");
+  sub->add_option("--regex", route.regex, "the whole path matches the expression (RE2)");
+  sub->add_option("--separated-prefix", route.separated_prefix, "path is it, or continues behind a slash");
+  sub->add_option("-H,--header", route.headers, "\"name: value\" that the request must have; may be given several times");
+  sub->add_option("--cluster", route.cluster, "where requests go");
+  sub->add_option("--weighted", route.weighted, "where shares of them go: web=90,canary=10");
+  sub->add_option("--redirect", route.redirect, "answer with a redirect to this URL");
+  sub->add_option("--direct", route.direct, "answer STATUS, or STATUS:BODY");
+  sub->add_option("--timeout", route.timeout, "of the whole response, e.g. 5s; 0s: none");
+  sub->add_option("--prefix-rewrite", route.prefix_rewrite, "what replaces the matched prefix or path");
+  sub->add_flag("--first", route.first, "in front of all others");
+  sub->add_option("--before", route.before, "in front of the route of that name");
+  sub->add_option("--after", route.after, "behind the route of that name");
+  sub->add_option("--index", route.index, "at that place, from 0");
+  sub->add_flag("--dry-run", route.dry_run, "only say what would change");
+  sub->footer(
+      "Examples:\n  millctl route add --name api --prefix /api --cluster web --first\n"
+      "  millctl route add --name split --path /checkout --weighted v1=95,v2=5 --before all\n"
+      "  millctl route add --prefix /old --redirect https://example.com/new");
+  run(sub, [](const Globals& x) { return run_route_add(x, route); });
+  sub = routes->add_subcommand("remove", "removes a route by its name");
+  where(sub);
+  sub->add_option("name", route.name)->required();
+  sub->add_flag("--dry-run", route.dry_run, "only say what would change");
+  run(sub, [](const Globals& x) { return run_route_remove(x, route); });
+  sub = routes->add_subcommand("weight", "sets the weights of a route with weighted clusters");
+  where(sub);
+  sub->add_option("name", route.name)->required();
+  sub->add_option("weights", route.weighted, "web=90,canary=10")->required();
+  sub->add_flag("--dry-run", route.dry_run, "only say what would change");
+  sub->footer("Example:\n  millctl route weight split v1=50,v2=50");
+  run(sub, [](const Globals& x) { return run_route_weight(x, route); });
+
+  static EndpointOptions endpoint;
+  CLI::App* endpoints = app.add_subcommand("endpoint", "add, remove and drain endpoints of a cluster");
+  endpoints->require_subcommand(1);
+  const auto add_endpoint_verb = [&](const char* word, const char* help, EndpointAction action) {
+    CLI::App* s = endpoints->add_subcommand(word, help);
+    s->add_option("cluster", endpoint.cluster)->required();
+    s->add_option("endpoint", endpoint.endpoint, "ADDRESS:PORT or [ADDRESS]:PORT")->required();
+    if (action == EndpointAction::kAdd) s->add_option("--weight", endpoint.weight, "load balancing weight")->check(CLI::Range(1u, 4'294'967'295u));
+    s->add_flag("--dry-run", endpoint.dry_run, "only say what would change");
+    s->footer(std::string("Example:\n  millctl endpoint ") + word + " web 10.1.2.3:8080");
+    run(s, [action](const Globals& x) { return run_endpoint(x, endpoint, action); });
+  };
+  add_endpoint_verb("add", "takes an endpoint into rotation", EndpointAction::kAdd);
+  add_endpoint_verb("remove", "takes an endpoint out; requests under way finish", EndpointAction::kRemove);
+  add_endpoint_verb("drain", "no new requests; those under way finish", EndpointAction::kDrain);
+  add_endpoint_verb("undrain", "back into rotation", EndpointAction::kUndrain);
+
+  static ExplainOptions explain;
+  sub = app.add_subcommand("explain", "which way a request would go, and why");
+  sub->add_option("words", explain.words, "[METHOD] URL")->required()->expected(1, 2);
+  sub->add_option("-H,--header", explain.headers, "\"name: value\"; may be given several times");
+  sub->add_option("--listener", explain.listener, "by name; default: by the URL's port");
+  sub->add_option("--address", explain.address, "local address of the gateway that the client connects to");
+  sub->add_option("--port", explain.port, "listener's port, when it is not the URL's");
+  sub->add_option("--sni", explain.sni, "server name; default: the URL's host");
+  sub->add_option("--alpn", explain.alpn, "protocols the client offers");
+  sub->footer("Examples:\n  millctl explain http://shop.example/cart\n  millctl explain POST https://shop.example/pay -H 'x-canary: yes' --port 8443");
+  run(sub, [](const Globals& x) { return run_explain(x, explain); });
+
+  static StatsOptions stats;
+  sub = app.add_subcommand("stats", "counters by object, and latency histograms");
+  sub->add_option("filter", stats.filter, "only counters whose scope.object.name has this text");
+  sub->add_flag("--all", stats.all, "also those that are zero");
+  sub->add_option("--watch", stats.watch_s, "show again every so many seconds")->expected(0, 1)->default_str("2");
+  sub->footer("Examples:\n  millctl stats\n  millctl stats cluster.web\n  millctl stats http --watch");
+  run(sub, [](const Globals& x) { return run_stats(x, stats); });
+  sub = app.add_subcommand("drops", "every reason for which a packet or request did not get through, worst first");
+  sub->add_flag("--all", stats.all, "also reasons that never happened");
+  sub->add_option("--watch", stats.watch_s, "show again every so many seconds")->expected(0, 1)->default_str("2");
+  run(sub, [](const Globals& x) { return run_drops(x, stats); });
+
+  static std::string shell;
+  sub = app.add_subcommand("completion", "prints completion for bash or zsh: source <(millctl completion bash)");
+  sub->add_option("shell", shell)->required()->check(CLI::IsMember({"bash", "zsh"}));
+  run(sub, [](const Globals&) {
+    if (shell == "zsh") std::fputs("autoload -U +X bashcompinit && bashcompinit\n", stdout);
+    std::fputs(kBash, stdout);
+    return static_cast<int>(kDone);
+  });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? kDone : kUsage;
+  }
+  return code;
+}

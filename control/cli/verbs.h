@@ -1,0 +1,70 @@
+// The verbs of millctl: options as the command line fills them in, and what runs them. Each returns an exit code (client.h).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "control/cli/client.h"
+
+namespace millrace::cli {
+
+struct StatusOptions {
+  double wait_s = 0;    // 0: do not wait
+  double watch_s = 0;   // 0: once
+};
+struct FileOptions {
+  std::vector<std::string> files;
+  bool replace = false;
+};
+struct ObjectOptions {
+  std::string kind, name;
+  bool names_only = false;
+};
+struct RouteOptions {
+  std::string route_config, virtual_host, file, name, prefix, path, regex, separated_prefix, cluster, weighted, redirect, direct, timeout,
+      prefix_rewrite, before, after;
+  std::vector<std::string> headers;
+  int64_t index = -1;
+  bool first = false, dry_run = false;
+};
+enum class EndpointAction : uint8_t { kAdd, kRemove, kDrain, kUndrain };
+struct EndpointOptions {
+  std::string cluster, endpoint;
+  uint32_t weight = 0;
+  bool dry_run = false;
+};
+struct ExplainOptions {
+  std::vector<std::string> words, headers, alpn;
+  std::string listener, address, sni;
+  uint32_t port = 0;
+};
+struct StatsOptions {
+  std::string filter;
+  bool all = false;
+  double watch_s = 0;
+};
+
+// edit.cc
+int run_apply(const Globals& g, const FileOptions& o, bool dry_run);
+int run_check(const Globals& g, const FileOptions& o);
+int run_delete(const Globals& g, const ObjectOptions& o);
+int run_route_add(const Globals& g, const RouteOptions& o);
+int run_route_remove(const Globals& g, const RouteOptions& o);
+int run_route_weight(const Globals& g, const RouteOptions& o);
+int run_endpoint(const Globals& g, const EndpointOptions& o, EndpointAction action);
+// The route that the options describe, as JSON for AddRoute; false with *error when they do not describe one.
+bool route_text(const RouteOptions& o, std::string* text, std::string* error);
+// The request for a URL: "https://host:8443/path?x" with method; false with *error.
+bool explain_request(const ExplainOptions& o, control::v1::ExplainRequest* request, std::string* error);
+
+// show.cc
+int run_status(const Globals& g, const StatusOptions& o);
+int run_list(const Globals& g, const ObjectOptions& o);
+int run_get(const Globals& g, const ObjectOptions& o);
+int run_explain(const Globals& g, const ExplainOptions& o);  // edit.cc
+int show_explanation(const Globals& g, const control::v1::ExplainReply& reply);
+int run_stats(const Globals& g, const StatsOptions& o);
+int run_drops(const Globals& g, const StatsOptions& o);
+
+}  // namespace millrace::cli
