@@ -9,7 +9,8 @@ namespace {
 using stats::DropReason;
 using wire::TcpView;
 
-// RFC 5961 7: ACKs that answer what no honest peer sends are counted per connection, so that nobody can learn anything from a shared limit.
+// RFC 5961 7: ACKs that answer what no honest peer sends are counted per connection, so that nobody can learn anything from a
+// shared limit.
 bool may_challenge(Tcb& t, TimeNs now) {
   const uint8_t second = static_cast<uint8_t>(whole_seconds(now));
   if (t.challenge_second != second) {
@@ -90,7 +91,7 @@ InputResult input_syn_sent(Tcb& t, const TcpView& s, io::PacketPtr payload, Time
     t.ts_recent = s.timestamps->val;
     t.ts_recent_s = whole_seconds(now);
   }
-  t.snd_wnd = t.max_snd_wnd = s.window;                           // never scaled in a SYN
+  t.snd_wnd = t.max_snd_wnd = s.window;  // never scaled in a SYN
   t.snd_wl1 = s.seq;
   t.snd_wl2 = s.ack;
   if (!ack_good) {  // simultaneous open
@@ -119,7 +120,8 @@ Acceptance acceptable(const Tcb& t, uint32_t seq, uint32_t length) {
   const uint32_t window = rcv_wnd(t);
   // A peer that filled our window sends its ACKs from the right edge; RFC 9293's table would refuse them, Linux and we do not.
   if (length == 0) return seq_ge(seq, t.rcv_nxt) && seq_le(seq, t.rcv_adv) ? Acceptance::kYes : Acceptance::kOutside;
-  // Zero window: the ACK, RST and URG of the very next segment are still good, its data is cut off later (RFC 9293 3.10.7.4, MUST-66).
+  // Zero window: the ACK, RST and URG of the very next segment are still good, its data is cut off later (RFC 9293 3.10.7.4,
+  // MUST-66).
   if (window == 0 && seq == t.rcv_nxt) return Acceptance::kYes;
   const bool first_in = seq_ge(seq, t.rcv_nxt) && seq_lt(seq, t.rcv_adv);
   const bool last_in = seq_ge(seq + length - 1, t.rcv_nxt) && seq_lt(seq + length - 1, t.rcv_adv);
@@ -152,10 +154,18 @@ InputResult input_reset(Tcb& t, uint32_t seq, TimeNs now) {
 // Our FIN was acknowledged.
 uint32_t fin_acknowledged(Tcb& t, TimeNs now) {
   switch (t.state) {
-    case State::kFinWait1: enter_fin_wait_2(t, now); return 0;
-    case State::kClosing: enter_time_wait(t, now); return kEventTimeWait;
-    case State::kLastAck: enter_closed(t); t.due = 0; return kEventClosed;
-    default: return 0;
+    case State::kFinWait1:
+      enter_fin_wait_2(t, now);
+      return 0;
+    case State::kClosing:
+      enter_time_wait(t, now);
+      return kEventTimeWait;
+    case State::kLastAck:
+      enter_closed(t);
+      t.due = 0;
+      return kEventClosed;
+    default:
+      return 0;
   }
 }
 
@@ -166,8 +176,11 @@ InputResult input_time_wait(Tcb& t, const TcpView& s, TimeNs now) {
   t.state_at = e.expires_at;
   t.ts_recent = e.ts_recent;
   switch (r.verdict) {
-    case TimeWaitVerdict::kIgnore: break;
-    case TimeWaitVerdict::kReply: mark_output(t, kDueAck); break;
+    case TimeWaitVerdict::kIgnore:
+      break;
+    case TimeWaitVerdict::kReply:
+      mark_output(t, kDueAck);
+      break;
     case TimeWaitVerdict::kReopen:
       enter_closed(t);
       t.due = 0;
@@ -182,8 +195,8 @@ InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs 
   bool syn = s.syn();
   const uint32_t text = payload ? payload.size() : 0;
 
-  // The SYN that began this connection, once more. With an ACK it completes a simultaneous open (RFC 9293 figure 8), without one our
-  // SYN-ACK was lost.
+  // The SYN that began this connection, once more. With an ACK it completes a simultaneous open (RFC 9293 figure 8), without one
+  // our SYN-ACK was lost.
   if (t.state == State::kSynReceived && syn && seq == t.irs) {
     if (!s.has_ack()) {
       mark_output(t, kDueSyn);
@@ -255,8 +268,11 @@ InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs 
 bool input_fast(Tcb& t, const TcpView& s, io::PacketPtr& payload, TimeNs now, InputResult& r) {
   constexpr uint8_t kOther = wire::kTcpSyn | wire::kTcpFin | wire::kTcpRst | wire::kTcpUrg | wire::kTcpAck;
   if (t.state != State::kEstablished || (s.flags & kOther) != wire::kTcpAck || s.seq != t.rcv_nxt) return false;
-  if (t.recovery != Recovery::kOpen || t.snd_nxt != t.snd_max || !t.reassembly.empty() || !t.scoreboard.empty() || !s.sack.empty()) return false;
-  if ((t.flags & (kFlagPeerFin | kFlagOrphan | kFlagPersist)) != 0 || uint32_t{s.window} << t.snd_wscale != t.snd_wnd) return false;
+  if (t.recovery != Recovery::kOpen || t.snd_nxt != t.snd_max || !t.reassembly.empty() || !t.scoreboard.empty() ||
+      !s.sack.empty())
+    return false;
+  if ((t.flags & (kFlagPeerFin | kFlagOrphan | kFlagPersist)) != 0 || uint32_t{s.window} << t.snd_wscale != t.snd_wnd)
+    return false;
   if (has(t, kFlagTimestamps) && (!s.timestamps || seq_lt(s.timestamps->val, t.ts_recent))) return false;
   if (!seq_ge(s.ack, t.snd_una) || !seq_le(s.ack, t.snd_max)) return false;
   const uint32_t text = payload ? payload.size() : 0;
@@ -277,10 +293,14 @@ InputResult input(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs now) {
   InputResult r;
   if (input_fast(t, s, payload, now, r)) return r;
   switch (t.state) {
-    case State::kClosed: return {0, DropReason::kTcpNoConnection};
-    case State::kSynSent: return input_syn_sent(t, s, std::move(payload), now);
-    case State::kTimeWait: return input_time_wait(t, s, now);
-    default: return input_other(t, s, std::move(payload), now);
+    case State::kClosed:
+      return {0, DropReason::kTcpNoConnection};
+    case State::kSynSent:
+      return input_syn_sent(t, s, std::move(payload), now);
+    case State::kTimeWait:
+      return input_time_wait(t, s, now);
+    default:
+      return input_other(t, s, std::move(payload), now);
   }
 }
 

@@ -43,7 +43,8 @@ ListenerDecision Listener::on_syn(const FourTuple& tuple, const wire::TcpView& s
   r.window = first_window(config_);
   r.mss = config_.mss;
   if (config_.timestamps && syn.timestamps) {
-    r.timestamps = wire::TcpTimestamps{SynCookies::encode_timestamp(syn, config_, timestamp_clock(now, d.ts_offset)), syn.timestamps->val};
+    r.timestamps =
+        wire::TcpTimestamps{SynCookies::encode_timestamp(syn, config_, timestamp_clock(now, d.ts_offset)), syn.timestamps->val};
     // Without timestamps there is no place to remember these.
     if (config_.window_scaling && syn.wscale) r.wscale = window_shift(config_.rcv_buf);
     r.sack_permitted = config_.sack && syn.sack_permitted;
@@ -61,8 +62,9 @@ ListenerDecision Listener::on_ack(const FourTuple& tuple, const wire::TcpView& a
       d.ts_offset = isn_.timestamp_offset(tuple);
       return d;
     }
-    // Not one of ours, or a later segment that overtook the one that completes the handshake: a RST would kill the latter's connection, so
-    // while cookies are out we stay silent (RFC 9293 3.10.7.2 would reset). The peer repeats its first segment and that one is good.
+    // Not one of ours, or a later segment that overtook the one that completes the handshake: a RST would kill the latter's
+    // connection, so while cookies are out we stay silent (RFC 9293 3.10.7.2 would reset). The peer repeats its first segment and
+    // that one is good.
     d.drop = DropReason::kTcpCookieInvalid;
     return d;
   }

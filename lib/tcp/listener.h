@@ -18,10 +18,10 @@ namespace millrace::tcp {
 
 struct ListenerDecision {
   enum class Action : uint8_t {
-    kIgnore,        // nothing to send; `drop` says why
-    kReply,         // send `reply` (a RST)
-    kOpen,          // open_passive() with isn and ts_offset; note half_open_ended() when the TCB leaves SYN-RECEIVED, whichever way
-    kCookie,        // send `reply` (a SYN-ACK)
+    kIgnore,  // nothing to send; `drop` says why
+    kReply,   // send `reply` (a RST)
+    kOpen,    // open_passive() with isn and ts_offset; note half_open_ended() when the TCB leaves SYN-RECEIVED, whichever way
+    kCookie,  // send `reply` (a SYN-ACK)
     kAcceptCookie,  // open_cookie() with cookie and ts_offset, then input() of the same segment
   };
   Action action = Action::kIgnore;
@@ -33,12 +33,13 @@ struct ListenerDecision {
 
 class Listener {
  public:
-  // `backlog`: connections in SYN-RECEIVED before cookies take over; 0: always cookies. `secret`: shared by all listeners of the process.
+  // `backlog`: connections in SYN-RECEIVED before cookies take over; 0: always cookies. `secret`: shared by all listeners of the
+  // process.
   Listener(const Config& config, uint32_t backlog, const base::HashKey& secret)
       : config_(config), backlog_(backlog), isn_(secret), cookies_({~secret.k0, secret.k1}) {}
 
-  // `segment` is checked and addressed to this listener; `tuple` is its tuple, local being us. `can_open`: false when the caller has no TCB
-  // to give, which makes a cookie of every SYN.
+  // `segment` is checked and addressed to this listener; `tuple` is its tuple, local being us. `can_open`: false when the caller
+  // has no TCB to give, which makes a cookie of every SYN.
   ListenerDecision input(const FourTuple& tuple, const wire::TcpView& segment, TimeNs now, bool can_open = true);
 
   // A TCB that kOpen made is established, failed or gone. Once for each kOpen.
@@ -48,7 +49,8 @@ class Listener {
   }
   uint32_t half_open() const { return half_open_; }
 
-  // Accept nothing new, for good; connections that are open, or half open, are not touched. ACKs of cookies already sent still are accepted.
+  // Accept nothing new, for good; connections that are open, or half open, are not touched. ACKs of cookies already sent still
+  // are accepted.
   void drain() { draining_ = true; }
   bool draining() const { return draining_; }
 

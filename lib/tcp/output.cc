@@ -1,4 +1,5 @@
-// What is due to be sent: one segment a call (RFC 9293 3.8, 3.10.2). Order: resets, SYN, retransmission, data and FIN, probes, ACK.
+// What is due to be sent: one segment a call (RFC 9293 3.8, 3.10.2). Order: resets, SYN, retransmission, data and FIN, probes,
+// ACK.
 #include "lib/tcp/seq.h"
 #include "lib/tcp/tcb_ops.h"
 
@@ -39,7 +40,8 @@ void fill_header(Tcb& t, OutSegment& out, uint32_t seq, uint8_t flags, TimeNs no
     t.last_ack_sent = t.rcv_nxt;
     t.delayed_ack_at = base::kNever;
     t.due &= static_cast<uint16_t>(~(kDueAck | kDueDelayedAck));
-    if ((flags & kTcpSyn) == 0 && (t.flags & kFlagSack) != 0 && t.reassembly.has_report()) t.reassembly.report(h.sack, sack_blocks(t));
+    if ((flags & kTcpSyn) == 0 && (t.flags & kFlagSack) != 0 && t.reassembly.has_report())
+      t.reassembly.report(h.sack, sack_blocks(t));
   }
   if ((flags & kTcpSyn) == 0) h.window = advertise(t);
   if (has(t, kFlagTimestamps)) h.timestamps = TcpTimestamps{timestamp_clock(t, now), (flags & kTcpAck) != 0 ? t.ts_recent : 0};
@@ -211,7 +213,8 @@ bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
   return true;
 }
 
-// RFC 9293 3.8.6.1: one octet beyond the window, or our FIN; with a window that is merely silly, what it takes (the override of RFC 1122 4.2.3.4).
+// RFC 9293 3.8.6.1: one octet beyond the window, or our FIN; with a window that is merely silly, what it takes (the override of
+// RFC 1122 4.2.3.4).
 bool output_probe(Tcb& t, OutSegment& out, TimeNs now) {
   t.due &= static_cast<uint16_t>(~kDueProbe);
   if (!outstanding(t)) return false;
@@ -274,9 +277,15 @@ bool poll_output(Tcb& t, TimeNs now, OutSegment& out, uint32_t max_payload) {
   }
   bool sent = false;
   switch (t.state) {
-    case State::kClosed: break;
-    case State::kSynSent: case State::kSynReceived: sent = output_syn(t, out, now); break;
-    default: sent = output_synchronized(t, out, now, max_payload); break;
+    case State::kClosed:
+      break;
+    case State::kSynSent:
+    case State::kSynReceived:
+      sent = output_syn(t, out, now);
+      break;
+    default:
+      sent = output_synchronized(t, out, now, max_payload);
+      break;
   }
   if (!sent) t.due &= static_cast<uint16_t>(~kDueOutput);
   return sent;

@@ -1,6 +1,6 @@
-// Data that came ahead of its turn: received packets in sequence order, linked through their own `next` field, the sequence number kept in
-// the mbuf's user tag (hash.usr). Bounded in what the packets cost the pool and in the number of ranges. Also remembers what to report in
-// SACK blocks: the latest ranges first (RFC 2018 4) and one duplicate (RFC 2883).
+// Data that came ahead of its turn: received packets in sequence order, linked through their own `next` field, the sequence
+// number kept in the mbuf's user tag (hash.usr). Bounded in what the packets cost the pool and in the number of ranges. Also
+// remembers what to report in SACK blocks: the latest ranges first (RFC 2018 4) and one duplicate (RFC 2883).
 #pragma once
 
 #include <array>
@@ -14,8 +14,8 @@ namespace millrace::tcp {
 
 class Reassembly {
  public:
-  static constexpr uint32_t kMaxRanges = 64;   // disjoint ranges held; more is an attack or a hopeless path
-  static constexpr uint32_t kMaxRecent = 3;    // ranges remembered for SACK: as many as fit beside timestamps
+  static constexpr uint32_t kMaxRanges = 64;  // disjoint ranges held; more is an attack or a hopeless path
+  static constexpr uint32_t kMaxRecent = 3;   // ranges remembered for SACK: as many as fit beside timestamps
 
   Reassembly() = default;
   Reassembly(const Reassembly&) = delete;
@@ -40,7 +40,10 @@ class Reassembly {
   void clear();
 
   // A segment [left, right) arrived that had been received before: the next SACK option says so first (RFC 2883 4).
-  void note_duplicate(uint32_t left, uint32_t right) { duplicate_ = {left, right}; has_duplicate_ = true; }
+  void note_duplicate(uint32_t left, uint32_t right) {
+    duplicate_ = {left, right};
+    has_duplicate_ = true;
+  }
   bool has_report() const { return has_duplicate_ || recent_count_ > 0; }
   // Fills `out` with at most `max_blocks` blocks and forgets the duplicate.
   void report(wire::SackBlocks& out, uint32_t max_blocks);

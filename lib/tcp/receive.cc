@@ -1,4 +1,5 @@
-// The receiver: payload and FIN of acceptable segments (RFC 9293 3.10.7.4, seventh and eighth step), the receive window and its growth.
+// The receiver: payload and FIN of acceptable segments (RFC 9293 3.10.7.4, seventh and eighth step), the receive window and its
+// growth.
 #include "lib/tcp/seq.h"
 #include "lib/tcp/tcb_ops.h"
 
@@ -26,10 +27,18 @@ uint32_t peer_fin(Tcb& t, TimeNs now) {
   t.flags |= kFlagPeerFinDone;
   mark_output(t, kDueAck);
   switch (t.state) {
-    case State::kSynReceived: case State::kEstablished: t.state = State::kCloseWait; return kEventPeerFin;
-    case State::kFinWait1: t.state = State::kClosing; return kEventPeerFin;  // our FIN is not acknowledged, or it would be FIN-WAIT-2
-    case State::kFinWait2: enter_time_wait(t, now); return kEventPeerFin | kEventTimeWait;
-    default: return 0;
+    case State::kSynReceived:
+    case State::kEstablished:
+      t.state = State::kCloseWait;
+      return kEventPeerFin;
+    case State::kFinWait1:
+      t.state = State::kClosing;
+      return kEventPeerFin;  // our FIN is not acknowledged, or it would be FIN-WAIT-2
+    case State::kFinWait2:
+      enter_time_wait(t, now);
+      return kEventPeerFin | kEventTimeWait;
+    default:
+      return 0;
   }
 }
 
@@ -52,7 +61,8 @@ uint32_t accept_in_order(Tcb& t, io::PacketPtr payload) {
 
 }  // namespace
 
-uint32_t receive_text(Tcb& t, const wire::TcpView& s, uint32_t seq, io::PacketPtr payload, bool fin, TimeNs now, DropReason& drop) {
+uint32_t receive_text(Tcb& t, const wire::TcpView& s, uint32_t seq, io::PacketPtr payload, bool fin, TimeNs now,
+                      DropReason& drop) {
   uint32_t length = payload ? payload.size() : 0;
   uint32_t events = 0;
 
@@ -108,12 +118,15 @@ uint32_t receive_text(Tcb& t, const wire::TcpView& s, uint32_t seq, io::PacketPt
       const uint32_t limit = static_cast<uint32_t>(budget - std::min<uint64_t>(budget, t.rx.truesize()));
       const uint32_t left = seq, right = seq + length;
       switch (t.reassembly.insert(seq, std::move(payload), limit)) {
-        case Reassembly::Outcome::kStored: break;
+        case Reassembly::Outcome::kStored:
+          break;
         case Reassembly::Outcome::kDuplicate:
           drop = DropReason::kTcpOldDuplicate;
           if (has(t, kFlagSack)) t.reassembly.note_duplicate(left, right);
           break;
-        case Reassembly::Outcome::kFull: drop = DropReason::kTcpReassemblyFull; break;
+        case Reassembly::Outcome::kFull:
+          drop = DropReason::kTcpReassemblyFull;
+          break;
       }
       mark_output(t, kDueAck);  // RFC 5681 4.2: out of order, at once
     }

@@ -84,8 +84,8 @@ bool Scoreboard::is_lost(uint32_t seq, uint32_t mss) const {
 uint32_t Scoreboard::pipe(uint32_t una, uint32_t max, uint32_t high_rxt, uint32_t mss) const {
   uint32_t sum = 0, at = una;
   const auto hole = [&](uint32_t from, uint32_t to) {
-    if (!is_lost(from, mss)) sum += to - from;                                  // (a) not lost
-    if (seq_gt(high_rxt, from)) sum += seq_min(high_rxt, to) - from;            // (b) sent again
+    if (!is_lost(from, mss)) sum += to - from;                        // (a) not lost
+    if (seq_gt(high_rxt, from)) sum += seq_min(high_rxt, to) - from;  // (b) sent again
   };
   for (uint32_t i = 0; i < count_; ++i) {
     if (seq_lt(at, ranges_[i].left)) hole(at, ranges_[i].left);

@@ -1,5 +1,5 @@
-// The sender's scoreboard (RFC 6675): which ranges above snd_una the peer has reported as received. Bounded, in the TCB, without heap.
-// What does not fit is forgotten from the top, which is safe: it counts as in flight and, at worst, is sent again.
+// The sender's scoreboard (RFC 6675): which ranges above snd_una the peer has reported as received. Bounded, in the TCB, without
+// heap. What does not fit is forgotten from the top, which is safe: it counts as in flight and, at worst, is sent again.
 #pragma once
 
 #include <array>
@@ -18,9 +18,12 @@ class Scoreboard {
 
   bool empty() const { return count_ == 0; }
   uint32_t ranges() const { return count_; }
-  uint32_t bytes() const { return bytes_; }                   // reported as received, above snd_una
+  uint32_t bytes() const { return bytes_; }                       // reported as received, above snd_una
   uint32_t highest() const { return ranges_[count_ - 1].right; }  // right end of the last range; not when empty()
-  void clear() { count_ = 0; bytes_ = 0; }
+  void clear() {
+    count_ = 0;
+    bytes_ = 0;
+  }
 
   // Notes [left, right); the caller has checked snd_una <= left < right <= snd_max. Returns how many bytes are new.
   uint32_t add(uint32_t left, uint32_t right);
@@ -35,7 +38,8 @@ class Scoreboard {
   uint32_t bytes_in(uint32_t from, uint32_t to) const;
   // IsLost() of RFC 6675 4 for an unreported `seq`.
   bool is_lost(uint32_t seq, uint32_t mss) const;
-  // SetPipe() of RFC 6675 4: bytes believed to be in flight between `una` and `max`, of which everything below `high_rxt` was sent again.
+  // SetPipe() of RFC 6675 4: bytes believed to be in flight between `una` and `max`, of which everything below `high_rxt` was
+  // sent again.
   uint32_t pipe(uint32_t una, uint32_t max, uint32_t high_rxt, uint32_t mss) const;
 
  private:

@@ -1,4 +1,5 @@
-// The sender's reaction to an ACK: what left the network, what is lost, how large cwnd may be. RFC 5681, 6582 (NewReno), 6675 (SACK).
+// The sender's reaction to an ACK: what left the network, what is lost, how large cwnd may be. RFC 5681, 6582 (NewReno), 6675
+// (SACK).
 #include "lib/tcp/seq.h"
 #include "lib/tcp/tcb_ops.h"
 
@@ -10,7 +11,8 @@ uint32_t take_sack(Tcb& t, const wire::TcpView& s) {
   uint32_t fresh = 0;
   bool first = true;
   for (const wire::SackBlock& b : s.sack) {
-    const bool duplicate_report = first && (seq_le(b.right, s.ack) || seq_lt(b.left, t.snd_una));  // RFC 2883 4: D-SACK comes first
+    const bool duplicate_report =
+        first && (seq_le(b.right, s.ack) || seq_lt(b.left, t.snd_una));  // RFC 2883 4: D-SACK comes first
     first = false;
     if (!seq_lt(b.left, b.right)) continue;
     if (duplicate_report) {
@@ -98,7 +100,8 @@ void measure_rtt(Tcb& t, const wire::TcpView& s, TimeNs now) {
       rtt_sample(t, static_cast<uint32_t>(std::min<TimeNs>((now - t.rtt_sent_at) / base::kMicrosecond, UINT32_MAX)));
     }
   } else if (has(t, kFlagKarn) && has(t, kFlagTimestamps) && s.timestamps && s.timestamps->ecr != 0) {
-    // The timed segment was sent again: Karn's rule forbids the clock, the timestamp knows which copy this answers (RFC 7323 4.1).
+    // The timed segment was sent again: Karn's rule forbids the clock, the timestamp knows which copy this answers (RFC
+    // 7323 4.1).
     const uint32_t ms = timestamp_clock(t, now) - s.timestamps->ecr;
     if (ms < 600'000) rtt_sample(t, std::max(ms, 1u) * 1000);
   }
@@ -108,8 +111,10 @@ void measure_rtt(Tcb& t, const wire::TcpView& s, TimeNs now) {
 
 uint32_t bytes_in_flight(const Tcb& t) {
   switch (t.recovery) {
-    case Recovery::kOpen: return t.snd_nxt - t.snd_una - t.scoreboard.bytes_in(t.snd_una, t.snd_nxt);
-    case Recovery::kTimeout: return t.snd_nxt - t.snd_una - t.scoreboard.bytes_in(t.snd_una, t.snd_nxt);
+    case Recovery::kOpen:
+      return t.snd_nxt - t.snd_una - t.scoreboard.bytes_in(t.snd_una, t.snd_nxt);
+    case Recovery::kTimeout:
+      return t.snd_nxt - t.snd_una - t.scoreboard.bytes_in(t.snd_una, t.snd_nxt);
     case Recovery::kFast:
       return has(t, kFlagSack) ? t.scoreboard.pipe(t.snd_una, t.snd_max, t.high_rxt, payload_mss(t)) : t.snd_max - t.snd_una;
   }
@@ -142,12 +147,15 @@ uint32_t process_ack(Tcb& t, const wire::TcpView& s, uint32_t payload_length, bo
     if (t.recovery == Recovery::kOpen) {
       t.dup_acks = 0;
       const bool limited = has(t, kFlagCwndLimited) || flight_before >= t.congestion.cwnd;
-      congestion_on_ack(t.congestion, {.acked = acked, .mss = payload_mss(t), .srtt_us = t.srtt_us, .cwnd_limited = limited, .now = now});
+      congestion_on_ack(t.congestion,
+                        {.acked = acked, .mss = payload_mss(t), .srtt_us = t.srtt_us, .cwnd_limited = limited, .now = now});
       t.flags &= static_cast<uint16_t>(~kFlagCwndLimited);
-      if (seq_gt(t.snd_una, t.recover)) t.recover = t.snd_una - 1;  // keeps RFC 6582's test meaningful when sequence numbers go round
+      if (seq_gt(t.snd_una, t.recover))
+        t.recover = t.snd_una - 1;  // keeps RFC 6582's test meaningful when sequence numbers go round
     } else {
       if (t.recovery == Recovery::kTimeout)
-        congestion_on_ack(t.congestion, {.acked = acked, .mss = payload_mss(t), .srtt_us = t.srtt_us, .cwnd_limited = true, .now = now});
+        congestion_on_ack(t.congestion,
+                          {.acked = acked, .mss = payload_mss(t), .srtt_us = t.srtt_us, .cwnd_limited = true, .now = now});
       on_progress_in_recovery(t, acked, now);
     }
     // RFC 6298 5.2, 5.3; in NewReno recovery only the first partial ACK restarts the timer (RFC 6582 4, "impatient").
@@ -165,9 +173,10 @@ uint32_t process_ack(Tcb& t, const wire::TcpView& s, uint32_t payload_length, bo
 
   if (t.snd_una == t.snd_max) return events;
   // A duplicate ACK: with SACK one that reports something new (RFC 6675 2), without SACK the five conditions of RFC 5681 2.
-  const bool duplicate = has(t, kFlagSack) ? newly_sacked > 0
-                                           : acked == 0 && s.ack == t.snd_una && payload_length == 0 && !s.has(wire::kTcpSyn | wire::kTcpFin) &&
-                                                 !window_changed && !has(t, kFlagPersist);
+  const bool duplicate = has(t, kFlagSack)
+                             ? newly_sacked > 0
+                             : acked == 0 && s.ack == t.snd_una && payload_length == 0 && !s.has(wire::kTcpSyn | wire::kTcpFin) &&
+                                   !window_changed && !has(t, kFlagPersist);
   if (duplicate) on_duplicate(t, now);
   return events;
 }

@@ -1,5 +1,5 @@
-// Serial arithmetic on 32-bit sequence numbers and timestamps (RFC 9293 3.4, RFC 7323 5.2). Two numbers compare rightly while they are
-// less than 2^31 apart, which windows of at most 2^30 guarantee.
+// Serial arithmetic on 32-bit sequence numbers and timestamps (RFC 9293 3.4, RFC 7323 5.2). Two numbers compare rightly while
+// they are less than 2^31 apart, which windows of at most 2^30 guarantee.
 #pragma once
 
 #include <cstdint>

@@ -40,7 +40,8 @@ uint32_t SynCookies::encode_timestamp(const wire::TcpView& syn, const Config& co
   return ts;
 }
 
-std::optional<CookieOptions> SynCookies::check(const FourTuple& t, const wire::TcpView& ack, const Config& config, TimeNs now) const {
+std::optional<CookieOptions> SynCookies::check(const FourTuple& t, const wire::TcpView& ack, const Config& config,
+                                               TimeNs now) const {
   const uint32_t cookie = ack.ack - 1, peer_isn = ack.seq - 1;
   uint64_t epoch = now / kEpochNs;
   if ((epoch & 1) != cookie >> 31) {

@@ -6,12 +6,13 @@
 //   |   | index |  mss index, epoch)            |
 //   +---+-------+------------------------------+
 //
-// and comes back as ACK - 1. A cookie is good in its own epoch and the next one: 64 to 128 s. The MAC is SipHash-2-4 with a secret of the
-// epoch, derived from the process's key, so that workers need not tell each other anything and secrets rotate by themselves. 28 bits of
-// MAC where Linux has 24: the index is kept in the clear and authenticated, instead of being added to the hash.
+// and comes back as ACK - 1. A cookie is good in its own epoch and the next one: 64 to 128 s. The MAC is SipHash-2-4 with a
+// secret of the epoch, derived from the process's key, so that workers need not tell each other anything and secrets rotate by
+// themselves. 28 bits of MAC where Linux has 24: the index is kept in the clear and authenticated, instead of being added to the
+// hash.
 //
-// Window scale and SACK live in the lowest six bits of the timestamp that we send with the SYN-ACK (if the peer does timestamps) and
-// come back in TSecr, as Linux does it: bits 0..3 the peer's shift (15: none), bit 4 SACK permitted, bit 5 unused.
+// Window scale and SACK live in the lowest six bits of the timestamp that we send with the SYN-ACK (if the peer does timestamps)
+// and come back in TSecr, as Linux does it: bits 0..3 the peer's shift (15: none), bit 4 SACK permitted, bit 5 unused.
 #pragma once
 
 #include <cstdint>
@@ -32,10 +33,12 @@ class SynCookies {
 
   // The sequence number for the SYN-ACK that answers `syn`.
   uint32_t make(const FourTuple&, const wire::TcpView& syn, TimeNs now) const;
-  // The TSval for that SYN-ACK, made of the clock's value `ts_now` (milliseconds plus offset, tcp.h) and what the peer offered; at most ts_now.
+  // The TSval for that SYN-ACK, made of the clock's value `ts_now` (milliseconds plus offset, tcp.h) and what the peer offered;
+  // at most ts_now.
   static uint32_t encode_timestamp(const wire::TcpView& syn, const Config&, uint32_t ts_now);
 
-  // The options of the SYN if `ack` completes a handshake that make() began; nullopt if it does not. `config` as in encode_timestamp().
+  // The options of the SYN if `ack` completes a handshake that make() began; nullopt if it does not. `config` as in
+  // encode_timestamp().
   std::optional<CookieOptions> check(const FourTuple&, const wire::TcpView& ack, const Config&, TimeNs now) const;
 
  private:

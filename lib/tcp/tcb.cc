@@ -15,16 +15,26 @@ uint32_t to_ms(TimeNs t) { return static_cast<uint32_t>(std::min<TimeNs>((t + 99
 
 const char* to_string(State s) {
   switch (s) {
-    case State::kClosed: return "CLOSED";
-    case State::kSynSent: return "SYN-SENT";
-    case State::kSynReceived: return "SYN-RECEIVED";
-    case State::kEstablished: return "ESTABLISHED";
-    case State::kFinWait1: return "FIN-WAIT-1";
-    case State::kFinWait2: return "FIN-WAIT-2";
-    case State::kCloseWait: return "CLOSE-WAIT";
-    case State::kClosing: return "CLOSING";
-    case State::kLastAck: return "LAST-ACK";
-    case State::kTimeWait: return "TIME-WAIT";
+    case State::kClosed:
+      return "CLOSED";
+    case State::kSynSent:
+      return "SYN-SENT";
+    case State::kSynReceived:
+      return "SYN-RECEIVED";
+    case State::kEstablished:
+      return "ESTABLISHED";
+    case State::kFinWait1:
+      return "FIN-WAIT-1";
+    case State::kFinWait2:
+      return "FIN-WAIT-2";
+    case State::kCloseWait:
+      return "CLOSE-WAIT";
+    case State::kClosing:
+      return "CLOSING";
+    case State::kLastAck:
+      return "LAST-ACK";
+    case State::kTimeWait:
+      return "TIME-WAIT";
   }
   return "?";
 }
@@ -37,8 +47,9 @@ void apply_config(Tcb& t, const FourTuple& tuple, const Config& c, TimeNs now) {
   t.our_mss = c.mss;
   t.rcv_buf = std::min(c.rcv_buf, kMaxSendWindow / 2);
   t.snd_buf = c.snd_buf;
-  t.settings = static_cast<uint8_t>((c.delayed_ack ? kSettingDelayedAck : 0) | (c.nodelay ? kSettingNodelay : 0) | (c.sack ? kSettingSack : 0) |
-                                    (c.timestamps ? kSettingTimestamps : 0) | (c.window_scaling ? kSettingScaling : 0));
+  t.settings = static_cast<uint8_t>((c.delayed_ack ? kSettingDelayedAck : 0) | (c.nodelay ? kSettingNodelay : 0) |
+                                    (c.sack ? kSettingSack : 0) | (c.timestamps ? kSettingTimestamps : 0) |
+                                    (c.window_scaling ? kSettingScaling : 0));
   t.delayed_ack_us = to_us(c.delayed_ack_ns);
   t.rto_min_us = to_us(c.rto_min_ns);
   t.rto_max_ms = to_ms(c.rto_max_ns);
@@ -106,7 +117,8 @@ void open_active(Tcb& t, const FourTuple& tuple, const Config& c, uint32_t iss, 
   mark_output(t, kDueSyn);
 }
 
-void open_passive(Tcb& t, const FourTuple& tuple, const Config& c, const wire::TcpView& syn, uint32_t iss, TimeNs now, uint32_t ts_offset) {
+void open_passive(Tcb& t, const FourTuple& tuple, const Config& c, const wire::TcpView& syn, uint32_t iss, TimeNs now,
+                  uint32_t ts_offset) {
   apply_config(t, tuple, c, now);
   start_sequence(t, iss);
   t.ts_offset = ts_offset;
@@ -122,7 +134,8 @@ void open_passive(Tcb& t, const FourTuple& tuple, const Config& c, const wire::T
   mark_output(t, kDueSyn);
 }
 
-void open_cookie(Tcb& t, const FourTuple& tuple, const Config& c, const wire::TcpView& ack, const CookieOptions& o, TimeNs now, uint32_t ts_offset) {
+void open_cookie(Tcb& t, const FourTuple& tuple, const Config& c, const wire::TcpView& ack, const CookieOptions& o, TimeNs now,
+                 uint32_t ts_offset) {
   apply_config(t, tuple, c, now);
   start_sequence(t, ack.ack - 1);
   t.ts_offset = ts_offset;
@@ -223,11 +236,18 @@ io::PacketQueue& rx_queue(Tcb& t) { return t.rx; }
 void close(Tcb& t, TimeNs now) {
   if (has(t, kFlagFinQueued)) return;
   switch (t.state) {
-    case State::kSynSent: return enter_closed(t);
-    case State::kSynReceived: break;  // the FIN waits for the handshake
-    case State::kEstablished: t.state = State::kFinWait1; break;
-    case State::kCloseWait: t.state = State::kLastAck; break;
-    default: return;
+    case State::kSynSent:
+      return enter_closed(t);
+    case State::kSynReceived:
+      break;  // the FIN waits for the handshake
+    case State::kEstablished:
+      t.state = State::kFinWait1;
+      break;
+    case State::kCloseWait:
+      t.state = State::kLastAck;
+      break;
+    default:
+      return;
   }
   t.flags |= kFlagFinQueued;
   mark_output(t);
@@ -236,9 +256,15 @@ void close(Tcb& t, TimeNs now) {
 // RFC 9293 3.10.5.
 void abort(Tcb& t, TimeNs now) {
   switch (t.state) {
-    case State::kClosed: return;
-    case State::kSynSent: case State::kClosing: case State::kLastAck: case State::kTimeWait: return enter_closed(t);
-    default: return reset_connection(t);
+    case State::kClosed:
+      return;
+    case State::kSynSent:
+    case State::kClosing:
+    case State::kLastAck:
+    case State::kTimeWait:
+      return enter_closed(t);
+    default:
+      return reset_connection(t);
   }
 }
 
@@ -263,10 +289,22 @@ const FourTuple& tuple(const Tcb& t) { return t.tuple; }
 uint16_t effective_mss(const Tcb& t) { return static_cast<uint16_t>(payload_mss(t)); }
 
 Info info(const Tcb& t) {
-  return {.state = t.state, .snd_una = t.snd_una, .snd_nxt = t.snd_max, .snd_wnd = t.snd_wnd, .rcv_nxt = t.rcv_nxt, .rcv_wnd = rcv_wnd(t),
-          .cwnd = t.congestion.cwnd, .ssthresh = t.congestion.ssthresh, .bytes_in_flight = bytes_in_flight(t), .srtt_us = t.srtt_us,
-          .rttvar_us = t.rttvar_us, .rto_ms = t.rto_us / 1000, .retransmits = t.retransmits, .bytes_acked = t.bytes_acked,
-          .bytes_received = t.bytes_received, .reordering_events = t.reordering_events};
+  return {.state = t.state,
+          .snd_una = t.snd_una,
+          .snd_nxt = t.snd_max,
+          .snd_wnd = t.snd_wnd,
+          .rcv_nxt = t.rcv_nxt,
+          .rcv_wnd = rcv_wnd(t),
+          .cwnd = t.congestion.cwnd,
+          .ssthresh = t.congestion.ssthresh,
+          .bytes_in_flight = bytes_in_flight(t),
+          .srtt_us = t.srtt_us,
+          .rttvar_us = t.rttvar_us,
+          .rto_ms = t.rto_us / 1000,
+          .retransmits = t.retransmits,
+          .bytes_acked = t.bytes_acked,
+          .bytes_received = t.bytes_received,
+          .reordering_events = t.reordering_events};
 }
 
 void on_path_mtu(Tcb& t, uint16_t mtu, uint32_t quoted_seq, TimeNs now) {
@@ -278,7 +316,8 @@ void on_path_mtu(Tcb& t, uint16_t mtu, uint32_t quoted_seq, TimeNs now) {
   if (mss >= t.snd_mss) return;
   t.snd_mss = mss;
   t.congestion.cwnd = std::max(t.congestion.cwnd, payload_mss(t));
-  // What was too big is lost, but not through congestion: all of it goes again in smaller segments, cwnd stays (RFC 1191 6.4, RFC 8201 5.4).
+  // What was too big is lost, but not through congestion: all of it goes again in smaller segments, cwnd stays (RFC 1191 6.4, RFC
+  // 8201 5.4).
   t.scoreboard.clear();
   t.recovery = Recovery::kTimeout;
   t.recover = t.snd_max;

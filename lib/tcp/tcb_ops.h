@@ -9,15 +9,17 @@
 namespace millrace::tcp {
 
 // --- limits (STYLE rule 7)
-inline constexpr uint16_t kMinSendMss = 88;            // bytes: a peer that announces less gets segments of this size; leaves room for 40 option bytes
+inline constexpr uint16_t kMinSendMss =
+    88;  // bytes: a peer that announces less gets segments of this size; leaves room for 40 option bytes
 inline constexpr uint16_t kDefaultMssV4 = 536, kDefaultMssV6 = 1220;  // RFC 9293 MUST-15: without an MSS option
-inline constexpr uint16_t kMinPathMtuV4 = 552, kMinPathMtuV6 = 1280;  // below: an attack, or a path nobody has (RFC 5927 7.2, RFC 8200 5)
-inline constexpr uint32_t kMaxSendWindow = 1u << 30;   // bytes: RFC 7323 2.3
-inline constexpr uint8_t kChallengesPerSecond = 8;     // challenge and out-of-window ACKs of one connection (RFC 5961 7)
+inline constexpr uint16_t kMinPathMtuV4 = 552,
+                          kMinPathMtuV6 = 1280;            // below: an attack, or a path nobody has (RFC 5927 7.2, RFC 8200 5)
+inline constexpr uint32_t kMaxSendWindow = 1u << 30;       // bytes: RFC 7323 2.3
+inline constexpr uint8_t kChallengesPerSecond = 8;         // challenge and out-of-window ACKs of one connection (RFC 5961 7)
 inline constexpr uint32_t kPawsIdleLimit_s = 24 * 86'400;  // RFC 7323 5.5: an older ts_recent proves nothing
-inline constexpr uint32_t kReceiveTruesizeFactor = 4;  // pool bytes that a receive buffer may cost, per byte of it
-inline constexpr TimeNs kClockGranularity = base::kMillisecond;       // RFC 6298 2: G
-inline constexpr uint32_t kRtoAfterLostSyn_us = 3'000'000;            // RFC 6298 5.7
+inline constexpr uint32_t kReceiveTruesizeFactor = 4;      // pool bytes that a receive buffer may cost, per byte of it
+inline constexpr TimeNs kClockGranularity = base::kMillisecond;  // RFC 6298 2: G
+inline constexpr uint32_t kRtoAfterLostSyn_us = 3'000'000;       // RFC 6298 5.7
 
 // --- clocks
 inline uint32_t timestamp_clock(TimeNs now, uint32_t offset) { return static_cast<uint32_t>(now / base::kMillisecond) + offset; }
@@ -33,20 +35,24 @@ inline uint8_t window_shift(uint32_t buffer) {
   while (shift < wire::kTcpMaxWindowShift && (buffer >> shift) >= 65'535) ++shift;
   return shift;
 }
-// The window of a SYN or SYN-ACK, which is never scaled (RFC 7323 2.2): a multiple of the scale's step, so that no later rounding moves the
-// right edge that it names.
+// The window of a SYN or SYN-ACK, which is never scaled (RFC 7323 2.2): a multiple of the scale's step, so that no later rounding
+// moves the right edge that it names.
 inline uint16_t first_window(uint32_t cap, uint8_t shift) {
   const uint32_t step = 1u << shift, window = std::min(cap, 65'535u) & ~(step - 1);
   return static_cast<uint16_t>(window != 0 ? window : step);
 }
-inline uint16_t first_window(const Config& c) { return first_window(std::min(c.rcv_wnd_initial, c.rcv_buf), window_shift(c.rcv_buf)); }
+inline uint16_t first_window(const Config& c) {
+  return first_window(std::min(c.rcv_wnd_initial, c.rcv_buf), window_shift(c.rcv_buf));
+}
 
 // --- predicates
 inline bool has(const Tcb& t, uint16_t flag) { return (t.flags & flag) != 0; }
 inline bool synchronized(State s) { return s >= State::kEstablished; }
 inline bool may_send_data(State s) { return s == State::kEstablished || s == State::kCloseWait; }
 inline uint32_t rcv_wnd(const Tcb& t) { return t.rcv_adv - t.rcv_nxt; }
-inline uint32_t snd_end(const Tcb& t) { return t.snd_una + static_cast<uint32_t>(t.tx.bytes()); }  // behind the last byte queued; not in SYN states
+inline uint32_t snd_end(const Tcb& t) {
+  return t.snd_una + static_cast<uint32_t>(t.tx.bytes());
+}  // behind the last byte queued; not in SYN states
 // Sequence space that the peer has not acknowledged or that we have not sent: data or our FIN.
 inline bool outstanding(const Tcb& t) { return !t.tx.empty() || (has(t, kFlagFinQueued) && !has(t, kFlagFinAcked)); }
 // Payload bytes of a segment that carries no SACK blocks.
@@ -54,8 +60,8 @@ inline uint32_t payload_mss(const Tcb& t) { return t.snd_mss - (has(t, kFlagTime
 
 // --- timers.cc
 uint32_t clamp_rto(const Tcb&, uint64_t rto_us);
-void rtt_sample(Tcb&, uint32_t rtt_us);                      // RFC 6298 2
-void arm_retransmit(Tcb&, TimeNs now);                       // restarts the RTO timer
+void rtt_sample(Tcb&, uint32_t rtt_us);  // RFC 6298 2
+void arm_retransmit(Tcb&, TimeNs now);   // restarts the RTO timer
 // Karn's rule: what is being timed was, or will be, sent twice.
 inline void forbid_timing(Tcb& t) {
   if (has(t, kFlagTiming)) t.flags = static_cast<uint16_t>((t.flags & ~kFlagTiming) | kFlagKarn);
@@ -65,12 +71,12 @@ void stop_timers(Tcb&);
 
 // --- tcb.cc: changes of state
 void apply_config(Tcb&, const FourTuple&, const Config&, TimeNs now);
-void apply_peer_options(Tcb&, const wire::TcpView& syn);     // of a SYN or SYN-ACK
+void apply_peer_options(Tcb&, const wire::TcpView& syn);  // of a SYN or SYN-ACK
 void enter_established(Tcb&, TimeNs now);
-void enter_closed(Tcb&);                                     // keeps rx and a RST that is due
+void enter_closed(Tcb&);  // keeps rx and a RST that is due
 void enter_time_wait(Tcb&, TimeNs now);
 void enter_fin_wait_2(Tcb&, TimeNs now);
-void reset_connection(Tcb&);                                 // CLOSED, with a RST due
+void reset_connection(Tcb&);  // CLOSED, with a RST due
 
 // --- recovery_ops.cc: what an acceptable ACK does to sender and congestion state; returns Event bits
 uint32_t process_ack(Tcb&, const wire::TcpView&, uint32_t payload_length, bool window_changed, TimeNs now);
@@ -78,8 +84,9 @@ uint32_t process_ack(Tcb&, const wire::TcpView&, uint32_t payload_length, bool w
 uint32_t bytes_in_flight(const Tcb&);
 
 // --- receive.cc: payload and FIN of an acceptable segment
-uint32_t receive_text(Tcb&, const wire::TcpView&, uint32_t seq, io::PacketPtr payload, bool fin, TimeNs now, stats::DropReason& drop);
-uint32_t receive_room(const Tcb&);                           // bytes that the window may offer now
+uint32_t receive_text(Tcb&, const wire::TcpView&, uint32_t seq, io::PacketPtr payload, bool fin, TimeNs now,
+                      stats::DropReason& drop);
+uint32_t receive_room(const Tcb&);  // bytes that the window may offer now
 
 inline void mark_output(Tcb& t, uint16_t what = 0) { t.due |= static_cast<uint16_t>(what | kDueOutput); }
 

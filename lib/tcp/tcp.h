@@ -1,16 +1,18 @@
-// The public face of lib/tcp: what the data plane, the simulator and the load generator call. Sans-I/O (STYLE rule 1): every function is
-// a function of (TCB, segment or application call, now); nothing here reads a clock, allocates a TCB, sends, or calls upward.
+// The public face of lib/tcp: what the data plane, the simulator and the load generator call. Sans-I/O (STYLE rule 1): every
+// function is a function of (TCB, segment or application call, now); nothing here reads a clock, allocates a TCB, sends, or calls
+// upward.
 //
 // One life of a TCB, as its owner sees it:
 //   passive:  Listener decides on a SYN -> open_passive(tcb) or a stateless SYN cookie; later accept_cookie(tcb)
 //   active:   open_active(tcb)
 //   then      loop { input(segment) ; react to its events ; send/consume/close/abort ; while (poll_output(..)) transmit ; }
 //             on_deadline() whenever next_deadline() <= now
-//   end       kEventClosed (or state() == kClosed after close() or abort()): the owner calls poll_output() until false, because a last
+//   end       kEventClosed (or state() == kClosed after close() or abort()): the owner calls poll_output() until false, because a
+//   last
 //             RST may be due, then release(), and may reuse the memory.
 //
-// Ownership: payload packets go in through input() and send() and come out through rx_queue(); between, the TCB owns them. A TCB with
-// nothing queued holds no packet (an idle connection holds no buffer).
+// Ownership: payload packets go in through input() and send() and come out through rx_queue(); between, the TCB owns them. A TCB
+// with nothing queued holds no packet (an idle connection holds no buffer).
 #pragma once
 
 #include <cstdint>
@@ -28,7 +30,16 @@ using base::TimeNs;
 
 // Connection states of RFC 9293 3.3.2. LISTEN is not a TCB state here: a listener is a Listener (listener.h).
 enum class State : uint8_t {
-  kClosed, kSynSent, kSynReceived, kEstablished, kFinWait1, kFinWait2, kCloseWait, kClosing, kLastAck, kTimeWait,
+  kClosed,
+  kSynSent,
+  kSynReceived,
+  kEstablished,
+  kFinWait1,
+  kFinWait2,
+  kCloseWait,
+  kClosing,
+  kLastAck,
+  kTimeWait,
 };
 const char* to_string(State s);  // "ESTABLISHED", "FIN-WAIT-1", ...
 
@@ -40,33 +51,34 @@ struct FourTuple {
 
 // What an input, a deadline or an output call brought about; bits, because several can come with one segment.
 enum Event : uint32_t {
-  kEventConnected = 1u << 0,   // reached ESTABLISHED
-  kEventReadable = 1u << 1,    // rx_queue() grew
-  kEventSendSpace = 1u << 2,   // acknowledged data left the send queue
-  kEventPeerFin = 1u << 3,     // the peer will send no more; what it sent is in rx_queue()
-  kEventReset = 1u << 4,       // the peer reset the connection (or refused it, in SYN-SENT)
-  kEventTimedOut = 1u << 5,    // gave up: SYN, data or keepalive went unanswered (user timeout, RFC 9293 3.8.3)
-  kEventClosed = 1u << 6,      // the TCB is CLOSED: nothing more will be accepted; poll_output() a last time, then release() it
-  kEventTimeWait = 1u << 7,    // entered TIME-WAIT: the owner may move to a TimeWaitEntry and free the TCB
-  kEventReopen = 1u << 8,      // with kEventClosed, in TIME-WAIT: this SYN may open a new connection (RFC 6191); hand it to the listener
+  kEventConnected = 1u << 0,  // reached ESTABLISHED
+  kEventReadable = 1u << 1,   // rx_queue() grew
+  kEventSendSpace = 1u << 2,  // acknowledged data left the send queue
+  kEventPeerFin = 1u << 3,    // the peer will send no more; what it sent is in rx_queue()
+  kEventReset = 1u << 4,      // the peer reset the connection (or refused it, in SYN-SENT)
+  kEventTimedOut = 1u << 5,   // gave up: SYN, data or keepalive went unanswered (user timeout, RFC 9293 3.8.3)
+  kEventClosed = 1u << 6,     // the TCB is CLOSED: nothing more will be accepted; poll_output() a last time, then release() it
+  kEventTimeWait = 1u << 7,   // entered TIME-WAIT: the owner may move to a TimeWaitEntry and free the TCB
+  kEventReopen = 1u << 8,     // with kEventClosed, in TIME-WAIT: the SYN may open a new connection (RFC 6191); for the listener
 };
 
-// Limits and timers of one connection, fixed when it opens (copied; times are kept in whole microseconds or milliseconds). Defaults are the gateway's own; their sum is explained in README.md.
+// Limits and timers of one connection, fixed when it opens (copied; times are kept in whole microseconds or milliseconds).
+// Defaults are the gateway's own; their sum is explained in README.md.
 struct Config {
-  uint16_t mss = 1460;                      // what we announce: port MTU less IP and TCP header (RFC 6691)
-  uint32_t rcv_buf = 256 * 1024;            // bytes: most we let the peer have in flight or unread towards us
-  uint32_t rcv_wnd_initial = 64 * 1024;     // bytes: first advertised window, grows towards rcv_buf while the reader keeps up
-  uint32_t snd_buf = 256 * 1024;            // bytes: most the application may queue unacknowledged
+  uint16_t mss = 1460;                   // what we announce: port MTU less IP and TCP header (RFC 6691)
+  uint32_t rcv_buf = 256 * 1024;         // bytes: most we let the peer have in flight or unread towards us
+  uint32_t rcv_wnd_initial = 64 * 1024;  // bytes: first advertised window, grows towards rcv_buf while the reader keeps up
+  uint32_t snd_buf = 256 * 1024;         // bytes: most the application may queue unacknowledged
   bool sack = true, timestamps = true, window_scaling = true;
   bool delayed_ack = true, nodelay = true;  // nodelay: no Nagle (a proxy forwards what it has)
   TimeNs delayed_ack_ns = 40 * base::kMillisecond;
   TimeNs rto_min_ns = 200 * base::kMillisecond, rto_initial_ns = base::kSecond, rto_max_ns = 60 * base::kSecond;  // RFC 6298
-  TimeNs connect_timeout_ns = 30 * base::kSecond;    // SYN or SYN-ACK unanswered
-  TimeNs user_timeout_ns = 120 * base::kSecond;      // data unacknowledged, or zero window never opened
+  TimeNs connect_timeout_ns = 30 * base::kSecond;  // SYN or SYN-ACK unanswered
+  TimeNs user_timeout_ns = 120 * base::kSecond;    // data unacknowledged, or zero window never opened
   TimeNs keepalive_idle_ns = 300 * base::kSecond, keepalive_interval_ns = 30 * base::kSecond;  // idle 0: off
   uint8_t keepalive_probes = 4;
-  TimeNs fin_wait_2_ns = 60 * base::kSecond;         // after our application let go (orphan)
-  TimeNs time_wait_ns = 60 * base::kSecond;          // 2 MSL
+  TimeNs fin_wait_2_ns = 60 * base::kSecond;  // after our application let go (orphan)
+  TimeNs time_wait_ns = 60 * base::kSecond;   // 2 MSL
   CongestionAlgorithm congestion = CongestionAlgorithm::kCubic;
 };
 
@@ -75,63 +87,72 @@ class Tcb;  // tcb.h: cache-line layout; opaque to callers but for the accessors
 // --- opening ------------------------------------------------------------------------------------------------------------
 // `iss`, `ts_offset`: from isn.h (RFC 6528, RFC 7323 5.4); the listener's decision carries both. The TCB must be fresh (default
 // constructed or released). Output is then due.
-void open_active(Tcb&, const FourTuple&, const Config&, uint32_t iss, TimeNs now, uint32_t ts_offset = 0);      // -> SYN-SENT
-void open_passive(Tcb&, const FourTuple&, const Config&, const wire::TcpView& syn, uint32_t iss, TimeNs now, uint32_t ts_offset = 0);  // -> SYN-RECEIVED
-// The ACK that completes a SYN cookie handshake (checked by SynCookies::check, which yields the options): ESTABLISHED at once; the payload of
-// that very segment then goes through input() as any other.
-struct CookieOptions { uint16_t mss; uint8_t snd_wscale; bool window_scaling, sack, timestamps; };
-void open_cookie(Tcb&, const FourTuple&, const Config&, const wire::TcpView& ack, const CookieOptions&, TimeNs now, uint32_t ts_offset = 0);  // -> ESTABLISHED
+void open_active(Tcb&, const FourTuple&, const Config&, uint32_t iss, TimeNs now, uint32_t ts_offset = 0);  // -> SYN-SENT
+void open_passive(Tcb&, const FourTuple&, const Config&, const wire::TcpView& syn, uint32_t iss, TimeNs now,
+                  uint32_t ts_offset = 0);  // -> SYN-RECEIVED
+// The ACK that completes a SYN cookie handshake (checked by SynCookies::check, which yields the options): ESTABLISHED at once;
+// the payload of that very segment then goes through input() as any other.
+struct CookieOptions {
+  uint16_t mss;
+  uint8_t snd_wscale;
+  bool window_scaling, sack, timestamps;
+};
+void open_cookie(Tcb&, const FourTuple&, const Config&, const wire::TcpView& ack, const CookieOptions&, TimeNs now,
+                 uint32_t ts_offset = 0);  // -> ESTABLISHED
 
 // --- input, time, output -------------------------------------------------------------------------------------------------
 struct InputResult {
-  uint32_t events = 0;                                         // Event bits
-  stats::DropReason drop = stats::DropReason::kNone;           // why the segment, or its payload, was not used
+  uint32_t events = 0;                                // Event bits
+  stats::DropReason drop = stats::DropReason::kNone;  // why the segment, or its payload, was not used
 };
 // `segment` is checked (length, checksum, options) and belongs to this tuple. `payload` holds exactly the segment's data bytes
 // (empty PacketPtr when there are none) and is consumed in any case.
 InputResult input(Tcb&, const wire::TcpView& segment, io::PacketPtr payload, TimeNs now);
 
-TimeNs next_deadline(const Tcb&);                // earliest of all timers; kNever in no timer's interest
-uint32_t on_deadline(Tcb&, TimeNs now);          // Event bits; call when next_deadline() <= now, then poll_output()
+TimeNs next_deadline(const Tcb&);        // earliest of all timers; kNever in no timer's interest
+uint32_t on_deadline(Tcb&, TimeNs now);  // Event bits; call when next_deadline() <= now, then poll_output()
 
 // The next segment due, already accounted as sent: call until false, transmit each. `payload_offset`/`payload_len` name bytes of
 // tx_queue() (offset 0 is snd_una). Callers check for a free packet before calling; what the network then loses is retransmitted.
 struct OutSegment {
-  wire::TcpRepr header;             // ports, seq, ack, flags, window (already scaled), options
+  wire::TcpRepr header;  // ports, seq, ack, flags, window (already scaled), options
   uint32_t payload_offset = 0, payload_len = 0;
-  uint16_t segment_size = 0;        // payload bytes of each segment on the wire (TSO's tso_segsz) when payload_len is more
+  uint16_t segment_size = 0;  // payload bytes of each segment on the wire (TSO's tso_segsz) when payload_len is more
 };
-// `max_payload`: most payload bytes in one OutSegment. One MSS, unless the port does TSO: then a larger value, of which a multiple of
-// segment_size is used.
+// `max_payload`: most payload bytes in one OutSegment. One MSS, unless the port does TSO: then a larger value, of which a
+// multiple of segment_size is used.
 bool poll_output(Tcb&, TimeNs now, OutSegment& out, uint32_t max_payload = 0);
-bool output_pending(const Tcb&);                 // cheap: poll_output might return true now
+bool output_pending(const Tcb&);  // cheap: poll_output might return true now
 
 // --- the application's side ------------------------------------------------------------------------------------------------
-uint32_t send_space(const Tcb&);                               // bytes that send() takes now; 0 after close()
-void send(Tcb&, io::PacketPtr payload);                        // takes ownership; the whole packet is queued (may exceed snd_buf by < one packet)
-size_t send_copy(Tcb&, base::ByteSpan, io::PacketPool&);       // copies min(space, pool); returns bytes taken
+uint32_t send_space(const Tcb&);         // bytes that send() takes now; 0 after close()
+void send(Tcb&, io::PacketPtr payload);  // takes ownership; the whole packet is queued (may exceed snd_buf by < one packet)
+size_t send_copy(Tcb&, base::ByteSpan, io::PacketPool&);  // copies min(space, pool); returns bytes taken
 // send() and send_copy() after close(), or in a state that cannot send, take nothing: the packet is freed, 0 is returned.
-io::PacketQueue& tx_queue(Tcb&);                               // unacknowledged + unsent, from snd_una on; only appended to by callers (send*)
-uint32_t bytes_unacked(const Tcb&);                            // in tx_queue, sent or not
-io::PacketQueue& rx_queue(Tcb&);                               // in-order received bytes; callers consume or move from the front, then:
-// After taking bytes from rx_queue(): a window update may become due. `may_grow`: false while packet memory is short; the window then stays
-// as large as it is (it never shrinks what was advertised).
+io::PacketQueue& tx_queue(Tcb&);     // unacknowledged + unsent, from snd_una on; only appended to by callers (send*)
+uint32_t bytes_unacked(const Tcb&);  // in tx_queue, sent or not
+io::PacketQueue& rx_queue(Tcb&);     // in-order received bytes; callers consume or move from the front, then:
+// After taking bytes from rx_queue(): a window update may become due. `may_grow`: false while packet memory is short; the window
+// then stays as large as it is (it never shrinks what was advertised).
 void window_update(Tcb&, TimeNs now, bool may_grow = true);
-void close(Tcb&, TimeNs now);                                  // FIN after what is queued (idempotent)
-void abort(Tcb&, TimeNs now);                                  // RST if the state calls for one (RFC 9293 3.10.5); output is then due, then CLOSED
-void set_orphan(Tcb&, TimeNs now);                             // nobody reads any more: data that still arrives is answered with RST (RFC 1122 4.2.2.13)
-void release(Tcb&);                                            // frees every packet and resets to a fresh TCB
+void close(Tcb&, TimeNs now);       // FIN after what is queued (idempotent)
+void abort(Tcb&, TimeNs now);       // RST if the state calls for one (RFC 9293 3.10.5); output is then due, then CLOSED
+void set_orphan(Tcb&, TimeNs now);  // nobody reads any more: data that still arrives is answered with RST (RFC 1122 4.2.2.13)
+void release(Tcb&);                 // frees every packet and resets to a fresh TCB
 
 // --- what can be seen -----------------------------------------------------------------------------------------------------
 State state(const Tcb&);
 const FourTuple& tuple(const Tcb&);
-uint16_t effective_mss(const Tcb&);                            // payload bytes per segment, options deducted
-struct Info {                                                  // for millctl and traces; a copy
-  State state; uint32_t snd_una, snd_nxt, snd_wnd, rcv_nxt, rcv_wnd, cwnd, ssthresh, bytes_in_flight, srtt_us, rttvar_us, rto_ms;
-  uint64_t retransmits, bytes_acked, bytes_received; uint32_t reordering_events;
+uint16_t effective_mss(const Tcb&);  // payload bytes per segment, options deducted
+struct Info {                        // for millctl and traces; a copy
+  State state;
+  uint32_t snd_una, snd_nxt, snd_wnd, rcv_nxt, rcv_wnd, cwnd, ssthresh, bytes_in_flight, srtt_us, rttvar_us, rto_ms;
+  uint64_t retransmits, bytes_acked, bytes_received;
+  uint32_t reordering_events;
 };
 Info info(const Tcb&);
-void on_path_mtu(Tcb&, uint16_t mtu, uint32_t quoted_seq, TimeNs now);  // ICMP "fragmentation needed"/"packet too big" (RFC 1191, 8201; seq checked per RFC 5927)
+void on_path_mtu(Tcb&, uint16_t mtu, uint32_t quoted_seq,
+                 TimeNs now);  // ICMP "fragmentation needed"/"packet too big" (RFC 1191, 8201; seq checked per RFC 5927)
 
 // A reset that answers a segment nobody owns (RFC 9293 3.10.7.1). False when none may be sent (the segment was itself a RST).
 bool make_reset(const wire::TcpView& segment, wire::TcpRepr& out);

@@ -42,8 +42,9 @@ TimeWaitResult time_wait_input(TimeWaitEntry& e, const wire::TcpView& s, TimeNs 
   const bool has_ts = e.timestamps && s.timestamps.has_value();
   if (s.rst()) return {TimeWaitVerdict::kIgnore, DropReason::kTcpResetOutOfWindow};
   if (s.syn()) {
-    const bool newer = has_ts ? seq_gt(s.timestamps->val, e.ts_recent) || (s.timestamps->val == e.ts_recent && seq_gt(s.seq, e.rcv_nxt))
-                              : seq_gt(s.seq, e.rcv_nxt);
+    const bool newer =
+        has_ts ? seq_gt(s.timestamps->val, e.ts_recent) || (s.timestamps->val == e.ts_recent && seq_gt(s.seq, e.rcv_nxt))
+               : seq_gt(s.seq, e.rcv_nxt);
     if (newer && !s.has_ack()) return {TimeWaitVerdict::kReopen, DropReason::kNone};
     acknowledge(e, s, now, reply);  // RFC 5961 4: a challenge
     return {TimeWaitVerdict::kReply, DropReason::kTcpChallenged};

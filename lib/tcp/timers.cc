@@ -6,7 +6,8 @@ namespace millrace::tcp {
 
 uint32_t clamp_rto(const Tcb& t, uint64_t rto_us) {
   const uint64_t most = uint64_t{t.rto_max_ms} * 1000;
-  return static_cast<uint32_t>(std::min<uint64_t>(std::max<uint64_t>(rto_us, t.rto_min_us), std::min<uint64_t>(most, UINT32_MAX)));
+  return static_cast<uint32_t>(
+      std::min<uint64_t>(std::max<uint64_t>(rto_us, t.rto_min_us), std::min<uint64_t>(most, UINT32_MAX)));
 }
 
 void rtt_sample(Tcb& t, uint32_t r) {
@@ -114,9 +115,14 @@ uint32_t keepalive_timeout(Tcb& t, TimeNs now) {
 uint32_t state_timeout(Tcb& t) {
   t.state_at = base::kNever;
   switch (t.state) {
-    case State::kTimeWait: enter_closed(t); return kEventClosed;
-    case State::kFinWait2: enter_closed(t); return kEventTimedOut | kEventClosed;
-    default: return give_up(t);
+    case State::kTimeWait:
+      enter_closed(t);
+      return kEventClosed;
+    case State::kFinWait2:
+      enter_closed(t);
+      return kEventTimedOut | kEventClosed;
+    default:
+      return give_up(t);
   }
 }
 

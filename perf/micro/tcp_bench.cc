@@ -1,9 +1,9 @@
-// What lib/tcp costs per segment, without I/O: two TCBs in one thread, segments handed over as values, payload from a pool on the heap.
+// What lib/tcp costs per segment, without I/O: two TCBs in one thread, segments handed over as values, payload from a pool on the
+// heap.
 //   ninja -C build perf/micro/tcp_bench && build/perf/micro/tcp_bench
 // The pool here is the tests' strict one (it checks each free), so the figures are a ceiling; items are segments.
-#include <benchmark/benchmark.h>
-
 #include <array>
+#include <benchmark/benchmark.h>
 #include <memory>
 #include <vector>
 
@@ -79,7 +79,8 @@ struct Pair {
   }
 };
 
-// One request and one response of `bytes` each: what a keep-alive connection does all day. Two segments an iteration, ACKs ride along.
+// One request and one response of `bytes` each: what a keep-alive connection does all day. Two segments an iteration, ACKs ride
+// along.
 void request_response(benchmark::State& s) {
   Pair p;
   const std::vector<uint8_t> bytes(static_cast<size_t>(s.range(0)), 1);
@@ -112,7 +113,8 @@ void bulk(benchmark::State& s) {
 }
 BENCHMARK(bulk);
 
-// The receive side alone: the next segment in order, over many connections, so that the TCBs come from memory and not from the L1 cache.
+// The receive side alone: the next segment in order, over many connections, so that the TCBs come from memory and not from the L1
+// cache.
 void input_in_order(benchmark::State& s) {
   support::HeapPacketPool pool(64, 2048);
   const size_t n = static_cast<size_t>(s.range(0));
@@ -129,7 +131,8 @@ void input_in_order(benchmark::State& s) {
     syn.mss = 1460;
     open_passive(*t, {base::IpAddress::v4(1), base::IpAddress::v4(2), 80, static_cast<uint16_t>(i)}, config, syn, 0, now);
     OutSegment out;
-    while (poll_output(*t, now, out)) {}
+    while (poll_output(*t, now, out)) {
+    }
     wire::TcpView ack = syn;
     ack.flags = wire::kTcpAck;
     ack.seq = ack.ack = 1;

@@ -1,5 +1,5 @@
-// One TCB under a peer and an application made of bytes: segments near the window with any flags and options, writes, reads, closes, aborts,
-// time. Whatever comes, the invariants of lib/tcp hold and every packet goes back to its pool.
+// One TCB under a peer and an application made of bytes: segments near the window with any flags and options, writes, reads,
+// closes, aborts, time. Whatever comes, the invariants of lib/tcp hold and every packet goes back to its pool.
 //
 // Input: one byte of configuration, then records of one opcode byte and its operands (missing bytes read as 0).
 #include <algorithm>
@@ -47,13 +47,15 @@ struct Machine {
     FUZZ_REQUIRE(seq_le(t.rcv_nxt, t.rcv_adv) || s == State::kSynSent || (t.flags & kFlagPeerFinDone) != 0);
     FUZZ_REQUIRE(t.scoreboard.ranges() <= Scoreboard::kMaxRanges && t.reassembly.ranges() <= Reassembly::kMaxRanges);
     FUZZ_REQUIRE(t.scoreboard.bytes() <= t.snd_max - t.snd_una);
-    FUZZ_REQUIRE(t.scoreboard.empty() || (seq_le(t.scoreboard.highest(), t.snd_max) && seq_gt(t.scoreboard.highest(), t.snd_una)));
+    FUZZ_REQUIRE(t.scoreboard.empty() ||
+                 (seq_le(t.scoreboard.highest(), t.snd_max) && seq_gt(t.scoreboard.highest(), t.snd_una)));
     FUZZ_REQUIRE(t.reassembly.empty() || seq_gt(t.reassembly.end(), t.rcv_nxt));
     FUZZ_REQUIRE(s < State::kEstablished || t.congestion.cwnd > 0);
     FUZZ_REQUIRE(s < State::kEstablished || s == State::kTimeWait ||
                  t.tx.bytes() + ((t.flags & (kFlagFinSent | kFlagFinAcked)) == kFlagFinSent ? 1 : 0) >= t.snd_max - t.snd_una);
     FUZZ_REQUIRE(bytes_unacked(t) == t.tx.bytes());
-    FUZZ_REQUIRE(config.keepalive_idle_ns == 0 || s == State::kSynSent || s == State::kSynReceived || next_deadline(t) != base::kNever);
+    FUZZ_REQUIRE(config.keepalive_idle_ns == 0 || s == State::kSynSent || s == State::kSynReceived ||
+                 next_deadline(t) != base::kNever);
   }
 
   void drain() {
@@ -82,20 +84,31 @@ struct Machine {
     v.payload_offset = 20;
     const uint8_t how = in.u8();
     v.flags = in.u8();
-    if ((v.flags & wire::kTcpSyn) && (v.flags & (wire::kTcpFin | wire::kTcpRst))) v.flags &= static_cast<uint8_t>(~(wire::kTcpFin | wire::kTcpRst));
+    if ((v.flags & wire::kTcpSyn) && (v.flags & (wire::kTcpFin | wire::kTcpRst)))
+      v.flags &= static_cast<uint8_t>(~(wire::kTcpFin | wire::kTcpRst));
     // Sequence and ACK numbers: exactly right, near, or anything.
     const int16_t near = static_cast<int16_t>(in.u16());
     v.seq = t.rcv_nxt;
     v.ack = t.snd_max;
     if (state(t) == State::kSynSent) v.seq = kIrs;
     switch (how & 3) {
-      case 0: break;
-      case 1: v.seq += static_cast<uint32_t>(near); break;
-      case 2: v.ack = t.snd_una + static_cast<uint32_t>(near); break;
-      default: v.seq += static_cast<uint32_t>(near) << 8; v.ack = t.snd_una + static_cast<uint32_t>(near >> 4); break;
+      case 0:
+        break;
+      case 1:
+        v.seq += static_cast<uint32_t>(near);
+        break;
+      case 2:
+        v.ack = t.snd_una + static_cast<uint32_t>(near);
+        break;
+      default:
+        v.seq += static_cast<uint32_t>(near) << 8;
+        v.ack = t.snd_una + static_cast<uint32_t>(near >> 4);
+        break;
     }
     v.window = how & 4 ? in.u16() : 30'000;
-    if (how & 8) v.timestamps = wire::TcpTimestamps{t.ts_recent + static_cast<uint32_t>(static_cast<int8_t>(in.u8())), static_cast<uint32_t>(now / base::kMillisecond) - in.u8()};
+    if (how & 8)
+      v.timestamps = wire::TcpTimestamps{t.ts_recent + static_cast<uint32_t>(static_cast<int8_t>(in.u8())),
+                                         static_cast<uint32_t>(now / base::kMillisecond) - in.u8()};
     if (how & 16) {
       for (uint8_t n = in.u8() & 3; n-- > 0;) {
         const uint32_t left = t.snd_una + static_cast<uint32_t>(static_cast<int16_t>(in.u16()));
@@ -127,7 +140,9 @@ struct Machine {
   void step(Bytes& in) {
     const uint8_t op = in.u8();
     switch (op & 15) {
-      default: segment(in); break;
+      default:
+        segment(in);
+        break;
       case 9: {
         uint8_t bytes[2048] = {};
         send_copy(t, base::ByteSpan(bytes, in.u16() % sizeof bytes), pool);
@@ -143,12 +158,16 @@ struct Machine {
         else if ((op >> 4) == 5) set_orphan(t, now);
         else on_path_mtu(t, in.u16(), t.snd_una + in.u8(), now);
         break;
-      case 12: now += TimeNs{in.u16()} * base::kMillisecond; break;
+      case 12:
+        now += TimeNs{in.u16()} * base::kMillisecond;
+        break;
       case 13:
       case 14:
         if (next_deadline(t) != base::kNever) now = std::max(now, next_deadline(t));
         break;
-      case 15: drain(); return;
+      case 15:
+        drain();
+        return;
     }
     if (next_deadline(t) <= now) {
       check(on_deadline(t, now));

@@ -15,14 +15,19 @@ constexpr base::HashKey kSecret{0x0123456789abcdef, 0xfedcba9876543210};
 
 tcp::FourTuple tuple_of(const ConnectionPlan& c, int side) {
   const auto client = base::IpAddress::v4(0x0a000001), server = base::IpAddress::v4(0x0a000002);
-  return side == 0 ? tcp::FourTuple{client, server, c.client_port, kServerPort} : tcp::FourTuple{server, client, kServerPort, c.client_port};
+  return side == 0 ? tcp::FourTuple{client, server, c.client_port, kServerPort}
+                   : tcp::FourTuple{server, client, kServerPort, c.client_port};
 }
 
 }  // namespace
 
 Simulation::Simulation(const Scenario& scenario, support::HeapPacketPool& pool)
-    : scenario_(scenario), pool_(pool), random_(scenario.seed), isn_(kSecret),
-      listener_(scenario.connections.at(0).server_config, scenario.backlog, kSecret), now_(kStart) {
+    : scenario_(scenario),
+      pool_(pool),
+      random_(scenario.seed),
+      isn_(kSecret),
+      listener_(scenario.connections.at(0).server_config, scenario.backlog, kSecret),
+      now_(kStart) {
   trace_.resize(kTraceLength);
   for (size_t i = 0; i < scenario_.connections.size(); ++i) {
     for (int side = 0; side < 2; ++side) {
@@ -46,7 +51,8 @@ void Simulation::fail(const Side* s, const std::string& what) {
   std::snprintf(head, sizeof head, "at %.6f s", static_cast<double>(now_ - kStart) * 1e-9);
   failure_ = head;
   if (s != nullptr)
-    failure_ += ", connection " + std::to_string(s->connection) + (s->side == 0 ? " client" : " server") + " in " + tcp::to_string(state(s->tcb));
+    failure_ += ", connection " + std::to_string(s->connection) + (s->side == 0 ? " client" : " server") + " in " +
+                tcp::to_string(state(s->tcb));
   failure_ += ": " + what;
 }
 
@@ -163,8 +169,11 @@ void Simulation::to_listener(Side& s, const wire::TcpView& v, base::ByteSpan pay
   const tcp::ListenerDecision d = listener_.input(t, v, now_);
   using Action = tcp::ListenerDecision::Action;
   switch (d.action) {
-    case Action::kIgnore: return;
-    case Action::kReply: case Action::kCookie: return transmit(1, d.reply, {});
+    case Action::kIgnore:
+      return;
+    case Action::kReply:
+    case Action::kCookie:
+      return transmit(1, d.reply, {});
     case Action::kOpen:
       open_passive(s.tcb, t, listener_.config(), v, d.isn, now_, d.ts_offset);
       s.live = s.counted_half_open = s.outcome.opened = true;
@@ -223,7 +232,8 @@ void Simulation::read(Side& s, bool all) {
     const auto bytes = rx.front();
     const size_t n = static_cast<size_t>(std::min<uint64_t>(budget, bytes.size()));
     for (size_t i = 0; i < n; ++i) {
-      if (bytes[i] != pattern(from, s.outcome.received + i)) return fail(&s, "byte " + std::to_string(s.outcome.received + i) + " is wrong");
+      if (bytes[i] != pattern(from, s.outcome.received + i))
+        return fail(&s, "byte " + std::to_string(s.outcome.received + i) + " is wrong");
     }
     s.outcome.received += n;
     budget -= n;
@@ -284,9 +294,12 @@ void Simulation::output(Side& s) {
     if (++count > 10'000) return fail(&s, "poll_output() never ends");
     std::vector<uint8_t> payload(out.payload_len);
     if (out.payload_len > 0) {
-      if (out.payload_offset + uint64_t{out.payload_len} > tx_queue(s.tcb).bytes()) return fail(&s, "output names bytes that are not queued");
+      if (out.payload_offset + uint64_t{out.payload_len} > tx_queue(s.tcb).bytes())
+        return fail(&s, "output names bytes that are not queued");
       tx_queue(s.tcb).peek(out.payload_offset, payload.data(), payload.size());
-      if (out.header.header_length() - 20 + out.payload_len > s.tcb.snd_mss) return fail(&s, "segment of " + std::to_string(out.payload_len) + " + " + std::to_string(out.header.header_length()) + " is larger than the peer's MSS " + std::to_string(s.tcb.snd_mss));
+      if (out.header.header_length() - 20 + out.payload_len > s.tcb.snd_mss)
+        return fail(&s, "segment of " + std::to_string(out.payload_len) + " + " + std::to_string(out.header.header_length()) +
+                            " is larger than the peer's MSS " + std::to_string(s.tcb.snd_mss));
     }
     if (out.header.flags & wire::kTcpAck && !(out.header.flags & wire::kTcpRst)) {
       const uint32_t shift = out.header.flags & wire::kTcpSyn ? 0 : s.tcb.rcv_wscale;
@@ -300,7 +313,8 @@ void Simulation::output(Side& s) {
   if (!s.live || state(s.tcb) == State::kClosed) return;
   if (output_pending(s.tcb)) return fail(&s, "output pending after poll_output() said no");
   if (next_deadline(s.tcb) == base::kNever) return fail(&s, "no deadline");
-  if (bytes_unacked(s.tcb) > 0 && s.tcb.retransmit_at == base::kNever && state(s.tcb) >= State::kEstablished) fail(&s, "unacknowledged data and no timer");
+  if (bytes_unacked(s.tcb) > 0 && s.tcb.retransmit_at == base::kNever && state(s.tcb) >= State::kEstablished)
+    fail(&s, "unacknowledged data and no timer");
 }
 
 TimeNs Simulation::next_time(const Side& s) const {
@@ -308,7 +322,8 @@ TimeNs Simulation::next_time(const Side& s) const {
   if (!s.live) return base::kNever;
   TimeNs t = next_deadline(s.tcb);
   if (s.plan->read_interval > 0 && (!s.tcb.rx.empty())) t = std::min(t, std::max(s.next_read, now_ + 1));
-  if (s.plan->write_interval > 0 && s.outcome.sent < s.plan->send_bytes && send_space(s.tcb) > 0) t = std::min(t, std::max(s.next_write, now_ + 1));
+  if (s.plan->write_interval > 0 && s.outcome.sent < s.plan->send_bytes && send_space(s.tcb) > 0)
+    t = std::min(t, std::max(s.next_write, now_ + 1));
   if (s.plan->abort_at != base::kNever && !s.outcome.aborted) t = std::min(t, std::max(kStart + s.plan->abort_at, now_ + 1));
   return t;
 }
@@ -384,7 +399,8 @@ void Simulation::check_end() {
     if (!s->outcome.peer_fin) return fail(s.get(), "never saw the peer's FIN");
     if (s->outcome.sent != s->plan->send_bytes) return fail(s.get(), "did not send everything");
     if (s->outcome.received != peer.outcome.sent)
-      return fail(s.get(), "received " + std::to_string(s->outcome.received) + " of " + std::to_string(peer.outcome.sent) + " bytes");
+      return fail(s.get(),
+                  "received " + std::to_string(s->outcome.received) + " of " + std::to_string(peer.outcome.sent) + " bytes");
   }
   if (listener_.half_open() != 0) return fail(nullptr, "half-open count is not 0");
   if (!pool_.balanced()) return fail(nullptr, std::to_string(pool_.in_use()) + " packets not returned");
@@ -396,10 +412,12 @@ std::string Simulation::trace() const {
   for (size_t i = trace_next_ - n; i < trace_next_; ++i) {
     const TraceRecord& r = trace_[i % kTraceLength];
     char flags[36], line[400];
-    int at = std::snprintf(line, sizeof line, "%12.6f %s:%u %s seq %u len %u ack %u win %u", static_cast<double>(r.at - kStart) * 1e-9,
-                           r.from == 0 ? "client" : "server", r.from == 0 ? r.header.src_port : r.header.dst_port,
-                           wire::format_tcp_flags(r.header.flags, flags), r.header.seq, r.header.payload_length, r.header.ack, r.header.window);
-    for (const auto& b : r.header.sack) at += std::snprintf(line + at, sizeof line - static_cast<size_t>(at), " sack %u-%u", b.left, b.right);
+    int at = std::snprintf(line, sizeof line, "%12.6f %s:%u %s seq %u len %u ack %u win %u",
+                           static_cast<double>(r.at - kStart) * 1e-9, r.from == 0 ? "client" : "server",
+                           r.from == 0 ? r.header.src_port : r.header.dst_port, wire::format_tcp_flags(r.header.flags, flags),
+                           r.header.seq, r.header.payload_length, r.header.ack, r.header.window);
+    for (const auto& b : r.header.sack)
+      at += std::snprintf(line + at, sizeof line - static_cast<size_t>(at), " sack %u-%u", b.left, b.right);
     std::snprintf(line + at, sizeof line - static_cast<size_t>(at), "%s%s\n", *r.fate ? "  ## " : "", r.fate);
     text += line;
   }
@@ -452,7 +470,8 @@ Link random_link(base::Prng& r) {
   l.loss = kLoss[r.below(std::size(kLoss))];
   if (r.chance(1, 3)) l.duplicate = r.unit() * 0.1;
   if (r.chance(1, 3)) l.corrupt = r.unit() * 0.05;
-  constexpr TimeNs kDelay[] = {20 * base::kMicrosecond, base::kMillisecond, 10 * base::kMillisecond, 80 * base::kMillisecond, 300 * base::kMillisecond};
+  constexpr TimeNs kDelay[] = {20 * base::kMicrosecond, base::kMillisecond, 10 * base::kMillisecond, 80 * base::kMillisecond,
+                               300 * base::kMillisecond};
   l.delay = kDelay[r.below(std::size(kDelay))];
   if (r.chance(1, 2)) l.jitter = r.below(l.delay * 2 + 1);
   if (r.chance(1, 2)) {

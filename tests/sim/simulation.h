@@ -1,5 +1,6 @@
-// A network of two hosts in virtual time: lossy links between real TCBs of lib/tcp, with applications that send, read, close and abort as
-// their plan says. Everything is decided by one seed. After every step the invariants that need no knowledge of the plan are checked.
+// A network of two hosts in virtual time: lossy links between real TCBs of lib/tcp, with applications that send, read, close and
+// abort as their plan says. Everything is decided by one seed. After every step the invariants that need no knowledge of the plan
+// are checked.
 #pragma once
 
 #include <array>
@@ -28,36 +29,36 @@ using base::TimeNs;
 struct Link {
   double loss = 0, duplicate = 0, corrupt = 0;
   TimeNs delay = 10 * base::kMillisecond;
-  TimeNs jitter = 0;                    // extra delay, uniform in 0..jitter: reorders
-  uint64_t bytes_per_second = 0;        // 0: unlimited
-  uint32_t queue_bytes = UINT32_MAX;    // waiting for the link; more is dropped
+  TimeNs jitter = 0;                  // extra delay, uniform in 0..jitter: reorders
+  uint64_t bytes_per_second = 0;      // 0: unlimited
+  uint32_t queue_bytes = UINT32_MAX;  // waiting for the link; more is dropped
 };
 
 // What one application does on its connection. It sends byte i as pattern(stream, i), so that the other side can check each byte.
 struct Plan {
   uint64_t send_bytes = 0;
-  uint32_t write_size = 16'384;         // most bytes of one write
-  uint32_t read_size = UINT32_MAX;      // most bytes of one read
-  TimeNs read_interval = 0;             // 0: reads at once; else every so often (a slow reader)
-  TimeNs write_interval = 0;            // 0: whenever there is space
-  bool close_when_sent = true;          // half close after the last byte; else close when the peer has closed
+  uint32_t write_size = 16'384;     // most bytes of one write
+  uint32_t read_size = UINT32_MAX;  // most bytes of one read
+  TimeNs read_interval = 0;         // 0: reads at once; else every so often (a slow reader)
+  TimeNs write_interval = 0;        // 0: whenever there is space
+  bool close_when_sent = true;      // half close after the last byte; else close when the peer has closed
   TimeNs abort_at = base::kNever;
-  bool mini_time_wait = false;          // moves to a TimeWaitEntry
+  bool mini_time_wait = false;  // moves to a TimeWaitEntry
 };
 
 struct ConnectionPlan {
   TimeNs start = 0;
   uint16_t client_port = 0;
-  bool simultaneous = false;            // both sides open actively
+  bool simultaneous = false;  // both sides open actively
   Plan client, server;
   tcp::Config client_config, server_config;
 };
 
 struct Scenario {
   uint64_t seed = 0;
-  Link link[2];                         // [0]: client to server
-  TimeNs heal_at = base::kNever;        // from here on no faults
-  TimeNs end_at = 0;                    // everything must be over by then
+  Link link[2];                   // [0]: client to server
+  TimeNs heal_at = base::kNever;  // from here on no faults
+  TimeNs end_at = 0;              // everything must be over by then
   uint32_t backlog = 16;
   std::vector<ConnectionPlan> connections;
 };
@@ -87,16 +88,16 @@ class Simulation {
  private:
   struct Side {
     size_t connection = 0;
-    int side = 0;                        // 0 client, 1 server
+    int side = 0;  // 0 client, 1 server
     const Plan* plan = nullptr;
     tcp::Tcb tcb;
-    bool live = false;                   // the TCB is in use
+    bool live = false;  // the TCB is in use
     bool counted_half_open = false;
     std::optional<tcp::TimeWaitEntry> time_wait;
     Outcome outcome;
     bool close_called = false;
     TimeNs next_read = 0, next_write = 0;
-    uint32_t advertised_right = 0;       // right edge of the window on the wire so far
+    uint32_t advertised_right = 0;  // right edge of the window on the wire so far
     bool advertised = false;
   };
   struct Packet {
@@ -108,7 +109,7 @@ class Simulation {
     TimeNs at;
     uint64_t order;
     enum class Kind : uint8_t { kPacket, kStart } kind;
-    size_t index;                        // into packets in flight, or the connection
+    size_t index;  // into packets in flight, or the connection
     bool operator>(const Event& o) const { return at != o.at ? at > o.at : order > o.order; }
   };
   struct TraceRecord {
@@ -149,7 +150,7 @@ class Simulation {
   tcp::Listener listener_;
   TimeNs now_ = 0;
   uint64_t order_ = 0, packets_ = 0;
-  std::vector<std::unique_ptr<Side>> sides_;   // connection * 2 + side
+  std::vector<std::unique_ptr<Side>> sides_;  // connection * 2 + side
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   std::vector<Packet> in_flight_;
   std::vector<size_t> free_slots_;

@@ -38,7 +38,8 @@ bool run_seed(uint64_t seed, bool verbose) {
   return false;
 }
 
-// --- the table of loss x buffer -> throughput: 100 Mbit/s, 20 ms round trip, a queue of 125 KB, ten seconds of bulk data one way.
+// --- the table of loss x buffer -> throughput: 100 Mbit/s, 20 ms round trip, a queue of 125 KB, ten seconds of bulk data one
+// way.
 
 double throughput_mbit(double loss, uint32_t buffer, tcp::CongestionAlgorithm algorithm, bool sack) {
   constexpr TimeNs kDuration = 20 * base::kSecond;
@@ -77,10 +78,12 @@ std::string measure_table() {
     for (const bool sack : {true, false}) {
       for (const double loss : {0.0, 0.0001, 0.001, 0.01, 0.03, 0.1}) {
         char line[160];
-        int at = std::snprintf(line, sizeof line, "%-6s %-8s %6.2f", algorithm == tcp::CongestionAlgorithm::kCubic ? "cubic" : "reno",
-                               sack ? "sack" : "newreno", loss * 100);
+        int at =
+            std::snprintf(line, sizeof line, "%-6s %-8s %6.2f", algorithm == tcp::CongestionAlgorithm::kCubic ? "cubic" : "reno",
+                          sack ? "sack" : "newreno", loss * 100);
         for (const uint32_t kb : {16u, 64u, 256u, 1024u})
-          at += std::snprintf(line + at, sizeof line - static_cast<size_t>(at), " %8.2f", throughput_mbit(loss, kb * 1024, algorithm, sack));
+          at += std::snprintf(line + at, sizeof line - static_cast<size_t>(at), " %8.2f",
+                              throughput_mbit(loss, kb * 1024, algorithm, sack));
         out << line << '\n';
       }
     }

@@ -5,16 +5,20 @@
 namespace millrace::tcp {
 namespace {
 
-constexpr uint32_t kMaxCwnd = 1u << 30;            // bytes: the largest window RFC 7323 can describe
-constexpr uint32_t kSlowStartLimit = 8;            // segments counted per ACK in the first slow start, unpaced (RFC 9406 4.3)
-constexpr uint32_t kSlowStartLimitAfterTimeout = 1;  // and after a timeout, when one ACK may cover what arrived long ago (RFC 3465 2.3)
+constexpr uint32_t kMaxCwnd = 1u << 30;  // bytes: the largest window RFC 7323 can describe
+constexpr uint32_t kSlowStartLimit = 8;  // segments counted per ACK in the first slow start, unpaced (RFC 9406 4.3)
+constexpr uint32_t kSlowStartLimitAfterTimeout =
+    1;  // and after a timeout, when one ACK may cover what arrived long ago (RFC 3465 2.3)
 
 void grow(Congestion& c, uint32_t bytes) { c.cwnd = std::min(c.cwnd + bytes, kMaxCwnd); }
 
 uint32_t ssthresh_after_loss(Congestion& c, uint32_t flight, uint32_t mss) {
   switch (c.algorithm) {
-    case CongestionAlgorithm::kCubic: return cubic_ssthresh(c.cubic, c.cwnd, flight, mss);
-    case CongestionAlgorithm::kReno: c.reno.acked = 0; return reno_ssthresh(flight, mss);
+    case CongestionAlgorithm::kCubic:
+      return cubic_ssthresh(c.cubic, c.cwnd, flight, mss);
+    case CongestionAlgorithm::kReno:
+      c.reno.acked = 0;
+      return reno_ssthresh(flight, mss);
   }
   return 2 * mss;
 }
@@ -49,8 +53,10 @@ void congestion_on_ack(Congestion& c, const AckSample& a) {
     if (acked == 0) return;
   }
   switch (c.algorithm) {
-    case CongestionAlgorithm::kCubic: return grow(c, cubic_increase(c.cubic, c.cwnd, acked, a.mss, a.srtt_us, a.now));
-    case CongestionAlgorithm::kReno: return grow(c, reno_increase(c.reno, c.cwnd, acked, a.mss));
+    case CongestionAlgorithm::kCubic:
+      return grow(c, cubic_increase(c.cubic, c.cwnd, acked, a.mss, a.srtt_us, a.now));
+    case CongestionAlgorithm::kReno:
+      return grow(c, reno_increase(c.reno, c.cwnd, acked, a.mss));
   }
 }
 

@@ -1,5 +1,6 @@
 // Congestion control behind one small tagged struct: no virtual call, no allocation; the state of the chosen algorithm is a union
-// inside the TCB. Loss detection and retransmission (recovery.h) are the same for all; an algorithm only decides how large cwnd is.
+// inside the TCB. Loss detection and retransmission (recovery.h) are the same for all; an algorithm only decides how large cwnd
+// is.
 //
 // All sizes in bytes. `mss` is the sender's maximum segment size (SMSS), options deducted.
 #pragma once
@@ -31,8 +32,9 @@ struct Congestion {
 struct AckSample {
   uint32_t acked = 0;
   uint32_t mss = 0;
-  uint32_t srtt_us = 0;      // 0: not measured yet
-  bool cwnd_limited = true;  // false: the application or the peer's window held us back, so cwnd was not tested (RFC 9438 5.8, RFC 7661)
+  uint32_t srtt_us = 0;  // 0: not measured yet
+  bool cwnd_limited =
+      true;  // false: the application or the peer's window held us back, so cwnd was not tested (RFC 9438 5.8, RFC 7661)
   base::TimeNs now = 0;
 };
 
@@ -41,11 +43,14 @@ void congestion_init(Congestion&, CongestionAlgorithm, uint32_t mss);
 uint32_t initial_window(uint32_t mss);
 // The SYN or SYN-ACK had to be repeated: the first window is one segment (RFC 6928 2, RFC 5681 3.1).
 void congestion_syn_lost(Congestion&, uint32_t mss);
-// Slow start below ssthresh (RFC 5681 3.1, counting bytes as RFC 3465 with the limit of RFC 9406 4.3), congestion avoidance above it.
+// Slow start below ssthresh (RFC 5681 3.1, counting bytes as RFC 3465 with the limit of RFC 9406 4.3), congestion avoidance above
+// it.
 void congestion_on_ack(Congestion&, const AckSample&);
-// A loss seen through duplicate ACKs or SACK: ssthresh from `flight`, cwnd = ssthresh. The caller inflates where RFC 6582 wants it.
+// A loss seen through duplicate ACKs or SACK: ssthresh from `flight`, cwnd = ssthresh. The caller inflates where RFC 6582 wants
+// it.
 void congestion_on_loss(Congestion&, uint32_t flight, uint32_t mss, base::TimeNs now);
-// A retransmission timeout: cwnd = 1 segment. `first`: not a repeated timeout of the same data, which leaves ssthresh alone (RFC 5681 3.1).
+// A retransmission timeout: cwnd = 1 segment. `first`: not a repeated timeout of the same data, which leaves ssthresh alone (RFC
+// 5681 3.1).
 void congestion_on_timeout(Congestion&, uint32_t flight, uint32_t mss, bool first, base::TimeNs now);
 // Nothing was sent for more than an RTO: cwnd = min(cwnd, initial window) (RFC 5681 4.1).
 void congestion_on_idle(Congestion&, uint32_t mss);

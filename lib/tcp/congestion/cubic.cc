@@ -6,9 +6,9 @@
 namespace millrace::tcp {
 namespace {
 
-constexpr float kC = 0.4f;                                         // RFC 9438 5: aggressiveness, segments / s^3
-constexpr float kBeta = 0.7f;                                      // RFC 9438 4.6: multiplicative decrease
-constexpr float kAlpha = 3.0f * (1.0f - kBeta) / (1.0f + kBeta);   // RFC 9438 4.3: Reno-friendly additive increase
+constexpr float kC = 0.4f;                                        // RFC 9438 5: aggressiveness, segments / s^3
+constexpr float kBeta = 0.7f;                                     // RFC 9438 4.6: multiplicative decrease
+constexpr float kAlpha = 3.0f * (1.0f - kBeta) / (1.0f + kBeta);  // RFC 9438 4.3: Reno-friendly additive increase
 
 float seconds(base::TimeNs t) { return static_cast<float>(t) * 1e-9f; }
 

@@ -5,19 +5,20 @@
 //   t.expect("S. 0 ack 1 win 65528 <mss 1460,sackOK,wscale 2>");
 //   t.recv(". 1 ack 1 win 1000");
 //
-// FLAGS are letters of S F R P U and '.' for ACK. Then the sequence number, or FIRST:END(LENGTH); `ack N`, `win N` (as on the wire) and
-// <options>: mss N, sackOK, wscale N, ts VAL ECR, sack A:B. Numbers are relative: ours to our ISN, the peer's to its ISN; both start
-// close below 2^32, so that every test goes round. A number may be a variable and an offset: p (the peer's next), o (our next), a (our
-// oldest unacknowledged), as in "P. p:p+10(10) ack a". Byte i of a stream is pattern(i) in both directions, and is checked.
-// expect() compares what the line names: ack, win and options only if given; a line without '<' says nothing about options.
+// FLAGS are letters of S F R P U and '.' for ACK. Then the sequence number, or FIRST:END(LENGTH); `ack N`, `win N` (as on the
+// wire) and <options>: mss N, sackOK, wscale N, ts VAL ECR, sack A:B. Numbers are relative: ours to our ISN, the peer's to its
+// ISN; both start close below 2^32, so that every test goes round. A number may be a variable and an offset: p (the peer's next),
+// o (our next), a (our oldest unacknowledged), as in "P. p:p+10(10) ack a". Byte i of a stream is pattern(i) in both directions,
+// and is checked. expect() compares what the line names: ack, win and options only if given; a line without '<' says nothing
+// about options.
 #pragma once
-
-#include <gtest/gtest.h>
 
 #include <cctype>
 #include <cstdlib>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/tcp/listener.h"
 #include "lib/tcp/seq.h"
@@ -34,7 +35,8 @@ inline constexpr TimeNs sec(uint64_t n) { return n * base::kSecond; }
 inline uint8_t pattern(uint64_t i) { return static_cast<uint8_t>(i * 167 + (i >> 8) * 13 + 5); }
 
 inline std::string event_names(uint32_t events) {
-  static constexpr const char* kNames[] = {"connected", "readable", "send-space", "peer-fin", "reset", "timed-out", "closed", "time-wait", "reopen"};
+  static constexpr const char* kNames[] = {"connected", "readable", "send-space", "peer-fin", "reset",
+                                           "timed-out", "closed",   "time-wait",  "reopen"};
   std::string s;
   for (uint32_t i = 0; i < std::size(kNames); ++i)
     if (events & 1u << i) s += (s.empty() ? "" : " ") + std::string(kNames[i]);
@@ -73,9 +75,7 @@ struct TcpDialog {
   static FourTuple tuple() { return {base::IpAddress::v4(0x0a000001), base::IpAddress::v4(0x0a000002), 80, 40'000}; }
 
   // --- opening
-  void listen(const std::string& syn) {
-    open_passive(t, tuple(), config, parse(syn), kIss, now, kTsOffset);
-  }
+  void listen(const std::string& syn) { open_passive(t, tuple(), config, parse(syn), kIss, now, kTsOffset); }
   void connect() { open_active(t, tuple(), config, kIss, now, kTsOffset); }
   // A finished handshake, passive. `options` of the peer's SYN; `window` as on the wire, of the last ACK.
   void establish(const std::string& options = "<mss 1460>", uint32_t window = 60'000) {
@@ -160,7 +160,8 @@ struct TcpDialog {
   uint32_t deadline(TimeNs after, TimeNs tolerance = 0) {
     const TimeNs at = next_deadline(t);
     EXPECT_NE(at, base::kNever);
-    EXPECT_LE(at > now + after ? at - now - after : now + after - at, tolerance) << "deadline in " << static_cast<double>(at - now) * 1e-6 << " ms";
+    EXPECT_LE(at > now + after ? at - now - after : now + after - at, tolerance)
+        << "deadline in " << static_cast<double>(at - now) * 1e-6 << " ms";
     now = at;
     return on_deadline(t, now);
   }
@@ -211,10 +212,17 @@ struct TcpDialog {
     size_t at = 0;
     if (!text.empty() && std::isalpha(static_cast<unsigned char>(text[0]))) {
       switch (text[0]) {
-        case 'p': base = p; break;
-        case 'o': base = o; break;
-        case 'a': base = a; break;
-        default: ADD_FAILURE() << "unknown variable in " << text;
+        case 'p':
+          base = p;
+          break;
+        case 'o':
+          base = o;
+          break;
+        case 'a':
+          base = a;
+          break;
+        default:
+          ADD_FAILURE() << "unknown variable in " << text;
       }
       at = 1;
     }
@@ -234,14 +242,28 @@ struct TcpDialog {
     const auto words = split(head, ' ');
     for (char c : words.at(0)) {
       switch (c) {
-        case 'S': l.flags |= wire::kTcpSyn; break;
-        case 'F': l.flags |= wire::kTcpFin; break;
-        case 'R': l.flags |= wire::kTcpRst; break;
-        case 'P': l.flags |= wire::kTcpPsh; break;
-        case 'U': l.flags |= wire::kTcpUrg; break;
-        case '.': l.flags |= wire::kTcpAck; break;
-        case '-': break;  // no flag at all
-        default: ADD_FAILURE() << "unknown flag in " << text;
+        case 'S':
+          l.flags |= wire::kTcpSyn;
+          break;
+        case 'F':
+          l.flags |= wire::kTcpFin;
+          break;
+        case 'R':
+          l.flags |= wire::kTcpRst;
+          break;
+        case 'P':
+          l.flags |= wire::kTcpPsh;
+          break;
+        case 'U':
+          l.flags |= wire::kTcpUrg;
+          break;
+        case '.':
+          l.flags |= wire::kTcpAck;
+          break;
+        case '-':
+          break;  // no flag at all
+        default:
+          ADD_FAILURE() << "unknown flag in " << text;
       }
     }
     const std::string& range = words.at(1);
@@ -254,7 +276,8 @@ struct TcpDialog {
     }
     if (const size_t open = text.find('<'); open != std::string::npos) {
       l.has_options = true;
-      for (const auto& option : split(text.substr(open + 1, text.find('>') - open - 1), ',')) l.options.push_back(split(option, ' '));
+      for (const auto& option : split(text.substr(open + 1, text.find('>') - open - 1), ','))
+        l.options.push_back(split(option, ' '));
     }
     return l;
   }

@@ -25,6 +25,10 @@ TEST(Paws, OldTimestampIsAcknowledgedAndDropped) {
   t.expect(". 1 ack 11 <ts 100000 2000>");
   t.recv("P. 11:21(10) ack 1 <ts 2000 100000>");  // equal is good
   EXPECT_EQ(t.last.drop, DropReason::kNone);
+  t.recv("P. 31:41(10) ack 1 <ts 2000 100000>");  // off the fast path too
+  EXPECT_EQ(t.last.drop, DropReason::kNone);
+  t.recv("P. 31:41(10) ack 1 <ts 1999 100000>");
+  EXPECT_EQ(t.last.drop, DropReason::kTcpPaws);
 }
 
 TEST(Paws, GoesRound) {
@@ -192,11 +196,11 @@ TEST(PathMtu, ForgedMessagesAreIgnored) {
   t.establish();
   t.write(1000);
   t.drain();
-  on_path_mtu(t.t, 1000, TcpDialog::kIss, t.now);              // acknowledged before
-  on_path_mtu(t.t, 1000, TcpDialog::kIss + 1001, t.now);       // never sent
-  on_path_mtu(t.t, 1500, TcpDialog::kIss + 1, t.now);          // not smaller
+  on_path_mtu(t.t, 1000, TcpDialog::kIss, t.now);         // acknowledged before
+  on_path_mtu(t.t, 1000, TcpDialog::kIss + 1001, t.now);  // never sent
+  on_path_mtu(t.t, 1500, TcpDialog::kIss + 1, t.now);     // not smaller
   EXPECT_EQ(effective_mss(t.t), 1460u);
-  on_path_mtu(t.t, 68, TcpDialog::kIss + 1, t.now);            // smaller than any path
+  on_path_mtu(t.t, 68, TcpDialog::kIss + 1, t.now);  // smaller than any path
   EXPECT_EQ(effective_mss(t.t), kMinPathMtuV4 - 40);
 }
 

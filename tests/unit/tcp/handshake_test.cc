@@ -35,10 +35,10 @@ TEST(ActiveOpen, OffersEverything) {
 }
 
 struct Agreement {
-  const char* peer;      // options of the peer's SYN
+  const char* peer;                // options of the peer's SYN
   bool sack, timestamps, scaling;  // ours
-  const char* answer;    // options of our SYN-ACK
-  uint16_t mss;          // payload per segment
+  const char* answer;              // options of our SYN-ACK
+  uint16_t mss;                    // payload per segment
 };
 class Options : public testing::TestWithParam<Agreement> {};
 TEST_P(Options, Passive) {
@@ -52,15 +52,17 @@ TEST_P(Options, Passive) {
   t.expect("S. 0 ack 1 " + std::string(a.answer));
   EXPECT_EQ(effective_mss(t.t), a.mss);
 }
-INSTANTIATE_TEST_SUITE_P(Handshake, Options, testing::Values(
-    Agreement{"<mss 1460,sackOK,ts 5 0,wscale 7>", true, true, true, "<mss 1460,sackOK,ts 100000 5,wscale 3>", 1448},
-    Agreement{"<mss 1460,sackOK,wscale 7>", true, true, true, "<mss 1460,sackOK,wscale 3>", 1460},
-    Agreement{"<mss 1460,sackOK,ts 5 0>", true, true, true, "<mss 1460,sackOK,ts 100000 5>", 1448},
-    Agreement{"<mss 1460,ts 5 0,wscale 7>", true, true, true, "<mss 1460,ts 100000 5,wscale 3>", 1448},
-    Agreement{"<mss 1460,sackOK,ts 5 0,wscale 7>", false, false, false, "<mss 1460>", 1460},
-    Agreement{"<>", true, true, true, "<mss 1460>", 536},               // RFC 9293 MUST-15
-    Agreement{"<mss 9000>", true, true, true, "<mss 1460>", 1460},       // never more than our own
-    Agreement{"<mss 1>", true, true, true, "<mss 1460>", kMinSendMss}));  // absurd
+INSTANTIATE_TEST_SUITE_P(
+    Handshake, Options,
+    testing::Values(Agreement{"<mss 1460,sackOK,ts 5 0,wscale 7>", true, true, true, "<mss 1460,sackOK,ts 100000 5,wscale 3>",
+                              1448},
+                    Agreement{"<mss 1460,sackOK,wscale 7>", true, true, true, "<mss 1460,sackOK,wscale 3>", 1460},
+                    Agreement{"<mss 1460,sackOK,ts 5 0>", true, true, true, "<mss 1460,sackOK,ts 100000 5>", 1448},
+                    Agreement{"<mss 1460,ts 5 0,wscale 7>", true, true, true, "<mss 1460,ts 100000 5,wscale 3>", 1448},
+                    Agreement{"<mss 1460,sackOK,ts 5 0,wscale 7>", false, false, false, "<mss 1460>", 1460},
+                    Agreement{"<>", true, true, true, "<mss 1460>", 536},                 // RFC 9293 MUST-15
+                    Agreement{"<mss 9000>", true, true, true, "<mss 1460>", 1460},        // never more than our own
+                    Agreement{"<mss 1>", true, true, true, "<mss 1460>", kMinSendMss}));  // absurd
 
 TEST(PassiveOpen, WindowWithoutScalingFitsSixteenBits) {
   TcpDialog t(full());
@@ -201,13 +203,15 @@ TEST_P(Cookies, RoundTrip) {
   EXPECT_EQ(info(t.t).snd_wnd, 500u << c.shift);
   EXPECT_EQ(t.read(), 10u);
 }
-INSTANTIATE_TEST_SUITE_P(Handshake, Cookies, testing::Values(
-    CookieCase{"<mss 1460,sackOK,ts 5 0,wscale 7>", 1460, true, 7, true, true},
-    CookieCase{"<mss 1460,sackOK,ts 5 0,wscale 0>", 1460, true, 0, true, true},
-    CookieCase{"<mss 1459,ts 5 0,wscale 14>", 1440, true, 14, false, true},
-    CookieCase{"<mss 8960,sackOK,ts 5 0>", 8960, false, 0, true, true},
-    CookieCase{"<mss 1460,sackOK,wscale 7>", 1460, false, 0, false, false},  // no timestamps: nowhere to keep the rest
-    CookieCase{"<>", 536, false, 0, false, false}, CookieCase{"<mss 1>", 216, false, 0, false, false}));
+INSTANTIATE_TEST_SUITE_P(Handshake, Cookies,
+                         testing::Values(CookieCase{"<mss 1460,sackOK,ts 5 0,wscale 7>", 1460, true, 7, true, true},
+                                         CookieCase{"<mss 1460,sackOK,ts 5 0,wscale 0>", 1460, true, 0, true, true},
+                                         CookieCase{"<mss 1459,ts 5 0,wscale 14>", 1440, true, 14, false, true},
+                                         CookieCase{"<mss 8960,sackOK,ts 5 0>", 8960, false, 0, true, true},
+                                         CookieCase{"<mss 1460,sackOK,wscale 7>", 1460, false, 0, false,
+                                                    false},  // no timestamps: nowhere to keep the rest
+                                         CookieCase{"<>", 536, false, 0, false, false},
+                                         CookieCase{"<mss 1>", 216, false, 0, false, false}));
 
 TEST(Cookies, WhatIsNotOursIsRefused) {
   TcpDialog t;
@@ -322,18 +326,28 @@ TEST_P(TimeWaits, Entry) {
   }
   EXPECT_EQ(e.expires_at, c.restarts ? t.now + config.time_wait_ns : expires);
 }
-INSTANTIATE_TEST_SUITE_P(Rfc6191, TimeWaits, testing::Values(
-    TimeWaitCase{"FIN again", "F. 1 ack 2 <ts 1500 100000>", TimeWaitVerdict::kReply, ". 2 ack 2 win 8191 <ts 105000 1500>", true},
-    TimeWaitCase{"FIN with data again", "FP. -9:1(10) ack 2 <ts 1500 100000>", TimeWaitVerdict::kReply, ". 2 ack 2 win 8191 <ts 105000 1500>", true},
-    TimeWaitCase{"FIN, timestamp too old", "F. 1 ack 2 <ts 900 100000>", TimeWaitVerdict::kReply, ". 2 ack 2 win 8191 <ts 105000 1002>", false},
-    TimeWaitCase{"newer SYN by timestamp", "S -5000 <mss 1460,ts 1003 0>", TimeWaitVerdict::kReopen, "", false},
-    TimeWaitCase{"older SYN by timestamp", "S 5000 <mss 1460,ts 1001 0>", TimeWaitVerdict::kReply, ". 2 ack 2 win 8191 <ts 105000 1002>", false},
-    TimeWaitCase{"same timestamp, newer sequence", "S 5000 <mss 1460,ts 1002 0>", TimeWaitVerdict::kReopen, "", false},
-    TimeWaitCase{"SYN without timestamp, newer", "S 5000 <mss 1460>", TimeWaitVerdict::kReopen, "", false},
-    TimeWaitCase{"SYN without timestamp, older", "S 2 <mss 1460>", TimeWaitVerdict::kReply, ". 2 ack 2 win 8191 <ts 105000 1002>", false},
-    TimeWaitCase{"SYN-ACK", "S. 5000 ack 2 <mss 1460,ts 1003 0>", TimeWaitVerdict::kReply, ". 2 ack 2 win 8191 <ts 105000 1002>", false},
-    TimeWaitCase{"RST", "R 2", TimeWaitVerdict::kIgnore, "", false},
-    TimeWaitCase{"bare ACK", ". 2 ack 2 <ts 1500 100000>", TimeWaitVerdict::kIgnore, "", false}));
+INSTANTIATE_TEST_SUITE_P(
+    Rfc6191, TimeWaits,
+    testing::Values(TimeWaitCase{"FIN again", "F. 1 ack 2 <ts 1500 100000>", TimeWaitVerdict::kReply,
+                                 ". 2 ack 2 win 8191 <ts 105000 1500>", true},
+                    TimeWaitCase{"FIN with data again", "FP. -9:1(10) ack 2 <ts 1500 100000>", TimeWaitVerdict::kReply,
+                                 ". 2 ack 2 win 8191 <ts 105000 1500>", true},
+                    TimeWaitCase{"FIN, timestamp too old", "F. 1 ack 2 <ts 900 100000>", TimeWaitVerdict::kReply,
+                                 ". 2 ack 2 win 8191 <ts 105000 1002>", false},
+                    TimeWaitCase{"newer SYN by timestamp", "S -5000 <mss 1460,ts 1003 0>", TimeWaitVerdict::kReopen, "", false},
+                    TimeWaitCase{"older SYN by timestamp", "S 5000 <mss 1460,ts 1001 0>", TimeWaitVerdict::kReply,
+                                 ". 2 ack 2 win 8191 <ts 105000 1002>", false},
+                    TimeWaitCase{"same timestamp, newer sequence", "S 5000 <mss 1460,ts 1002 0>", TimeWaitVerdict::kReopen, "",
+                                 false},
+                    TimeWaitCase{"same timestamp, older sequence", "S -5000 <mss 1460,ts 1002 0>", TimeWaitVerdict::kReply,
+                                 ". 2 ack 2 win 8191 <ts 105000 1002>", false},
+                    TimeWaitCase{"SYN without timestamp, newer", "S 5000 <mss 1460>", TimeWaitVerdict::kReopen, "", false},
+                    TimeWaitCase{"SYN without timestamp, older", "S 2 <mss 1460>", TimeWaitVerdict::kReply,
+                                 ". 2 ack 2 win 8191 <ts 105000 1002>", false},
+                    TimeWaitCase{"SYN-ACK", "S. 5000 ack 2 <mss 1460,ts 1003 0>", TimeWaitVerdict::kReply,
+                                 ". 2 ack 2 win 8191 <ts 105000 1002>", false},
+                    TimeWaitCase{"RST", "R 2", TimeWaitVerdict::kIgnore, "", false},
+                    TimeWaitCase{"bare ACK", ". 2 ack 2 <ts 1500 100000>", TimeWaitVerdict::kIgnore, "", false}));
 
 TEST(TimeWaitTest, NextIsnIsBeyondTheOldConnection) {
   TimeWaitEntry e;

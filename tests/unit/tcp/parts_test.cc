@@ -89,10 +89,10 @@ TEST(ScoreboardTest, IsLost) {  // RFC 6675 4
   Scoreboard s;
   s.add(1000, 2000);
   s.add(3000, 4000);
-  EXPECT_FALSE(s.is_lost(0, 1000));      // two ranges, two segments
-  EXPECT_TRUE(s.is_lost(0, 999));        // more than two segments
+  EXPECT_FALSE(s.is_lost(0, 1000));  // two ranges, two segments
+  EXPECT_TRUE(s.is_lost(0, 999));    // more than two segments
   s.add(5000, 5001);
-  EXPECT_TRUE(s.is_lost(0, 1000));       // three ranges
+  EXPECT_TRUE(s.is_lost(0, 1000));  // three ranges
   EXPECT_FALSE(s.is_lost(2000, 1000));
   EXPECT_EQ(s.pipe(0, 7000, 0, 1000), 3000u - 0 + 999 + 999 - 999);  // 2000-3000, 4000-5000, 5001-7000 fly; 0-1000 is lost
 }
@@ -185,7 +185,8 @@ TEST(ReassemblyTest, RespectsItsBudget) {
   EXPECT_EQ(q.insert(10'000, pool.make(big), 2 * one), Reassembly::Outcome::kStored);
   EXPECT_EQ(q.insert(20'000, pool.make(big), 2 * one), Reassembly::Outcome::kStored);
   EXPECT_EQ(q.insert(30'000, pool.make(big), 2 * one), Reassembly::Outcome::kFull);
-  EXPECT_EQ(q.insert(21'000, pool.make(std::string_view("small")), 2 * one), Reassembly::Outcome::kStored);  // into the same packet
+  EXPECT_EQ(q.insert(21'000, pool.make(std::string_view("small")), 2 * one),
+            Reassembly::Outcome::kStored);  // into the same packet
   EXPECT_EQ(q.truesize(), 2 * one);
 }
 

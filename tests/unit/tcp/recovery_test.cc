@@ -30,10 +30,10 @@ TEST(NewReno, ThreeDuplicatesRepeatTheFirstSegment) {  // RFC 5681 3.2
   t.recv(". 1 ack 1");
   t.expect(". 1:1001(1000) ack 1");
   t.expect_nothing();
-  EXPECT_EQ(info(t.t).ssthresh, 5600u);             // CUBIC: 0.7 of 8000
-  EXPECT_EQ(info(t.t).cwnd, 5600u + 3000);          // inflated by what left the network
+  EXPECT_EQ(info(t.t).ssthresh, 5600u);     // CUBIC: 0.7 of 8000
+  EXPECT_EQ(info(t.t).cwnd, 5600u + 3000);  // inflated by what left the network
   t.recv(". 1 ack 8001");
-  EXPECT_EQ(info(t.t).cwnd, 2000u);                 // RFC 6582 3.2 step 3: min(ssthresh, max(flight, MSS) + MSS)
+  EXPECT_EQ(info(t.t).cwnd, 2000u);  // RFC 6582 3.2 step 3: min(ssthresh, max(flight, MSS) + MSS)
   EXPECT_EQ(info(t.t).retransmits, 1u);
 }
 
@@ -62,6 +62,20 @@ TEST(NewReno, LimitedTransmit) {  // RFC 3042
   t.recv(". 1 ack 1");
   t.expect(". 11001:12001(1000) ack 1");
   t.expect_nothing();
+}
+
+TEST(NewReno, ProgressStartsTheCountAgain) {
+  Sender t(false);
+  t.burst(6000);
+  t.recv(". 1 ack 1");
+  t.recv(". 1 ack 1");
+  t.recv(". 1 ack 1001");
+  t.recv(". 1 ack 1001");
+  t.recv(". 1 ack 1001");
+  t.expect_nothing();
+  EXPECT_EQ(info(t.t).retransmits, 0u);
+  t.recv(". 1 ack 1001");
+  t.expect(". 1001:2001(1000) ack 1");
 }
 
 TEST(NewReno, WhatIsNoDuplicate) {  // RFC 5681 2
@@ -118,7 +132,7 @@ TEST(Sack, RecoversTwoHolesInOneRoundTrip) {
 
 TEST(Sack, PipeGovernsWhatIsSent) {
   Sender t(true);
-  t.burst(40'000);  // ten in flight, segment 0 lost
+  t.burst(40'000);                       // ten in flight, segment 0 lost
   t.recv(". 1 ack 1 <sack 1001:4001>");  // three at once: more than two segments above
   t.expect(". 1:1001(1000) ack 1");
   // cwnd 7000; pipe: 6 above + the repeated one
@@ -169,10 +183,10 @@ TEST(Sack, NothingToRescueWithoutReports) {
 TEST(Sack, UselessBlocksAreIgnored) {
   Sender t(true);
   t.burst(5000);
-  t.recv(". 1 ack 1 <sack 9001:10001>");   // never sent
-  t.recv(". 1 ack 1 <sack 3001:2001>");    // backwards
-  t.recv(". 1 ack 1 <sack -1000:1>");      // below: a D-SACK
-  t.recv(". 1 ack 2001 <sack 1:1001>");    // a D-SACK
+  t.recv(". 1 ack 1 <sack 9001:10001>");  // never sent
+  t.recv(". 1 ack 1 <sack 3001:2001>");   // backwards
+  t.recv(". 1 ack 1 <sack -1000:1>");     // below: a D-SACK
+  t.recv(". 1 ack 2001 <sack 1:1001>");   // a D-SACK
   EXPECT_EQ(t.t.scoreboard.ranges(), 0u);
   t.expect_nothing();
   EXPECT_EQ(info(t.t).retransmits, 0u);

@@ -22,16 +22,44 @@ void reach(TcpDialog& d, State s) {
   }
   d.establish();
   d.p = d.o = d.a = 1;
-  const auto our_fin = [&] { d.close(); d.drain(); d.o = 2; };
-  const auto peer_fin = [&] { d.recv("F. p ack a"); d.drain(); d.p = 2; };
+  const auto our_fin = [&] {
+    d.close();
+    d.drain();
+    d.o = 2;
+  };
+  const auto peer_fin = [&] {
+    d.recv("F. p ack a");
+    d.drain();
+    d.p = 2;
+  };
   switch (s) {
-    case State::kFinWait1: our_fin(); break;
-    case State::kFinWait2: our_fin(); d.a = 2; d.recv(". p ack a"); break;
-    case State::kCloseWait: peer_fin(); break;
-    case State::kClosing: our_fin(); peer_fin(); break;
-    case State::kLastAck: peer_fin(); our_fin(); break;
-    case State::kTimeWait: our_fin(); d.a = 2; d.recv(". p ack a"); peer_fin(); break;
-    default: break;
+    case State::kFinWait1:
+      our_fin();
+      break;
+    case State::kFinWait2:
+      our_fin();
+      d.a = 2;
+      d.recv(". p ack a");
+      break;
+    case State::kCloseWait:
+      peer_fin();
+      break;
+    case State::kClosing:
+      our_fin();
+      peer_fin();
+      break;
+    case State::kLastAck:
+      peer_fin();
+      our_fin();
+      break;
+    case State::kTimeWait:
+      our_fin();
+      d.a = 2;
+      d.recv(". p ack a");
+      peer_fin();
+      break;
+    default:
+      break;
   }
   d.drain();
   ASSERT_EQ(state(d.t), s);
@@ -47,9 +75,10 @@ struct Row {
   DropReason drop;
 };
 
-constexpr State kClosed = State::kClosed, kSynSent = State::kSynSent, kSynReceived = State::kSynReceived, kEstablished = State::kEstablished,
-                kFinWait1 = State::kFinWait1, kFinWait2 = State::kFinWait2, kCloseWait = State::kCloseWait, kClosing = State::kClosing,
-                kLastAck = State::kLastAck, kTimeWait = State::kTimeWait;
+constexpr State kClosed = State::kClosed, kSynSent = State::kSynSent, kSynReceived = State::kSynReceived,
+                kEstablished = State::kEstablished, kFinWait1 = State::kFinWait1, kFinWait2 = State::kFinWait2,
+                kCloseWait = State::kCloseWait, kClosing = State::kClosing, kLastAck = State::kLastAck,
+                kTimeWait = State::kTimeWait;
 constexpr DropReason kNone = DropReason::kNone;
 
 const Row kRows[] = {
@@ -75,8 +104,10 @@ const Row kRows[] = {
     {kSynReceived, "ACK", ". p ack 1", "", kEstablished, "connected", kNone},
     {kSynReceived, "ACK with data", "P. p:p+10(10) ack 1", ". 1 ack p+10", kEstablished, "connected readable", kNone},
     {kSynReceived, "ACK with FIN", "F. p ack 1", ". 1 ack p+1", kCloseWait, "connected peer-fin", kNone},
-    {kSynReceived, "ACK with data and FIN", "FP. p:p+10(10) ack 1", ". 1 ack p+11", kCloseWait, "connected readable peer-fin", kNone},
-    {kSynReceived, "SYN again: our SYN-ACK was lost", "S 0 <mss 1460>", "S. 0 ack 1", kSynReceived, "", DropReason::kTcpOldDuplicate},
+    {kSynReceived, "ACK with data and FIN", "FP. p:p+10(10) ack 1", ". 1 ack p+11", kCloseWait, "connected readable peer-fin",
+     kNone},
+    {kSynReceived, "SYN again: our SYN-ACK was lost", "S 0 <mss 1460>", "S. 0 ack 1", kSynReceived, "",
+     DropReason::kTcpOldDuplicate},
     {kSynReceived, "SYN-ACK: end of a simultaneous open", "S. 0 ack 1 <mss 1460>", "", kEstablished, "connected", kNone},
     {kSynReceived, "another SYN in the window", "S 100 <mss 1460>", ". 1 ack 1", kSynReceived, "", DropReason::kTcpChallenged},
     {kSynReceived, "ACK of unsent", ". p ack 2", "R 2", kSynReceived, "", DropReason::kTcpAckUnacceptable},
@@ -102,11 +133,13 @@ const Row kRows[] = {
     {kEstablished, "RST below the window", "R p-1", "", kEstablished, "", DropReason::kTcpResetOutOfWindow},
     {kEstablished, "SYN in the window", "S p", ". o ack p", kEstablished, "", DropReason::kTcpChallenged},
     {kEstablished, "SYN outside the window", "S p+70000", ". o ack p", kEstablished, "", DropReason::kTcpChallenged},
-    {kEstablished, "SYN-ACK again: our ACK was lost", "S. 0 ack 1 <mss 1460>", ". o ack p", kEstablished, "", DropReason::kTcpChallenged},
+    {kEstablished, "SYN-ACK again: our ACK was lost", "S. 0 ack 1 <mss 1460>", ". o ack p", kEstablished, "",
+     DropReason::kTcpChallenged},
     {kEstablished, "old duplicate", "P. p-1:p(1) ack a", ". o ack p", kEstablished, "", DropReason::kTcpOldDuplicate},
     {kEstablished, "keepalive probe", ". p-1 ack a", ". o ack p", kEstablished, "", DropReason::kTcpOutOfWindow},
     {kEstablished, "half old, half new", "P. p-1:p+9(10) ack a", ". o ack p+9", kEstablished, "readable", kNone},
-    {kEstablished, "data beyond the window", "P. p+60000:p+60010(10) ack a", ". o ack p", kEstablished, "", DropReason::kTcpOutOfWindow},
+    {kEstablished, "data beyond the window", "P. p+60000:p+60010(10) ack a", ". o ack p", kEstablished, "",
+     DropReason::kTcpOutOfWindow},
     {kEstablished, "ahead of its turn", "P. p+10:p+20(10) ack a", ". o ack p", kEstablished, "", kNone},
     {kEstablished, "ACK of unsent", ". p ack o+1", ". o ack p", kEstablished, "", DropReason::kTcpAckUnacceptable},
     {kEstablished, "ACK far too old", ". p ack a-60001", ". o ack p", kEstablished, "", DropReason::kTcpAckUnacceptable},

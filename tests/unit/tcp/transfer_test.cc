@@ -1,4 +1,5 @@
-// Data both ways: delayed ACK, Nagle, silly windows, zero windows and their probes, the receive window's growth, data out of order.
+// Data both ways: delayed ACK, Nagle, silly windows, zero windows and their probes, the receive window's growth, data out of
+// order.
 #include "tests/unit/tcp/dialog.h"
 
 namespace millrace::tcp {
@@ -52,6 +53,10 @@ TEST(DelayedAck, AtOnceForWhatIsOutOfOrderAndForWhatFillsTheGap) {  // RFC 5681 
   t.expect(". 1 ack 1");
   t.recv(". 1:1461(1460) ack 1");
   t.expect(". 1 ack 2921");
+  t.recv("P. 2931:2941(10) ack 1");  // and the same for small ones, which no count of segments would hurry
+  t.expect(". 1 ack 2921");
+  t.recv("P. 2921:2931(10) ack 1");
+  t.expect(". 1 ack 2941");
 }
 
 TEST(DelayedAck, AtOnceForFin) {
@@ -142,7 +147,7 @@ TEST(Send, SillyWindowIsNotFilled) {  // RFC 9293 3.8.6.2.1
   t.establish("<mss 1460>", 10'000);
   t.recv(". 1 ack 1 win 500");
   t.write(5000);
-  t.expect_nothing();                    // 500 is neither a segment nor half the largest window
+  t.expect_nothing();                           // 500 is neither a segment nor half the largest window
   EXPECT_EQ(t.deadline(sec(1), ms(2000)), 0u);  // the override timer
   t.expect(". 1:501(500) ack 1");
 }
@@ -432,7 +437,7 @@ TEST(Receive, OutOfOrderInManyPieces) {
   t.expect(". 1 ack 1 <sack 101:401,sack 501:601>");
   t.recv("P. 1:101(100) ack 1");
   t.expect(". 1 ack 401 <sack 501:601>");
-  t.recv("P. 351:551(200) ack 1");  // overlaps both
+  t.recv("P. 351:551(200) ack 1");         // overlaps both
   t.expect(". 1 ack 601 <sack 351:401>");  // D-SACK: what of it was old
   t.expect_nothing();
   EXPECT_EQ(t.read(), 600u);
