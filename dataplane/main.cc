@@ -114,10 +114,30 @@ int run_worker(void* argument) {
   return 0;
 }
 
-// Waits for SIGTERM or SIGINT. Signals were blocked before the first thread was made, so only this thread sees them.
-void wait_for_signal(const sigset_t& set) {
+// What devices count by themselves (frames that never reached a worker), once a second, into words of worker 0 that nobody else writes.
+void publish_device_stats(const std::vector<std::unique_ptr<io::Port>>& ports, stats::WorkerBlock& block) {
+  using stats::DropReason;
+  using stats::PortCounter;
+  uint64_t no_mbuf = 0, errors = 0;
+  for (size_t i = 0; i < ports.size(); ++i) {
+    const io::PortDeviceStats s = ports[i]->device_stats();
+    auto& counters = block.ports[i];
+    counters[PortCounter::kRxMissed].set(s.rx_missed);
+    counters[PortCounter::kRxErrors].set(s.rx_errors);
+    counters[PortCounter::kRxNoMbuf].set(s.rx_no_mbuf);
+    counters[PortCounter::kTxErrors].set(s.tx_errors);
+    no_mbuf += s.rx_no_mbuf;
+    errors += s.rx_errors;
+  }
+  block.drops[static_cast<uint32_t>(DropReason::kRxNoMbuf)].set(no_mbuf);
+  block.drops[static_cast<uint32_t>(DropReason::kRxPortError)].set(errors);
+}
+
+// Supervises until SIGTERM or SIGINT. Signals were blocked before the first thread was made, so only this thread sees them.
+void supervise(const sigset_t& set, const std::vector<std::unique_ptr<io::Port>>& ports, stats::WorkerBlock& block) {
+  const timespec second{1, 0};
   int signal = 0;
-  sigwait(&set, &signal);
+  while ((signal = sigtimedwait(&set, nullptr, &second)) < 0) publish_device_stats(ports, block);
   std::fprintf(stderr, "millrace-dataplane: %s, stopping\n", strsignal(signal));
 }
 
@@ -291,7 +311,7 @@ int run(const Options& options) {
   std::fprintf(stderr, "millrace-dataplane: %u worker%s, %zu port%s, waiting for tables on %s\n", workers, workers == 1 ? "" : "s",
                ports.size(), ports.size() == 1 ? "" : "s", link_config.socket_path.c_str());
 
-  wait_for_signal(signals);
+  supervise(signals, ports, region->worker(0));
   stop = true;
   for (uint32_t w = 0; w < workers; ++w) io::wait_worker(eal, w);
   (*link)->stop();

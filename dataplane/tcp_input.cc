@@ -1,6 +1,5 @@
 // The receiving half of TcpStack: from bursts of frames to TCP input, listeners, TIME-WAIT, hand-over and resets.
 #include <rte_mbuf.h>
-#include <rte_prefetch.h>
 
 #include <algorithm>
 
@@ -80,7 +79,7 @@ uint32_t TcpStack::receive(TimeNs now) {
 
 // Stage by stage over the burst, so that the misses of one frame are served while another is worked on.
 void TcpStack::input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs now, bool handed) {
-  for (uint32_t i = 0; i < n; ++i) rte_prefetch0(rte_pktmbuf_mtod(frames[i], const void*));
+  for (uint32_t i = 0; i < n; ++i) __builtin_prefetch(rte_pktmbuf_mtod(frames[i], const void*));
 
   Incoming incoming[io::kRxBurst];
   uint32_t segments = 0;
@@ -105,9 +104,9 @@ void TcpStack::input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs 
     const uint32_t c = flows_.candidate(incoming[i].hash);
     if (c == FlowTable::kNone) continue;
     const auto* line = reinterpret_cast<const uint8_t*>(&connections_[c]);
-    rte_prefetch0(line);
-    rte_prefetch0(line + 64);
-    rte_prefetch0(line + 192);  // receive queue
+    __builtin_prefetch(line);
+    __builtin_prefetch(line + 64);
+    __builtin_prefetch(line + 192);  // receive queue
   }
   for (uint32_t i = 0; i < segments; ++i) input_segment(incoming[i], now, handed);
 }
