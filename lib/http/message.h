@@ -150,7 +150,10 @@ struct ResponseHead {
 };
 
 // The path without its query, and the query without its '?' (both views into `path`).
-inline std::string_view path_only(std::string_view path) { return path.substr(0, path.find_first_of("?#")); }
+inline std::string_view path_only(std::string_view path) {
+  path = path.substr(0, path.find('?'));  // two memchr are several times as fast as one find_first_of
+  return path.substr(0, path.find('#'));
+}
 inline std::string_view query_of(std::string_view path) {
   const size_t q = path.find('?');
   return q == std::string_view::npos ? std::string_view{} : path.substr(q + 1);

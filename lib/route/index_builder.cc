@@ -70,6 +70,13 @@ std::vector<uint8_t> IndexBuilder::finish() {
   Blob blob;
   std::vector<uint32_t> numbers;
   std::vector<char> text;
+  const auto put_run = [&numbers](const std::vector<uint32_t>& v) {
+    if (v.size() <= 1) return v.empty() ? Run{} : Run{v[0], 1};
+    const Run r{static_cast<uint32_t>(numbers.size()), static_cast<uint32_t>(v.size())};
+    numbers.insert(numbers.end(), v.begin(), v.end());
+    return r;
+  };
+  const auto marked = [this](uint32_t rank) { return meta_[rank].needs == 0 ? rank | kUnconditional : rank; };
   const auto put_text = [&text](std::string_view s) {
     const uint32_t at = static_cast<uint32_t>(text.size());
     text.insert(text.end(), s.begin(), s.end());
@@ -91,12 +98,9 @@ std::vector<uint8_t> IndexBuilder::finish() {
         ranks.emplace_back();
         if (folded == 1) header.longest_folded = std::max(header.longest_folded, nodes.back().length);
       }
-      ranks[it->second].push_back(e.rank);
+      ranks[it->second].push_back(marked(e.rank));
     }
-    for (size_t i = 0; i < nodes.size(); ++i) {
-      nodes[i].ranks = {static_cast<uint32_t>(numbers.size()), static_cast<uint32_t>(ranks[i].size())};
-      numbers.insert(numbers.end(), ranks[i].begin(), ranks[i].end());
-    }
+    for (size_t i = 0; i < nodes.size(); ++i) nodes[i].ranks = put_run(ranks[i]);
     header.exact[folded] = {blob.append(nodes), blob.append(make_slots(hashes))};
   }
 
@@ -127,8 +131,8 @@ std::vector<uint8_t> IndexBuilder::finish() {
       Build& b = builds[node_of(p.literal, UINT32_MAX)];
       b.real = true;
       b.own_best = std::min(b.own_best, p.best_rank);
-      if (p.use == Use::kPlain) b.plain.push_back(p.number);
-      if (p.use == Use::kSeparated) b.separated.push_back(p.number);
+      if (p.use == Use::kPlain) b.plain.push_back(marked(p.number));
+      if (p.use == Use::kSeparated) b.separated.push_back(marked(p.number));
       if (p.use == Use::kDb) b.dbs.emplace_back(p.best_rank, p.number);
       if (folded == 1) header.longest_folded = std::max(header.longest_folded, static_cast<uint32_t>(p.literal.size()));
     }
@@ -167,11 +171,6 @@ std::vector<uint8_t> IndexBuilder::finish() {
       if (builds[i].real) stack.push_back(i);
     }
 
-    const auto put_run = [&numbers](const std::vector<uint32_t>& v) {
-      const Run r{static_cast<uint32_t>(numbers.size()), static_cast<uint32_t>(v.size())};
-      numbers.insert(numbers.end(), v.begin(), v.end());
-      return v.empty() ? Run{} : r;
-    };
     for (size_t i = 0; i < nodes.size(); ++i) {
       nodes[i].plain = put_run(builds[i].plain);
       nodes[i].separated = put_run(builds[i].separated);

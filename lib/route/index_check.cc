@@ -39,21 +39,26 @@ class IndexCheck {
     return s.count == 0 || (s.offset >= sizeof(IndexHeader) && s.offset % alignof(T) == 0 && s.offset <= size_ &&
                             s.count <= (size_ - s.offset) / sizeof(T));
   }
-  bool fits(const Run& r) const { return r.first <= index_.numbers.count && r.count <= index_.numbers.count - r.first; }
+  bool fits(const Run& r) const {
+    if (r.count == 1) return true;
+    return r.first <= index_.numbers.count && r.count <= index_.numbers.count - r.first;
+  }
   bool literal(uint32_t text, uint32_t length, bool folded) const {
     return text <= index_.text.count && length <= index_.text.count - text && length <= kMaxPathLiteralBytes &&
            (!folded || length <= index_.longest_folded);
   }
   bool ranks(const Run& r) const {
     if (!fits(r)) return false;
-    const uint32_t* n = index_.numbers.in(blob_) + r.first;
-    for (uint32_t i = 0; i < r.count; ++i)
-      if (n[i] >= host_.routes.count || (i > 0 && n[i] <= n[i - 1])) return false;
+    const uint32_t* n = r.in(index_.numbers.in(blob_));
+    for (uint32_t i = 0; i < r.count; ++i) {
+      const uint32_t rank = n[i] & ~kUnconditional;
+      if (rank >= host_.routes.count || (i > 0 && rank <= (n[i - 1] & ~kUnconditional))) return false;
+    }
     return true;
   }
   bool databases(const Run& r) const {
     if (!fits(r)) return false;
-    const uint32_t* n = index_.numbers.in(blob_) + r.first;
+    const uint32_t* n = r.in(index_.numbers.in(blob_));
     for (uint32_t i = 0; i < r.count; ++i)
       if (n[i] >= host_.regex_dbs.count || host_.regex_dbs.at(&host_, n[i]).input != table::RegexInput::kPath) return false;
     return true;

@@ -23,10 +23,14 @@ struct Section {
   uint32_t count = 0;
   const T* in(const uint8_t* blob) const { return reinterpret_cast<const T*>(blob + offset); }
 };
-// A run of the `numbers` section.
+// A list of numbers: a run of the `numbers` section, or a single one kept right here, which saves a cache miss on most lookups.
 struct Run {
-  uint32_t first = 0, count = 0;
+  uint32_t first = 0;  // count 1: the number itself; else where the run begins
+  uint32_t count = 0;
+  const uint32_t* in(const uint32_t* numbers) const { return count == 1 ? &first : numbers + first; }
 };
+// Marks a rank whose route asks nothing beyond its path: RouteMeta need not be read.
+inline constexpr uint32_t kUnconditional = uint32_t{1} << 31;
 
 struct Slot {            // open addressing, linear probing, power of two, at most half full
   uint32_t tag = 0;      // upper half of the text's hash64; the lower half chooses the slot
@@ -34,14 +38,14 @@ struct Slot {            // open addressing, linear probing, power of two, at mo
 };
 struct ExactNode {
   uint32_t text = 0, length = 0;  // in the `text` section
-  Run ranks;                      // ascending
+  Run ranks;                      // ascending, each maybe with kUnconditional
 };
 struct PrefixNode {
   uint32_t text = 0, length = 0;
   uint32_t parent = 0;            // index + 1 of the longest literal (never a bare marker) that is a shorter prefix; 0: none
   uint32_t best_rank = 0;         // lowest rank of this node and its ancestors, databases included; UINT32_MAX: none
-  Run plain;                      // ranks of `prefix` routes, ascending
-  Run separated;                  // ranks of `path_separated_prefix` routes, ascending
+  Run plain;                      // ranks of `prefix` routes, as above
+  Run separated;                  // ranks of `path_separated_prefix` routes, as above
   Run dbs;                        // indices into VirtualHost.regex_dbs, by ascending best_rank (case-sensitive table only)
 };
 struct ExactTable {

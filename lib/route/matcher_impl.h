@@ -153,7 +153,7 @@ class Match {
     const PrefixNode* nodes = index_.prefix[0].nodes.in(blob_);
     for (; node != nullptr && node->best_rank < best_; node = node->parent != 0 ? &nodes[node->parent - 1] : nullptr)
       for (uint32_t i = 0; i < node->dbs.count; ++i) {
-        const uint32_t db = numbers_[node->dbs.first + i];
+        const uint32_t db = node->dbs.in(numbers_)[i];
         if (host_.regex_dbs.at(&host_, db).best_rank >= best_) break;  // ascending: the rest is worse
         scan_paths(db);
       }
@@ -191,21 +191,30 @@ class Match {
   // ---- candidates
 
   void try_run(const Run& run) {
-    const uint32_t* ranks = numbers_ + run.first;
-    for (uint32_t i = 0; i < run.count && ranks[i] < best_; ++i)
-      if (holds(ranks[i])) return;
+    const uint32_t* numbers = run.in(numbers_);
+    for (uint32_t i = 0; i < run.count; ++i) {
+      const uint32_t rank = numbers[i] & ~kUnconditional;
+      if (rank >= best_) return;
+      if ((numbers[i] & kUnconditional) != 0) return wins(rank);
+      if (holds(rank)) return;
+    }
   }
 
   // The path of this route matches and its rank is below best_: do its predicates hold?
   bool holds(uint32_t rank) {
     const Verdict v = meta_[rank].needs == 0 ? Verdict{} : predicates(rank);
-    trace_.tried(rank, v);
     if (v.refusal == Refusal::kNone) {
-      best_ = rank;
+      wins(rank);
       return true;
     }
+    trace_.tried(rank, v);
     if (v.refusal == Refusal::kPatternFailed || v.refusal == Refusal::kTooLong) failed(rank, v.refusal);
     return false;
+  }
+
+  void wins(uint32_t rank) {
+    trace_.tried(rank, {});
+    best_ = rank;
   }
 
   void failed(uint32_t rank, Refusal why) {

@@ -2,7 +2,10 @@
 //   ninja -C build perf/micro/route_bench && build/perf/micro/route_bench
 // Requests go over all routes in a fixed pseudo-random order, so that the table competes for the caches as it does in life.
 #include <benchmark/benchmark.h>
+#include <sys/mman.h>
 
+#include <cstdlib>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <string>
@@ -66,8 +69,24 @@ route::VirtualHostSpec make_spec(Kind kind, int routes) {
   return spec;
 }
 
+// As in the arena: on huge pages where the system gives them (four-kilobyte pages cost large tables two thirds of their speed).
+struct HugeCopy {
+  explicit HugeCopy(const route::CompiledObject& from) {
+    constexpr size_t kHuge = size_t{2} << 20;
+    const size_t size = (from.size_bytes + kHuge - 1) / kHuge * kHuge;
+    bytes = static_cast<uint8_t*>(std::aligned_alloc(kHuge, size));
+    ::madvise(bytes, size, MADV_HUGEPAGE);
+    std::memcpy(bytes, from.bytes(), from.size_bytes);
+  }
+  ~HugeCopy() { std::free(bytes); }
+  HugeCopy(const HugeCopy&) = delete;
+  HugeCopy& operator=(const HugeCopy&) = delete;
+  uint8_t* bytes;
+};
+
 struct Fixture {
   route::CompiledObject object;
+  std::unique_ptr<HugeCopy> arena;
   route::PatternDbCache cache;
   std::unique_ptr<route::LoadedVirtualHost> host;
   route::MatchScratch scratch;
@@ -78,7 +97,8 @@ struct Fixture {
     object = compiler.compile_virtual_host(make_spec(kind, routes), "t/h");
     if (!object.ok()) std::abort();
     route::PatternScratch prototype;
-    host = std::move(route::LoadedVirtualHost::load(object.as<table::VirtualHost>(), cache, prototype, nullptr).value());
+    arena = std::make_unique<HugeCopy>(object);
+    host = std::move(route::LoadedVirtualHost::load(*reinterpret_cast<const table::VirtualHost*>(arena->bytes), cache, prototype, nullptr).value());
     scratch.patterns = std::move(prototype.clone().value());
     base::Prng random(1);
     for (int i = 0; i < 8192; ++i) paths.push_back(make_path(kind, static_cast<int>(random.below(static_cast<uint64_t>(routes)))));
@@ -163,6 +183,8 @@ void find_host(benchmark::State& state) {
     spec.virtual_hosts.push_back({"t/" + std::to_string(i), {i % 4 == 0 ? "*." + s : s}});
   }
   const auto object = route::compile_route_table(spec);
+  const HugeCopy arena(object);
+  const auto& routes = *reinterpret_cast<const table::RouteTable*>(arena.bytes);
   std::vector<std::string> names;
   base::Prng random(1);
   for (int i = 0; i < 8192; ++i) {
@@ -171,7 +193,7 @@ void find_host(benchmark::State& state) {
   }
   size_t i = 0;
   for (auto _ : state) {
-    const auto r = route::find_virtual_host(object.as<table::RouteTable>(), names[i++ & 8191]);
+    const auto r = route::find_virtual_host(routes, names[i++ & 8191]);
     if (r.how == route::HostMatch::kNone) state.SkipWithError("no host");
     benchmark::DoNotOptimize(r);
   }

@@ -67,7 +67,8 @@ TEST(IndexCheck, EveryRuleRefuses) {
   refused("misaligned", [&] { c.header().numbers.offset += 1; });
   refused("longest folded", [&] { c.header().longest_folded = UINT32_MAX; });
   refused("folded literal longer than said", [&] { c.header().longest_folded = 1; });
-  refused("rank too high", [&] { c.section(c.header().numbers)[c.section(c.header().exact[0].nodes)->ranks.first] = 1000; });
+  refused("rank too high", [&] { c.section(c.header().exact[0].nodes)->ranks.first = 1000; });
+  refused("rank in a run too high", [&] { c.section(c.header().numbers)[0] = 1000; });
   refused("ranks run out", [&] { c.section(c.header().exact[0].nodes)->ranks.count = UINT32_MAX; });
   refused("slot beyond nodes", [&] { c.section(c.header().exact[0].slots)->node = 1000; });
   refused("no free slot", [&] {
