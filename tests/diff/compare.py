@@ -1,0 +1,68 @@
+"""What of two views must be equal, and how a difference is shown. Only what cannot be equal is made equal: dates, fresh ids, ephemeral ports,
+durations."""
+import difflib
+import re
+
+UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+GIVEN_UUID = "11111111-2222-4333-8444-555555555555"  # one that cases send: kept
+DATE = re.compile(r"(?im)^(date: )(?!Sun, 06 Nov 1994)[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$")
+SERVICE_TIME = re.compile(r"(?im)^(x-envoy-upstream-service-time: )\d+$")
+EPHEMERAL = re.compile(r"(10\.77\.\d\.\d+|\]):([1-6]\d{4})\b")
+LOG_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+LOG_NUMBER = re.compile(r"\b(n=)\d+")
+JSON_NUMBER = re.compile(r'("n_[a-z_]+":)"?\d+"?')
+JSON_PORT = re.compile(r'("port_[a-z_]+":)"?[1-6]\d{4}"?')
+# Envoy's default format: … bytes bytes DURATION SERVICE_TIME "x-forwarded-for"
+DEFAULT_LOG = re.compile(r'^(\[.*?\] "[^"]*" \d+ \S+ (?:\S+ (?:".*?"|-) "[^"]*" )?\d+ \d+ )\d+ (-|\d+) ')
+
+
+def normal(text):
+    text = UUID.sub(lambda m: m.group(0) if m.group(0) == GIVEN_UUID else "UUID", text)
+    text = DATE.sub(r"\1DATE", text)
+    text = SERVICE_TIME.sub(r"\1N", text)
+    return EPHEMERAL.sub(r"\1:PORT", text)
+
+
+def normal_log(line):
+    line = normal(LOG_TIME.sub("TIME", line))
+    line = JSON_PORT.sub(r"\1PORT", JSON_NUMBER.sub(r"\1N", LOG_NUMBER.sub(r"\1N", line)))
+    return DEFAULT_LOG.sub(lambda m: f"{m.group(1)}N {'-' if m.group(2) == '-' else 'N'} ", line)
+
+
+def body_text(body):
+    """Bodies as lines; long ones by length and ends."""
+    if len(body) > 4000:
+        import hashlib
+        return f"<{len(body)} bytes, sha256 {hashlib.sha256(body).hexdigest()}>"
+    return normal(body.decode("latin-1")).replace("\r", "\\r")
+
+
+def aspects(seen):
+    """The parts of a view that are compared (and may be excused) one by one: name -> text."""
+    out = {"tls": f"{seen['tls']}", "end": seen["end"] or ""}
+    lines, headers, bodies = [], [], []
+    for i, r in enumerate(seen["responses"]):
+        lines.append(f"{r['line']}")
+        headers += [f"-- response {i}"] + [normal(h) for h in r["headers"]] + [f"trailer {normal(t)}" for t in r["trailers"]]
+        bodies.append(f"-- response {i}\n{body_text(r['body'])}" + (f"\n(cut: {r['cut']})" if r["cut"] else ""))
+    out["status"], out["headers"], out["body"] = "\n".join(lines), "\n".join(headers), "\n".join(bodies)
+    up = []
+    for r in seen["upstream"]:
+        up.append(f"-- to {r['port']}\n" + normal(r["head"].replace("\r\n", "\n")))
+        if r["body"] or r["trailers"]:
+            up.append("body " + body_text(r["body"]))
+            up += [f"trailer {t}" for t in r["trailers"]]
+        if r.get("cut"):
+            up.append("(cut)")
+    out["upstream"] = "\n".join(up)
+    return out
+
+
+def differences(envoy, millrace):
+    """[(aspect, readable diff)] of two views."""
+    a, b = aspects(envoy), aspects(millrace)
+    return [(k, diff(a[k], b[k], k)) for k in a if a[k] != b[k]]
+
+
+def diff(a, b, what):
+    return "\n".join([f"  {what}:"] + ["    " + line for line in difflib.unified_diff(a.splitlines(), b.splitlines(), "envoy", "millrace", lineterm="", n=2)])
