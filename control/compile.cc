@@ -30,7 +30,8 @@ bool same_bytes(const TableObject& a, const TableObject& b) {
 }
 
 // Order of publication within an epoch's list: what is referred to comes first.
-constexpr table::Kind kOrder[] = {table::Kind::kSecret, table::Kind::kEndpointSet, table::Kind::kCluster, table::Kind::kVirtualHost, table::Kind::kRouteTable, table::Kind::kListener};
+constexpr table::Kind kOrder[] = {table::Kind::kSecret,      table::Kind::kEndpointSet, table::Kind::kCluster,
+                                  table::Kind::kVirtualHost, table::Kind::kRouteTable,  table::Kind::kListener};
 
 }  // namespace
 
@@ -59,7 +60,8 @@ struct Compiler::Impl {
       if (const Entry* e = old(kind, name)) next.emplace(std::pair{kind, name}, *e);
     }
     void store(table::Kind kind, const std::string& name, std::shared_ptr<const void> input, Words words, size_t size) {
-      next.insert_or_assign(std::pair{kind, name}, Entry{{kind, name, table::object_id(kind, name), std::move(words), size}, std::move(input)});
+      next.insert_or_assign(std::pair{kind, name},
+                            Entry{{kind, name, table::object_id(kind, name), std::move(words), size}, std::move(input)});
     }
     template <class T>
     void plain(table::Kind kind, const Model::Table<T>& objects, base::Result<std::vector<uint8_t>> (*compile)(const T&)) {
@@ -91,7 +93,8 @@ struct Compiler::Impl {
         if (!reuse(table::Kind::kVirtualHost, object, host)) {
           const route::CompiledObject made = impl.routes.compile_virtual_host(virtual_host_spec(*host), object);
           if (made.ok()) store(table::Kind::kVirtualHost, object, host, made.words, made.size_bytes);
-          else spec_errors(*r, "virtual_hosts[" + std::to_string(i) + "]", made.errors), keep_old(table::Kind::kVirtualHost, object);
+          else
+            spec_errors(*r, "virtual_hosts[" + std::to_string(i) + "]", made.errors), keep_old(table::Kind::kVirtualHost, object);
         }
         if (next.contains({table::Kind::kVirtualHost, object})) there.push_back(host);
       }
@@ -144,7 +147,8 @@ CompileResult Compiler::compile(const Model& model, Policy policy) {
 std::vector<TableObject> Compiler::objects() const {
   std::vector<TableObject> out;
   for (const table::Kind kind : kOrder)
-    for (auto it = impl_->entries.lower_bound({kind, ""}); it != impl_->entries.end() && it->first.first == kind; ++it) out.push_back(it->second.object);
+    for (auto it = impl_->entries.lower_bound({kind, ""}); it != impl_->entries.end() && it->first.first == kind; ++it)
+      out.push_back(it->second.object);
   return out;
 }
 

@@ -1,5 +1,6 @@
-// Model to table objects (lib/table): what the data plane reads. Incremental: a Compiler remembers, for each object, the model parts
-// that it was made of; a part that is the same pointer as last time is not looked at again. The same input gives the same bytes.
+// Model to table objects (lib/table): what the data plane reads. Incremental: a Compiler remembers, for each object, the model
+// parts that it was made of; a part that is the same pointer as last time is not looked at again. The same input gives the same
+// bytes.
 //   ListenerObject -> listener         SecretObject -> secret
 //   RouteObject    -> route table  +  one virtual host object each, named "ROUTE/VIRTUAL_HOST"
 //   ClusterObject  -> cluster          EndpointsObject -> endpoint set (named as the cluster)
@@ -17,7 +18,8 @@
 
 namespace millrace::control {
 
-// One compiled object. `bytes` is the whole blob, header included, aligned to 8; header.version means nothing (publication sets its own).
+// One compiled object. `bytes` is the whole blob, header included, aligned to 8; header.version means nothing (publication sets
+// its own).
 struct TableObject {
   table::Kind kind;
   std::string name;
@@ -43,7 +45,8 @@ class Compiler {
   Compiler(Compiler&&) noexcept;
   Compiler& operator=(Compiler&&) noexcept;
 
-  // Brings the set of table objects up to the model. May take seconds for regex-heavy virtual hosts: call it off the serving thread.
+  // Brings the set of table objects up to the model. May take seconds for regex-heavy virtual hosts: call it off the serving
+  // thread.
   //   kAllOrNothing  with any error nothing changes: the Compiler stays at the last good model, `changed` and `removed` are empty
   //   kTakeGood      an object with an error keeps its last good bytes; one that never had any is left out
   enum class Policy : uint8_t { kAllOrNothing, kTakeGood };

@@ -22,7 +22,9 @@ using AccessLogs = google::protobuf::RepeatedPtrField<envoy::config::accesslog::
 
 base::Status set_format(const core::SubstitutionFormatString& f, ObjectWriter& w, table::AccessLog* out) {
   switch (f.format_case()) {
-    case core::SubstitutionFormatString::kTextFormat: out->format = w.string(f.text_format()); break;
+    case core::SubstitutionFormatString::kTextFormat:
+      out->format = w.string(f.text_format());
+      break;
     case core::SubstitutionFormatString::kJsonFormat:
       out->format = w.string(to_json(f.json_format(), false, false));
       out->json = 1;
@@ -33,7 +35,8 @@ base::Status set_format(const core::SubstitutionFormatString& f, ObjectWriter& w
       out->format = w.string(*text);
       break;
     }
-    case core::SubstitutionFormatString::FORMAT_NOT_SET: break;
+    case core::SubstitutionFormatString::FORMAT_NOT_SET:
+      break;
   }
   return {};
 }
@@ -70,7 +73,8 @@ table::Array<table::Str> strings(const Strings& from, ObjectWriter& w) {
   return w.array(out);
 }
 
-base::Status set_connection_manager(const api::HttpConnectionManager& h, const std::string& route, ObjectWriter& w, table::HttpConnectionManager* out) {
+base::Status set_connection_manager(const api::HttpConnectionManager& h, const std::string& route, ObjectWriter& w,
+                                    table::HttpConnectionManager* out) {
   using Hcm = api::HttpConnectionManager;
   out->stat_prefix = w.string(h.stat_prefix());
   out->route_table = table::object_id(table::Kind::kRouteTable, route);
@@ -84,7 +88,8 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
   out->default_host_for_http_10 = w.string(h1.default_host_for_http_10());
   out->stream_idle_timeout_ms = ms_or(h.has_stream_idle_timeout(), h.stream_idle_timeout(), out->stream_idle_timeout_ms);
   out->request_timeout_ms = ms_or(h.has_request_timeout(), h.request_timeout(), out->request_timeout_ms);
-  out->request_headers_timeout_ms = ms_or(h.has_request_headers_timeout(), h.request_headers_timeout(), out->request_headers_timeout_ms);
+  out->request_headers_timeout_ms =
+      ms_or(h.has_request_headers_timeout(), h.request_headers_timeout(), out->request_headers_timeout_ms);
   const auto& c = h.common_http_protocol_options();
   out->idle_timeout_ms = ms_or(c.has_idle_timeout(), c.idle_timeout(), out->idle_timeout_ms);
   out->max_connection_duration_ms = ms_or(c.has_max_connection_duration(), c.max_connection_duration(), 0);
@@ -96,15 +101,27 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
   if (c.has_max_requests_per_connection()) out->max_requests_per_connection = c.max_requests_per_connection().value();
   out->xff_num_trusted_hops = h.xff_num_trusted_hops();
   switch (h.server_header_transformation()) {
-    case Hcm::APPEND_IF_ABSENT: out->server_header = table::ServerHeader::kAppendIfAbsent; break;
-    case Hcm::PASS_THROUGH: out->server_header = table::ServerHeader::kPassThrough; break;
-    default: out->server_header = table::ServerHeader::kOverwrite;
+    case Hcm::APPEND_IF_ABSENT:
+      out->server_header = table::ServerHeader::kAppendIfAbsent;
+      break;
+    case Hcm::PASS_THROUGH:
+      out->server_header = table::ServerHeader::kPassThrough;
+      break;
+    default:
+      out->server_header = table::ServerHeader::kOverwrite;
   }
   switch (h.path_with_escaped_slashes_action()) {
-    case Hcm::REJECT_REQUEST: out->escaped_slashes = table::EscapedSlashes::kReject; break;
-    case Hcm::UNESCAPE_AND_REDIRECT: out->escaped_slashes = table::EscapedSlashes::kUnescapeAndRedirect; break;
-    case Hcm::UNESCAPE_AND_FORWARD: out->escaped_slashes = table::EscapedSlashes::kUnescapeAndForward; break;
-    default: out->escaped_slashes = table::EscapedSlashes::kKeepUnchanged;
+    case Hcm::REJECT_REQUEST:
+      out->escaped_slashes = table::EscapedSlashes::kReject;
+      break;
+    case Hcm::UNESCAPE_AND_REDIRECT:
+      out->escaped_slashes = table::EscapedSlashes::kUnescapeAndRedirect;
+      break;
+    case Hcm::UNESCAPE_AND_FORWARD:
+      out->escaped_slashes = table::EscapedSlashes::kUnescapeAndForward;
+      break;
+    default:
+      out->escaped_slashes = table::EscapedSlashes::kKeepUnchanged;
   }
   out->use_remote_address = h.use_remote_address().value();
   out->skip_xff_append = h.skip_xff_append();
@@ -144,7 +161,8 @@ base::Status set_tcp_proxy(const api::TcpProxy& t, ObjectWriter& w, table::TcpPr
   out->access_logs = *logs;
   out->idle_timeout_ms = ms_or(t.has_idle_timeout(), t.idle_timeout(), out->idle_timeout_ms);
   if (t.has_max_connect_attempts()) out->max_connect_attempts = t.max_connect_attempts().value();
-  out->max_downstream_connection_duration_ms = ms_or(t.has_max_downstream_connection_duration(), t.max_downstream_connection_duration(), 0);
+  out->max_downstream_connection_duration_ms =
+      ms_or(t.has_max_downstream_connection_duration(), t.max_downstream_connection_duration(), 0);
   return {};
 }
 
@@ -157,13 +175,17 @@ void set_tls(const ChainObject& chain, ObjectWriter& w, table::DownstreamTls* ou
   out->alpn = strings(common.alpn_protocols(), w);
   out->cipher_suites = strings(common.tls_params().cipher_suites(), w);
   out->curves = strings(common.tls_params().ecdh_curves(), w);
-  out->min_version = common.tls_params().tls_minimum_protocol_version() == Parameters::TLSv1_3 ? table::TlsVersion::kTls13 : table::TlsVersion::kTls12;
-  out->max_version = common.tls_params().tls_maximum_protocol_version() == Parameters::TLSv1_2 ? table::TlsVersion::kTls12 : table::TlsVersion::kTls13;
+  out->min_version = common.tls_params().tls_minimum_protocol_version() == Parameters::TLSv1_3 ? table::TlsVersion::kTls13
+                                                                                               : table::TlsVersion::kTls12;
+  out->max_version = common.tls_params().tls_maximum_protocol_version() == Parameters::TLSv1_2 ? table::TlsVersion::kTls12
+                                                                                               : table::TlsVersion::kTls13;
   out->disable_tickets = chain.tls.disable_stateless_session_resumption();
 }
 
 table::TransportProtocol transport(const std::string& name) {
-  return name == "tls" ? table::TransportProtocol::kTls : name == "raw_buffer" ? table::TransportProtocol::kRawBuffer : table::TransportProtocol::kAny;
+  return name == "tls"          ? table::TransportProtocol::kTls
+         : name == "raw_buffer" ? table::TransportProtocol::kRawBuffer
+                                : table::TransportProtocol::kAny;
 }
 
 table::Array<table::ServerNameEntry> names(const std::vector<table::FilterChainIndex::Name>& from, ObjectWriter& w) {
@@ -214,8 +236,10 @@ base::Result<std::vector<uint8_t>> compile_listener(const ListenerObject& l) {
   out.port = static_cast<uint16_t>(socket.port_value());
   out.tls_inspector = !config.listener_filters().empty();
   out.continue_on_listener_filters_timeout = config.continue_on_listener_filters_timeout();
-  out.listener_filters_timeout_ms = ms_or(config.has_listener_filters_timeout(), config.listener_filters_timeout(), out.listener_filters_timeout_ms);
-  if (config.has_per_connection_buffer_limit_bytes()) out.per_connection_buffer_limit_bytes = config.per_connection_buffer_limit_bytes().value();
+  out.listener_filters_timeout_ms =
+      ms_or(config.has_listener_filters_timeout(), config.listener_filters_timeout(), out.listener_filters_timeout_ms);
+  if (config.has_per_connection_buffer_limit_bytes())
+    out.per_connection_buffer_limit_bytes = config.per_connection_buffer_limit_bytes().value();
 
   std::vector<table::FilterChain> chains;
   std::vector<table::FilterChainCriteria> criteria;
@@ -230,7 +254,10 @@ base::Result<std::vector<uint8_t>> compile_listener(const ListenerObject& l) {
       continue;
     }
     const auto& m = written.filter_chain_match();
-    criteria.push_back({c.name, {m.server_names().begin(), m.server_names().end()}, {m.application_protocols().begin(), m.application_protocols().end()}, transport(m.transport_protocol())});
+    criteria.push_back({c.name,
+                        {m.server_names().begin(), m.server_names().end()},
+                        {m.application_protocols().begin(), m.application_protocols().end()},
+                        transport(m.transport_protocol())});
     // Envoy puts the inspector in by itself when a match needs it.
     if (m.server_names_size() > 0 || m.application_protocols_size() > 0 || !m.transport_protocol().empty()) out.tls_inspector = 1;
   }
@@ -254,13 +281,20 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
   out.name = w.string(c.name);
   out.endpoint_set = table::object_id(table::Kind::kEndpointSet, c.name);
   out.connect_timeout_ms = ms_or(config.has_connect_timeout(), config.connect_timeout(), out.connect_timeout_ms);
-  if (config.has_per_connection_buffer_limit_bytes()) out.per_connection_buffer_limit_bytes = config.per_connection_buffer_limit_bytes().value();
+  if (config.has_per_connection_buffer_limit_bytes())
+    out.per_connection_buffer_limit_bytes = config.per_connection_buffer_limit_bytes().value();
   switch (config.lb_policy()) {
-    case Cluster::LEAST_REQUEST: out.lb_policy = table::LbPolicy::kLeastRequest; break;
-    case Cluster::RANDOM: out.lb_policy = table::LbPolicy::kRandom; break;
-    default: out.lb_policy = table::LbPolicy::kRoundRobin;
+    case Cluster::LEAST_REQUEST:
+      out.lb_policy = table::LbPolicy::kLeastRequest;
+      break;
+    case Cluster::RANDOM:
+      out.lb_policy = table::LbPolicy::kRandom;
+      break;
+    default:
+      out.lb_policy = table::LbPolicy::kRoundRobin;
   }
-  if (config.least_request_lb_config().has_choice_count()) out.least_request_choice_count = config.least_request_lb_config().choice_count().value();
+  if (config.least_request_lb_config().has_choice_count())
+    out.least_request_choice_count = config.least_request_lb_config().choice_count().value();
   if (!config.circuit_breakers().thresholds().empty()) {
     const auto& t = config.circuit_breakers().thresholds(0);
     if (t.has_max_connections()) out.max_connections = t.max_connections().value();
@@ -292,10 +326,15 @@ base::Result<std::vector<uint8_t>> compile_endpoints(const EndpointsObject& e) {
       x.address = *address;
       x.port = static_cast<uint16_t>(socket.port_value());
       switch (p.health_status()) {
-        case core::DRAINING: x.state = table::EndpointState::kDraining; break;
+        case core::DRAINING:
+          x.state = table::EndpointState::kDraining;
+          break;
         case core::UNHEALTHY:
-        case core::TIMEOUT: x.state = table::EndpointState::kUnhealthy; break;
-        default: x.state = table::EndpointState::kHealthy;
+        case core::TIMEOUT:
+          x.state = table::EndpointState::kUnhealthy;
+          break;
+        default:
+          x.state = table::EndpointState::kHealthy;
       }
       x.weight = p.has_load_balancing_weight() ? p.load_balancing_weight().value() : 1;
       x.hostname = w.string(p.endpoint().hostname());

@@ -24,11 +24,13 @@ using Kind = YamlTree::Kind;
 
 class DocumentLoader {
  public:
-  DocumentLoader(const YamlTree& tree, Document* document) : tree_(tree), document_(document), mapper_(tree, document->file, &document->errors) {}
+  DocumentLoader(const YamlTree& tree, Document* document)
+      : tree_(tree), document_(document), mapper_(tree, document->file, &document->errors) {}
 
   void load() {
     const YamlTree::Id root = tree_.root();
-    if (tree_.kind(root) != Kind::kMap) return mapper_.complain(root, "", "expected a mapping: a bootstrap, `resources:`, or one object with \"@type\"");
+    if (tree_.kind(root) != Kind::kMap)
+      return mapper_.complain(root, "", "expected a mapping: a bootstrap, `resources:`, or one object with \"@type\"");
     bool has_type = false, has_resources = false;
     const std::vector<YamlTree::Entry> top = entries(root, "");
     for (const YamlTree::Entry& e : top) {
@@ -53,7 +55,9 @@ class DocumentLoader {
     }
     return out;
   }
-  static std::string join(const std::string& path, std::string_view word) { return path.empty() ? std::string(word) : path + "." + std::string(word); }
+  static std::string join(const std::string& path, std::string_view word) {
+    return path.empty() ? std::string(word) : path + "." + std::string(word);
+  }
 
   void add(YamlTree::Id node, const std::string& path, const Descriptor* type) {
     LoadedObject object;
@@ -69,7 +73,10 @@ class DocumentLoader {
     const Descriptor* type = mapper_.type_of(node, path, true);
     if (type == nullptr) return;
     if (!kind_of(type))
-      return mapper_.complain(node, path, type->full_name() + " is no object of its own: expected Listener, RouteConfiguration, Cluster, ClusterLoadAssignment or Secret");
+      return mapper_.complain(
+          node, path,
+          type->full_name() +
+              " is no object of its own: expected Listener, RouteConfiguration, Cluster, ClusterLoadAssignment or Secret");
     add(node, path, type);
   }
   void single(YamlTree::Id root) {
@@ -110,7 +117,8 @@ class DocumentLoader {
   void static_resources(YamlTree::Id at) {
     const std::string path = "static_resources";
     if (tree_.kind(at) == Kind::kNull) return;
-    if (tree_.kind(at) != Kind::kMap) return mapper_.complain(at, path, "expected a mapping with listeners, clusters and secrets");
+    if (tree_.kind(at) != Kind::kMap)
+      return mapper_.complain(at, path, "expected a mapping with listeners, clusters and secrets");
     for (const YamlTree::Entry& e : entries(at, path)) {
       const std::string name(tree_.text(e.key));
       const auto* field = Bootstrap::StaticResources::descriptor()->FindFieldByName(name);
@@ -140,7 +148,8 @@ bool parse_text(std::string_view text, const std::string& file, YamlTree* tree, 
   else if (const size_t at = first_bad_utf8(text); at < text.size()) {
     const std::string_view before = text.substr(0, at);
     const size_t line_start = before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
-    bad = {static_cast<uint32_t>(std::count(before.begin(), before.end(), '\n') + 1), static_cast<uint32_t>(at - line_start + 1), "a byte that is not UTF-8"};
+    bad = {static_cast<uint32_t>(std::count(before.begin(), before.end(), '\n') + 1), static_cast<uint32_t>(at - line_start + 1),
+           "a byte that is not UTF-8"};
   } else if (tree->parse(text, file.ends_with(".json"), kMaxDocumentDepth, &bad)) return true;
   errors->push_back({file, bad.line, bad.column, "", bad.message});
   return false;

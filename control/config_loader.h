@@ -1,19 +1,21 @@
 // Text to messages. A document is YAML or JSON (YAML's flow style covers it) in one of three shapes:
 //   * an Envoy bootstrap (`static_resources:`, `node:`), plus Millrace's own top-level key `dataplane:`;
-//   * `resources:` with a list of objects, each with "@type" (Listener, RouteConfiguration, Cluster, ClusterLoadAssignment, Secret);
+//   * `resources:` with a list of objects, each with "@type" (Listener, RouteConfiguration, Cluster, ClusterLoadAssignment,
+//   Secret);
 //   * a single such object with "@type" at the top.
-// The mapping is proto3 JSON (camelCase and snake_case names, "5s" durations, wrappers, enums by name, base64 bytes, Any by "@type"),
-// read by reflection from our descriptors, so an unknown field is an error with its full path, never ignored. All errors of the
-// document are collected. YAML anchors, aliases and merge keys (`<<`) work; a key tagged `!ignore` is dropped, as in Envoy.
+// The mapping is proto3 JSON (camelCase and snake_case names, "5s" durations, wrappers, enums by name, base64 bytes, Any by
+// "@type"), read by reflection from our descriptors, so an unknown field is an error with its full path, never ignored. All
+// errors of the document are collected. YAML anchors, aliases and merge keys (`<<`) work; a key tagged `!ignore` is dropped, as
+// in Envoy.
 #pragma once
-
-#include <google/protobuf/message.h>
 
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <google/protobuf/message.h>
 
 #include "control/config_kind.h"
 #include "control/source_map.h"
@@ -33,19 +35,19 @@ enum class DocumentShape : uint8_t { kBootstrap, kResources };
 struct Document {
   std::string file;
   DocumentShape shape = DocumentShape::kBootstrap;
-  std::vector<LoadedObject> objects;   // in document order
-  std::string node_id, node_cluster;   // Bootstrap.node
-  // The text under `dataplane:`, and whether there was such a key; parsed by lib/bootstrap, which both programs use. Its errors are
-  // among `errors` already.
+  std::vector<LoadedObject> objects;  // in document order
+  std::string node_id, node_cluster;  // Bootstrap.node
+  // The text under `dataplane:`, and whether there was such a key; parsed by lib/bootstrap, which both programs use. Its errors
+  // are among `errors` already.
   bool has_dataplane = false;
-  ConfigErrors errors;                 // ordered by position; empty: every object is well formed (not yet: valid)
+  ConfigErrors errors;  // ordered by position; empty: every object is well formed (not yet: valid)
 
   bool ok() const { return errors.empty(); }
 };
 
 // Bounds on what a document may make us build, against alias bombs and runaway nesting.
 inline constexpr size_t kMaxDocumentBytes = 256u << 20;
-inline constexpr size_t kMaxAliasedNodes = 1'000'000;      // that aliases add beyond the text
+inline constexpr size_t kMaxAliasedNodes = 1'000'000;  // that aliases add beyond the text
 inline constexpr int kMaxDocumentDepth = 100;
 
 // Never throws. `file` is what errors call the document.
@@ -58,8 +60,8 @@ Document load_document_file(const std::string& path);
 ConfigErrors load_message(std::string_view text, std::string file, google::protobuf::Message* message,
                           std::shared_ptr<const SourceMap>* source = nullptr);
 
-// The other direction: snake_case names, "@type" for Any, defaults left out, order of the fields by number; stable, and read back by
-// load_message to an equal message. `with_type` puts "@type" first, so that the text is a document of its own.
+// The other direction: snake_case names, "@type" for Any, defaults left out, order of the fields by number; stable, and read back
+// by load_message to an equal message. `with_type` puts "@type" first, so that the text is a document of its own.
 std::string to_yaml(const google::protobuf::Message& message, bool with_type = false);
 std::string to_json(const google::protobuf::Message& message, bool with_type = false, bool pretty = true);
 

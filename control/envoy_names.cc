@@ -31,15 +31,18 @@ using ExtensionTable = std::map<std::string, std::vector<const Descriptor*>, std
 
 const ExtensionTable& extension_table() {
   static const ExtensionTable table = {
-      {"envoy.config.listener.v3.ListenerFilter.typed_config", {ext::filters::listener::tls_inspector::v3::TlsInspector::descriptor()}},
+      {"envoy.config.listener.v3.ListenerFilter.typed_config",
+       {ext::filters::listener::tls_inspector::v3::TlsInspector::descriptor()}},
       {"envoy.config.listener.v3.Filter.typed_config",
        {ext::filters::network::http_connection_manager::v3::HttpConnectionManager::descriptor(),
         ext::filters::network::tcp_proxy::v3::TcpProxy::descriptor()}},
-      {"envoy.config.core.v3.TransportSocket.typed_config", {ext::transport_sockets::tls::v3::DownstreamTlsContext::descriptor()}},
+      {"envoy.config.core.v3.TransportSocket.typed_config",
+       {ext::transport_sockets::tls::v3::DownstreamTlsContext::descriptor()}},
       {"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config",
        {ext::filters::http::router::v3::Router::descriptor()}},
       {"envoy.config.accesslog.v3.AccessLog.typed_config",
-       {ext::access_loggers::file::v3::FileAccessLog::descriptor(), ext::access_loggers::stream::v3::StdoutAccessLog::descriptor(),
+       {ext::access_loggers::file::v3::FileAccessLog::descriptor(),
+        ext::access_loggers::stream::v3::StdoutAccessLog::descriptor(),
         ext::access_loggers::stream::v3::StderrAccessLog::descriptor()}},
       {"envoy.config.cluster.v3.Cluster.typed_extension_protocol_options",
        {ext::upstreams::http::v3::HttpProtocolOptions::descriptor()}},

@@ -28,7 +28,8 @@ std::string endpoint_text(const base::IpAddress& a, uint16_t port) {
 
 class Explainer {
  public:
-  Explainer(const Model& model, const Compiler& compiled, const ExplainRequest& request) : model_(model), compiled_(compiled), request_(request) {}
+  Explainer(const Model& model, const Compiler& compiled, const ExplainRequest& request)
+      : model_(model), compiled_(compiled), request_(request) {}
 
   Explanation run() {
     const table::Listener* l = listener();
@@ -44,7 +45,9 @@ class Explainer {
   }
 
  private:
-  void step(std::string what, std::string_view name, bool chosen, std::string why) { out_.steps.push_back({std::move(what), std::string(name), chosen, std::move(why)}); }
+  void step(std::string what, std::string_view name, bool chosen, std::string why) {
+    out_.steps.push_back({std::move(what), std::string(name), chosen, std::move(why)});
+  }
   void answer(uint16_t status, std::string flag, std::string why) {
     out_.status = status;
     out_.response_flag = std::move(flag);
@@ -73,7 +76,9 @@ class Explainer {
       if (exact || (any && best == nullptr)) best = o;
     }
     if (best == nullptr) {
-      step("listener", request_.listener, false, request_.listener.empty() ? "no listener for " + request_.address + ":" + std::to_string(request_.port) : "there is no such listener");
+      step("listener", request_.listener, false,
+           request_.listener.empty() ? "no listener for " + request_.address + ":" + std::to_string(request_.port)
+                                     : "there is no such listener");
       answer(0, "", "the SYN is answered with a reset");
       return nullptr;
     }
@@ -81,8 +86,8 @@ class Explainer {
     return best;
   }
 
-  // Envoy's order: server name (exact, then ever shorter wildcards, then any), transport protocol, ALPN; each step keeps only the most
-  // specific, and nothing backtracks. Source: FilterChainMatch.
+  // Envoy's order: server name (exact, then ever shorter wildcards, then any), transport protocol, ALPN; each step keeps only the
+  // most specific, and nothing backtracks. Source: FilterChainMatch.
   const table::FilterChain* filter_chain(const table::Listener& l) {
     std::vector<uint32_t> set;
     std::string why = "no chain names the server name" + (request_.sni.empty() ? std::string() : " " + quoted(request_.sni));
@@ -95,13 +100,15 @@ class Explainer {
     if (!sni.empty() && request_.tls) {
       if (take(l.exact_names, sni)) why = "server name " + quoted(sni);
       for (size_t dot = sni.find('.'); set.empty() && dot != std::string::npos; dot = sni.find('.', dot + 1))
-        if (take(l.wildcard_names, std::string_view(sni).substr(dot))) why = "server name " + quoted(sni) + " matches *" + sni.substr(dot);
+        if (take(l.wildcard_names, std::string_view(sni).substr(dot)))
+          why = "server name " + quoted(sni) + " matches *" + sni.substr(dot);
     }
     if (set.empty()) {
       set.assign(l.any_name_chains.begin(&l), l.any_name_chains.end(&l));
       if (!set.empty()) why = "it takes any server name";
     }
-    const auto transport = request_.tls && l.tls_inspector ? table::TransportProtocol::kTls : table::TransportProtocol::kRawBuffer;
+    const auto transport =
+        request_.tls && l.tls_inspector ? table::TransportProtocol::kTls : table::TransportProtocol::kRawBuffer;
     const auto chain = [&](uint32_t i) -> const table::FilterChain& { return l.filter_chains.at(&l, i); };
     const auto keep = [&](auto named, auto open, const std::string& reason) {
       std::vector<uint32_t> exact, any;
@@ -121,7 +128,9 @@ class Explainer {
           if (view(&l, c.application_protocols.at(&l, i)) == a) return true;
       return false;
     };
-    keep(speaks, [](const table::FilterChain& c) { return c.application_protocols.count == 0; }, "an application protocol that it names");
+    keep(
+        speaks, [](const table::FilterChain& c) { return c.application_protocols.count == 0; },
+        "an application protocol that it names");
     uint32_t index = set.empty() ? l.default_filter_chain : set.front();
     if (index == UINT32_MAX) {
       step("filter chain", "", false, why + "; no default_filter_chain");
@@ -135,7 +144,8 @@ class Explainer {
   void http(const std::string& name) {
     const auto* rt = object<table::RouteTable>(table::Kind::kRouteTable, name);
     if (rt == nullptr) return answer(404, "NR", "route table " + quoted(name) + " is not there");
-    step("route table", name, true, std::to_string(rt->virtual_hosts.count) + (rt->virtual_hosts.count == 1 ? " virtual host" : " virtual hosts"));
+    step("route table", name, true,
+         std::to_string(rt->virtual_hosts.count) + (rt->virtual_hosts.count == 1 ? " virtual host" : " virtual hosts"));
     const route::HostResult host = route::find_virtual_host(*rt, request_.authority);
     if (host.index == route::kNoVirtualHost) {
       step("virtual host", "", false, "no domain matches " + quoted(request_.authority));
@@ -146,10 +156,13 @@ class Explainer {
     const table::VirtualHost* vh = nullptr;
     for (const auto& h : config.virtual_hosts) {
       const std::string object_name = route::virtual_host_object_name(name, h->name());
-      if (table::object_id(table::Kind::kVirtualHost, object_name) == id) vh = object<table::VirtualHost>(table::Kind::kVirtualHost, object_name);
+      if (table::object_id(table::Kind::kVirtualHost, object_name) == id)
+        vh = object<table::VirtualHost>(table::Kind::kVirtualHost, object_name);
     }
     if (vh == nullptr) return answer(404, "NR", "the virtual host is not compiled");
-    static constexpr const char* kHow[] = {"", "is a domain of it", "matches the suffix wildcard of a domain of it", "matches the prefix wildcard of a domain of it", "matches no other, and it has the domain \"*\""};
+    static constexpr const char* kHow[] = {"", "is a domain of it", "matches the suffix wildcard of a domain of it",
+                                           "matches the prefix wildcard of a domain of it",
+                                           "matches no other, and it has the domain \"*\""};
     step("virtual host", view(vh, vh->name), true, quoted(request_.authority) + " " + kHow[static_cast<size_t>(host.how)]);
     routes(*vh);
   }
@@ -170,7 +183,8 @@ class Explainer {
     head.path = request_.path;
     head.authority = request_.authority;
     head.headers = http::HeaderTable(storage.data(), static_cast<uint32_t>(storage.size()));
-    for (size_t i = 0; i < names.size(); ++i) head.headers.push({names[i], request_.headers[i].second, http::header_id(names[i])});
+    for (size_t i = 0; i < names.size(); ++i)
+      head.headers.push({names[i], request_.headers[i].second, http::header_id(names[i])});
     route::MatchContext context;
     context.is_tls = request_.tls;
     context.scratch = &scratch;
@@ -182,24 +196,32 @@ class Explainer {
     if (e.left_out > 0) step("route", "...", false, std::to_string(e.left_out) + " earlier routes do not match either");
     for (const route::ConsideredRoute& c : e.considered) step("route", name_of(c.route), c.matched, c.why);
     switch (e.result.outcome) {
-      case route::MatchOutcome::kRoute: return action(vh, vh.routes.at(&vh, e.result.route), head, context);
-      case route::MatchOutcome::kNoRoute: return answer(404, "NR", "no route matches");
+      case route::MatchOutcome::kRoute:
+        return action(vh, vh.routes.at(&vh, e.result.route), head, context);
+      case route::MatchOutcome::kNoRoute:
+        return answer(404, "NR", "no route matches");
       case route::MatchOutcome::kTlsRequired: {
         std::string target(request_.authority.size() + request_.path.size() + 16, '\0');
-        return answer(301, "", "the virtual host requires TLS: to " + std::string(route::tls_redirect_target(head, std::span(target))));
+        return answer(301, "",
+                      "the virtual host requires TLS: to " + std::string(route::tls_redirect_target(head, std::span(target))));
       }
-      default: return answer(500, "", std::string("matching failed: ") + route::to_string(e.result.outcome));
+      default:
+        return answer(500, "", std::string("matching failed: ") + route::to_string(e.result.outcome));
     }
   }
 
-  void action(const table::VirtualHost& vh, const table::Route& r, const http::RequestHead& head, const route::MatchContext& context) {
+  void action(const table::VirtualHost& vh, const table::Route& r, const http::RequestHead& head,
+              const route::MatchContext& context) {
     switch (r.action) {
       case table::ActionKind::kRedirect: {
         std::string target(route::redirect_target_bound(vh, r, head), '\0');
-        return answer(r.redirect.status, "", "redirect to " + std::string(route::redirect_target(vh, r, head, {context.is_tls}, std::span(target))));
+        return answer(r.redirect.status, "",
+                      "redirect to " + std::string(route::redirect_target(vh, r, head, {context.is_tls}, std::span(target))));
       }
-      case table::ActionKind::kDirectResponse: return answer(r.direct_status, "", "direct response with a body of " + std::to_string(r.direct_body.count) + " bytes");
-      default: break;
+      case table::ActionKind::kDirectResponse:
+        return answer(r.direct_status, "", "direct response with a body of " + std::to_string(r.direct_body.count) + " bytes");
+      default:
+        break;
     }
     if (r.has_prefix_rewrite || r.prefix_rewrite.count > 0) {
       std::string path(head.path.size() + r.prefix_rewrite.count + 1, '\0');
@@ -214,7 +236,8 @@ class Explainer {
     for (uint32_t i = 0; i < count; ++i) {
       const std::string name(view(base, all[i].name));
       const auto* c = object<table::Cluster>(table::Kind::kCluster, name);
-      std::string why = count == 1 ? "the only cluster" : "weight " + std::to_string(all[i].weight) + " of " + std::to_string(total);
+      std::string why =
+          count == 1 ? "the only cluster" : "weight " + std::to_string(all[i].weight) + " of " + std::to_string(total);
       if (count > 1 && all[i].weight == 0) {
         step("cluster", name, false, why);
         continue;
@@ -238,7 +261,9 @@ class Explainer {
       const table::Endpoint& e = set->endpoints.at(set, i);
       const bool in = e.state == table::EndpointState::kHealthy;
       step("endpoint", endpoint_text(e.address, e.port), in,
-           in ? "weight " + std::to_string(e.weight) + " of " + std::to_string(set->total_weight) : e.state == table::EndpointState::kDraining ? "draining: no new requests" : "unhealthy");
+           in ? "weight " + std::to_string(e.weight) + " of " + std::to_string(set->total_weight)
+           : e.state == table::EndpointState::kDraining ? "draining: no new requests"
+                                                        : "unhealthy");
     }
     if (set == nullptr || set->healthy == 0)
       if (only) answer(status == 0 ? 0 : 503, "UH", "cluster " + cluster + " has no endpoint that takes requests");
@@ -267,14 +292,18 @@ std::string Explanation::to_text() const {
 }
 
 std::string Explanation::to_json() const {
-  std::string out = "{\"cluster\": " + json_quote(cluster) + ", \"status\": " + std::to_string(status) + ", \"response_flag\": " + json_quote(response_flag) + ", \"steps\": [";
+  std::string out = "{\"cluster\": " + json_quote(cluster) + ", \"status\": " + std::to_string(status) +
+                    ", \"response_flag\": " + json_quote(response_flag) + ", \"steps\": [";
   for (size_t i = 0; i < steps.size(); ++i) {
     const ExplainStep& s = steps[i];
-    out += std::string(i > 0 ? ", " : "") + "{\"what\": " + json_quote(s.what) + ", \"name\": " + json_quote(s.name) + ", \"chosen\": " + (s.chosen ? "true" : "false") + ", \"why\": " + json_quote(s.why) + "}";
+    out += std::string(i > 0 ? ", " : "") + "{\"what\": " + json_quote(s.what) + ", \"name\": " + json_quote(s.name) +
+           ", \"chosen\": " + (s.chosen ? "true" : "false") + ", \"why\": " + json_quote(s.why) + "}";
   }
   return out + "]}";
 }
 
-Explanation explain(const Model& model, const Compiler& compiled, const ExplainRequest& request) { return Explainer(model, compiled, request).run(); }
+Explanation explain(const Model& model, const Compiler& compiled, const ExplainRequest& request) {
+  return Explainer(model, compiled, request).run();
+}
 
 }  // namespace millrace::control

@@ -12,30 +12,30 @@
 namespace millrace::control {
 
 struct ExplainRequest {
-  std::string listener;         // by name; "": chosen by destination (address, port)
-  std::string address;          // "" with listener "": any listener of that port
+  std::string listener;  // by name; "": chosen by destination (address, port)
+  std::string address;   // "" with listener "": any listener of that port
   uint16_t port = 0;
-  bool tls = false;             // the client starts TLS
-  std::string sni;              // "" : none
+  bool tls = false;  // the client starts TLS
+  std::string sni;   // "" : none
   std::vector<std::string> alpn;
   std::string method = "GET";
-  std::string authority;        // Host
-  std::string path = "/";       // with query
+  std::string authority;   // Host
+  std::string path = "/";  // with query
   std::vector<std::pair<std::string, std::string>> headers;
 };
 
 struct ExplainStep {
-  std::string what;             // "listener", "filter chain", "route table", "virtual host", "route", "cluster", "endpoint", "answer"
-  std::string name;             // of what was chosen or looked at
+  std::string what;  // "listener", "filter chain", "route table", "virtual host", "route", "cluster", "endpoint", "answer"
+  std::string name;  // of what was chosen or looked at
   bool chosen = false;
-  std::string why;              // one sentence
+  std::string why;  // one sentence
 };
 
 struct Explanation {
-  std::vector<ExplainStep> steps;   // in the order in which the data plane decides
-  std::string cluster;              // where it ends ("a, b" when weights decide); "" when it does not reach a cluster
-  uint16_t status = 0;              // of an answer that the gateway itself gives (404, redirect, direct response, 503); else 0
-  std::string response_flag;        // "NR", "NC", "UH", or ""
+  std::vector<ExplainStep> steps;  // in the order in which the data plane decides
+  std::string cluster;             // where it ends ("a, b" when weights decide); "" when it does not reach a cluster
+  uint16_t status = 0;             // of an answer that the gateway itself gives (404, redirect, direct response, 503); else 0
+  std::string response_flag;       // "NR", "NC", "UH", or ""
 
   std::string to_text() const;
   std::string to_json() const;

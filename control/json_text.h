@@ -9,7 +9,7 @@ namespace millrace::control {
 // The text as a JSON string, in quotes; bytes that are not UTF-8 become U+FFFD.
 std::string json_quote(std::string_view text);
 
-bool is_utf8(std::string_view text);  // RFC 3629
+bool is_utf8(std::string_view text);           // RFC 3629
 size_t first_bad_utf8(std::string_view text);  // offset; text.size() when there is none
 
 // RFC 4648 base64 with padding; decoding also takes the URL-safe alphabet and missing padding (proto3 JSON). False: not base64.

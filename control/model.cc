@@ -12,11 +12,16 @@ int RouteObject::find_virtual_host(std::string_view host) const {
 
 size_t Model::size(ConfigKind kind) const {
   switch (kind) {
-    case ConfigKind::kSecret: return secrets_.size();
-    case ConfigKind::kEndpoints: return endpoints_.size();
-    case ConfigKind::kCluster: return clusters_.size();
-    case ConfigKind::kRoute: return routes_.size();
-    case ConfigKind::kListener: return listeners_.size();
+    case ConfigKind::kSecret:
+      return secrets_.size();
+    case ConfigKind::kEndpoints:
+      return endpoints_.size();
+    case ConfigKind::kCluster:
+      return clusters_.size();
+    case ConfigKind::kRoute:
+      return routes_.size();
+    case ConfigKind::kListener:
+      return listeners_.size();
   }
   return 0;
 }
@@ -30,22 +35,32 @@ static std::vector<std::string> keys_of(const Table& table) {
 
 std::vector<std::string> Model::names(ConfigKind kind) const {
   switch (kind) {
-    case ConfigKind::kSecret: return keys_of(secrets_);
-    case ConfigKind::kEndpoints: return keys_of(endpoints_);
-    case ConfigKind::kCluster: return keys_of(clusters_);
-    case ConfigKind::kRoute: return keys_of(routes_);
-    case ConfigKind::kListener: return keys_of(listeners_);
+    case ConfigKind::kSecret:
+      return keys_of(secrets_);
+    case ConfigKind::kEndpoints:
+      return keys_of(endpoints_);
+    case ConfigKind::kCluster:
+      return keys_of(clusters_);
+    case ConfigKind::kRoute:
+      return keys_of(routes_);
+    case ConfigKind::kListener:
+      return keys_of(listeners_);
   }
   return {};
 }
 
 bool Model::has(const ConfigKey& key) const {
   switch (key.kind) {
-    case ConfigKind::kSecret: return secrets_.contains(key.name);
-    case ConfigKind::kEndpoints: return endpoints_.contains(key.name);
-    case ConfigKind::kCluster: return clusters_.contains(key.name);
-    case ConfigKind::kRoute: return routes_.contains(key.name);
-    case ConfigKind::kListener: return listeners_.contains(key.name);
+    case ConfigKind::kSecret:
+      return secrets_.contains(key.name);
+    case ConfigKind::kEndpoints:
+      return endpoints_.contains(key.name);
+    case ConfigKind::kCluster:
+      return clusters_.contains(key.name);
+    case ConfigKind::kRoute:
+      return routes_.contains(key.name);
+    case ConfigKind::kListener:
+      return listeners_.contains(key.name);
   }
   return false;
 }
@@ -58,8 +73,10 @@ static void put_together(const RouteObject& r, api::RouteConfiguration* out) {
 std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key) const {
   if (!has(key)) return nullptr;
   switch (key.kind) {
-    case ConfigKind::kSecret: return std::make_unique<api::Secret>(*secrets_.at(key.name)->config);
-    case ConfigKind::kEndpoints: return std::make_unique<api::ClusterLoadAssignment>(*endpoints_.at(key.name)->config);
+    case ConfigKind::kSecret:
+      return std::make_unique<api::Secret>(*secrets_.at(key.name)->config);
+    case ConfigKind::kEndpoints:
+      return std::make_unique<api::ClusterLoadAssignment>(*endpoints_.at(key.name)->config);
     case ConfigKind::kCluster: {
       auto c = std::make_unique<api::Cluster>(*clusters_.at(key.name)->config);
       *c->mutable_load_assignment() = *endpoints_.at(key.name)->config;
@@ -70,7 +87,8 @@ std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key) 
       put_together(*routes_.at(key.name), r.get());
       return r;
     }
-    case ConfigKind::kListener: break;
+    case ConfigKind::kListener:
+      break;
   }
   const ListenerObject& object = *listeners_.at(key.name);
   auto l = std::make_unique<api::Listener>(*object.config);
@@ -89,7 +107,8 @@ std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key) 
 std::vector<std::string> Model::referrers(const ConfigKey& key) const {
   std::vector<std::string> out;
   if (key.kind == ConfigKind::kEndpoints && clusters_.contains(key.name)) out.push_back("cluster " + key.name);
-  if (key.kind == ConfigKind::kRoute && has(key) && !routes_.at(key.name)->listener.empty()) out.push_back("listener " + routes_.at(key.name)->listener);
+  if (key.kind == ConfigKind::kRoute && has(key) && !routes_.at(key.name)->listener.empty())
+    out.push_back("listener " + routes_.at(key.name)->listener);
   if (key.kind == ConfigKind::kSecret) {
     for (const auto& [name, l] : listeners_)
       for (const ChainObject& c : l->chains)
@@ -103,7 +122,9 @@ std::vector<std::string> Model::referrers(const ConfigKey& key) const {
         const api::Route& route = h->routes(i);
         bool uses = route.route().cluster() == key.name;
         for (const auto& w : route.route().weighted_clusters().clusters()) uses = uses || w.name() == key.name;
-        if (uses) out.push_back("route " + name + " (virtual host " + h->name() + ", route " + (route.name().empty() ? "#" + std::to_string(i) : route.name()) + ")");
+        if (uses)
+          out.push_back("route " + name + " (virtual host " + h->name() + ", route " +
+                        (route.name().empty() ? "#" + std::to_string(i) : route.name()) + ")");
       }
     }
   }

@@ -1,17 +1,17 @@
-// The model: the set of valid configuration objects, as a value. Every edit makes a new Model that shares all unchanged parts with the
-// old one (virtual hosts are shared one by one), so an edit costs what it changes and the old model stays for diff and rollback.
-// Not thread-safe to edit, free to read from any thread: everything reachable is const.
+// The model: the set of valid configuration objects, as a value. Every edit makes a new Model that shares all unchanged parts
+// with the old one (virtual hosts are shared one by one), so an edit costs what it changes and the old model stays for diff and
+// rollback. Not thread-safe to edit, free to read from any thread: everything reachable is const.
 //
 // What a user writes nested is kept apart here, because it is edited and compiled apart:
 //   Listener --inline route_config--> RouteObject        Cluster --load_assignment--> EndpointsObject
 //   Listener --tls_certificates--> SecretObject (derived, read-only: edit the listener)
 // and put together again by message(), so what comes out can go back in.
 //
-// Names. A route configuration keeps its own name; without one it is called after its listener ("LISTENER", or "LISTENER/CHAIN" when
-// the listener has several chains). Envoy allows two listeners to hold different route configurations of the same name: here the
-// second is called "NAME@LISTENER" ("NAME@LISTENER/CHAIN"), and goes out under that name, so that a stored model comes back with the same
-// names in any order. A listener without a name is called "ADDRESS:PORT"; a filter chain without
-// one "chain-INDEX" ("default" for default_filter_chain). An inline certificate is "LISTENER/CHAIN/tls_certificates[INDEX]".
+// Names. A route configuration keeps its own name; without one it is called after its listener ("LISTENER", or "LISTENER/CHAIN"
+// when the listener has several chains). Envoy allows two listeners to hold different route configurations of the same name: here
+// the second is called "NAME@LISTENER" ("NAME@LISTENER/CHAIN"), and goes out under that name, so that a stored model comes back
+// with the same names in any order. A listener without a name is called "ADDRESS:PORT"; a filter chain without one "chain-INDEX"
+// ("default" for default_filter_chain). An inline certificate is "LISTENER/CHAIN/tls_certificates[INDEX]".
 #pragma once
 
 #include <map>
@@ -55,33 +55,34 @@ struct SecretObject {
   std::string name;
   std::shared_ptr<const api::Secret> config;  // as written (may name files); for a derived one made up from the TLS context
   std::string certificate_chain_pem, private_key_pem;
-  bool derived = false;                       // from a listener's tls_certificates
+  bool derived = false;  // from a listener's tls_certificates
 };
 
 // One filter chain with its Any fields unpacked, so that nobody parses them twice.
 struct ChainObject {
   std::string name;
-  bool is_default = false;                    // Listener.default_filter_chain
+  bool is_default = false;  // Listener.default_filter_chain
   bool has_tls = false;
   api::DownstreamTlsContext tls;
-  std::vector<std::string> secrets;           // model names, in the order of tls_certificates, then of the SDS names
+  std::vector<std::string> secrets;  // model names, in the order of tls_certificates, then of the SDS names
   std::variant<std::monostate, api::HttpConnectionManager, api::TcpProxy> filter;  // HCM: without its route_config
-  std::string route;                          // HCM: model name of its route configuration
-  std::string route_written_name;             // HCM: route_config.name as the user wrote it
+  std::string route;                                                               // HCM: model name of its route configuration
+  std::string route_written_name;                                                  // HCM: route_config.name as the user wrote it
 };
 struct ListenerObject {
   std::string name;
-  std::shared_ptr<const api::Listener> config;  // as written, but for inline route configurations (their virtual hosts are elsewhere)
-  std::vector<ChainObject> chains;              // filter_chains in order, then default_filter_chain
+  std::shared_ptr<const api::Listener>
+      config;                       // as written, but for inline route configurations (their virtual hosts are elsewhere)
+  std::vector<ChainObject> chains;  // filter_chains in order, then default_filter_chain
   std::shared_ptr<const SourceMap> source;
 };
 struct RouteObject {
   std::string name;
   std::shared_ptr<const api::RouteConfiguration> config;  // without virtual_hosts
   std::vector<std::shared_ptr<const api::VirtualHost>> virtual_hosts;
-  std::string listener, chain;                // that hold it inline; "" when it stands alone
-  std::shared_ptr<const SourceMap> source;    // of the object it was written in (may be the listener's); null after an edit by hand
-  std::string source_path;                    // where it stands in that object; "" for the object itself
+  std::string listener, chain;              // that hold it inline; "" when it stands alone
+  std::shared_ptr<const SourceMap> source;  // of the object it was written in (may be the listener's); null after an edit by hand
+  std::string source_path;                  // where it stands in that object; "" for the object itself
 
   int find_virtual_host(std::string_view name) const;  // index or -1
 };
@@ -91,7 +92,7 @@ struct ClusterObject {
   std::shared_ptr<const SourceMap> source;
 };
 struct EndpointsObject {
-  std::string name;                            // of the cluster
+  std::string name;                                          // of the cluster
   std::shared_ptr<const api::ClusterLoadAssignment> config;  // cluster_name is `name`
   std::shared_ptr<const SourceMap> source;
 };
@@ -100,21 +101,21 @@ struct EndpointsObject {
 struct RoutePlace {
   enum class Kind : uint8_t { kLast, kFirst, kIndex, kBefore, kAfter };
   Kind kind = Kind::kLast;
-  uint32_t index = 0;      // kIndex: the new route's index, 0..size
-  std::string route;       // kBefore, kAfter: an existing route, by name or "#INDEX"
+  uint32_t index = 0;  // kIndex: the new route's index, 0..size
+  std::string route;   // kBefore, kAfter: an existing route, by name or "#INDEX"
 };
 
 // An endpoint named by its address as people write it: "10.0.0.1:80", "[fd00::1]:80".
 struct EndpointSpec {
   std::string address;
   uint16_t port = 0;
-  uint32_t weight = 1;     // load_balancing_weight, from 1
+  uint32_t weight = 1;  // load_balancing_weight, from 1
 };
 base::Result<EndpointSpec> parse_endpoint(std::string_view text);
 
 // One difference between two models.
 struct FieldChange {
-  std::string path;         // "virtual_hosts[0].routes[3].route.timeout"
+  std::string path;           // "virtual_hosts[0].routes[3].route.timeout"
   std::string before, after;  // as JSON text; "" when absent
 };
 struct ObjectChange {
@@ -146,7 +147,8 @@ class Model {
   // Who refers to an object, as "listener edge", "route edge (virtual host a, route b)"; for messages to people.
   std::vector<std::string> referrers(const ConfigKey& key) const;
 
-  // ---- edits: each returns the new model and every error. With errors, the returned model lacks what was bad (see ModelEdit). ----
+  // ---- edits: each returns the new model and every error. With errors, the returned model lacks what was bad (see ModelEdit).
+  // ----
 
   // Adds or replaces the good objects of a document; validates each alone and then together with what is there.
   [[nodiscard]] ModelEdit apply(const Document& document) const;
@@ -159,7 +161,8 @@ class Model {
   // A virtual host may be "" when the route configuration has only one. A route is named by its name, or by "#INDEX" (from 0).
   [[nodiscard]] ModelEdit add_route(std::string_view route_config, std::string_view virtual_host, const api::Route& route,
                                     const RoutePlace& place, const SourceMap* source = nullptr) const;
-  [[nodiscard]] ModelEdit remove_route(std::string_view route_config, std::string_view virtual_host, std::string_view route) const;
+  [[nodiscard]] ModelEdit remove_route(std::string_view route_config, std::string_view virtual_host,
+                                       std::string_view route) const;
   // Sets the weights of a route with weighted_clusters; clusters that are not named keep theirs.
   [[nodiscard]] ModelEdit set_weights(std::string_view route_config, std::string_view virtual_host, std::string_view route,
                                       const std::vector<std::pair<std::string, uint32_t>>& weights) const;
@@ -180,9 +183,9 @@ class Model {
   Table<SecretObject> secrets_;
 };
 
-// The outcome of an edit. "One bad object never blocks the good ones": `model` holds the objects that were good, and for each bad one
-// what was there before. Whether to take such a partial result is the caller's choice: the CLI and start-up take all or nothing
-// (errors.empty()), xDS takes what is good.
+// The outcome of an edit. "One bad object never blocks the good ones": `model` holds the objects that were good, and for each bad
+// one what was there before. Whether to take such a partial result is the caller's choice: the CLI and start-up take all or
+// nothing (errors.empty()), xDS takes what is good.
 struct ModelEdit {
   Model model;
   ConfigErrors errors;

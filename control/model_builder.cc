@@ -29,7 +29,9 @@ static std::string socket_text(const envoy::config::core::v3::SocketAddress& s) 
   return (v6 ? "[" + s.address() + "]" : s.address()) + ":" + std::to_string(s.port_value());
 }
 
-std::string listener_name(const api::Listener& l) { return l.name().empty() ? socket_text(l.address().socket_address()) : l.name(); }
+std::string listener_name(const api::Listener& l) {
+  return l.name().empty() ? socket_text(l.address().socket_address()) : l.name();
+}
 
 namespace {
 
@@ -56,11 +58,14 @@ bool ModelBuilder::claim(const ConfigKey& key, const LoadedObject& o, std::strin
 // Does a complaint of validation only repeat what the loader has said of the same place?
 bool ModelBuilder::follows_from_errors(const ConfigError& error) const {
   bool missing = false;
-  for (std::string_view start : {"is required", "needs ", "must not be empty", "must have", "must end with", "no certificate", "no filter chains"})
+  for (std::string_view start :
+       {"is required", "needs ", "must not be empty", "must have", "must end with", "no certificate", "no filter chains"})
     missing = missing || error.message.starts_with(start);
   const std::string_view parent = std::string_view(error.path).substr(0, error.path.rfind('.'));
   for (const ConfigError& e : errors_) {
-    const auto below = [&](std::string_view p) { return e.path.starts_with(p) && (e.path.size() == p.size() || e.path[p.size()] == '.' || e.path[p.size()] == '['); };
+    const auto below = [&](std::string_view p) {
+      return e.path.starts_with(p) && (e.path.size() == p.size() || e.path[p.size()] == '.' || e.path[p.size()] == '[');
+    };
     if (e.file == error.file && (below(error.path) || (missing && below(parent)))) return true;
   }
   return false;
@@ -74,9 +79,15 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
     const Path root;
     const google::protobuf::Message& m = *o.message;
     switch (o.kind) {
-      case ConfigKind::kSecret: ok = validate_secret(static_cast<const api::Secret&>(m), sink); break;
-      case ConfigKind::kEndpoints: ok = validate_load_assignment(static_cast<const api::ClusterLoadAssignment&>(m), root, sink); break;
-      case ConfigKind::kCluster: ok = validate_cluster(static_cast<const api::Cluster&>(m), sink); break;
+      case ConfigKind::kSecret:
+        ok = validate_secret(static_cast<const api::Secret&>(m), sink);
+        break;
+      case ConfigKind::kEndpoints:
+        ok = validate_load_assignment(static_cast<const api::ClusterLoadAssignment&>(m), root, sink);
+        break;
+      case ConfigKind::kCluster:
+        ok = validate_cluster(static_cast<const api::Cluster&>(m), sink);
+        break;
       case ConfigKind::kRoute: {
         const auto& config = static_cast<const api::RouteConfiguration&>(m);
         ok = validate_route_configuration(config, root, sink);
@@ -84,10 +95,12 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
         if (config.name().empty()) sink.add(name, "must not be empty"), ok = false;
         break;
       }
-      case ConfigKind::kListener: ok = validate_listener(static_cast<const api::Listener&>(m), sink); break;
+      case ConfigKind::kListener:
+        ok = validate_listener(static_cast<const api::Listener&>(m), sink);
+        break;
     }
-    // All errors of a file come at once: an object that the loader complained about is validated too, but what it could not read is
-    // not reported a second time as missing.
+    // All errors of a file come at once: an object that the loader complained about is validated too, but what it could not read
+    // is not reported a second time as missing.
     for (ConfigError& error : found)
       if (!o.bad || !follows_from_errors(error)) errors_.push_back(std::move(error));
     if (!ok || o.bad) {
@@ -95,11 +108,21 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
       continue;
     }
     switch (o.kind) {
-      case ConfigKind::kSecret: put_secret(o); break;
-      case ConfigKind::kEndpoints: put_endpoints(o); break;
-      case ConfigKind::kCluster: put_cluster(o); break;
-      case ConfigKind::kRoute: put_route(o); break;
-      case ConfigKind::kListener: put_listener(o); break;
+      case ConfigKind::kSecret:
+        put_secret(o);
+        break;
+      case ConfigKind::kEndpoints:
+        put_endpoints(o);
+        break;
+      case ConfigKind::kCluster:
+        put_cluster(o);
+        break;
+      case ConfigKind::kRoute:
+        put_route(o);
+        break;
+      case ConfigKind::kListener:
+        put_listener(o);
+        break;
     }
   }
   // A cluster that came without its endpoints keeps what it has, or has none.
@@ -120,7 +143,8 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
 void ModelBuilder::add_or_keep_secret(SecretObject secret) {
   const auto old = before_.secrets_.find(secret.name);
   if (old != before_.secrets_.end() && old->second->certificate_chain_pem == secret.certificate_chain_pem &&
-      old->second->private_key_pem == secret.private_key_pem && same_bytes(*old->second->config, *secret.config) && old->second->derived == secret.derived) {
+      old->second->private_key_pem == secret.private_key_pem && same_bytes(*old->second->config, *secret.config) &&
+      old->second->derived == secret.derived) {
     now_.secrets_[secret.name] = old->second;
     return;
   }
@@ -128,7 +152,8 @@ void ModelBuilder::add_or_keep_secret(SecretObject secret) {
   now_.secrets_[name] = std::make_shared<const SecretObject>(std::move(secret));
 }
 
-static std::shared_ptr<const api::Secret> secret_config(const std::string& name, const envoy::extensions::transport_sockets::tls::v3::TlsCertificate& c) {
+static std::shared_ptr<const api::Secret> secret_config(const std::string& name,
+                                                        const envoy::extensions::transport_sockets::tls::v3::TlsCertificate& c) {
   auto config = std::make_shared<api::Secret>();
   config->set_name(name);
   *config->mutable_tls_certificate() = c;
@@ -157,13 +182,15 @@ void ModelBuilder::put_secret(const LoadedObject& o) {
 
 void ModelBuilder::put_endpoints(const LoadedObject& o) {
   auto e = std::make_shared<EndpointsObject>();
-  e->config = std::static_pointer_cast<const api::ClusterLoadAssignment>(std::shared_ptr<const google::protobuf::Message>(o.message));
+  e->config =
+      std::static_pointer_cast<const api::ClusterLoadAssignment>(std::shared_ptr<const google::protobuf::Message>(o.message));
   e->name = e->config->cluster_name();
   e->source = o.source;
   if (!claim({ConfigKind::kEndpoints, e->name}, o, "cluster_name")) return;
   const std::string name = e->name;
   const auto old = before_.endpoints_.find(name);
-  now_.endpoints_[name] = old != before_.endpoints_.end() && same_bytes(*old->second->config, *e->config) ? old->second : std::move(e);
+  now_.endpoints_[name] =
+      old != before_.endpoints_.end() && same_bytes(*old->second->config, *e->config) ? old->second : std::move(e);
 }
 
 void ModelBuilder::put_cluster(const LoadedObject& o) {
@@ -194,7 +221,8 @@ void ModelBuilder::store_route(std::shared_ptr<RouteObject> r) {
     else same = false;
     for (size_t i = 0; i < r->virtual_hosts.size(); ++i) {
       const int at = o.find_virtual_host(r->virtual_hosts[i]->name());
-      if (at >= 0 && same_bytes(*o.virtual_hosts[static_cast<size_t>(at)], *r->virtual_hosts[i])) r->virtual_hosts[i] = o.virtual_hosts[static_cast<size_t>(at)];
+      if (at >= 0 && same_bytes(*o.virtual_hosts[static_cast<size_t>(at)], *r->virtual_hosts[i]))
+        r->virtual_hosts[i] = o.virtual_hosts[static_cast<size_t>(at)];
       same = same && r->virtual_hosts[i] == o.virtual_hosts[i];
     }
     if (same) {
@@ -235,11 +263,15 @@ void ModelBuilder::put_route(const LoadedObject& o) {
 }
 
 std::string ModelBuilder::route_key(const ListenerObject& l, const ChainObject& chain, bool single) const {
-  const std::string base = !chain.route_written_name.empty() ? chain.route_written_name : single ? l.name : l.name + "/" + chain.name;
+  const std::string base = !chain.route_written_name.empty() ? chain.route_written_name
+                           : single                          ? l.name
+                                                             : l.name + "/" + chain.name;
   // What this chain held before under the same written name, it keeps.
   if (const auto old = before_.listeners_.find(l.name); old != before_.listeners_.end())
     for (const ChainObject& c : old->second->chains)
-      if (c.name == chain.name && !c.route.empty() && c.route_written_name == chain.route_written_name && !put_.contains({ConfigKind::kRoute, c.route})) return c.route;
+      if (c.name == chain.name && !c.route.empty() && c.route_written_name == chain.route_written_name &&
+          !put_.contains({ConfigKind::kRoute, c.route}))
+        return c.route;
   const auto free = [&](const std::string& key) {
     if (put_.contains({ConfigKind::kRoute, key})) return false;
     const auto r = now_.routes_.find(key);
@@ -252,8 +284,8 @@ std::string ModelBuilder::route_key(const ListenerObject& l, const ChainObject& 
   return key;
 }
 
-void ModelBuilder::set_inline_route(const std::string& key, const ListenerObject& l, const ChainObject& chain, const api::RouteConfiguration& config,
-                                    const std::string& path) {
+void ModelBuilder::set_inline_route(const std::string& key, const ListenerObject& l, const ChainObject& chain,
+                                    const api::RouteConfiguration& config, const std::string& path) {
   auto r = std::make_shared<RouteObject>();
   r->name = key;
   r->listener = l.name;
@@ -327,7 +359,8 @@ void ModelBuilder::put_listener(const LoadedObject& o) {
     for (const ChainObject& c : x.chains) out.push_back(c.route);
     return out;
   };
-  const bool same = old != before_.listeners_.end() && same_bytes(*old->second->config, *l->config) && routes(*old->second) == routes(*l);
+  const bool same =
+      old != before_.listeners_.end() && same_bytes(*old->second->config, *l->config) && routes(*old->second) == routes(*l);
   const std::string name = l->name;
   now_.listeners_[name] = same ? old->second : std::move(l);
 }
@@ -370,12 +403,15 @@ bool ModelBuilder::check_route(const RouteObject& r) {
   bool ok = true;
   for (size_t h = 0; h < r.virtual_hosts.size(); ++h) {
     const api::VirtualHost& host = *r.virtual_hosts[h];
-    if (!check_all_ && old != before_.routes_.end()) {  // a virtual host that did not change is not looked at again: clusters do not go away by themselves
+    if (!check_all_ &&
+        old != before_.routes_
+                   .end()) {  // a virtual host that did not change is not looked at again: clusters do not go away by themselves
       const int at = old->second->find_virtual_host(host.name());
       if (at >= 0 && old->second->virtual_hosts[static_cast<size_t>(at)] == r.virtual_hosts[h]) continue;
     }
     const std::string base = (r.source_path.empty() ? "" : r.source_path + ".") + "virtual_hosts[" + std::to_string(h) + "]";
-    for (int i = 0; i < host.routes_size(); ++i) ok = route_references(host.routes(i), base + ".routes[" + std::to_string(i) + "]", sink) && ok;
+    for (int i = 0; i < host.routes_size(); ++i)
+      ok = route_references(host.routes(i), base + ".routes[" + std::to_string(i) + "]", sink) && ok;
   }
   return ok;
 }
@@ -392,14 +428,17 @@ bool ModelBuilder::check_listener(const ListenerObject& l) {
       if (s != now_.secrets_.end() && !s->second->derived) continue;
       ok = false;
       if (!bad_.contains({ConfigKind::kSecret, sds[k].name()}))
-        sink.add(path + ".transport_socket.typed_config.common_tls_context.tls_certificate_sds_secret_configs[" + std::to_string(k) + "].name",
+        sink.add(path + ".transport_socket.typed_config.common_tls_context.tls_certificate_sds_secret_configs[" +
+                     std::to_string(k) + "].name",
                  "unknown secret '" + sds[k].name() + "'");
     }
     if (const auto* tcp = std::get_if<api::TcpProxy>(&c.filter)) {
       const std::string at = path + ".filters[0].typed_config.";
       if (tcp->has_cluster()) ok = cluster_known(tcp->cluster(), sink, at + "cluster") && ok;
       for (int k = 0; k < tcp->weighted_clusters().clusters_size(); ++k)
-        ok = cluster_known(tcp->weighted_clusters().clusters(k).name(), sink, at + "weighted_clusters.clusters[" + std::to_string(k) + "].name") && ok;
+        ok = cluster_known(tcp->weighted_clusters().clusters(k).name(), sink,
+                           at + "weighted_clusters.clusters[" + std::to_string(k) + "].name") &&
+             ok;
     }
     if (!c.route.empty() && !now_.routes_.contains(c.route)) ok = false;  // its route configuration was refused, and said so
   }
@@ -411,9 +450,12 @@ bool ModelBuilder::check_listener(const ListenerObject& l) {
   };
   for (const auto& [name, other] : now_.listeners_) {
     const auto& theirs = other->config->address().socket_address();
-    if (name == l.name || theirs.port_value() != mine.port_value() || base::IpAddress::parse(theirs.address()) != base::IpAddress::parse(mine.address())) continue;
+    if (name == l.name || theirs.port_value() != mine.port_value() ||
+        base::IpAddress::parse(theirs.address()) != base::IpAddress::parse(mine.address()))
+      continue;
     if (order(name) > order(l.name)) continue;
-    sink.add("address.socket_address", "'" + l.name + "' has duplicate address '" + socket_text(mine) + "' as existing listener '" + name + "'");
+    sink.add("address.socket_address",
+             "'" + l.name + "' has duplicate address '" + socket_text(mine) + "' as existing listener '" + name + "'");
     ok = false;
   }
   return ok;
@@ -430,11 +472,16 @@ void ModelBuilder::restore(const ConfigKey& key) {
   put_.erase(key);
   bad_.insert(key);
   switch (key.kind) {
-    case ConfigKind::kSecret: return restore_in(now_.secrets_, before_.secrets_, key.name);
-    case ConfigKind::kEndpoints: return restore_in(now_.endpoints_, before_.endpoints_, key.name);
-    case ConfigKind::kCluster: return restore_in(now_.clusters_, before_.clusters_, key.name);
-    case ConfigKind::kRoute: return restore_in(now_.routes_, before_.routes_, key.name);
-    case ConfigKind::kListener: break;
+    case ConfigKind::kSecret:
+      return restore_in(now_.secrets_, before_.secrets_, key.name);
+    case ConfigKind::kEndpoints:
+      return restore_in(now_.endpoints_, before_.endpoints_, key.name);
+    case ConfigKind::kCluster:
+      return restore_in(now_.clusters_, before_.clusters_, key.name);
+    case ConfigKind::kRoute:
+      return restore_in(now_.routes_, before_.routes_, key.name);
+    case ConfigKind::kListener:
+      break;
   }
   // With a listener go its derived objects, back to those of the listener as it was.
   for (const Model* m : {static_cast<const Model*>(&now_), &before_}) {
@@ -465,7 +512,8 @@ void ModelBuilder::check_references() {
       } else if (key.kind == ConfigKind::kRoute && now_.routes_.contains(key.name)) {
         const std::shared_ptr<const RouteObject> r = now_.routes_.at(key.name);
         ok = check_route(*r);
-        if (!ok && !r->listener.empty() && put_.contains({ConfigKind::kListener, r->listener})) failed.push_back({ConfigKind::kListener, r->listener});
+        if (!ok && !r->listener.empty() && put_.contains({ConfigKind::kListener, r->listener}))
+          failed.push_back({ConfigKind::kListener, r->listener});
       } else if (key.kind == ConfigKind::kListener && now_.listeners_.contains(key.name)) {
         ok = check_listener(*now_.listeners_.at(key.name));
       }
@@ -477,7 +525,9 @@ void ModelBuilder::check_references() {
 
 void ModelBuilder::drop_untouched() {
   check_all_ = true;
-  const auto drop = [&](auto& table, ConfigKind kind) { std::erase_if(table, [&](const auto& e) { return !put_.contains({kind, e.first}); }); };
+  const auto drop = [&](auto& table, ConfigKind kind) {
+    std::erase_if(table, [&](const auto& e) { return !put_.contains({kind, e.first}); });
+  };
   drop(now_.listeners_, ConfigKind::kListener);
   drop(now_.routes_, ConfigKind::kRoute);
   drop(now_.clusters_, ConfigKind::kCluster);
@@ -487,8 +537,12 @@ void ModelBuilder::drop_untouched() {
 
 void ModelBuilder::erase(const ConfigKey& key) {
   switch (key.kind) {
-    case ConfigKind::kSecret: now_.secrets_.erase(key.name); break;
-    case ConfigKind::kRoute: now_.routes_.erase(key.name); break;
+    case ConfigKind::kSecret:
+      now_.secrets_.erase(key.name);
+      break;
+    case ConfigKind::kRoute:
+      now_.routes_.erase(key.name);
+      break;
     case ConfigKind::kEndpoints:
     case ConfigKind::kCluster:
       now_.clusters_.erase(key.name);

@@ -19,7 +19,8 @@ class ModelBuilder {
   void put(const std::vector<LoadedObject>& objects);
   // Forgets everything that was not put (Model::replace).
   void drop_untouched();
-  // References and addresses of what was put. An object that fails goes back to what it was; repeated until nothing fails any more.
+  // References and addresses of what was put. An object that fails goes back to what it was; repeated until nothing fails any
+  // more.
   void check_references();
 
   ModelEdit finish();
@@ -44,7 +45,8 @@ class ModelBuilder {
 
   // False, with a complaint, when the document has the object already.
   bool claim(const ConfigKey& key, const LoadedObject& o, std::string_view name_field);
-  void set_inline_route(const std::string& key, const ListenerObject& l, const ChainObject& chain, const api::RouteConfiguration& config, const std::string& path);
+  void set_inline_route(const std::string& key, const ListenerObject& l, const ChainObject& chain,
+                        const api::RouteConfiguration& config, const std::string& path);
   std::string route_key(const ListenerObject& l, const ChainObject& chain, bool single) const;
   std::string derive_secrets(ListenerObject& l, ChainObject& chain);
   void add_or_keep_secret(SecretObject secret);
@@ -60,9 +62,9 @@ class ModelBuilder {
   const Model& before_;
   Model now_;
   ConfigErrors errors_;
-  bool check_all_ = false;              // unchanged virtual hosts too: clusters may have gone
-  std::map<ConfigKey, int> put_;        // what this document gave, by order
-  std::set<ConfigKey> bad_;             // what it gave with errors: no second complaint about a missing reference
+  bool check_all_ = false;        // unchanged virtual hosts too: clusters may have gone
+  std::map<ConfigKey, int> put_;  // what this document gave, by order
+  std::set<ConfigKey> bad_;       // what it gave with errors: no second complaint about a missing reference
 };
 
 bool same_bytes(const google::protobuf::Message& a, const google::protobuf::Message& b);

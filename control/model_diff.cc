@@ -17,7 +17,7 @@ class FieldDiff {
     if (out_->size() >= kMaxFieldChanges) return;
     if (a == nullptr || b == nullptr || a->kind != b->kind || a->kind == TextValue::Kind::kScalar) {
       const std::string before = a ? to_json(*a, false) : "", after = b ? to_json(*b, false) : "";
-      if (before != after) out_->push_back({path, before, after});
+      if (before != after) out_->push_back({path, shown(path, a), shown(path, b)});
       return;
     }
     if (a->kind == TextValue::Kind::kMap) return maps(path, *a, *b);
@@ -26,6 +26,22 @@ class FieldDiff {
 
  private:
   using Members = std::vector<std::pair<std::string, TextValue>>;
+
+  // As people may see it: differences of private keys are told, the keys are not.
+  static std::string shown(const std::string& path, const TextValue* v) {
+    if (v == nullptr) return "";
+    if (v->kind == TextValue::Kind::kScalar && path.find("private_key.inline_") != std::string::npos) return json_quote(kRedacted);
+    TextValue copy = *v;
+    redact(&copy);
+    if (path.ends_with("private_key")) {
+      TextValue whole;
+      whole.kind = TextValue::Kind::kMap;
+      whole.members.emplace_back("private_key", std::move(copy));
+      redact(&whole);
+      copy = std::move(whole.members[0].second);
+    }
+    return to_json(copy, false);
+  }
 
   static const TextValue* member(const Members& m, const std::string& name) {
     for (const auto& [n, v] : m)
@@ -38,8 +54,8 @@ class FieldDiff {
     for (const auto& [name, value] : b.members)
       if (member(a.members, name) == nullptr) compare(base + name, nullptr, &value);
   }
-  // What is equal at both ends is cut off; in what is left, elements are paired when there are as many on both sides. So an element
-  // that was put in or taken out shows as that, not as a change of everything behind it.
+  // What is equal at both ends is cut off; in what is left, elements are paired when there are as many on both sides. So an
+  // element that was put in or taken out shows as that, not as a change of everything behind it.
   void lists(const std::string& path, const TextValue& a, const TextValue& b) {
     const auto texts = [](const TextValue& v) {
       std::vector<std::string> out;
@@ -52,7 +68,8 @@ class FieldDiff {
     while (back < x.size() - front && back < y.size() - front && x[x.size() - 1 - back] == y[y.size() - 1 - back]) ++back;
     const size_t left = x.size() - front - back, right = y.size() - front - back;
     const auto at = [&](size_t i) { return path + "[" + std::to_string(i) + "]"; };
-    for (size_t i = 0; left == right && i < left; ++i) compare(at(front + i), &a.members[front + i].second, &b.members[front + i].second);
+    for (size_t i = 0; left == right && i < left; ++i)
+      compare(at(front + i), &a.members[front + i].second, &b.members[front + i].second);
     if (left == right) return;
     for (size_t i = 0; i < left; ++i) compare(at(front + i), &a.members[front + i].second, nullptr);
     for (size_t i = 0; i < right; ++i) compare(at(front + i), nullptr, &b.members[front + i].second);
@@ -61,7 +78,8 @@ class FieldDiff {
   std::vector<FieldChange>* out_;
 };
 
-void compare_messages(const std::string& path, const google::protobuf::Message& a, const google::protobuf::Message& b, std::vector<FieldChange>* out) {
+void compare_messages(const std::string& path, const google::protobuf::Message& a, const google::protobuf::Message& b,
+                      std::vector<FieldChange>* out) {
   const TextValue x = to_text_value(a), y = to_text_value(b);
   FieldDiff(out).compare(path, &x, &y);
 }
@@ -70,16 +88,19 @@ void compare_routes(const RouteObject& a, const RouteObject& b, std::vector<Fiel
   if (a.config != b.config) compare_messages("", *a.config, *b.config, out);
   const auto path = [](size_t i) { return "virtual_hosts[" + std::to_string(i) + "]"; };
   for (size_t i = 0; i < a.virtual_hosts.size(); ++i)
-    if (b.find_virtual_host(a.virtual_hosts[i]->name()) < 0) out->push_back({path(i), to_json(*a.virtual_hosts[i], false, false), ""});
+    if (b.find_virtual_host(a.virtual_hosts[i]->name()) < 0)
+      out->push_back({path(i), to_json(*a.virtual_hosts[i], false, false), ""});
   for (size_t i = 0; i < b.virtual_hosts.size(); ++i) {
     const int was = a.find_virtual_host(b.virtual_hosts[i]->name());
     if (was < 0) out->push_back({path(i), "", to_json(*b.virtual_hosts[i], false, false)});
-    else if (a.virtual_hosts[static_cast<size_t>(was)] != b.virtual_hosts[i]) compare_messages(path(i), *a.virtual_hosts[static_cast<size_t>(was)], *b.virtual_hosts[i], out);
+    else if (a.virtual_hosts[static_cast<size_t>(was)] != b.virtual_hosts[i])
+      compare_messages(path(i), *a.virtual_hosts[static_cast<size_t>(was)], *b.virtual_hosts[i], out);
   }
 }
 
 template <class T, class Compare>
-void compare_tables(ConfigKind kind, const Model::Table<T>& a, const Model::Table<T>& b, Compare compare, std::vector<ObjectChange>* out) {
+void compare_tables(ConfigKind kind, const Model::Table<T>& a, const Model::Table<T>& b, Compare compare,
+                    std::vector<ObjectChange>* out) {
   for (const auto& [name, object] : a)
     if (!b.contains(name)) out->push_back({{kind, name}, ObjectChange::Kind::kRemoved, {}});
   for (const auto& [name, object] : b) {
@@ -98,12 +119,17 @@ void compare_tables(ConfigKind kind, const Model::Table<T>& a, const Model::Tabl
 
 std::vector<ObjectChange> Model::diff(const Model& a, const Model& b) {
   std::vector<ObjectChange> out;
-  compare_tables(ConfigKind::kSecret, a.secrets_, b.secrets_, [](const SecretObject& x, const SecretObject& y, std::vector<FieldChange>* f) {
+  compare_tables(
+      ConfigKind::kSecret, a.secrets_, b.secrets_,
+      [](const SecretObject& x, const SecretObject& y, std::vector<FieldChange>* f) {
+        compare_messages("", *x.config, *y.config, f);
+        if (f->empty() && (x.certificate_chain_pem != y.certificate_chain_pem || x.private_key_pem != y.private_key_pem))
+          f->push_back({"tls_certificate", "\"(file content before)\"", "\"(file content now)\""});
+      },
+      &out);
+  const auto whole = [](const auto& x, const auto& y, std::vector<FieldChange>* f) {
     compare_messages("", *x.config, *y.config, f);
-    if (f->empty() && (x.certificate_chain_pem != y.certificate_chain_pem || x.private_key_pem != y.private_key_pem))
-      f->push_back({"tls_certificate", "\"(file content before)\"", "\"(file content now)\""});
-  }, &out);
-  const auto whole = [](const auto& x, const auto& y, std::vector<FieldChange>* f) { compare_messages("", *x.config, *y.config, f); };
+  };
   compare_tables(ConfigKind::kEndpoints, a.endpoints_, b.endpoints_, whole, &out);
   compare_tables(ConfigKind::kCluster, a.clusters_, b.clusters_, whole, &out);
   compare_tables(ConfigKind::kRoute, a.routes_, b.routes_, compare_routes, &out);
@@ -133,10 +159,13 @@ std::string to_json(const std::vector<ObjectChange>& changes) {
   std::string out = "[";
   for (const ObjectChange& c : changes) {
     if (out.size() > 1) out += ", ";
-    out += "{\"kind\": " + json_quote(to_string(c.key.kind)) + ", \"name\": " + json_quote(c.key.name) + ", \"change\": \"" + kWords[static_cast<size_t>(c.change)] + "\", \"fields\": [";
+    out += "{\"kind\": " + json_quote(to_string(c.key.kind)) + ", \"name\": " + json_quote(c.key.name) + ", \"change\": \"" +
+           kWords[static_cast<size_t>(c.change)] + "\", \"fields\": [";
     for (size_t i = 0; i < c.fields.size(); ++i) {
       const FieldChange& f = c.fields[i];
-      out += std::string(i > 0 ? ", " : "") + "{\"path\": " + json_quote(f.path) + ", \"before\": " + (f.before.empty() ? "null" : f.before) + ", \"after\": " + (f.after.empty() ? "null" : f.after) + "}";
+      out += std::string(i > 0 ? ", " : "") + "{\"path\": " + json_quote(f.path) +
+             ", \"before\": " + (f.before.empty() ? "null" : f.before) + ", \"after\": " + (f.after.empty() ? "null" : f.after) +
+             "}";
     }
     out += "]}";
   }

@@ -62,21 +62,24 @@ int find_route(const api::VirtualHost& host, std::string_view name, ModelBuilder
   if (name.starts_with('#')) {
     const auto r = std::from_chars(name.data() + 1, name.data() + name.size(), index);
     if (r.ec == std::errc() && r.ptr == name.data() + name.size() && index >= 0 && index < host.routes_size()) return index;
-    b.complain("no route " + std::string(name) + " in virtual host " + host.name() + ": it has " + std::to_string(host.routes_size()) + " routes, from #0");
+    b.complain("no route " + std::string(name) + " in virtual host " + host.name() + ": it has " +
+               std::to_string(host.routes_size()) + " routes, from #0");
     return -1;
   }
   int found = -1;
   for (int i = 0; i < host.routes_size(); ++i) {
     if (host.routes(i).name() != name) continue;
     if (found >= 0) {
-      b.complain("several routes are named '" + std::string(name) + "' in virtual host " + host.name() + ": name one as #" + std::to_string(found) + " or #" + std::to_string(i));
+      b.complain("several routes are named '" + std::string(name) + "' in virtual host " + host.name() + ": name one as #" +
+                 std::to_string(found) + " or #" + std::to_string(i));
       return -1;
     }
     found = i;
   }
   if (found < 0) {
     std::vector<std::string> names;
-    for (int i = 0; i < host.routes_size(); ++i) names.push_back(host.routes(i).name().empty() ? "#" + std::to_string(i) : host.routes(i).name());
+    for (int i = 0; i < host.routes_size(); ++i)
+      names.push_back(host.routes(i).name().empty() ? "#" + std::to_string(i) : host.routes(i).name());
     b.complain("no route '" + std::string(name) + "' in virtual host " + host.name() + "; " + choices(names));
   }
   return found;
@@ -84,21 +87,28 @@ int find_route(const api::VirtualHost& host, std::string_view name, ModelBuilder
 
 }  // namespace
 
-ModelEdit Model::add_route(std::string_view route_config, std::string_view virtual_host, const api::Route& route, const RoutePlace& place,
-                           const SourceMap* source) const {
+ModelEdit Model::add_route(std::string_view route_config, std::string_view virtual_host, const api::Route& route,
+                           const RoutePlace& place, const SourceMap* source) const {
   ModelBuilder b(*this);
   HostEdit e;
   if (!open_host(*this, b, route_config, virtual_host, &e)) return b.finish();
   const int size = e.host->routes_size();
   int at = size;
   switch (place.kind) {
-    case RoutePlace::Kind::kLast: break;
-    case RoutePlace::Kind::kFirst: at = 0; break;
+    case RoutePlace::Kind::kLast:
+      break;
+    case RoutePlace::Kind::kFirst:
+      at = 0;
+      break;
     case RoutePlace::Kind::kIndex:
       at = place.index <= static_cast<uint32_t>(size) ? static_cast<int>(place.index) : -1;
-      if (at < 0) b.complain("no place " + std::to_string(place.index) + " in virtual host " + e.host->name() + ": it has " + std::to_string(size) + " routes");
+      if (at < 0)
+        b.complain("no place " + std::to_string(place.index) + " in virtual host " + e.host->name() + ": it has " +
+                   std::to_string(size) + " routes");
       break;
-    case RoutePlace::Kind::kBefore: at = find_route(*e.host, place.route, b); break;
+    case RoutePlace::Kind::kBefore:
+      at = find_route(*e.host, place.route, b);
+      break;
     case RoutePlace::Kind::kAfter:
       at = find_route(*e.host, place.route, b);
       if (at >= 0) ++at;
@@ -107,7 +117,8 @@ ModelEdit Model::add_route(std::string_view route_config, std::string_view virtu
   if (at < 0) return b.finish();
   if (!route.name().empty())
     for (const api::Route& r : e.host->routes())
-      if (r.name() == route.name()) return b.complain("virtual host " + e.host->name() + " has a route named '" + route.name() + "' already"), b.finish();
+      if (r.name() == route.name())
+        return b.complain("virtual host " + e.host->name() + " has a route named '" + route.name() + "' already"), b.finish();
   ErrorSink sink(source, "route", &b.errors());
   const Path root;
   const bool valid = validate_route(route, max_direct_response_body(*e.before->config), root, sink);
@@ -140,7 +151,8 @@ ModelEdit Model::set_weights(std::string_view route_config, std::string_view vir
   const int at = find_route(*e.host, route, b);
   if (at < 0) return b.finish();
   api::Route* r = e.host->mutable_routes(at);
-  if (!r->route().has_weighted_clusters()) return b.complain("route '" + std::string(route) + "' has no weighted_clusters"), b.finish();
+  if (!r->route().has_weighted_clusters())
+    return b.complain("route '" + std::string(route) + "' has no weighted_clusters"), b.finish();
   auto* clusters = r->mutable_route()->mutable_weighted_clusters()->mutable_clusters();
   for (const auto& [name, weight] : weights) {
     bool found = false;
@@ -151,7 +163,9 @@ ModelEdit Model::set_weights(std::string_view route_config, std::string_view vir
       c.mutable_weight()->set_value(weight);
       found = true;
     }
-    if (!found) b.complain("cluster '" + name + "' is not among the weighted clusters of route '" + std::string(route) + "'; " + choices(names));
+    if (!found)
+      b.complain("cluster '" + name + "' is not among the weighted clusters of route '" + std::string(route) + "'; " +
+                 choices(names));
   }
   ErrorSink sink(nullptr, "route " + std::string(route_config), &b.errors());
   const Path root, hosts(root, "virtual_hosts", static_cast<int32_t>(e.index)), here(hosts, "routes", at);
@@ -163,7 +177,8 @@ ModelEdit Model::set_weights(std::string_view route_config, std::string_view vir
 // ---- endpoints --------------------------------------------------------------------------------------------------------------
 
 base::Result<EndpointSpec> parse_endpoint(std::string_view text) {
-  const std::string form = "\"" + std::string(text) + "\" is no endpoint: write ADDRESS:PORT, \"10.0.0.1:80\" or \"[fd00::1]:80\"";
+  const std::string form =
+      "\"" + std::string(text) + "\" is no endpoint: write ADDRESS:PORT, \"10.0.0.1:80\" or \"[fd00::1]:80\"";
   const size_t colon = text.rfind(':');
   if (colon == std::string_view::npos) return base::Error{form};
   std::string_view address = text.substr(0, colon), port = text.substr(colon + 1);
@@ -172,7 +187,9 @@ base::Result<EndpointSpec> parse_endpoint(std::string_view text) {
   EndpointSpec out;
   const auto ip = base::IpAddress::parse(address);
   const auto r = std::from_chars(port.data(), port.data() + port.size(), out.port);
-  if (!ip || brackets == ip->is_v4() || port.empty() || r.ec != std::errc() || r.ptr != port.data() + port.size() || out.port == 0) return base::Error{form};
+  if (!ip || brackets == ip->is_v4() || port.empty() || r.ec != std::errc() || r.ptr != port.data() + port.size() ||
+      out.port == 0)
+    return base::Error{form};
   out.address = ip->to_string();
   return out;
 }
@@ -230,8 +247,10 @@ ModelEdit Model::add_endpoint(std::string_view cluster, const EndpointSpec& spec
   ModelBuilder b(*this);
   EndpointsEdit e;
   if (!open_endpoints(*this, b, cluster, spec, &e)) return b.finish();
-  if (e.index >= 0) return b.complain("cluster " + std::string(cluster) + " has endpoint " + text_of(spec) + " already"), b.finish();
-  if (!base::IpAddress::parse(spec.address) || spec.port == 0) return b.complain("\"" + text_of(spec) + "\" is no endpoint"), b.finish();
+  if (e.index >= 0)
+    return b.complain("cluster " + std::string(cluster) + " has endpoint " + text_of(spec) + " already"), b.finish();
+  if (!base::IpAddress::parse(spec.address) || spec.port == 0)
+    return b.complain("\"" + text_of(spec) + "\" is no endpoint"), b.finish();
   if (spec.weight == 0) return b.complain("the weight of an endpoint must be at least 1"), b.finish();
   auto* locality = e.config->endpoints().empty() ? e.config->add_endpoints() : e.config->mutable_endpoints(0);
   api::LbEndpoint* p = locality->add_lb_endpoints();
@@ -257,8 +276,9 @@ ModelEdit Model::drain_endpoint(std::string_view cluster, const EndpointSpec& sp
   ModelBuilder b(*this);
   EndpointsEdit e;
   if (!open_endpoints(*this, b, cluster, spec, &e) || !need_endpoint(b, cluster, spec, e)) return b.finish();
-  e.config->mutable_endpoints(e.locality)->mutable_lb_endpoints(e.index)->set_health_status(
-      drain ? envoy::config::core::v3::DRAINING : envoy::config::core::v3::UNKNOWN);
+  e.config->mutable_endpoints(e.locality)
+      ->mutable_lb_endpoints(e.index)
+      ->set_health_status(drain ? envoy::config::core::v3::DRAINING : envoy::config::core::v3::UNKNOWN);
   close_endpoints(b, cluster, std::move(e));
   return b.finish();
 }
@@ -268,7 +288,10 @@ ModelEdit Model::erase(const ConfigKey& key) const {
   const std::string what = std::string(to_string(key.kind)) + " '" + key.name + "'";
   if (!has(key)) return b.complain("no " + what + "; " + choices(names(key.kind))), b.finish();
   const std::vector<std::string> users = referrers(key);
-  if (!users.empty()) return b.complain(what + " is in use by " + users.front() + (users.size() > 1 ? " and " + std::to_string(users.size() - 1) + " more" : "")), b.finish();
+  if (!users.empty())
+    return b.complain(what + " is in use by " + users.front() +
+                      (users.size() > 1 ? " and " + std::to_string(users.size() - 1) + " more" : "")),
+           b.finish();
   b.erase(key);
   return b.finish();
 }

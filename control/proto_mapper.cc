@@ -65,18 +65,24 @@ IntParse parse_int(std::string_view s, T* value) {
   }
   double d = 0;
   if (!parse_double(s, &d) || std::floor(d) != d) return IntParse::kNotInteger;
-  if (d < static_cast<double>(std::numeric_limits<T>::min()) || d >= std::ldexp(1.0, std::numeric_limits<T>::digits)) return IntParse::kOutOfRange;
+  if (d < static_cast<double>(std::numeric_limits<T>::min()) || d >= std::ldexp(1.0, std::numeric_limits<T>::digits))
+    return IntParse::kOutOfRange;
   *value = static_cast<T>(d);
   return IntParse::kOk;
 }
 
 std::string kind_name(Kind kind) {
   switch (kind) {
-    case Kind::kNull: return "nothing";
-    case Kind::kScalar: return "a single value";
-    case Kind::kSequence: return "a list";
-    case Kind::kMap: return "a mapping";
-    case Kind::kAlias: break;
+    case Kind::kNull:
+      return "nothing";
+    case Kind::kScalar:
+      return "a single value";
+    case Kind::kSequence:
+      return "a list";
+    case Kind::kMap:
+      return "a mapping";
+    case Kind::kAlias:
+      break;
   }
   return "an alias";
 }
@@ -151,8 +157,7 @@ const Descriptor* ProtoMapper::type_of(YamlTree::Id node, const std::string& pat
     if (const Descriptor* d = find_message(name)) return d;
     if (slash == std::string::npos)
       complain(e.value, path + ".@type", "must be a type URL such as \"type.googleapis.com/envoy.config.cluster.v3.Cluster\"");
-    else
-      complain(e.value, path + ".@type", name + " is not supported by Millrace" + (name.starts_with("envoy.") ? " yet" : ""));
+    else complain(e.value, path + ".@type", name + " is not supported by Millrace" + (name.starts_with("envoy.") ? " yet" : ""));
     return nullptr;
   }
   if (required) complain(node, path, "must say what it is with \"@type\"");
@@ -168,7 +173,8 @@ std::vector<YamlTree::Entry> ProtoMapper::entries(YamlTree::Id map, const Place&
 
 bool ProtoMapper::within_budget(YamlTree::Id node, const Place& at) {
   if (++visited_ <= tree_.size() + kMaxAliasedNodes) return true;
-  if (!over_budget_) error(node, at, "aliases make this document larger than " + std::to_string(kMaxAliasedNodes) + " nodes beyond its text");
+  if (!over_budget_)
+    error(node, at, "aliases make this document larger than " + std::to_string(kMaxAliasedNodes) + " nodes beyond its text");
   over_budget_ = true;
   return false;
 }
@@ -226,8 +232,11 @@ void ProtoMapper::map_message(YamlTree::Id node, Message* message, const Place& 
       if (s.field == field) {
         error(e.key, place, "given twice; first in line " + std::to_string(tree_.line(s.key)));
         usable = false;
-      } else if (field->real_containing_oneof() != nullptr && s.field->real_containing_oneof() == field->real_containing_oneof()) {
-        error(e.key, place, "cannot be combined with " + s.field->name() + " (line " + std::to_string(tree_.line(s.key)) + "): only one of them may be set");
+      } else if (field->real_containing_oneof() != nullptr &&
+                 s.field->real_containing_oneof() == field->real_containing_oneof()) {
+        error(e.key, place,
+              "cannot be combined with " + s.field->name() + " (line " + std::to_string(tree_.line(s.key)) +
+                  "): only one of them may be set");
         usable = false;
       }
     }
@@ -242,12 +251,15 @@ void ProtoMapper::map_field(YamlTree::Id value, Message* message, const FieldDes
   const google::protobuf::Reflection* r = message->GetReflection();
   if (field->is_map()) return map_map(value, message, field, at);
   if (!field->is_repeated()) {
-    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) map_message(value, r->MutableMessage(message, field), at, field, false);
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE)
+      map_message(value, r->MutableMessage(message, field), at, field, false);
     else set_scalar(value, message, field, false, at);
     return;
   }
   if (tree_.kind(value) != Kind::kSequence)
-    return error(value, at, "expected a list, found " + kind_name(tree_.kind(value)) + (tree_.kind(value) == Kind::kScalar ? ": write [" + std::string(tree_.text(value)) + "]" : ""));
+    return error(value, at,
+                 "expected a list, found " + kind_name(tree_.kind(value)) +
+                     (tree_.kind(value) == Kind::kScalar ? ": write [" + std::string(tree_.text(value)) + "]" : ""));
   int32_t index = 0;
   for (YamlTree::Id element : tree_.elements(value)) {
     const Path path(*at.path.parent(), field->name(), index);
@@ -257,7 +269,8 @@ void ProtoMapper::map_field(YamlTree::Id value, Message* message, const FieldDes
       error(element, place, "an element of a list cannot be null");
       continue;
     }
-    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) map_message(element, r->AddMessage(message, field), place, field, false);
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE)
+      map_message(element, r->AddMessage(message, field), place, field, false);
     else set_scalar(element, message, field, true, place);
   }
 }
@@ -283,14 +296,14 @@ void ProtoMapper::map_map(YamlTree::Id value, Message* message, const FieldDescr
     entry->GetReflection()->SetString(entry, key_field, key);  // all our maps have string keys
     if (value_field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE)
       map_message(e.value, entry->GetReflection()->MutableMessage(entry, value_field), place, field, false);
-    else
-      set_scalar(e.value, entry, value_field, false, place);
+    else set_scalar(e.value, entry, value_field, false, place);
   }
 }
 
 void ProtoMapper::map_any(YamlTree::Id node, Message* any, const Place& at, const Field* any_of) {
   const std::string full = prefix_ + (prefix_.empty() || at.path.parent() == nullptr ? "" : ".") + at.path.to_string();
-  if (tree_.kind(node) != Kind::kMap) return error(node, at, "expected a mapping with \"@type\", found " + kind_name(tree_.kind(node)));
+  if (tree_.kind(node) != Kind::kMap)
+    return error(node, at, "expected a mapping with \"@type\", found " + kind_name(tree_.kind(node)));
   const size_t before = errors_->size();
   const Descriptor* d = type_of(node, full, false);
   std::vector<std::string> allowed;
@@ -301,7 +314,8 @@ void ProtoMapper::map_any(YamlTree::Id node, Message* any, const Place& at, cons
       fits = fits || a == d;
     }
   }
-  if (d == nullptr && errors_->size() == before) return error(node, at, "must say what it is with \"@type\": " + list_of(allowed));
+  if (d == nullptr && errors_->size() == before)
+    return error(node, at, "must say what it is with \"@type\": " + list_of(allowed));
   if (d == nullptr || !fits) {
     if (d != nullptr) error(node, at, d->full_name() + " does not belong here");
     errors_->back().message += "; supported here: " + list_of(allowed);
@@ -333,7 +347,8 @@ void ProtoMapper::map_value(YamlTree::Id node, Message* message, const Place& at
   if (!within_budget(node, at)) return;
   auto* value = static_cast<google::protobuf::Value*>(message);
   switch (tree_.kind(node)) {
-    case Kind::kMap: return map_struct(node, value->mutable_struct_value(), at);
+    case Kind::kMap:
+      return map_struct(node, value->mutable_struct_value(), at);
     case Kind::kSequence: {
       value->mutable_list_value();
       for (YamlTree::Id e : tree_.elements(node)) map_value(e, value->mutable_list_value()->add_values(), at);
@@ -349,7 +364,8 @@ void ProtoMapper::map_value(YamlTree::Id node, Message* message, const Place& at
       else value->set_string_value(std::string(text));
       return;
     }
-    default: value->set_null_value(google::protobuf::NULL_VALUE);
+    default:
+      value->set_null_value(google::protobuf::NULL_VALUE);
   }
 }
 
@@ -388,7 +404,9 @@ void ProtoMapper::map_duration(YamlTree::Id node, Message* message, const Place&
     }
   }
   if (!ok) return error(node, at, form + (", not " + shown(text)) + hint);
-  if (w.ec != std::errc() || seconds > kMaxSeconds) return error(node, at, "a duration of " + std::string(text) + " is out of range: at most " + std::to_string(kMaxSeconds) + "s");
+  if (w.ec != std::errc() || seconds > kMaxSeconds)
+    return error(node, at,
+                 "a duration of " + std::string(text) + " is out of range: at most " + std::to_string(kMaxSeconds) + "s");
   auto* duration = static_cast<google::protobuf::Duration*>(message);
   duration->set_seconds(negative ? -seconds : seconds);
   duration->set_nanos(negative ? -nanos : nanos);
@@ -401,21 +419,27 @@ bool ProtoMapper::set_enum(YamlTree::Id node, Message* message, const FieldDescr
   int32_t number = 0;
   for (int i = 0; i < type->value_count() && value == nullptr; ++i) {
     const std::string& name = type->value(i)->name();
-    const bool same = name.size() == text.size() && std::equal(name.begin(), name.end(), text.begin(), [](char a, char b) { return toupper(a) == toupper(b); });
+    const bool same = name.size() == text.size() &&
+                      std::equal(name.begin(), name.end(), text.begin(), [](char a, char b) { return toupper(a) == toupper(b); });
     if (same) value = type->value(i);  // Envoy takes enum names in any case
   }
-  if (value == nullptr && !tree_.quoted(node) && parse_int(text, &number) == IntParse::kOk) value = type->FindValueByNumber(number);
+  if (value == nullptr && !tree_.quoted(node) && parse_int(text, &number) == IntParse::kOk)
+    value = type->FindValueByNumber(number);
   if (value == nullptr) {
     std::vector<std::string> names;
     for (int i = 0; i < type->value_count(); ++i) names.push_back(type->value(i)->name());
     std::string upper;
     for (char c : text) upper += static_cast<char>(toupper(c));
-    error(node, at, shown(text) + (envoy_has(type->full_name(), upper) || envoy_has(type->full_name(), text) ? " is not supported by Millrace yet" : " is no value of " + type->name()) + "; " +
-                        (names.size() == 1 ? "the only choice is " : "use ") + list_of(names));
+    error(node, at,
+          shown(text) +
+              (envoy_has(type->full_name(), upper) || envoy_has(type->full_name(), text) ? " is not supported by Millrace yet"
+                                                                                         : " is no value of " + type->name()) +
+              "; " + (names.size() == 1 ? "the only choice is " : "use ") + list_of(names));
     return false;
   }
   const google::protobuf::Reflection* r = message->GetReflection();
-  if (add) r->AddEnum(message, field, value); else r->SetEnum(message, field, value);
+  if (add) r->AddEnum(message, field, value);
+  else r->SetEnum(message, field, value);
   return true;
 }
 
@@ -424,13 +448,15 @@ bool ProtoMapper::set_scalar(YamlTree::Id node, Message* message, const FieldDes
   const google::protobuf::Reflection* r = message->GetReflection();
   const std::string_view text = tree_.text(node);
   auto expected = [&](const std::string& what) {
-    error(node, at, "expected " + what + ", found " + (tree_.kind(node) == Kind::kScalar ? shown(text) : kind_name(tree_.kind(node))));
+    error(node, at,
+          "expected " + what + ", found " + (tree_.kind(node) == Kind::kScalar ? shown(text) : kind_name(tree_.kind(node))));
     return false;
   };
   auto integer = [&](auto zero, auto set) {
     using T = decltype(zero);
     T v = 0;
-    const std::string range = "an integer from " + std::to_string(std::numeric_limits<T>::min()) + " to " + std::to_string(std::numeric_limits<T>::max());
+    const std::string range = "an integer from " + std::to_string(std::numeric_limits<T>::min()) + " to " +
+                              std::to_string(std::numeric_limits<T>::max());
     if (tree_.kind(node) != Kind::kScalar || parse_int(text, &v) != IntParse::kOk) return expected(range);
     set(v);
     return true;
@@ -440,7 +466,8 @@ bool ProtoMapper::set_scalar(YamlTree::Id node, Message* message, const FieldDes
       bool v = false;
       const bool plain = !tree_.quoted(node) || text == "true" || text == "false";
       if (tree_.kind(node) != Kind::kScalar || !plain || !bool_word(text, &v)) return expected("true or false");
-      if (add) r->AddBool(message, field, v); else r->SetBool(message, field, v);
+      if (add) r->AddBool(message, field, v);
+      else r->SetBool(message, field, v);
       return true;
     }
     case FieldDescriptor::CPPTYPE_INT32:
@@ -454,13 +481,15 @@ bool ProtoMapper::set_scalar(YamlTree::Id node, Message* message, const FieldDes
     case FieldDescriptor::CPPTYPE_DOUBLE: {
       double v = 0;
       if (tree_.kind(node) != Kind::kScalar || !parse_double(text, &v)) return expected("a number");
-      if (add) r->AddDouble(message, field, v); else r->SetDouble(message, field, v);
+      if (add) r->AddDouble(message, field, v);
+      else r->SetDouble(message, field, v);
       return true;
     }
     case FieldDescriptor::CPPTYPE_FLOAT: {
       double v = 0;
       if (tree_.kind(node) != Kind::kScalar || !parse_double(text, &v)) return expected("a number");
-      if (add) r->AddFloat(message, field, static_cast<float>(v)); else r->SetFloat(message, field, static_cast<float>(v));
+      if (add) r->AddFloat(message, field, static_cast<float>(v));
+      else r->SetFloat(message, field, static_cast<float>(v));
       return true;
     }
     case FieldDescriptor::CPPTYPE_ENUM:
@@ -472,7 +501,9 @@ bool ProtoMapper::set_scalar(YamlTree::Id node, Message* message, const FieldDes
       bool b = false;
       double n = 0;
       if (!tree_.quoted(node) && (bool_word(text, &b) || parse_double(text, &n))) {  // Envoy refuses these too
-        error(node, at, "expected a string, but a plain " + v + " is a " + (bool_word(text, &b) ? "boolean" : "number") + " in YAML: write \"" + v + "\"");
+        error(node, at,
+              "expected a string, but a plain " + v + " is a " + (bool_word(text, &b) ? "boolean" : "number") +
+                  " in YAML: write \"" + v + "\"");
         return false;
       }
       if (field->type() == FieldDescriptor::TYPE_BYTES) {
@@ -484,10 +515,12 @@ bool ProtoMapper::set_scalar(YamlTree::Id node, Message* message, const FieldDes
         error(node, at, "must be UTF-8");
         return false;
       }
-      if (add) r->AddString(message, field, v); else r->SetString(message, field, v);
+      if (add) r->AddString(message, field, v);
+      else r->SetString(message, field, v);
       return true;
     }
-    case FieldDescriptor::CPPTYPE_MESSAGE: break;
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      break;
   }
   return false;
 }

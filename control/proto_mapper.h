@@ -1,4 +1,5 @@
-// A tree of YAML to a protobuf message, by reflection and the rules of proto3 JSON, with the position of every field and all errors.
+// A tree of YAML to a protobuf message, by reflection and the rules of proto3 JSON, with the position of every field and all
+// errors.
 #pragma once
 
 #include <memory>
@@ -15,7 +16,8 @@ namespace millrace::control {
 class ProtoMapper {
  public:
   // All outlive the mapper. `errors` takes the complaints.
-  ProtoMapper(const YamlTree& tree, std::string file, ConfigErrors* errors) : tree_(tree), file_(std::move(file)), errors_(errors) {}
+  ProtoMapper(const YamlTree& tree, std::string file, ConfigErrors* errors)
+      : tree_(tree), file_(std::move(file)), errors_(errors) {}
 
   // Fills the message from a mapping; fields that were wrong stay unset. `prefix` is the object's path in its document. A key
   // "@type" at this level is skipped (the caller has used it). Returns the object's positions.

@@ -22,7 +22,8 @@ inline uint32_t ms_or(bool has, const google::protobuf::Duration& d, uint32_t fa
   return ms < 0 ? 0 : ms > kMaxDurationMs ? static_cast<uint32_t>(kMaxDurationMs) : static_cast<uint32_t>(ms);
 }
 
-// A data source's bytes; a file is read now, relative names from the working directory, as Envoy does. Error: "cannot read FILE: reason".
+// A data source's bytes; a file is read now, relative names from the working directory, as Envoy does. Error: "cannot read FILE:
+// reason".
 base::Result<std::string> read_data_source(const envoy::config::core::v3::DataSource& source);
 inline constexpr size_t kMaxDataSourceBytes = 16 << 20;
 

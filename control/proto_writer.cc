@@ -1,4 +1,6 @@
 // Messages back to text: the counterpart of proto_mapper.cc, declared in config_loader.h.
+#include "control/proto_writer.h"
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -10,7 +12,6 @@
 #include "control/config_loader.h"
 #include "control/envoy_names.h"
 #include "control/json_text.h"
-#include "control/proto_writer.h"
 
 namespace millrace::control {
 
@@ -50,17 +51,22 @@ TextValue from_struct(const google::protobuf::Struct& s) {
 }
 TextValue from_value(const google::protobuf::Value& v) {
   switch (v.kind_case()) {
-    case google::protobuf::Value::kNumberValue: return scalar(number_text(v.number_value()), false);
-    case google::protobuf::Value::kStringValue: return scalar(v.string_value(), true);
-    case google::protobuf::Value::kBoolValue: return scalar(v.bool_value() ? "true" : "false", false);
-    case google::protobuf::Value::kStructValue: return from_struct(v.struct_value());
+    case google::protobuf::Value::kNumberValue:
+      return scalar(number_text(v.number_value()), false);
+    case google::protobuf::Value::kStringValue:
+      return scalar(v.string_value(), true);
+    case google::protobuf::Value::kBoolValue:
+      return scalar(v.bool_value() ? "true" : "false", false);
+    case google::protobuf::Value::kStructValue:
+      return from_struct(v.struct_value());
     case google::protobuf::Value::kListValue: {
       TextValue out;
       out.kind = TextValue::Kind::kList;
       for (const auto& e : v.list_value().values()) out.members.emplace_back("", from_value(e));
       return out;
     }
-    default: return scalar("null", false);
+    default:
+      return scalar("null", false);
   }
 }
 
@@ -69,13 +75,20 @@ TextValue from_field(const Message& m, const FieldDescriptor* f, int index) {
   const Reflection* r = m.GetReflection();
   const bool many = index >= 0;
   switch (f->cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32: return scalar(std::to_string(many ? r->GetRepeatedInt32(m, f, index) : r->GetInt32(m, f)), false);
-    case FieldDescriptor::CPPTYPE_INT64: return scalar(std::to_string(many ? r->GetRepeatedInt64(m, f, index) : r->GetInt64(m, f)), true);
-    case FieldDescriptor::CPPTYPE_UINT32: return scalar(std::to_string(many ? r->GetRepeatedUInt32(m, f, index) : r->GetUInt32(m, f)), false);
-    case FieldDescriptor::CPPTYPE_UINT64: return scalar(std::to_string(many ? r->GetRepeatedUInt64(m, f, index) : r->GetUInt64(m, f)), true);
-    case FieldDescriptor::CPPTYPE_DOUBLE: return scalar(number_text(many ? r->GetRepeatedDouble(m, f, index) : r->GetDouble(m, f)), false);
-    case FieldDescriptor::CPPTYPE_FLOAT: return scalar(number_text(static_cast<double>(many ? r->GetRepeatedFloat(m, f, index) : r->GetFloat(m, f))), false);
-    case FieldDescriptor::CPPTYPE_BOOL: return scalar((many ? r->GetRepeatedBool(m, f, index) : r->GetBool(m, f)) ? "true" : "false", false);
+    case FieldDescriptor::CPPTYPE_INT32:
+      return scalar(std::to_string(many ? r->GetRepeatedInt32(m, f, index) : r->GetInt32(m, f)), false);
+    case FieldDescriptor::CPPTYPE_INT64:
+      return scalar(std::to_string(many ? r->GetRepeatedInt64(m, f, index) : r->GetInt64(m, f)), true);
+    case FieldDescriptor::CPPTYPE_UINT32:
+      return scalar(std::to_string(many ? r->GetRepeatedUInt32(m, f, index) : r->GetUInt32(m, f)), false);
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return scalar(std::to_string(many ? r->GetRepeatedUInt64(m, f, index) : r->GetUInt64(m, f)), true);
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return scalar(number_text(many ? r->GetRepeatedDouble(m, f, index) : r->GetDouble(m, f)), false);
+    case FieldDescriptor::CPPTYPE_FLOAT:
+      return scalar(number_text(static_cast<double>(many ? r->GetRepeatedFloat(m, f, index) : r->GetFloat(m, f))), false);
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return scalar((many ? r->GetRepeatedBool(m, f, index) : r->GetBool(m, f)) ? "true" : "false", false);
     case FieldDescriptor::CPPTYPE_ENUM: {
       const int n = many ? r->GetRepeatedEnumValue(m, f, index) : r->GetEnumValue(m, f);
       const auto* v = f->enum_type()->FindValueByNumber(n);
@@ -85,7 +98,8 @@ TextValue from_field(const Message& m, const FieldDescriptor* f, int index) {
       const std::string s = many ? r->GetRepeatedString(m, f, index) : r->GetString(m, f);
       return scalar(f->type() == FieldDescriptor::TYPE_BYTES ? base64_encode(s) : s, true);
     }
-    case FieldDescriptor::CPPTYPE_MESSAGE: return to_text_value(many ? r->GetRepeatedMessage(m, f, index) : r->GetMessage(m, f));
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      return to_text_value(many ? r->GetRepeatedMessage(m, f, index) : r->GetMessage(m, f));
   }
   return {};
 }
@@ -140,7 +154,9 @@ bool plain_in_yaml(const std::string& s) {
 
 void write_yaml(const TextValue& v, int indent, std::string* out) {
   const std::string pad(static_cast<size_t>(indent) * 2, ' ');
-  const auto inline_scalar = [](const TextValue& s) { return !s.quoted ? s.text : plain_in_yaml(s.text) ? s.text : json_quote(s.text); };
+  const auto inline_scalar = [](const TextValue& s) {
+    return !s.quoted ? s.text : plain_in_yaml(s.text) ? s.text : json_quote(s.text);
+  };
   const auto empty = [](const TextValue& c) { return c.kind == TextValue::Kind::kMap ? "{}" : "[]"; };
   for (const auto& [key, value] : v.members) {
     const bool item = v.kind == TextValue::Kind::kList;
@@ -209,8 +225,20 @@ TextValue to_text_value(const Message& m) {
 
 TextValue to_text_value(const Message& m, bool with_type) {
   TextValue v = to_text_value(m);
-  if (with_type) v.members.insert(v.members.begin(), {"@type", scalar("type.googleapis.com/" + m.GetDescriptor()->full_name(), true)});
+  if (with_type)
+    v.members.insert(v.members.begin(), {"@type", scalar("type.googleapis.com/" + m.GetDescriptor()->full_name(), true)});
   return v;
+}
+
+void redact(TextValue* value) {
+  for (auto& [name, member] : value->members) {
+    redact(&member);
+    if (name != "private_key") continue;
+    for (auto& [how, source] : member.members) {
+      if (how == "inline_string") source.text = kRedacted;
+      if (how == "inline_bytes") source.text = base64_encode(kRedacted);
+    }
+  }
 }
 
 std::string to_json(const TextValue& value, bool pretty) {
@@ -229,6 +257,8 @@ std::string to_yaml(const TextValue& value) {
 
 std::string to_yaml(const Message& message, bool with_type) { return to_yaml(to_text_value(message, with_type)); }
 
-std::string to_json(const Message& message, bool with_type, bool pretty) { return to_json(to_text_value(message, with_type), pretty); }
+std::string to_json(const Message& message, bool with_type, bool pretty) {
+  return to_json(to_text_value(message, with_type), pretty);
+}
 
 }  // namespace millrace::control

@@ -12,12 +12,17 @@ using envoy::type::matcher::v3::StringMatcher;
 using table::StringMatchKind;
 
 table::HeaderAppend append_of(const HeaderValueOption& o) {
-  if (o.has_append()) return o.append().value() ? table::HeaderAppend::kAppendIfExistsOrAdd : table::HeaderAppend::kOverwriteIfExistsOrAdd;
+  if (o.has_append())
+    return o.append().value() ? table::HeaderAppend::kAppendIfExistsOrAdd : table::HeaderAppend::kOverwriteIfExistsOrAdd;
   switch (o.append_action()) {
-    case HeaderValueOption::ADD_IF_ABSENT: return table::HeaderAppend::kAddIfAbsent;
-    case HeaderValueOption::OVERWRITE_IF_EXISTS_OR_ADD: return table::HeaderAppend::kOverwriteIfExistsOrAdd;
-    case HeaderValueOption::OVERWRITE_IF_EXISTS: return table::HeaderAppend::kOverwriteIfExists;
-    default: return table::HeaderAppend::kAppendIfExistsOrAdd;
+    case HeaderValueOption::ADD_IF_ABSENT:
+      return table::HeaderAppend::kAddIfAbsent;
+    case HeaderValueOption::OVERWRITE_IF_EXISTS_OR_ADD:
+      return table::HeaderAppend::kOverwriteIfExistsOrAdd;
+    case HeaderValueOption::OVERWRITE_IF_EXISTS:
+      return table::HeaderAppend::kOverwriteIfExists;
+    default:
+      return table::HeaderAppend::kAppendIfExistsOrAdd;
   }
 }
 
@@ -39,12 +44,23 @@ route::HeaderMutationsSpec mutations(const M& m) {
 void set_string_match(const StringMatcher& m, route::MatcherSpec* out) {
   out->ignore_case = m.ignore_case();
   switch (m.match_pattern_case()) {
-    case StringMatcher::kExact: out->kind = StringMatchKind::kExact, out->value = m.exact(); break;
-    case StringMatcher::kPrefix: out->kind = StringMatchKind::kPrefix, out->value = m.prefix(); break;
-    case StringMatcher::kSuffix: out->kind = StringMatchKind::kSuffix, out->value = m.suffix(); break;
-    case StringMatcher::kContains: out->kind = StringMatchKind::kContains, out->value = m.contains(); break;
-    case StringMatcher::kSafeRegex: out->kind = StringMatchKind::kRegex, out->value = m.safe_regex().regex(); break;
-    case StringMatcher::MATCH_PATTERN_NOT_SET: break;
+    case StringMatcher::kExact:
+      out->kind = StringMatchKind::kExact, out->value = m.exact();
+      break;
+    case StringMatcher::kPrefix:
+      out->kind = StringMatchKind::kPrefix, out->value = m.prefix();
+      break;
+    case StringMatcher::kSuffix:
+      out->kind = StringMatchKind::kSuffix, out->value = m.suffix();
+      break;
+    case StringMatcher::kContains:
+      out->kind = StringMatchKind::kContains, out->value = m.contains();
+      break;
+    case StringMatcher::kSafeRegex:
+      out->kind = StringMatchKind::kRegex, out->value = m.safe_regex().regex();
+      break;
+    case StringMatcher::MATCH_PATTERN_NOT_SET:
+      break;
   }
 }
 
@@ -54,22 +70,35 @@ route::MatcherSpec header_matcher(const rt::HeaderMatcher& m) {
   out.invert = m.invert_match();
   out.treat_missing_as_empty = m.treat_missing_header_as_empty();
   switch (m.header_match_specifier_case()) {
-    case rt::HeaderMatcher::kStringMatch: set_string_match(m.string_match(), &out); break;
+    case rt::HeaderMatcher::kStringMatch:
+      set_string_match(m.string_match(), &out);
+      break;
     case rt::HeaderMatcher::kExactMatch:
       out.kind = m.exact_match().empty() ? StringMatchKind::kPrefix : StringMatchKind::kExact;
       out.value = m.exact_match();
       break;
-    case rt::HeaderMatcher::kPrefixMatch: out.kind = StringMatchKind::kPrefix, out.value = m.prefix_match(); break;
-    case rt::HeaderMatcher::kSuffixMatch: out.kind = StringMatchKind::kSuffix, out.value = m.suffix_match(); break;
-    case rt::HeaderMatcher::kContainsMatch: out.kind = StringMatchKind::kContains, out.value = m.contains_match(); break;
-    case rt::HeaderMatcher::kSafeRegexMatch: out.kind = StringMatchKind::kRegex, out.value = m.safe_regex_match().regex(); break;
+    case rt::HeaderMatcher::kPrefixMatch:
+      out.kind = StringMatchKind::kPrefix, out.value = m.prefix_match();
+      break;
+    case rt::HeaderMatcher::kSuffixMatch:
+      out.kind = StringMatchKind::kSuffix, out.value = m.suffix_match();
+      break;
+    case rt::HeaderMatcher::kContainsMatch:
+      out.kind = StringMatchKind::kContains, out.value = m.contains_match();
+      break;
+    case rt::HeaderMatcher::kSafeRegexMatch:
+      out.kind = StringMatchKind::kRegex, out.value = m.safe_regex_match().regex();
+      break;
     case rt::HeaderMatcher::kRangeMatch:
       out.kind = StringMatchKind::kRange;
       out.range_start = m.range_match().start();
       out.range_end = m.range_match().end();
       break;
-    case rt::HeaderMatcher::kPresentMatch: out.invert = out.invert != !m.present_match(); break;
-    case rt::HeaderMatcher::HEADER_MATCH_SPECIFIER_NOT_SET: break;
+    case rt::HeaderMatcher::kPresentMatch:
+      out.invert = out.invert != !m.present_match();
+      break;
+    case rt::HeaderMatcher::HEADER_MATCH_SPECIFIER_NOT_SET:
+      break;
   }
   return out;
 }
@@ -84,11 +113,20 @@ route::MatcherSpec query_matcher(const rt::QueryParameterMatcher& m) {
 
 void set_match(const rt::RouteMatch& m, route::RouteSpec* out) {
   switch (m.path_specifier_case()) {
-    case rt::RouteMatch::kPrefix: out->path_kind = table::PathKind::kPrefix, out->path = m.prefix(); break;
-    case rt::RouteMatch::kPath: out->path_kind = table::PathKind::kExact, out->path = m.path(); break;
-    case rt::RouteMatch::kSafeRegex: out->path_kind = table::PathKind::kRegex, out->path = m.safe_regex().regex(); break;
-    case rt::RouteMatch::kPathSeparatedPrefix: out->path_kind = table::PathKind::kSeparatedPrefix, out->path = m.path_separated_prefix(); break;
-    case rt::RouteMatch::PATH_SPECIFIER_NOT_SET: break;
+    case rt::RouteMatch::kPrefix:
+      out->path_kind = table::PathKind::kPrefix, out->path = m.prefix();
+      break;
+    case rt::RouteMatch::kPath:
+      out->path_kind = table::PathKind::kExact, out->path = m.path();
+      break;
+    case rt::RouteMatch::kSafeRegex:
+      out->path_kind = table::PathKind::kRegex, out->path = m.safe_regex().regex();
+      break;
+    case rt::RouteMatch::kPathSeparatedPrefix:
+      out->path_kind = table::PathKind::kSeparatedPrefix, out->path = m.path_separated_prefix();
+      break;
+    case rt::RouteMatch::PATH_SPECIFIER_NOT_SET:
+      break;
   }
   out->case_sensitive = !m.has_case_sensitive() || m.case_sensitive().value();
   out->grpc_only = m.has_grpc();
@@ -111,9 +149,14 @@ void set_action(const rt::RouteAction& a, route::RouteSpec* out) {
     out->clusters.push_back({a.cluster(), 1, {}});
   }
   switch (a.cluster_not_found_response_code()) {
-    case rt::RouteAction::NOT_FOUND: out->cluster_not_found_status = 404; break;
-    case rt::RouteAction::INTERNAL_SERVER_ERROR: out->cluster_not_found_status = 500; break;
-    default: out->cluster_not_found_status = 503;
+    case rt::RouteAction::NOT_FOUND:
+      out->cluster_not_found_status = 404;
+      break;
+    case rt::RouteAction::INTERNAL_SERVER_ERROR:
+      out->cluster_not_found_status = 500;
+      break;
+    default:
+      out->cluster_not_found_status = 503;
   }
   out->prefix_rewrite = a.prefix_rewrite();
   if (a.host_rewrite_specifier_case() == rt::RouteAction::kHostRewriteLiteral) out->host_rewrite = a.host_rewrite_literal();
@@ -161,7 +204,9 @@ route::RouteSpec route_spec(const api::Route& r) {
   out.name = r.name();
   set_match(r.match(), &out);
   switch (r.action_case()) {
-    case api::Route::kRoute: set_action(r.route(), &out); break;
+    case api::Route::kRoute:
+      set_action(r.route(), &out);
+      break;
     case api::Route::kRedirect:
       out.action = table::ActionKind::kRedirect;
       set_redirect(r.redirect(), &out.redirect);
@@ -172,7 +217,8 @@ route::RouteSpec route_spec(const api::Route& r) {
       if (r.direct_response().has_body())
         if (auto body = read_data_source(r.direct_response().body()); body.ok()) out.direct_body = *std::move(body);
       break;
-    case api::Route::ACTION_NOT_SET: break;
+    case api::Route::ACTION_NOT_SET:
+      break;
   }
   out.headers_mut = mutations(r);
   return out;

@@ -1,4 +1,5 @@
-// From Envoy's route messages to lib/route's specs: one place, used for checking and for compiling, so that both see the same thing.
+// From Envoy's route messages to lib/route's specs: one place, used for checking and for compiling, so that both see the same
+// thing.
 #pragma once
 
 #include <string>

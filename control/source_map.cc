@@ -27,8 +27,9 @@ std::string to_json(const ConfigErrors& errors) {
   std::string out = "[";
   for (const ConfigError& e : errors) {
     if (out.size() > 1) out += ", ";
-    out += "{\"file\": " + json_quote(e.file) + ", \"line\": " + std::to_string(e.line) + ", \"column\": " + std::to_string(e.column) +
-           ", \"path\": " + json_quote(e.path) + ", \"message\": " + json_quote(e.message) + "}";
+    out += "{\"file\": " + json_quote(e.file) + ", \"line\": " + std::to_string(e.line) +
+           ", \"column\": " + std::to_string(e.column) + ", \"path\": " + json_quote(e.path) +
+           ", \"message\": " + json_quote(e.message) + "}";
   }
   return out + "]";
 }
@@ -38,8 +39,9 @@ void sort_errors(ConfigErrors& errors) {
   std::stable_sort(errors.begin(), errors.end(), [&](const ConfigError& a, const ConfigError& b) {
     return std::tie(a.file, a.line, a.column) < std::tie(b.file, b.line, b.column);
   });
-  errors.erase(std::unique(errors.begin(), errors.end(), [&](const ConfigError& a, const ConfigError& b) { return key(a) == key(b); }),
-               errors.end());
+  errors.erase(
+      std::unique(errors.begin(), errors.end(), [&](const ConfigError& a, const ConfigError& b) { return key(a) == key(b); }),
+      errors.end());
   if (errors.size() > kMaxConfigErrors) {
     const size_t more = errors.size() - kMaxConfigErrors;
     errors.resize(kMaxConfigErrors);
@@ -84,7 +86,8 @@ SourceMap::Node SourceMap::add(Node parent, const PathStep& step, uint32_t line,
   const uint32_t name = intern(step.map_key.empty() ? step.field : step.map_key);  // an element lies below its field's node
   nodes_.push_back({line, column, 0, 0, 0, name, step.index});
   Entry& p = nodes_[parent];
-  if (p.last_child == 0) p.first_child = id; else nodes_[p.last_child].next_sibling = id;
+  if (p.last_child == 0) p.first_child = id;
+  else nodes_[p.last_child].next_sibling = id;
   p.last_child = id;
   return id;
 }

@@ -34,12 +34,12 @@ void sort_errors(ConfigErrors& errors);
 // Errors kept for one document; more are counted and reported as one closing line.
 inline constexpr size_t kMaxConfigErrors = 500;
 
-// A step of a path: a field, and for repeated fields (and maps) which element. Names must outlive the step (literals and descriptor
-// names do).
+// A step of a path: a field, and for repeated fields (and maps) which element. Names must outlive the step (literals and
+// descriptor names do).
 struct PathStep {
   std::string_view field;
-  int32_t index = -1;         // element of a repeated field; -1: the field itself
-  std::string_view map_key;   // element of a map field
+  int32_t index = -1;        // element of a repeated field; -1: the field itself
+  std::string_view map_key;  // element of a map field
 };
 
 // A path as a chain on the stack: validation builds one frame per nesting level and pays for text only when there is an error.
@@ -48,14 +48,15 @@ class Path {
  public:
   Path() = default;  // the object itself
   Path(const Path& parent, std::string_view field, int32_t index = -1) : parent_(&parent), step_{field, index, {}} {}
-  Path(const Path& parent, std::string_view map_field, std::string_view map_key) : parent_(&parent), step_{map_field, -1, map_key} {}
+  Path(const Path& parent, std::string_view map_field, std::string_view map_key)
+      : parent_(&parent), step_{map_field, -1, map_key} {}
   Path(Path&&) = delete;
   Path(const Path&) = delete;
 
   const Path* parent() const { return parent_; }
   const PathStep& step() const { return step_; }
-  std::string to_string() const;                 // "virtual_hosts[2].routes[5].match"; "" for the object itself
-  std::vector<PathStep> steps() const;           // outermost first
+  std::string to_string() const;        // "virtual_hosts[2].routes[5].match"; "" for the object itself
+  std::vector<PathStep> steps() const;  // outermost first
 
  private:
   const Path* parent_ = nullptr;
@@ -70,8 +71,8 @@ class SourceMap {
 
   SourceMap(std::string file, std::string path_prefix, uint32_t line, uint32_t column);
 
-  // Adds a child; its parent must exist. An element (index or map key) is a child of its field's node. Positions count from 1. `field`
-  // is copied.
+  // Adds a child; its parent must exist. An element (index or map key) is a child of its field's node. Positions count from 1.
+  // `field` is copied.
   Node add(Node parent, const PathStep& step, uint32_t line, uint32_t column);
 
   // An error at `path` (relative to the object): with the position of the deepest step that is known.
@@ -89,8 +90,8 @@ class SourceMap {
   struct Entry {
     uint32_t line, column;
     uint32_t first_child, next_sibling, last_child;  // 0: none (the root is nobody's child)
-    uint32_t name;   // index into names_
-    int32_t index;   // element of a repeated field, or -1
+    uint32_t name;                                   // index into names_
+    int32_t index;                                   // element of a repeated field, or -1
   };
   uint32_t intern(std::string_view text);
   Node child(Node parent, std::string_view name, int32_t index) const;
@@ -106,7 +107,8 @@ class SourceMap {
 // Where validation puts its complaints: an object's positions (or none) and the list.
 class ErrorSink {
  public:
-  // `map` may be null: then errors carry `fallback_prefix` ("route edge") and the path, without a position. Both outlive the sink.
+  // `map` may be null: then errors carry `fallback_prefix` ("route edge") and the path, without a position. Both outlive the
+  // sink.
   ErrorSink(const SourceMap* map, std::string fallback_prefix, ConfigErrors* out)
       : map_(map), fallback_prefix_(std::move(fallback_prefix)), out_(out), before_(out->size()) {}
   void add(const Path& path, std::string message);

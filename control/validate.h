@@ -1,10 +1,11 @@
-// Is one object, taken alone, something that Envoy would accept and Millrace can do? Rules are Envoy's own (the validate.rules of its
-// published API and the checks of its configuration code) plus ours where we do less. References between objects are the model's business.
-// Every complaint goes to the sink with its path; the return value says only whether there was none. Files that the object names (certificates,
-// bodies, log formats) are read.
+// Is one object, taken alone, something that Envoy would accept and Millrace can do? Rules are Envoy's own (the validate.rules of
+// its published API and the checks of its configuration code) plus ours where we do less. References between objects are the
+// model's business. Every complaint goes to the sink with its path; the return value says only whether there was none. Files that
+// the object names (certificates, bodies, log formats) are read.
 //
-// Where we are stricter than Envoy, on purpose: names of virtual hosts are unique in a route configuration, names of filter chains in a
-// listener, endpoints in a cluster (they are what `millctl` edits by name); header names are RFC 9110 tokens; ports are not 0.
+// Where we are stricter than Envoy, on purpose: names of virtual hosts are unique in a route configuration, names of filter
+// chains in a listener, endpoints in a cluster (they are what `millctl` edits by name); header names are RFC 9110 tokens; ports
+// are not 0.
 #pragma once
 
 #include <string>

@@ -29,7 +29,8 @@ bool circuit_breakers(const envoy::config::cluster::v3::CircuitBreakers& c, cons
 
 // Of the messages that listeners and clusters share, clusters honour a part.
 bool http_options(const HttpProtocolOptions& o, const Path& at, ErrorSink& e) {
-  const Path common(at, "common_http_protocol_options"), config(at, "explicit_http_config"), http1(config, "http_protocol_options");
+  const Path common(at, "common_http_protocol_options"), config(at, "explicit_http_config"),
+      http1(config, "http_protocol_options");
   bool ok = true;
   const auto& c = o.common_http_protocol_options();
   if (c.has_idle_timeout()) ok = duration(c.idle_timeout(), Path(common, "idle_timeout"), e);
@@ -39,8 +40,10 @@ bool http_options(const HttpProtocolOptions& o, const Path& at, ErrorSink& e) {
   not_here(c.has_max_headers_count(), Path(common, "max_headers_count"));
   not_here(c.has_max_connection_duration(), Path(common, "max_connection_duration"));
   not_here(c.has_max_stream_duration(), Path(common, "max_stream_duration"));
-  not_here(c.headers_with_underscores_action() != core::HttpProtocolOptions::ALLOW, Path(common, "headers_with_underscores_action"));
-  if (!o.has_explicit_http_config()) return complain(config, e, "is required (with http_protocol_options: HTTP/1.1 is what is spoken to endpoints)");
+  not_here(c.headers_with_underscores_action() != core::HttpProtocolOptions::ALLOW,
+           Path(common, "headers_with_underscores_action"));
+  if (!o.has_explicit_http_config())
+    return complain(config, e, "is required (with http_protocol_options: HTTP/1.1 is what is spoken to endpoints)");
   if (!o.explicit_http_config().has_http_protocol_options()) return complain(http1, e, "is required");
   const auto& h = o.explicit_http_config().http_protocol_options();
   not_here(h.has_allow_absolute_url(), Path(http1, "allow_absolute_url"));
@@ -65,7 +68,8 @@ bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& a
         ok = complain(endpoint, e, "is required");
         continue;
       }
-      if (p.has_load_balancing_weight()) ok = at_least(p.load_balancing_weight().value(), 1, Path(here, "load_balancing_weight"), e) && ok;
+      if (p.has_load_balancing_weight())
+        ok = at_least(p.load_balancing_weight().value(), 1, Path(here, "load_balancing_weight"), e) && ok;
       weights += p.has_load_balancing_weight() ? p.load_balancing_weight().value() : 1;
       ok = header_value(p.endpoint().hostname(), Path(endpoint, "hostname"), e) && ok;
       if (!address(p.endpoint().has_address(), p.endpoint().address(), addr, e)) {
@@ -75,10 +79,13 @@ bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& a
       const core::SocketAddress& s = p.endpoint().address().socket_address();
       const auto [first, fresh] = seen.emplace(std::pair{*base::IpAddress::parse(s.address()), s.port_value()}, here.to_string());
       if (!fresh)
-        ok = complain(addr, e, s.address() + ":" + std::to_string(s.port_value()) + " is " + first->second + " already (use load_balancing_weight for a larger share)");
+        ok = complain(addr, e,
+                      s.address() + ":" + std::to_string(s.port_value()) + " is " + first->second +
+                          " already (use load_balancing_weight for a larger share)");
     }
   }
-  if (weights > UINT32_MAX) ok = complain(Path(at, "endpoints"), e, "the weights sum up to " + std::to_string(weights) + ", more than 4294967295");
+  if (weights > UINT32_MAX)
+    ok = complain(Path(at, "endpoints"), e, "the weights sum up to " + std::to_string(weights) + ", more than 4294967295");
   return ok;
 }
 
@@ -87,14 +94,17 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
   if (!known_fields_only(c, root, e)) return false;
   bool ok = not_empty(c.name(), Path(root, "name"), e);
   if (c.has_connect_timeout()) ok = duration(c.connect_timeout(), Path(root, "connect_timeout"), e, 1) && ok;
-  if (c.has_per_connection_buffer_limit_bytes()) ok = at_least(c.per_connection_buffer_limit_bytes().value(), 1, Path(root, "per_connection_buffer_limit_bytes"), e) && ok;
+  if (c.has_per_connection_buffer_limit_bytes())
+    ok = at_least(c.per_connection_buffer_limit_bytes().value(), 1, Path(root, "per_connection_buffer_limit_bytes"), e) && ok;
   const Path lr(root, "least_request_lb_config");
   if (c.has_least_request_lb_config() && c.least_request_lb_config().has_choice_count())
     ok = at_least(c.least_request_lb_config().choice_count().value(), 2, Path(lr, "choice_count"), e) && ok;
   ok = circuit_breakers(c.circuit_breakers(), Path(root, "circuit_breakers"), e) && ok;
   for (const auto& [name, any] : c.typed_extension_protocol_options()) {
     HttpProtocolOptions o;
-    if (name != kHttpOptions) ok = complain(Path(root, "typed_extension_protocol_options", std::string_view(name)), e, "not supported by Millrace yet; known is " + std::string(kHttpOptions));
+    if (name != kHttpOptions)
+      ok = complain(Path(root, "typed_extension_protocol_options", std::string_view(name)), e,
+                    "not supported by Millrace yet; known is " + std::string(kHttpOptions));
     else if (!any.UnpackTo(&o)) ok = complain(options, e, "must be a " + std::string(kHttpOptions));
     else ok = known_fields_only(o, options, e) && http_options(o, options, e) && ok;
   }

@@ -33,7 +33,8 @@ bool listener_filters(const api::Listener& l, const Path& root, ErrorSink& e) {
     ok = not_empty(f.name(), Path(here, "name"), e) && ok;
     TlsInspector inspector;
     if (!f.has_typed_config()) ok = complain(config, e, "is required");
-    else if (!f.typed_config().UnpackTo(&inspector)) ok = complain(config, e, "only TlsInspector is supported here by Millrace yet");
+    else if (!f.typed_config().UnpackTo(&inspector))
+      ok = complain(config, e, "only TlsInspector is supported here by Millrace yet");
     else ok = known_fields_only(inspector, config, e) && ok;
     if (i > 0) ok = complain(here, e, "a second tls_inspector");
   }
@@ -45,8 +46,10 @@ bool tls_parameters(const tls_api::TlsParameters& p, const Path& at, ErrorSink& 
   const auto low = p.tls_minimum_protocol_version(), high = p.tls_maximum_protocol_version();
   if (low == tls_api::TlsParameters::TLSv1_3 && high == tls_api::TlsParameters::TLSv1_2)
     ok = complain(Path(at, "tls_minimum_protocol_version"), e, "TLSv1_3 is above the maximum, TLSv1_2");
-  if (const auto s = tls::check_cipher_suites({p.cipher_suites().begin(), p.cipher_suites().end()}); !s.ok()) ok = complain(Path(at, "cipher_suites"), e, s.error());
-  if (const auto s = tls::check_curves({p.ecdh_curves().begin(), p.ecdh_curves().end()}); !s.ok()) ok = complain(Path(at, "ecdh_curves"), e, s.error());
+  if (const auto s = tls::check_cipher_suites({p.cipher_suites().begin(), p.cipher_suites().end()}); !s.ok())
+    ok = complain(Path(at, "cipher_suites"), e, s.error());
+  if (const auto s = tls::check_curves({p.ecdh_curves().begin(), p.ecdh_curves().end()}); !s.ok())
+    ok = complain(Path(at, "ecdh_curves"), e, s.error());
   return ok;
 }
 
@@ -58,10 +61,13 @@ bool tls_context(const api::DownstreamTlsContext& t, bool http, const Path& at, 
   bool ok = tls_parameters(c.tls_params(), Path(common, "tls_params"), e);
   const Path certificates(common, "tls_certificates");
   if (c.tls_certificates().empty() && c.tls_certificate_sds_secret_configs().empty())
-    ok = complain(certificates, e, "no certificate: needs tls_certificates, or tls_certificate_sds_secret_configs that name secrets of static_resources");
+    ok = complain(
+        certificates, e,
+        "no certificate: needs tls_certificates, or tls_certificate_sds_secret_configs that name secrets of static_resources");
   if (!c.tls_certificates().empty() && !c.tls_certificate_sds_secret_configs().empty())
     ok = complain(Path(common, "tls_certificate_sds_secret_configs"), e, "cannot be combined with tls_certificates");
-  for (int i = 0; i < c.tls_certificates_size(); ++i) ok = certificate(c.tls_certificates(i), Path(common, "tls_certificates", i), e) && ok;
+  for (int i = 0; i < c.tls_certificates_size(); ++i)
+    ok = certificate(c.tls_certificates(i), Path(common, "tls_certificates", i), e) && ok;
   for (int i = 0; i < c.tls_certificate_sds_secret_configs_size(); ++i) {
     const Path sds(common, "tls_certificate_sds_secret_configs", i);
     ok = not_empty(c.tls_certificate_sds_secret_configs(i).name(), Path(sds, "name"), e) && ok;
@@ -85,7 +91,8 @@ bool common_http_options(const core::HttpProtocolOptions& o, const Path& at, Err
 }
 
 bool http_filters(const api::HttpConnectionManager& h, const Path& at, ErrorSink& e) {
-  if (h.http_filters().empty()) return complain(Path(at, "http_filters"), e, "must end with the router filter (envoy.filters.http.router)");
+  if (h.http_filters().empty())
+    return complain(Path(at, "http_filters"), e, "must end with the router filter (envoy.filters.http.router)");
   bool ok = true;
   for (int i = 0; i < h.http_filters_size(); ++i) {
     const auto& f = h.http_filters(i);
@@ -115,7 +122,8 @@ bool connection_manager(const api::HttpConnectionManager& h, const Path& at, Err
   ok = header_value(h.via(), Path(at, "via"), e) && ok;
   if (h.has_max_request_headers_kb()) {
     const uint32_t kb = h.max_request_headers_kb().value();
-    if (kb == 0 || kb > kMostHeaderKb) ok = complain(Path(at, "max_request_headers_kb"), e, "must be from 1 to " + std::to_string(kMostHeaderKb));
+    if (kb == 0 || kb > kMostHeaderKb)
+      ok = complain(Path(at, "max_request_headers_kb"), e, "must be from 1 to " + std::to_string(kMostHeaderKb));
   }
   if (h.has_stream_idle_timeout()) ok = duration(h.stream_idle_timeout(), Path(at, "stream_idle_timeout"), e) && ok;
   if (h.has_request_timeout()) ok = duration(h.request_timeout(), Path(at, "request_timeout"), e) && ok;
@@ -130,10 +138,13 @@ bool tcp_proxy(const api::TcpProxy& t, const Path& at, ErrorSink& e) {
   bool ok = not_empty(t.stat_prefix(), Path(at, "stat_prefix"), e);
   const Path weighted(at, "weighted_clusters");
   switch (t.cluster_specifier_case()) {
-    case api::TcpProxy::kCluster: ok = not_empty(t.cluster(), Path(at, "cluster"), e) && ok; break;
+    case api::TcpProxy::kCluster:
+      ok = not_empty(t.cluster(), Path(at, "cluster"), e) && ok;
+      break;
     case api::TcpProxy::kWeightedClusters: {
       uint64_t sum = 0;
-      if (t.weighted_clusters().clusters().empty()) ok = complain(Path(weighted, "clusters"), e, "must have at least one element");
+      if (t.weighted_clusters().clusters().empty())
+        ok = complain(Path(weighted, "clusters"), e, "must have at least one element");
       for (int i = 0; i < t.weighted_clusters().clusters_size(); ++i) {
         const Path here(weighted, "clusters", i);
         ok = not_empty(t.weighted_clusters().clusters(i).name(), Path(here, "name"), e) && ok;
@@ -143,7 +154,9 @@ bool tcp_proxy(const api::TcpProxy& t, const Path& at, ErrorSink& e) {
       if (sum > UINT32_MAX) ok = complain(Path(weighted, "clusters"), e, "the weights sum up to more than 4294967295");
       break;
     }
-    case api::TcpProxy::CLUSTER_SPECIFIER_NOT_SET: ok = complain(at, e, "needs cluster or weighted_clusters"); break;
+    case api::TcpProxy::CLUSTER_SPECIFIER_NOT_SET:
+      ok = complain(at, e, "needs cluster or weighted_clusters");
+      break;
   }
   if (t.has_max_connect_attempts()) ok = at_least(t.max_connect_attempts().value(), 1, Path(at, "max_connect_attempts"), e) && ok;
   if (t.has_idle_timeout()) ok = duration(t.idle_timeout(), Path(at, "idle_timeout"), e) && ok;
@@ -154,7 +167,8 @@ bool tcp_proxy(const api::TcpProxy& t, const Path& at, ErrorSink& e) {
 
 bool filter_chain(const api::FilterChain& c, const Path& at, ErrorSink& e) {
   bool ok = true, http = false;
-  if (c.filters_size() == 0) ok = complain(Path(at, "filters"), e, "must have one element: an HttpConnectionManager or a TcpProxy");
+  if (c.filters_size() == 0)
+    ok = complain(Path(at, "filters"), e, "must have one element: an HttpConnectionManager or a TcpProxy");
   for (int i = 0; i < c.filters_size(); ++i) {
     const auto& f = c.filters(i);
     const Path here(at, "filters", i), config(here, "typed_config");
@@ -175,10 +189,12 @@ bool filter_chain(const api::FilterChain& c, const Path& at, ErrorSink& e) {
     api::DownstreamTlsContext context;
     ok = not_empty(c.transport_socket().name(), Path(socket, "name"), e) && ok;
     if (!c.transport_socket().has_typed_config()) ok = complain(tls, e, "is required");
-    else if (!c.transport_socket().typed_config().UnpackTo(&context)) ok = complain(tls, e, "only DownstreamTlsContext is supported here by Millrace yet");
+    else if (!c.transport_socket().typed_config().UnpackTo(&context))
+      ok = complain(tls, e, "only DownstreamTlsContext is supported here by Millrace yet");
     else ok = known_fields_only(context, tls, e) && tls_context(context, http, tls, e) && ok;
   }
-  if (c.has_transport_socket_connect_timeout()) ok = duration(c.transport_socket_connect_timeout(), Path(at, "transport_socket_connect_timeout"), e) && ok;
+  if (c.has_transport_socket_connect_timeout())
+    ok = duration(c.transport_socket_connect_timeout(), Path(at, "transport_socket_connect_timeout"), e) && ok;
   return ok;
 }
 
@@ -189,7 +205,10 @@ bool chain_matches(const api::Listener& l, const Path& root, ErrorSink& e) {
     if (l.filter_chains(i).name().empty()) continue;
     const Path here(root, "filter_chains", i);
     const auto [first, fresh] = names.emplace(l.filter_chains(i).name(), i);
-    if (!fresh) ok = complain(Path(here, "name"), e, "\"" + l.filter_chains(i).name() + "\" is the name of filter_chains[" + std::to_string(first->second) + "] already");
+    if (!fresh)
+      ok = complain(
+          Path(here, "name"), e,
+          "\"" + l.filter_chains(i).name() + "\" is the name of filter_chains[" + std::to_string(first->second) + "] already");
   }
   // Envoy names a pair; to put the error where it was written, chains are added one by one until the index refuses.
   std::vector<table::FilterChainCriteria> criteria;
@@ -224,16 +243,19 @@ bool validate_listener(const api::Listener& l, ErrorSink& e) {
   const Path root;
   if (!known_fields_only(l, root, e)) return false;
   bool ok = address(l.has_address(), l.address(), Path(root, "address"), e);
-  if (l.filter_chains().empty() && !l.has_default_filter_chain()) ok = complain(Path(root, "filter_chains"), e, "no filter chains specified");
+  if (l.filter_chains().empty() && !l.has_default_filter_chain())
+    ok = complain(Path(root, "filter_chains"), e, "no filter chains specified");
   ok = listener_filters(l, root, e) && ok;
   for (int i = 0; i < l.filter_chains_size(); ++i) ok = filter_chain(l.filter_chains(i), Path(root, "filter_chains", i), e) && ok;
   const Path fallback(root, "default_filter_chain");
   if (l.has_default_filter_chain()) {
     ok = filter_chain(l.default_filter_chain(), fallback, e) && ok;
-    if (l.default_filter_chain().has_filter_chain_match()) ok = complain(Path(fallback, "filter_chain_match"), e, "has no meaning: the default chain takes what no other matches");
+    if (l.default_filter_chain().has_filter_chain_match())
+      ok = complain(Path(fallback, "filter_chain_match"), e, "has no meaning: the default chain takes what no other matches");
   }
   ok = chain_matches(l, root, e) && ok;
-  if (l.has_listener_filters_timeout()) ok = duration(l.listener_filters_timeout(), Path(root, "listener_filters_timeout"), e) && ok;
+  if (l.has_listener_filters_timeout())
+    ok = duration(l.listener_filters_timeout(), Path(root, "listener_filters_timeout"), e) && ok;
   if (l.has_per_connection_buffer_limit_bytes())
     ok = at_least(l.per_connection_buffer_limit_bytes().value(), 1, Path(root, "per_connection_buffer_limit_bytes"), e) && ok;
   return access_logs(l.access_log(), root, e) && ok;

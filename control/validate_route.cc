@@ -1,4 +1,5 @@
-// Route configurations: what Envoy's validate.rules and its RouteMatcher refuse, then what lib/route refuses (domains, expressions).
+// Route configurations: what Envoy's validate.rules and its RouteMatcher refuse, then what lib/route refuses (domains,
+// expressions).
 #include <map>
 #include <set>
 
@@ -27,26 +28,39 @@ bool regex(const RegexMatcher& m, const Path& at, ErrorSink& e) { return not_emp
 
 bool string_matcher(const StringMatcher& m, const Path& at, ErrorSink& e) {
   switch (m.match_pattern_case()) {
-    case StringMatcher::kExact: return true;
-    case StringMatcher::kPrefix: return not_empty(m.prefix(), Path(at, "prefix"), e);
-    case StringMatcher::kSuffix: return not_empty(m.suffix(), Path(at, "suffix"), e);
-    case StringMatcher::kContains: return not_empty(m.contains(), Path(at, "contains"), e);
-    case StringMatcher::kSafeRegex: return regex(m.safe_regex(), Path(at, "safe_regex"), e);
-    case StringMatcher::MATCH_PATTERN_NOT_SET: break;
+    case StringMatcher::kExact:
+      return true;
+    case StringMatcher::kPrefix:
+      return not_empty(m.prefix(), Path(at, "prefix"), e);
+    case StringMatcher::kSuffix:
+      return not_empty(m.suffix(), Path(at, "suffix"), e);
+    case StringMatcher::kContains:
+      return not_empty(m.contains(), Path(at, "contains"), e);
+    case StringMatcher::kSafeRegex:
+      return regex(m.safe_regex(), Path(at, "safe_regex"), e);
+    case StringMatcher::MATCH_PATTERN_NOT_SET:
+      break;
   }
   return complain(at, e, "needs one of exact, prefix, suffix, contains or safe_regex");
 }
 
 bool header_matcher(const rt::HeaderMatcher& m, const Path& at, ErrorSink& e) {
   const Path name(at, "name");
-  bool ok = m.name().starts_with(':') ? header_name(std::string_view(m.name()).substr(1), name, e) : header_name(m.name(), name, e);
+  bool ok =
+      m.name().starts_with(':') ? header_name(std::string_view(m.name()).substr(1), name, e) : header_name(m.name(), name, e);
   switch (m.header_match_specifier_case()) {
-    case rt::HeaderMatcher::kStringMatch: return string_matcher(m.string_match(), Path(at, "string_match"), e) && ok;
-    case rt::HeaderMatcher::kSafeRegexMatch: return regex(m.safe_regex_match(), Path(at, "safe_regex_match"), e) && ok;
-    case rt::HeaderMatcher::kPrefixMatch: return not_empty(m.prefix_match(), Path(at, "prefix_match"), e) && ok;
-    case rt::HeaderMatcher::kSuffixMatch: return not_empty(m.suffix_match(), Path(at, "suffix_match"), e) && ok;
-    case rt::HeaderMatcher::kContainsMatch: return not_empty(m.contains_match(), Path(at, "contains_match"), e) && ok;
-    default: return ok;
+    case rt::HeaderMatcher::kStringMatch:
+      return string_matcher(m.string_match(), Path(at, "string_match"), e) && ok;
+    case rt::HeaderMatcher::kSafeRegexMatch:
+      return regex(m.safe_regex_match(), Path(at, "safe_regex_match"), e) && ok;
+    case rt::HeaderMatcher::kPrefixMatch:
+      return not_empty(m.prefix_match(), Path(at, "prefix_match"), e) && ok;
+    case rt::HeaderMatcher::kSuffixMatch:
+      return not_empty(m.suffix_match(), Path(at, "suffix_match"), e) && ok;
+    case rt::HeaderMatcher::kContainsMatch:
+      return not_empty(m.contains_match(), Path(at, "contains_match"), e) && ok;
+    default:
+      return ok;
   }
 }
 
@@ -65,19 +79,25 @@ bool match(const rt::RouteMatch& m, const Path& at, ErrorSink& e) {
     case rt::RouteMatch::PATH_SPECIFIER_NOT_SET:
       ok = complain(at, e, "needs one of prefix, path, path_separated_prefix or safe_regex");
       break;
-    case rt::RouteMatch::kSafeRegex: ok = regex(m.safe_regex(), Path(at, "safe_regex"), e); break;
+    case rt::RouteMatch::kSafeRegex:
+      ok = regex(m.safe_regex(), Path(at, "safe_regex"), e);
+      break;
     case rt::RouteMatch::kPathSeparatedPrefix: {
       const std::string& p = m.path_separated_prefix();
       if (p.size() < 2 || p.find_first_of("?#") != std::string::npos || p.back() == '/')
-        ok = complain(Path(at, "path_separated_prefix"), e, "must be at least two characters, without '?' and '#', and must not end in '/'");
+        ok = complain(Path(at, "path_separated_prefix"), e,
+                      "must be at least two characters, without '?' and '#', and must not end in '/'");
       break;
     }
-    default: break;
+    default:
+      break;
   }
   for (int i = 0; i < m.headers_size(); ++i) ok = header_matcher(m.headers(i), Path(at, "headers", i), e) && ok;
-  for (int i = 0; i < m.query_parameters_size(); ++i) ok = query_matcher(m.query_parameters(i), Path(at, "query_parameters", i), e) && ok;
+  for (int i = 0; i < m.query_parameters_size(); ++i)
+    ok = query_matcher(m.query_parameters(i), Path(at, "query_parameters", i), e) && ok;
   const Path fraction(at, "runtime_fraction");
-  if (m.has_runtime_fraction() && !m.runtime_fraction().has_default_value()) ok = complain(Path(fraction, "default_value"), e, "is required");
+  if (m.has_runtime_fraction() && !m.runtime_fraction().has_default_value())
+    ok = complain(Path(fraction, "default_value"), e, "is required");
   return ok;
 }
 
@@ -102,9 +122,15 @@ bool weighted_clusters(const rt::WeightedCluster& w, const Path& at, ErrorSink& 
 bool route_action(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
   bool ok = true;
   switch (a.cluster_specifier_case()) {
-    case rt::RouteAction::kCluster: ok = not_empty(a.cluster(), Path(at, "cluster"), e); break;
-    case rt::RouteAction::kWeightedClusters: ok = weighted_clusters(a.weighted_clusters(), Path(at, "weighted_clusters"), e); break;
-    case rt::RouteAction::CLUSTER_SPECIFIER_NOT_SET: ok = complain(at, e, "needs cluster or weighted_clusters"); break;
+    case rt::RouteAction::kCluster:
+      ok = not_empty(a.cluster(), Path(at, "cluster"), e);
+      break;
+    case rt::RouteAction::kWeightedClusters:
+      ok = weighted_clusters(a.weighted_clusters(), Path(at, "weighted_clusters"), e);
+      break;
+    case rt::RouteAction::CLUSTER_SPECIFIER_NOT_SET:
+      ok = complain(at, e, "needs cluster or weighted_clusters");
+      break;
   }
   ok = header_value(a.prefix_rewrite(), Path(at, "prefix_rewrite"), e) && ok;
   ok = header_value(a.host_rewrite_literal(), Path(at, "host_rewrite_literal"), e) && ok;
@@ -124,23 +150,34 @@ bool redirect_action(const rt::RedirectAction& a, const Path& at, ErrorSink& e) 
 
 bool direct_response(const rt::DirectResponseAction& a, uint32_t max_body, const Path& at, ErrorSink& e) {
   bool ok = true;
-  if (a.status() < 200 || a.status() > 599) ok = complain(Path(at, "status"), e, "must be a status from 200 to 599, not " + std::to_string(a.status()));
+  if (a.status() < 200 || a.status() > 599)
+    ok = complain(Path(at, "status"), e, "must be a status from 200 to 599, not " + std::to_string(a.status()));
   const Path body(at, "body");
   if (!a.has_body()) return ok;
   if (!data_source(a.body(), body, e)) return false;
   const auto bytes = read_data_source(a.body());
   if (bytes.ok() && bytes->size() > max_body)
-    ok = complain(body, e, "response body size is " + std::to_string(bytes->size()) + " bytes; maximum is " + std::to_string(max_body) + " (max_direct_response_body_size_bytes of the route configuration)");
+    ok = complain(body, e,
+                  "response body size is " + std::to_string(bytes->size()) + " bytes; maximum is " + std::to_string(max_body) +
+                      " (max_direct_response_body_size_bytes of the route configuration)");
   return ok;
 }
 
 bool route(const api::Route& r, uint32_t max_body, const Path& at, ErrorSink& e) {
   bool ok = r.has_match() ? match(r.match(), Path(at, "match"), e) : complain(Path(at, "match"), e, "is required");
   switch (r.action_case()) {
-    case api::Route::kRoute: ok = route_action(r.route(), Path(at, "route"), e) && ok; break;
-    case api::Route::kRedirect: ok = redirect_action(r.redirect(), Path(at, "redirect"), e) && ok; break;
-    case api::Route::kDirectResponse: ok = direct_response(r.direct_response(), max_body, Path(at, "direct_response"), e) && ok; break;
-    case api::Route::ACTION_NOT_SET: ok = complain(at, e, "needs one of route, redirect or direct_response"); break;
+    case api::Route::kRoute:
+      ok = route_action(r.route(), Path(at, "route"), e) && ok;
+      break;
+    case api::Route::kRedirect:
+      ok = redirect_action(r.redirect(), Path(at, "redirect"), e) && ok;
+      break;
+    case api::Route::kDirectResponse:
+      ok = direct_response(r.direct_response(), max_body, Path(at, "direct_response"), e) && ok;
+      break;
+    case api::Route::ACTION_NOT_SET:
+      ok = complain(at, e, "needs one of route, redirect or direct_response");
+      break;
   }
   return header_mutations(r, at, e) && ok;
 }
@@ -148,7 +185,8 @@ bool route(const api::Route& r, uint32_t max_body, const Path& at, ErrorSink& e)
 // lib/route's complaints, below `at`.
 bool spec_errors(const std::vector<route::SpecError>& errors, const Path& at, ErrorSink& e) {
   const std::string prefix = at.to_string();
-  for (const route::SpecError& s : errors) e.add(prefix.empty() || s.path.empty() ? prefix + s.path : prefix + "." + s.path, s.message);
+  for (const route::SpecError& s : errors)
+    e.add(prefix.empty() || s.path.empty() ? prefix + s.path : prefix + "." + s.path, s.message);
   return errors.empty();
 }
 
@@ -163,7 +201,8 @@ bool virtual_host(const api::VirtualHost& h, uint32_t max_body, const Path& at, 
 }  // namespace
 
 uint32_t max_direct_response_body(const api::RouteConfiguration& config) {
-  return config.has_max_direct_response_body_size_bytes() ? config.max_direct_response_body_size_bytes().value() : kDefaultMaxBody;
+  return config.has_max_direct_response_body_size_bytes() ? config.max_direct_response_body_size_bytes().value()
+                                                          : kDefaultMaxBody;
 }
 
 bool validate_route(const api::Route& r, uint32_t max_body, const Path& at, ErrorSink& e) {
@@ -191,7 +230,9 @@ bool validate_route_configuration(const api::RouteConfiguration& c, const Path& 
     ok = virtual_host(c.virtual_hosts(i), max_body, here, e) && ok;
     const auto [first, fresh] = names.emplace(c.virtual_hosts(i).name(), i);
     if (!fresh)
-      ok = complain(Path(here, "name"), e, "\"" + c.virtual_hosts(i).name() + "\" is the name of virtual_hosts[" + std::to_string(first->second) + "] already");
+      ok = complain(
+          Path(here, "name"), e,
+          "\"" + c.virtual_hosts(i).name() + "\" is the name of virtual_hosts[" + std::to_string(first->second) + "] already");
   }
   if (!ok) return false;
   route::RouteTableSpec domains;

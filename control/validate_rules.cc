@@ -5,6 +5,7 @@
 #include <google/protobuf/unknown_field_set.h>
 
 #include "control/proto_values.h"
+#include "control/proto_writer.h"
 #include "control/route_spec.h"
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
@@ -26,7 +27,9 @@ bool token_char(char c) {  // RFC 9110 5.6.2
 
 }  // namespace
 
-bool not_empty(std::string_view value, const Path& at, ErrorSink& e) { return !value.empty() || complain(at, e, "must not be empty"); }
+bool not_empty(std::string_view value, const Path& at, ErrorSink& e) {
+  return !value.empty() || complain(at, e, "must not be empty");
+}
 
 bool header_value(std::string_view value, const Path& at, ErrorSink& e) {
   for (const char c : value)
@@ -37,13 +40,15 @@ bool header_value(std::string_view value, const Path& at, ErrorSink& e) {
 bool header_name(std::string_view name, const Path& at, ErrorSink& e) {
   if (name.empty()) return complain(at, e, "must not be empty");
   for (const char c : name)
-    if (!token_char(c)) return complain(at, e, "\"" + std::string(name) + "\" is no header name: letters, digits and !#$%&'*+-.^_`|~ only");
+    if (!token_char(c))
+      return complain(at, e, "\"" + std::string(name) + "\" is no header name: letters, digits and !#$%&'*+-.^_`|~ only");
   return true;
 }
 
 bool duration(const google::protobuf::Duration& d, const Path& at, ErrorSink& e, int64_t least_ms) {
   if (d.seconds() < 0 || d.nanos() < 0) return complain(at, e, "must not be negative");
-  if (d.seconds() > kMaxDurationMs / 1000 - 1) return complain(at, e, "must be at most " + std::to_string(kMaxDurationMs / 1000 - 1) + "s");
+  if (d.seconds() > kMaxDurationMs / 1000 - 1)
+    return complain(at, e, "must be at most " + std::to_string(kMaxDurationMs / 1000 - 1) + "s");
   if (to_ms(d) < least_ms) return complain(at, e, "must be at least " + std::to_string(least_ms) + " ms");
   return true;
 }
@@ -60,20 +65,26 @@ bool address(bool has, const core::Address& a, const Path& at, ErrorSink& e) {
   const Path ip(socket, "address"), port(socket, "port_value");
   bool ok = true;
   if (!base::IpAddress::parse(s.address()))
-    ok = complain(ip, e, s.address().empty() ? "must not be empty" : "\"" + s.address() + "\" is no IP address (host names are not resolved in STATIC configuration)");
+    ok = complain(ip, e,
+                  s.address().empty()
+                      ? "must not be empty"
+                      : "\"" + s.address() + "\" is no IP address (host names are not resolved in STATIC configuration)");
   if (s.port_specifier_case() != core::SocketAddress::kPortValue) ok = complain(port, e, "is required");
-  else if (s.port_value() == 0 || s.port_value() > 65535) ok = complain(port, e, "must be a port from 1 to 65535, not " + std::to_string(s.port_value()));
+  else if (s.port_value() == 0 || s.port_value() > 65535)
+    ok = complain(port, e, "must be a port from 1 to 65535, not " + std::to_string(s.port_value()));
   return ok;
 }
 
 bool data_source(const core::DataSource& d, const Path& at, ErrorSink& e) {
   const Path file(at, "filename");
   if (d.specifier_case() == core::DataSource::kFilename && d.filename().empty()) return complain(file, e, "must not be empty");
-  if (const auto bytes = read_data_source(d); !bytes.ok()) return complain(d.specifier_case() == core::DataSource::kFilename ? file : at, e, bytes.error());
+  if (const auto bytes = read_data_source(d); !bytes.ok())
+    return complain(d.specifier_case() == core::DataSource::kFilename ? file : at, e, bytes.error());
   return true;
 }
 
-bool header_options(const google::protobuf::RepeatedPtrField<core::HeaderValueOption>& options, std::string_view field, const Path& at, ErrorSink& e) {
+bool header_options(const google::protobuf::RepeatedPtrField<core::HeaderValueOption>& options, std::string_view field,
+                    const Path& at, ErrorSink& e) {
   constexpr int kMost = 1000;  // Envoy's limit
   if (options.size() > kMost) return complain(Path(at, field), e, "has more than " + std::to_string(kMost) + " elements");
   bool ok = true;
@@ -85,22 +96,26 @@ bool header_options(const google::protobuf::RepeatedPtrField<core::HeaderValueOp
       continue;
     }
     const std::string& name = o.header().key();
-    if (name.starts_with(':') || strcasecmp(name.c_str(), "host") == 0) ok = complain(key, e, ":-prefixed or host headers may not be modified");
+    if (name.starts_with(':') || strcasecmp(name.c_str(), "host") == 0)
+      ok = complain(key, e, ":-prefixed or host headers may not be modified");
     else ok = header_name(name, key, e) && ok;
     ok = header_value(o.header().value(), value, e) && ok;
     if (has_percent_variable(o.header().value()))
-      ok = complain(value, e, "%VARIABLES% in header values are not supported by Millrace yet (a literal percent sign is written %%)");
+      ok = complain(value, e,
+                    "%VARIABLES% in header values are not supported by Millrace yet (a literal percent sign is written %%)");
     if (o.has_append() && o.append_action() != core::HeaderValueOption::APPEND_IF_EXISTS_OR_ADD)
       ok = complain(Path(here, "append_action"), e, "cannot be combined with append");
   }
   return ok;
 }
 
-bool headers_to_remove(const google::protobuf::RepeatedPtrField<std::string>& names, std::string_view field, const Path& at, ErrorSink& e) {
+bool headers_to_remove(const google::protobuf::RepeatedPtrField<std::string>& names, std::string_view field, const Path& at,
+                       ErrorSink& e) {
   bool ok = true;
   for (int i = 0; i < names.size(); ++i) {
     const Path here(at, field, i);
-    if (names[i].starts_with(':') || strcasecmp(names[i].c_str(), "host") == 0) ok = complain(here, e, ":-prefixed or host headers may not be removed");
+    if (names[i].starts_with(':') || strcasecmp(names[i].c_str(), "host") == 0)
+      ok = complain(here, e, ":-prefixed or host headers may not be removed");
     else ok = header_name(names[i], here, e) && ok;
   }
   return ok;
@@ -109,15 +124,20 @@ bool headers_to_remove(const google::protobuf::RepeatedPtrField<std::string>& na
 static bool log_format(const core::SubstitutionFormatString& f, const Path& at, ErrorSink& e) {
   const Path source(at, "text_format_source");
   switch (f.format_case()) {
-    case core::SubstitutionFormatString::kTextFormat: return not_empty(f.text_format(), Path(at, "text_format"), e);
-    case core::SubstitutionFormatString::kTextFormatSource: return data_source(f.text_format_source(), source, e);
-    case core::SubstitutionFormatString::kJsonFormat: return true;
-    case core::SubstitutionFormatString::FORMAT_NOT_SET: break;
+    case core::SubstitutionFormatString::kTextFormat:
+      return not_empty(f.text_format(), Path(at, "text_format"), e);
+    case core::SubstitutionFormatString::kTextFormatSource:
+      return data_source(f.text_format_source(), source, e);
+    case core::SubstitutionFormatString::kJsonFormat:
+      return true;
+    case core::SubstitutionFormatString::FORMAT_NOT_SET:
+      break;
   }
   return complain(at, e, "needs text_format_source or json_format");
 }
 
-bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs, const Path& at, ErrorSink& e) {
+bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs, const Path& at,
+                 ErrorSink& e) {
   namespace loggers = envoy::extensions::access_loggers;
   bool ok = true;
   for (int i = 0; i < logs.size(); ++i) {
@@ -147,6 +167,9 @@ bool certificate(const envoy::extensions::transport_sockets::tls::v3::TlsCertifi
   if (!c.has_certificate_chain()) ok = complain(chain, e, "is required");
   else ok = data_source(c.certificate_chain(), chain, e);
   if (!c.has_private_key()) ok = complain(key, e, "is required");
+  else if (c.private_key().inline_string() == kRedacted || c.private_key().inline_bytes() == kRedacted)
+    ok = complain(Path(key, c.private_key().has_inline_bytes() ? "inline_bytes" : "inline_string"), e,
+                  "is \"[redacted]\": what is shown of an object has no private keys; put the key in its place, or name its file with `filename`");
   else ok = data_source(c.private_key(), key, e) && ok;
   if (!ok) return false;
   const auto chain_pem = read_data_source(c.certificate_chain()), key_pem = read_data_source(c.private_key());
@@ -160,7 +183,9 @@ bool known_fields_only(const google::protobuf::Message& m, const Path& at, Error
   bool ok = true;
   const google::protobuf::UnknownFieldSet& unknown = r->GetUnknownFields(m);
   for (int i = 0; i < unknown.field_count(); ++i)
-    ok = complain(at, e, "field number " + std::to_string(unknown.field(i).number()) + " of " + m.GetDescriptor()->name() + " is not supported by Millrace yet");
+    ok = complain(at, e,
+                  "field number " + std::to_string(unknown.field(i).number()) + " of " + m.GetDescriptor()->name() +
+                      " is not supported by Millrace yet");
   std::vector<const google::protobuf::FieldDescriptor*> fields;
   r->ListFields(m, &fields);
   for (const auto* f : fields) {
@@ -172,7 +197,8 @@ bool known_fields_only(const google::protobuf::Message& m, const Path& at, Error
       } else if (f->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_ENUM) {
         const int v = f->is_repeated() ? r->GetRepeatedEnumValue(m, f, i) : r->GetEnumValue(m, f);
         if (f->enum_type()->FindValueByNumber(v) == nullptr)
-          ok = complain(here, e, "value " + std::to_string(v) + " of " + f->enum_type()->name() + " is not supported by Millrace yet");
+          ok = complain(here, e,
+                        "value " + std::to_string(v) + " of " + f->enum_type()->name() + " is not supported by Millrace yet");
       }
     }
   }

@@ -27,9 +27,12 @@ bool at_least(uint64_t value, uint64_t least, const Path& at, ErrorSink& e);
 // An IP address and a port from 1 to 65535.
 bool address(bool has, const core::Address& a, const Path& at, ErrorSink& e);
 bool data_source(const core::DataSource& d, const Path& at, ErrorSink& e);
-bool header_options(const google::protobuf::RepeatedPtrField<core::HeaderValueOption>& options, std::string_view field, const Path& at, ErrorSink& e);
-bool headers_to_remove(const google::protobuf::RepeatedPtrField<std::string>& names, std::string_view field, const Path& at, ErrorSink& e);
-bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs, const Path& at, ErrorSink& e);
+bool header_options(const google::protobuf::RepeatedPtrField<core::HeaderValueOption>& options, std::string_view field,
+                    const Path& at, ErrorSink& e);
+bool headers_to_remove(const google::protobuf::RepeatedPtrField<std::string>& names, std::string_view field, const Path& at,
+                       ErrorSink& e);
+bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs, const Path& at,
+                 ErrorSink& e);
 // Both PEM texts are there and belong together.
 bool certificate(const envoy::extensions::transport_sockets::tls::v3::TlsCertificate& c, const Path& at, ErrorSink& e);
 

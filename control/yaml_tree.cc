@@ -31,7 +31,8 @@ YamlTree::Id YamlTree::append(Id parent, Kind kind, uint32_t line, uint32_t colu
     root_ = id;
   } else {
     Node& p = nodes_[parent];
-    if (p.last == kNone) p.first = id; else nodes_[p.last].next = id;
+    if (p.last == kNone) p.first = id;
+    else nodes_[p.last].next = id;
     p.last = id;
   }
   return id;
@@ -77,8 +78,7 @@ void YamlTree::collect(Id map, int depth, size_t* budget, std::vector<Entry>* ou
       };
       if (kind(value) == Kind::kSequence)
         for (Id e : elements(value)) take(e);
-      else
-        take(value);
+      else take(value);
     } else if (!ignored(key)) {
       bool known = false;  // a merged entry yields to one that is there; the map's own duplicates are the reader's to report
       for (size_t i = 0; depth > 0 && i < own && !known; ++i) known = text((*out)[i].key) == text(key);
@@ -92,7 +92,8 @@ void YamlTree::collect(Id map, int depth, size_t* budget, std::vector<Entry>* ou
     key = nodes_[value].next;
   }
   for (Id m : merged) {
-    if (depth == kMaxMergeDepth) *error = {line(m), column(m), "merge keys nested deeper than " + std::to_string(kMaxMergeDepth) + " levels"};
+    if (depth == kMaxMergeDepth)
+      *error = {line(m), column(m), "merge keys nested deeper than " + std::to_string(kMaxMergeDepth) + " levels"};
     if (depth == kMaxMergeDepth || *budget == 0) return;
     --*budget;
     collect(m, depth + 1, budget, out, error);
@@ -142,7 +143,8 @@ class YamlBuilder : public YAML::EventHandler {
     if (failed() || last_quoted_ == YamlTree::kNone) return;
     const YamlTree::Node& n = tree_->nodes_[last_quoted_];
     size_t at = 0;
-    for (uint32_t line = 1; line < n.line && at != std::string_view::npos; ++line) at = text.find('\n', at) == std::string_view::npos ? std::string_view::npos : text.find('\n', at) + 1;
+    for (uint32_t line = 1; line < n.line && at != std::string_view::npos; ++line)
+      at = text.find('\n', at) == std::string_view::npos ? std::string_view::npos : text.find('\n', at) + 1;
     if (at == std::string_view::npos || at + n.column > text.size()) return;
     at += n.column - 1;
     const char quote = text[at];
@@ -228,10 +230,14 @@ class JsonReader {
     if (depth > max_depth_) return fail("nested too deeply");
     skip_space();
     switch (peek()) {
-      case '{': return container(parent, depth, YamlTree::Kind::kMap, '}');
-      case '[': return container(parent, depth, YamlTree::Kind::kSequence, ']');
-      case '"': return string(parent);
-      default: return word(parent);
+      case '{':
+        return container(parent, depth, YamlTree::Kind::kMap, '}');
+      case '[':
+        return container(parent, depth, YamlTree::Kind::kSequence, ']');
+      case '"':
+        return string(parent);
+      default:
+        return word(parent);
     }
   }
   bool container(YamlTree::Id parent, int depth, YamlTree::Kind kind, char end) {
@@ -259,7 +265,8 @@ class JsonReader {
   bool word(YamlTree::Id parent) {
     const size_t start = at_;
     const uint32_t column_of_word = column();
-    while (at_ < text_.size() && (isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '-' || text_[at_] == '+' || text_[at_] == '.'))
+    while (at_ < text_.size() &&
+           (isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '-' || text_[at_] == '+' || text_[at_] == '.'))
       ++at_;
     const std::string_view w = text_.substr(start, at_ - start);
     if (w == "null") {
@@ -297,14 +304,30 @@ class JsonReader {
     ++at_;
     const char c = peek();
     switch (c) {
-      case '"': case '\\': case '/': scratch_ += c; break;
-      case 'b': scratch_ += '\b'; break;
-      case 'f': scratch_ += '\f'; break;
-      case 'n': scratch_ += '\n'; break;
-      case 'r': scratch_ += '\r'; break;
-      case 't': scratch_ += '\t'; break;
-      case 'u': return unicode();
-      default: return fail("unknown escape in a JSON string");
+      case '"':
+      case '\\':
+      case '/':
+        scratch_ += c;
+        break;
+      case 'b':
+        scratch_ += '\b';
+        break;
+      case 'f':
+        scratch_ += '\f';
+        break;
+      case 'n':
+        scratch_ += '\n';
+        break;
+      case 'r':
+        scratch_ += '\r';
+        break;
+      case 't':
+        scratch_ += '\t';
+        break;
+      case 'u':
+        return unicode();
+      default:
+        return fail("unknown escape in a JSON string");
     }
     ++at_;
     return true;

@@ -1,5 +1,6 @@
-// YAML or JSON text as a flat tree with positions: the only place that knows a parser (yaml-cpp for YAML; JSON is read directly, because
-// it is what programs write, large). Nodes are indices; text lives in one buffer. Anchors, aliases and merge keys are resolved here.
+// YAML or JSON text as a flat tree with positions: the only place that knows a parser (yaml-cpp for YAML; JSON is read directly,
+// because it is what programs write, large). Nodes are indices; text lives in one buffer. Anchors, aliases and merge keys are
+// resolved here.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +33,7 @@ class YamlTree {
 
   // All of these see through aliases; line and column (from 1) are of the place where the node is used.
   Kind kind(Id id) const { return nodes_[resolve(id)].kind; }
-  std::string_view text(Id id) const;           // of a scalar
+  std::string_view text(Id id) const;  // of a scalar
   bool quoted(Id id) const { return nodes_[resolve(id)].quoted; }
   bool ignored(Id id) const { return nodes_[id].ignored; }  // tagged !ignore
   uint32_t line(Id id) const { return nodes_[id].line; }
@@ -49,8 +50,8 @@ class YamlTree {
   friend class JsonReader;
   struct Node {
     uint32_t line = 0, column = 0;
-    uint32_t text = 0, text_size = 0;   // kScalar: in buffer_; kAlias: text is the target
-    Id first = kNone, last = kNone;     // children: elements, or key, value, key, value
+    uint32_t text = 0, text_size = 0;  // kScalar: in buffer_; kAlias: text is the target
+    Id first = kNone, last = kNone;    // children: elements, or key, value, key, value
     Id next = kNone;
     Kind kind = Kind::kNull;
     bool quoted = false, ignored = false;

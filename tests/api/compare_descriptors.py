@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Our .proto files must say what Envoy's say: every message, field (number, type, label, oneof) and enum value, by name.
 
-Exit 0: equal; 1: different; 77: skipped, because the published files cannot be had (says why). `--write-names FILE` writes the names that
-Envoy has and we do not, from which control tells "not supported yet" from "unknown".
+Exit 0: equal; 1: different; 77: skipped, because the published files cannot be had (says why). `--write-names FILE`
+writes the names that Envoy has and we do not, from which control tells "not supported yet" from "unknown".
 """
 import sys
 import tempfile

@@ -1,7 +1,7 @@
 """Envoy's published v3 API and ours as plain dictionaries, read from descriptor sets with protoc alone (no Python packages).
 
-The published .proto files are those of the npm package @grpc/grpc-js-xds. ENVOY_API_DIR may name its unpacked `deps` folder; otherwise
-`npm pack` fetches it. Unavailable is the exception for "cannot be had here".
+The published .proto files are those of the npm package @grpc/grpc-js-xds. ENVOY_API_DIR may name its unpacked `deps`
+folder; otherwise `npm pack` fetches it. Unavailable is the exception for "cannot be had here".
 """
 import os
 import re
@@ -74,7 +74,8 @@ def descriptors(includes, files, work):
         fields = {}
         for f in message.get("field", []):
             fields[f["name"][0]] = {
-                "number": f["number"][0], "label": f["label"][0], "type": f["type"][0], "type_name": f.get("type_name", [""])[0].lstrip("."),
+                "number": f["number"][0], "label": f["label"][0], "type": f["type"][0],
+                "type_name": f.get("type_name", [""])[0].lstrip("."),
                 "oneof": oneofs[int(f["oneof_index"][0])] if "oneof_index" in f else "", "json_name": f.get("json_name", [""])[0]}
         messages[name] = fields
         for m in message.get("nested_type", []):
@@ -106,7 +107,7 @@ envoy/extensions/upstreams/http/v3/http_protocol_options.proto
 """.split()
 
 
-# The package's validate.proto is older than some of its users: an own one with just the option they need lets protoc parse them all.
+# The package's validate.proto is older than some of its users: a copy with the option they need lets protoc parse them all.
 def published(work):
     deps = fetch(work)
     shim = os.path.join(work, "shim", "validate")
@@ -117,7 +118,8 @@ def published(work):
         text = re.sub(r"(message StringRules \{)", r"\1\n    optional bool ignore_empty = 26;", text)
     with open(os.path.join(shim, "validate.proto"), "w") as f:
         f.write(text)
-    includes = [os.path.join(work, "shim")] + [os.path.join(deps, d) for d in ("envoy-api", "xds", "googleapis", "protoc-gen-validate")]
+    includes = [os.path.join(work, "shim")]
+    includes += [os.path.join(deps, d) for d in ("envoy-api", "xds", "googleapis", "protoc-gen-validate")]
     includes.append("/usr/include")
     files = [os.path.join(deps, "envoy-api", f) for f in PUBLISHED]
     return descriptors(includes, files, work)

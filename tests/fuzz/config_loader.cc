@@ -1,5 +1,5 @@
-// Any bytes are a document or a list of errors. What is good goes out as YAML and JSON and comes back the same; what is bad is refused with
-// positions inside the text.
+// Any bytes are a document or a list of errors. What is good goes out as YAML and JSON and comes back the same; what is bad is
+// refused with positions inside the text.
 #include "control/config_loader.h"
 
 #include <algorithm>
@@ -11,7 +11,8 @@ using namespace millrace::control;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  const auto lines = static_cast<uint32_t>(std::count(text.begin(), text.end(), '\n') + std::count(text.begin(), text.end(), '\r') + 2);
+  const auto lines =
+      static_cast<uint32_t>(std::count(text.begin(), text.end(), '\n') + std::count(text.begin(), text.end(), '\r') + 2);
   for (const char* file : {"input.yaml", "input.json"}) {
     const Document document = load_document(text, file);
     for (const ConfigError& e : document.errors) FUZZ_REQUIRE(e.line <= lines && !e.message.empty());
@@ -26,7 +27,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const ModelEdit edit = Model().replace(document);
     FUZZ_REQUIRE(edit.errors.size() <= kMaxConfigErrors + 1);
     FUZZ_REQUIRE(document.errors.empty() || !edit.errors.empty());
-    for (const ConfigKind kind : {ConfigKind::kSecret, ConfigKind::kEndpoints, ConfigKind::kCluster, ConfigKind::kRoute, ConfigKind::kListener})
+    for (const ConfigKind kind :
+         {ConfigKind::kSecret, ConfigKind::kEndpoints, ConfigKind::kCluster, ConfigKind::kRoute, ConfigKind::kListener})
       for (const std::string& name : edit.model.names(kind)) FUZZ_REQUIRE(edit.model.message({kind, name}) != nullptr);
   }
   return 0;

@@ -1,5 +1,6 @@
-// Every file of bad/ must be refused with exactly the errors that it announces: one "# expect: TEXT" line for each, TEXT being part of
-// that error's line. (JSON has no comments: FILE.expect holds them.) No other error, no crash, and the model that was there stays.
+// Every file of bad/ must be refused with exactly the errors that it announces: one "# expect: TEXT" line for each, TEXT being
+// part of that error's line. (JSON has no comments: FILE.expect holds them.) No other error, no crash, and the model that was
+// there stays.
 #include <algorithm>
 #include <sstream>
 
@@ -39,7 +40,8 @@ TEST_P(BadConfig, IsRefusedWithExactlyTheseErrors) {
   const std::vector<std::string> expected = expected_errors(file);
   ASSERT_FALSE(expected.empty()) << "the file announces nothing";
   for (const std::string& want : expected) {
-    const auto found = std::find_if(lines.begin(), lines.end(), [&](const std::string& l) { return l.find(want) != std::string::npos; });
+    const auto found =
+        std::find_if(lines.begin(), lines.end(), [&](const std::string& l) { return l.find(want) != std::string::npos; });
     EXPECT_NE(found, lines.end()) << "missing: " << want << "\nfound:\n" << to_text(errors);
     if (found != lines.end()) lines.erase(found);
   }
@@ -63,7 +65,8 @@ resources:
 - "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
   name: canary
   connect_timeout: -1s
-)", "more.yaml");
+)",
+                                   "more.yaml");
   const ModelEdit edit = before.apply(d);
   EXPECT_EQ(errors_of(edit), "more.yaml:7:20: resources[1].connect_timeout: must not be negative\n");
   EXPECT_TRUE(edit.model.clusters().contains("fresh"));

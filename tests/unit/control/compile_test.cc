@@ -1,4 +1,5 @@
-// Model to table objects: what each field becomes, that the validator and the matcher take it, and that an edit compiles what it touches.
+// Model to table objects: what each field becomes, that the validator and the matcher take it, and that an edit compiles what it
+// touches.
 #include "control/compile.h"
 
 #include <set>
@@ -102,8 +103,9 @@ TEST_F(CompileTest, ListenerWithTls) {
   EXPECT_EQ(h.xff_num_trusted_hops, 1u);
   EXPECT_EQ(h.server_header, table::ServerHeader::kAppendIfAbsent);
   EXPECT_EQ(h.escaped_slashes, table::EscapedSlashes::kUnescapeAndRedirect);
-  for (const uint8_t on : {h.use_remote_address, h.skip_xff_append, h.preserve_external_request_id, h.always_set_request_id_in_response, h.normalize_path,
-                           h.merge_slashes, h.accept_http_10, h.enable_trailers, h.headers_with_underscores_reject, h.suppress_envoy_headers})
+  for (const uint8_t on : {h.use_remote_address, h.skip_xff_append, h.preserve_external_request_id,
+                           h.always_set_request_id_in_response, h.normalize_path, h.merge_slashes, h.accept_http_10,
+                           h.enable_trailers, h.headers_with_underscores_reject, h.suppress_envoy_headers})
     EXPECT_EQ(on, 1);
   for (const uint8_t off : {h.generate_request_id, h.allow_absolute_url, h.headers_with_underscores_drop}) EXPECT_EQ(off, 0);
   ASSERT_EQ(h.access_logs.count, 2u);
@@ -173,7 +175,8 @@ TEST_F(CompileTest, ClusterAndEndpoints) {
   EXPECT_EQ(e.endpoints.at(&e, 3).state, table::EndpointState::kUnhealthy);
   EXPECT_EQ(object<table::EndpointSet>(compiler_, table::Kind::kEndpointSet, "backup").endpoints.count, 0u);
   const auto& s = object<table::Secret>(compiler_, table::Kind::kSecret, "web");
-  EXPECT_EQ(std::string(reinterpret_cast<const char*>(s.private_key_pem.begin(&s)), s.private_key_pem.count), read_file("key.pem"));
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(s.private_key_pem.begin(&s)), s.private_key_pem.count),
+            read_file("key.pem"));
 }
 
 // The compiled table answers as the configuration says: one request for each route.
@@ -189,7 +192,8 @@ TEST_F(CompileTest, MatcherFindsTheRoutes) {
   EXPECT_EQ(route::find_virtual_host(rt, "x.shop.example").how, route::HostMatch::kSuffix);
   EXPECT_EQ(route::find_virtual_host(rt, "shop.org").how, route::HostMatch::kPrefix);
   EXPECT_EQ(route::find_virtual_host(rt, "else.org").index, 1u);
-  EXPECT_EQ(object<table::VirtualHost>(compiler_, table::Kind::kVirtualHost, "table/other").require_tls, table::RequireTls::kExternalOnly);
+  EXPECT_EQ(object<table::VirtualHost>(compiler_, table::Kind::kVirtualHost, "table/other").require_tls,
+            table::RequireTls::kExternalOnly);
 
   const auto& vh = object<table::VirtualHost>(compiler_, table::Kind::kVirtualHost, "table/shop");
   route::PatternDbCache cache;
@@ -210,10 +214,12 @@ TEST_F(CompileTest, MatcherFindsTheRoutes) {
     context.scratch = &scratch;
     context.random_value = 0;
     const route::MatchResult r = route::match_route((*loaded)->runtime(), head, context);
-    return r.outcome == route::MatchOutcome::kRoute ? std::string(view(&vh, vh.routes.at(&vh, r.route).name)) : route::to_string(r.outcome);
+    return r.outcome == route::MatchOutcome::kRoute ? std::string(view(&vh, vh.routes.at(&vh, r.route).name))
+                                                    : route::to_string(r.outcome);
   };
-  const std::vector<std::pair<std::string, std::string>> all = {{"x-a", "A"}, {"x-b", "bb"}, {"x-c", "d"}, {"x-d", "ada"}, {"x-e", "eee"}, {"x-f", "9"}, {"x-h", "h"},
-                                                                {"x-i", "ii"}, {"x-j", "jj"}, {"x-k", "akb"}, {"x-l", "l"}, {"x-m", ""}};
+  const std::vector<std::pair<std::string, std::string>> all = {{"x-a", "A"},   {"x-b", "bb"},  {"x-c", "d"}, {"x-d", "ada"},
+                                                                {"x-e", "eee"}, {"x-f", "9"},   {"x-h", "h"}, {"x-i", "ii"},
+                                                                {"x-j", "jj"},  {"x-k", "akb"}, {"x-l", "l"}, {"x-m", ""}};
   EXPECT_EQ(route_of("/cart?x"), "exact");
   EXPECT_EQ(route_of("/Cart"), "nocase");
   EXPECT_EQ(route_of("/api/x"), "separated");
@@ -267,7 +273,8 @@ TEST_F(CompileTest, SameInputSameBytes) {
 TEST_F(CompileTest, AnEditCompilesWhatItTouches) {
   model_ = model_of(gateway_yaml("- { name: one, match: { prefix: /1 }, route: { cluster: api } }"));
   const CompileResult first = compiler_.compile(model_);
-  EXPECT_EQ(names_of(first.changed), (Names{"endpoint_set api", "endpoint_set canary", "cluster api", "cluster canary", "virtual_host main/all", "route_table main", "listener edge"}));
+  EXPECT_EQ(names_of(first.changed), (Names{"endpoint_set api", "endpoint_set canary", "cluster api", "cluster canary",
+                                            "virtual_host main/all", "route_table main", "listener edge"}));
   EXPECT_EQ(names_of(compiler_.objects()), names_of(first.changed));
 
   const auto step = [&](ModelEdit edit, const Names& changed, size_t removed = 0) {
@@ -283,7 +290,9 @@ TEST_F(CompileTest, AnEditCompilesWhatItTouches) {
   api::Route r;
   load_message("{ name: two, match: { prefix: /2 }, route: { cluster: canary } }", "r", &r);
   step(model_.add_route("main", "all", r, {}), {"virtual_host main/all"});
-  step(model_.apply(load_document("{ \"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: canary, lb_policy: RANDOM }", "f")), {"cluster canary"});
+  step(model_.apply(load_document(
+           "{ \"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: canary, lb_policy: RANDOM }", "f")),
+       {"cluster canary"});
   step(model_.apply(load_document(to_yaml(*model_.message({ConfigKind::kListener, "edge"}), true), "f")), {});
   step(model_.erase({ConfigKind::kListener, "edge"}), {}, 3);
   step(model_.erase({ConfigKind::kCluster, "api"}), {}, 2);
@@ -293,7 +302,8 @@ TEST_F(CompileTest, OneVirtualHostOfMany) {
   std::string yaml = gateway_yaml("- { name: one, match: { prefix: /1 }, route: { cluster: api } }");
   std::string more;
   for (int i = 0; i < 50; ++i)
-    more += "            - { name: h" + std::to_string(i) + ", domains: [h" + std::to_string(i) + ".example], routes: [{ name: r, match: { prefix: / }, route: { cluster: api } }] }\n";
+    more += "            - { name: h" + std::to_string(i) + ", domains: [h" + std::to_string(i) +
+            ".example], routes: [{ name: r, match: { prefix: / }, route: { cluster: api } }] }\n";
   yaml.insert(yaml.find("            - name: all"), more);
   model_ = model_of(yaml);
   EXPECT_EQ(compiler_.compile(model_).changed.size(), 2u + 2u + 51u + 1u + 1u);

@@ -15,7 +15,8 @@ struct WorkDirectory {
     const std::string in = "cd " + path.string() + " && exec 2>/dev/null >/dev/null && ";
     ok = std::system((in + "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=a.example "
                            "-addext subjectAltName=DNS:a.example -keyout key.pem -out cert.pem && "
-                           "openssl ecparam -genkey -name prime256v1 -out other_key.pem").c_str()) == 0;
+                           "openssl ecparam -genkey -name prime256v1 -out other_key.pem")
+                         .c_str()) == 0;
   }
   ~WorkDirectory() {
     std::error_code ignored;
@@ -84,7 +85,8 @@ static_resources:
             - name: all
               domains: ["*"]
               routes:
-)" + indented + R"(
+)" + indented +
+         R"(
   clusters:
   - name: api
     load_assignment:

@@ -28,7 +28,9 @@ TEST_F(ExplainTest, RoutesOfEveryKind) {
   ExplainRequest q;
   q.authority = "shop.example:80";
   q.path = "/api/1";
-  EXPECT_EQ(chosen(explain_in("routes.yaml", q)), (Way{"listener http", "filter chain chain-0", "route table table", "virtual host shop", "route separated", "rewrite host", "cluster api", "answer 503"}));
+  EXPECT_EQ(chosen(explain_in("routes.yaml", q)),
+            (Way{"listener http", "filter chain chain-0", "route table table", "virtual host shop", "route separated",
+                 "rewrite host", "cluster api", "answer 503"}));
   q.path = "/cart";
   const Explanation e = explain_in("routes.yaml", q);
   EXPECT_EQ(e.cluster, "api");
@@ -54,8 +56,11 @@ TEST_F(ExplainTest, RoutesOfEveryKind) {
 TEST_F(ExplainTest, FilterChains) {
   ExplainRequest q;
   q.tls = true;
-  const struct { const char* sni; const char* chain; } cases[] = {
-      {"a.example", "a"}, {"A.EXAMPLE", "a"}, {"x.y.a.example", "a"}, {"b.example", "chain-1"}, {"c.example", "default"}, {"", "default"}};
+  const struct {
+    const char* sni;
+    const char* chain;
+  } cases[] = {{"a.example", "a"},       {"A.EXAMPLE", "a"},       {"x.y.a.example", "a"},
+               {"b.example", "chain-1"}, {"c.example", "default"}, {"", "default"}};
   for (const auto& c : cases) {
     q.sni = c.sni;
     q.authority = "a.example";
