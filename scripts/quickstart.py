@@ -89,9 +89,9 @@ def reserve_hugepages():
     try:
         lab.reserve_hugepages(MEMORY_MB + 64)
     except (OSError, lab.LabError):
-        added = pages("nr_hugepages") - before
-        give_back(added)
-        raise Wrong(f"the kernel gives {pages('free_hugepages') + max(added, 0)} of the {(MEMORY_MB + 64) // 2} hugepages of 2 MB that are needed; "
+        free = pages("free_hugepages")
+        give_back(pages("nr_hugepages") - before)
+        raise Wrong(f"the kernel gives {free} of the {(MEMORY_MB + 64) // 2} free hugepages of 2 MB that are needed; "
                     "free some memory, or use --no-hugepages") from None
     return pages("nr_hugepages") - before
 
@@ -261,10 +261,10 @@ class Quickstart:
         parsed = [form.match(line) for line in lines]
         expect(all(parsed), f"not in Envoy's format: {[l for l, p in zip(lines, parsed) if not p][:1]}")
         rows = [m.groups() for m in parsed]
-        of_wrk = [r for r in rows if r[5] != "curl/7.88.1"]
+        of_wrk = [r for r in rows if not r[5].startswith("curl/")]
         canary = [r for r in rows if r[7].startswith(self.lab.upstream4(2))]
-        expect(canary, "no line of the access log names the canary")
-        command(f"head -4 access.log, one of wrk's, one to the canary; it has {len(lines):,} lines")
+        expect(of_wrk and canary, "the access log misses the requests of wrk, or those to the canary")
+        command(f"less access.log                          (six of its {len(lines):,} lines, in columns)")
         table([("time", "request", "status", "ms", "client", "server")] +
               [(r[0], r[1], r[2], r[4], r[5] if r[5] != "-" else "wrk", r[7] if r[7] != "-" else "the gateway itself")
                for r in rows[:4] + of_wrk[:1] + canary[:1]], right=(3,))
@@ -320,6 +320,9 @@ class Quickstart:
 
     def keep(self):
         path = os.path.join(self.lab.dir, "stop")
+        pages_back = "" if self.added <= 0 else f"""free=$(cat {HUGEPAGES}/free_hugepages) all=$(cat {HUGEPAGES}/nr_hugepages)
+[ "$free" -ge {self.added} ] && echo $((all - {self.added})) > {HUGEPAGES}/nr_hugepages
+"""
         pids = [p.popen.pid for p in self.lab.processes if p.alive()]
         with open(path, "w") as f:
             f.write(f"""#!/bin/bash
@@ -333,20 +336,21 @@ for pid in {" ".join(map(str, reversed(pids)))}; do
 done
 for namespace in {" ".join(n.name for n in self.lab.namespaces)}; do ip netns delete $namespace; done
 rm -rf {" ".join(self.outside())} "$directory"
-free=$(cat {HUGEPAGES}/free_hugepages) all=$(cat {HUGEPAGES}/nr_hugepages)
-[ "$free" -ge {self.added} ] && echo $((all - {self.added})) > {HUGEPAGES}/nr_hugepages
-echo stopped
+rmdir /etc/netns 2> /dev/null
+{pages_back}echo stopped
 """)
         os.chmod(path, 0o755)
         self.lab.keep, self.added = True, 0
-        millctl = os.path.relpath(lab.program("millctl"), os.getcwd())
-        millctl = lab.program("millctl") if millctl.startswith("..") else millctl
-        say(f"{BOLD}All right, and left running.{PLAIN} To go on:")
-        say(f"  cd {self.lab.dir}                        # quickstart.yaml, access.log, shop.crt, the programs' logs")
-        say(f"  ip netns exec {self.lab.client.name} curl http://{HOST}/")
-        say(f"  export MILLRACE_RUN_DIR={self.lab.run_dir}")
-        say(f"  {os.path.abspath(millctl)} status        # route, endpoint, explain, stats, drops …: --help")
-        say(f"  {path}                       # ends and removes everything")
+        millctl = lab.program("millctl")
+        say(f"{BOLD}All right, and left running{PLAIN} in {self.lab.dir}: quickstart.yaml, access.log, shop.crt, the programs' logs. To go on:")
+        say()
+        for what, line in (
+                ("name the gateway", f"export MILLRACE_RUN_DIR={self.lab.run_dir}"),
+                ("ask it", f"{millctl} status"),
+                ("change it", f"{millctl} route --help"),
+                ("be its client", f"ip netns exec {self.lab.client.name} curl http://{HOST}/"),
+                ("end, remove all", path)):
+            say(f"  {what:<16}  {CYAN}{line}{PLAIN}")
 
 
 def main():
