@@ -1,7 +1,7 @@
 // The validator of table objects: whatever the bytes, it stays inside them; and what it accepts can be read to the last reference. Each input
 // is tried as it is, and again with magic, version, kind, size and id made legal and the checksum not asked for, so that it gets past the header.
 #include <cstring>
-#include <memory>
+#include <vector>
 
 #include "lib/table/validate.h"
 #include "tests/fuzz/require.h"
@@ -48,12 +48,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   (void)validate_snapshot({reinterpret_cast<const uint8_t*>(data), reinterpret_cast<uintptr_t>(data) % 8 == 0 ? size : 0}, 1 << 20);
   if (size < sizeof(ObjectHeader)) return 0;
   size = size / 8 * 8;
-  const auto copy = std::make_unique<uint64_t[]>(size / 8);
-  uint8_t* bytes = reinterpret_cast<uint8_t*>(copy.get());
+  std::vector<uint64_t> copy(size / 8);  // aligned
+  uint8_t* bytes = reinterpret_cast<uint8_t*>(copy.data());
   std::memcpy(bytes, data, size);
   (void)validate_object({bytes, size});  // as it is
   ObjectHeader h;
-  std::memcpy(&h, bytes, sizeof h);
+  std::memcpy(&h, data, sizeof h);
   h.magic = kObjectMagic;
   h.layout_version = kLayoutVersion;
   h.kind = static_cast<Kind>(1 + static_cast<uint16_t>(h.kind) % 6);
