@@ -6,7 +6,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <thread>
 
 #include "control/cli/table.h"
@@ -15,13 +14,28 @@ namespace millrace::cli {
 
 namespace pb = control::v1;
 
-Client::Client(const Globals& globals) : globals_(globals), socket_(globals.run_dir + "/control.sock") {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(512 << 20);
-  arguments.SetMaxSendMessageSize(512 << 20);
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 200);
-  stub_ = pb::Control::NewStub(grpc::CreateCustomChannel("unix:" + socket_, grpc::InsecureChannelCredentials(), arguments));
+namespace {
+
+// One connection for all verbs of a batch.
+struct SharedChannel {
+  std::string socket;
+  std::shared_ptr<grpc::Channel> channel;
+} g_shared;
+
+}  // namespace
+
+Client::Client(const Globals& globals) : globals_(globals), socket_(globals.run_dir + "/control.sock") { open(false); }
+
+void Client::open(bool fresh) {
+  if (fresh || g_shared.channel == nullptr || g_shared.socket != socket_) {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(512 << 20);
+    arguments.SetMaxSendMessageSize(512 << 20);
+    // Its own subchannel: a fresh channel must not inherit the back-off of one that found nobody.
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    g_shared = {socket_, grpc::CreateCustomChannel("unix:" + socket_, grpc::InsecureChannelCredentials(), arguments)};
+  }
+  stub_ = pb::Control::NewStub(g_shared.channel);
 }
 
 std::chrono::system_clock::time_point Client::deadline(double extra_s) const {
@@ -29,31 +43,33 @@ std::chrono::system_clock::time_point Client::deadline(double extra_s) const {
   return std::chrono::system_clock::now() + std::chrono::milliseconds(static_cast<int64_t>((globals_.timeout_s + extra_s + 2) * 1000));
 }
 
-bool Client::again(const grpc::Status& s, double* patience_s) const {
+bool Client::again(const grpc::Status& s, double* patience_s) {
   if (s.error_code() != grpc::StatusCode::UNAVAILABLE || *patience_s <= 0) return false;
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   *patience_s -= 0.05;
+  open(true);
   return true;
 }
 
 void Client::fail(const grpc::Status& s) const {
   if (s.error_code() == grpc::StatusCode::UNAVAILABLE) {
+    g_shared.channel = nullptr;
     std::fprintf(stderr,
                  "millctl: millrace-control does not answer on %s%s; start it with millrace-control --config FILE --run-dir %s, or name another "
                  "--run-dir\n",
                  socket_.c_str(), access(socket_.c_str(), F_OK) == 0 ? "" : " (no such socket)", globals_.run_dir.c_str());
-    std::exit(kNoControl);
+    throw CallFailed{kNoControl};
   }
   if (s.error_code() == grpc::StatusCode::INVALID_ARGUMENT) {
     std::fprintf(stderr, "millctl: %s\n", s.error_message().c_str());
-    std::exit(kUsage);
+    throw CallFailed{kUsage};
   }
   if (s.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     std::fprintf(stderr, "millctl: no answer from millrace-control within %.0f s; give it more with --timeout\n", globals_.timeout_s + 2);
-    std::exit(kNotInForce);
+    throw CallFailed{kNotInForce};
   }
   std::fprintf(stderr, "millctl: %s\n", s.error_message().c_str());
-  std::exit(kRefused);
+  throw CallFailed{kRefused};
 }
 
 void print_json(const google::protobuf::Message& message) {

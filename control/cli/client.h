@@ -18,6 +18,11 @@ enum Exit : int {
   kNotInForce = 4,   // accepted, but the data plane refused it, is not there, or did not take it in time
 };
 
+// Ends a verb whose call failed and was reported; thrown by Client::call, caught where the command line is run.
+struct CallFailed {
+  int code;
+};
+
 struct Globals {
   std::string run_dir = "/run/millrace";
   std::string output = "table";      // table, json, yaml
@@ -32,8 +37,8 @@ struct Globals {
 class Client {
  public:
   explicit Client(const Globals& globals);
-  // Calls `method` of the stub; ends the program with kNoControl and one line when control is not there. `patience_s`: keeps trying for so long
-  // while nobody answers.
+  // Calls `method` of the stub; when control is not there or refuses the call, says so in one line and throws CallFailed. `patience_s`: keeps
+  // trying for so long while nobody answers.
   template <class Request, class Reply>
   Reply call(grpc::Status (control::v1::Control::Stub::*method)(grpc::ClientContext*, const Request&, Reply*), const Request& request,
              double patience_s = 0) {
@@ -49,8 +54,11 @@ class Client {
 
  private:
   std::chrono::system_clock::time_point deadline(double extra_s) const;
-  bool again(const grpc::Status& s, double* patience_s) const;
+  bool again(const grpc::Status& s, double* patience_s);
   [[noreturn]] void fail(const grpc::Status& s) const;
+
+  // The connection is shared by all clients of the process; `fresh` makes a new one.
+  void open(bool fresh);
 
   const Globals& globals_;
   std::string socket_;

@@ -15,7 +15,7 @@ namespace {
 using namespace millrace::cli;
 
 constexpr const char* kBash = R"BASH(_millctl() {
-  local cur=${COMP_WORDS[COMP_CWORD]} words="status apply check diff get list delete route endpoint explain stats drops completion"
+  local cur=${COMP_WORDS[COMP_CWORD]} words="status apply check diff get list delete route endpoint explain stats drops batch completion"
   local kinds="listeners routes clusters endpoints secrets"
   case ${COMP_WORDS[1]} in
     route) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "add remove weight" -- "$cur")); return; } ;;
@@ -31,10 +31,12 @@ complete -F _millctl millctl
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  Globals g;
+namespace millrace::cli {
+
+int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   CLI::App app{"millctl talks to millrace-control: shows what is in force, changes it while traffic flows, and explains where requests go.\n"
-               "Changes are all or nothing, and reported when every worker answers by them.\n"};
+               "Changes are all or nothing, and reported when every worker answers by them.\n",
+               "millctl"};
   app.require_subcommand(1);
   app.fallthrough();
   app.add_option("--run-dir", g.run_dir, "directory of control's socket")->capture_default_str()->envname("MILLRACE_RUN_DIR");
@@ -55,14 +57,14 @@ int main(int argc, char** argv) {
     });
   };
 
-  static StatusOptions status;
+  StatusOptions status;
   CLI::App* sub = app.add_subcommand("status", "control, data plane, tables in force, ports, pools");
   sub->add_option("--wait", status.wait_s, "wait so many seconds for the newest tables to be in force on every worker");
   sub->add_option("--watch", status.watch_s, "show again every so many seconds")->expected(0, 1)->default_str("2");
   sub->footer("Examples:\n  millctl status\n  millctl status --wait 10 && echo ready\n  millctl status -o json | jq .epoch_in_force");
-  run(sub, [](const Globals& x) { return run_status(x, status); });
+  run(sub, [&](const Globals& x) { return run_status(x, status); });
 
-  static FileOptions file;
+  FileOptions file;
   const auto files = [&](CLI::App* s) {
     s->add_option("-f,--file", file.files, "YAML or JSON; - is standard input; may be given several times")->required();
   };
@@ -70,35 +72,38 @@ int main(int argc, char** argv) {
   files(sub);
   sub->add_flag("--replace", file.replace, "objects that the file does not name are removed");
   sub->footer("Examples:\n  millctl apply -f gateway.yaml\n  millctl get cluster web -o yaml | sed s/5s/1s/ | millctl apply -f -");
-  run(sub, [](const Globals& x) { return run_apply(x, file, false); });
+  run(sub, [&](const Globals& x) { return run_apply(x, file, false); });
   sub = app.add_subcommand("check", "says every error of a file, with line and field; changes nothing");
   files(sub);
   sub->footer("Example:\n  millctl check -f gateway.yaml");
-  run(sub, [](const Globals& x) { return run_check(x, file); });
+  run(sub, [&](const Globals& x) { return run_check(x, file); });
   sub = app.add_subcommand("diff", "what apply would change; changes nothing");
   files(sub);
   sub->add_flag("--replace", file.replace, "as with apply --replace");
-  run(sub, [](const Globals& x) { return run_apply(x, file, true); });
+  sub->footer("Example:\n  millctl diff -f gateway.yaml");
+  run(sub, [&](const Globals& x) { return run_apply(x, file, true); });
 
-  static ObjectOptions object;
+  ObjectOptions object;
   sub = app.add_subcommand("list", "objects: listeners, routes, clusters, endpoints, secrets");
   sub->add_option("kind", object.kind, "one kind; all without it");
   sub->add_flag("--names", object.names_only, "names alone, one a line");
   sub->footer("Examples:\n  millctl list\n  millctl list routes\n  millctl list endpoints -o json");
-  run(sub, [](const Globals& x) { return run_list(x, object); });
+  run(sub, [&](const Globals& x) { return run_list(x, object); });
   sub = app.add_subcommand("get", "one object in Envoy's vocabulary; what comes out can go into apply");
   sub->add_option("kind", object.kind)->required();
   sub->add_option("name", object.name)->required();
   sub->footer("Example:\n  millctl get cluster web");
-  run(sub, [](const Globals& x) { return run_get(x, object); });
+  run(sub, [&](const Globals& x) { return run_get(x, object); });
   sub = app.add_subcommand("delete", "removes an object that nothing refers to");
   sub->add_option("kind", object.kind)->required();
   sub->add_option("name", object.name)->required();
-  run(sub, [](const Globals& x) { return run_delete(x, object); });
+  sub->footer("Example:\n  millctl delete cluster web");
+  run(sub, [&](const Globals& x) { return run_delete(x, object); });
 
-  static RouteOptions route;
+  RouteOptions route;
   CLI::App* routes = app.add_subcommand("route", "add, remove and weigh routes of a virtual host");
   routes->require_subcommand(1);
+  routes->footer("Example:\n  millctl route add --name api --prefix /api --cluster web --first");
   const auto where = [&](CLI::App* s) {
     s->add_option("--route-config", route.route_config, "route configuration; not needed when there is one");
     s->add_option("--virtual-host", route.virtual_host, "its name or one of its domains; not needed when there is one");
@@ -127,23 +132,25 @@ int main(int argc, char** argv) {
       "Examples:\n  millctl route add --name api --prefix /api --cluster web --first\n"
       "  millctl route add --name split --path /checkout --weighted v1=95,v2=5 --before all\n"
       "  millctl route add --prefix /old --redirect https://example.com/new");
-  run(sub, [](const Globals& x) { return run_route_add(x, route); });
+  run(sub, [&](const Globals& x) { return run_route_add(x, route); });
   sub = routes->add_subcommand("remove", "removes a route by its name");
   where(sub);
   sub->add_option("name", route.name)->required();
   sub->add_flag("--dry-run", route.dry_run, "only say what would change");
-  run(sub, [](const Globals& x) { return run_route_remove(x, route); });
+  sub->footer("Example:\n  millctl route remove split");
+  run(sub, [&](const Globals& x) { return run_route_remove(x, route); });
   sub = routes->add_subcommand("weight", "sets the weights of a route with weighted clusters");
   where(sub);
   sub->add_option("name", route.name)->required();
   sub->add_option("weights", route.weighted, "web=90,canary=10")->required();
   sub->add_flag("--dry-run", route.dry_run, "only say what would change");
   sub->footer("Example:\n  millctl route weight split v1=50,v2=50");
-  run(sub, [](const Globals& x) { return run_route_weight(x, route); });
+  run(sub, [&](const Globals& x) { return run_route_weight(x, route); });
 
-  static EndpointOptions endpoint;
+  EndpointOptions endpoint;
   CLI::App* endpoints = app.add_subcommand("endpoint", "add, remove and drain endpoints of a cluster");
   endpoints->require_subcommand(1);
+  endpoints->footer("Example:\n  millctl endpoint drain web 10.1.2.3:8080");
   const auto add_endpoint_verb = [&](const char* word, const char* help, EndpointAction action) {
     CLI::App* s = endpoints->add_subcommand(word, help);
     s->add_option("cluster", endpoint.cluster)->required();
@@ -151,14 +158,14 @@ int main(int argc, char** argv) {
     if (action == EndpointAction::kAdd) s->add_option("--weight", endpoint.weight, "load balancing weight")->check(CLI::Range(1u, 4'294'967'295u));
     s->add_flag("--dry-run", endpoint.dry_run, "only say what would change");
     s->footer(std::string("Example:\n  millctl endpoint ") + word + " web 10.1.2.3:8080");
-    run(s, [action](const Globals& x) { return run_endpoint(x, endpoint, action); });
+    run(s, [action, &endpoint](const Globals& x) { return run_endpoint(x, endpoint, action); });
   };
   add_endpoint_verb("add", "takes an endpoint into rotation", EndpointAction::kAdd);
   add_endpoint_verb("remove", "takes an endpoint out; requests under way finish", EndpointAction::kRemove);
   add_endpoint_verb("drain", "no new requests; those under way finish", EndpointAction::kDrain);
   add_endpoint_verb("undrain", "back into rotation", EndpointAction::kUndrain);
 
-  static ExplainOptions explain;
+  ExplainOptions explain;
   sub = app.add_subcommand("explain", "which way a request would go, and why");
   sub->add_option("words", explain.words, "[METHOD] URL")->required()->expected(1, 2);
   sub->add_option("-H,--header", explain.headers, "\"name: value\"; may be given several times");
@@ -168,33 +175,53 @@ int main(int argc, char** argv) {
   sub->add_option("--sni", explain.sni, "server name; default: the URL's host");
   sub->add_option("--alpn", explain.alpn, "protocols the client offers");
   sub->footer("Examples:\n  millctl explain http://shop.example/cart\n  millctl explain POST https://shop.example/pay -H 'x-canary: yes' --port 8443");
-  run(sub, [](const Globals& x) { return run_explain(x, explain); });
+  run(sub, [&](const Globals& x) { return run_explain(x, explain); });
 
-  static StatsOptions stats;
+  StatsOptions stats;
   sub = app.add_subcommand("stats", "counters by object, and latency histograms");
   sub->add_option("filter", stats.filter, "only counters whose scope.object.name has this text");
   sub->add_flag("--all", stats.all, "also those that are zero");
   sub->add_option("--watch", stats.watch_s, "show again every so many seconds")->expected(0, 1)->default_str("2");
   sub->footer("Examples:\n  millctl stats\n  millctl stats cluster.web\n  millctl stats http --watch");
-  run(sub, [](const Globals& x) { return run_stats(x, stats); });
+  run(sub, [&](const Globals& x) { return run_stats(x, stats); });
   sub = app.add_subcommand("drops", "every reason for which a packet or request did not get through, worst first");
   sub->add_flag("--all", stats.all, "also reasons that never happened");
   sub->add_option("--watch", stats.watch_s, "show again every so many seconds")->expected(0, 1)->default_str("2");
-  run(sub, [](const Globals& x) { return run_drops(x, stats); });
+  sub->footer("Examples:\n  millctl drops\n  millctl drops --watch 5");
+  run(sub, [&](const Globals& x) { return run_drops(x, stats); });
 
-  static std::string shell;
+  BatchOptions batch;
+  if (!in_batch) {
+    sub = app.add_subcommand("batch", "runs one verb a line over one connection, for scripts that change much");
+    sub->add_option("-f,--file", batch.file, "the lines; - is standard input")->capture_default_str();
+    sub->add_flag("--keep-going", batch.keep_going, "go on behind a line that failed");
+    sub->footer(
+        "Words are split as a shell does (quotes, backslash); empty lines and # comments are passed over. With -o json each line\n"
+        "gives one line: {\"line\": 1, \"command\": …, \"exit\": 0, \"result\": …}. The exit code is that of the first line that failed.\n"
+        "Examples:\n  millctl batch -f morning.txt\n  printf 'endpoint drain web 10.1.2.3:80\\nroute weight split v1=50,v2=50\\n' | millctl batch");
+    run(sub, [&](const Globals& x) { return run_batch(x, batch); });
+  }
+
+  std::string shell;
   sub = app.add_subcommand("completion", "prints completion for bash or zsh: source <(millctl completion bash)");
   sub->add_option("shell", shell)->required()->check(CLI::IsMember({"bash", "zsh"}));
-  run(sub, [](const Globals&) {
+  sub->footer("Example:\n  echo 'source <(millctl completion bash)' >> ~/.bashrc");
+  run(sub, [&](const Globals&) {
     if (shell == "zsh") std::fputs("autoload -U +X bashcompinit && bashcompinit\n", stdout);
     std::fputs(kBash, stdout);
     return static_cast<int>(kDone);
   });
 
   try {
-    app.parse(argc, argv);
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them last first
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? kDone : kUsage;
+  } catch (const CallFailed& e) {
+    return e.code;
   }
   return code;
 }
+
+}  // namespace millrace::cli
+
+int main(int argc, char** argv) { return run_words(std::vector<std::string>(argv + 1, argv + argc), Globals{}, false); }

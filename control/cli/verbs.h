@@ -44,6 +44,18 @@ struct StatsOptions {
   bool all = false;
   double watch_s = 0;
 };
+struct BatchOptions {
+  std::string file = "-";
+  bool keep_going = false;
+};
+
+// main.cc: one command line without the program's name; `defaults` are options given further out. Returns the exit code.
+int run_words(const std::vector<std::string>& words, Globals defaults, bool in_batch);
+
+// batch.cc
+int run_batch(const Globals& g, const BatchOptions& o);
+// The words of a line as a shell splits them: blanks, '…', "…" and backslash; # begins a comment at a word's beginning. False with *error.
+bool split_words(const std::string& line, std::vector<std::string>* words, std::string* error);
 
 // edit.cc
 int run_apply(const Globals& g, const FileOptions& o, bool dry_run);
