@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "control/config_loader.h"
+#include "control/proto_writer.h"
 #include "control/stats_report.h"
 #include "lib/api/millrace.control.v1.grpc.pb.h"
 
@@ -273,8 +274,10 @@ class Service final : public ControlService, public pb::Control::Service {
       return grpc::Status::OK;
     }
     out->set_found(true);
-    out->set_yaml(to_yaml(*message, true));
-    out->set_json(to_json(*message, true));
+    TextValue text = to_text_value(*message, true);
+    redact(&text);
+    out->set_yaml(to_yaml(text));
+    out->set_json(to_json(text, true));
     for (const std::string& r : model->referrers({*kind, rq->name()})) out->add_referrers(r);
     return grpc::Status::OK;
   }
