@@ -1,0 +1,413 @@
+"""millctl as people and scripts use it: every verb, its tables and its JSON, its exit codes, its words of help."""
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "support"))
+import lab as L  # noqa: E402
+
+DONE, REFUSED, USAGE, NO_CONTROL, NOT_IN_FORCE = 0, 1, 2, 3, 4
+VERBS = ["status", "apply", "check", "diff", "list", "get", "delete", "route", "route add", "route remove", "route weight", "endpoint",
+         "endpoint add", "endpoint remove", "endpoint drain", "endpoint undrain", "explain", "stats", "drops", "batch", "completion"]
+
+
+def routes():
+    return [{"name": "split", "match": {"prefix": "/split"},
+             "route": {"weighted_clusters": {"clusters": [{"name": "web", "weight": 90}, {"name": "canary", "weight": 10}]}}},
+            {"name": "all", "match": {"prefix": "/"}, "route": {"cluster": "web"}}]
+
+
+def configuration(lab):
+    crt, key = lab.make_certificate("shop", ["shop.test"])
+    inline = L.tls_socket(crt, key)
+    inline["typed_config"]["common_tls_context"]["tls_certificates"][0]["private_key"] = {"inline_string": open(key).read()}
+    vhosts = [{"name": "shop", "domains": ["shop.test", "*"], "routes": routes()}]
+    return L.bootstrap(
+        [L.listener("http", 8080, L.hcm(vhosts, access_log=os.path.join(lab.dir, "access.log"))),
+         L.listener("https", 8443, [{"name": "tls", "filters": [L.hcm(vhosts, route_name="secure", stat_prefix="secure")], "transport_socket": inline}],
+                    inspector=True),
+         L.listener("files", 8444, [{"name": "tls", "filters": [L.hcm(vhosts, route_name="files", stat_prefix="files")],
+                                     "transport_socket": L.tls_socket(crt, key)}], inspector=True)],
+        [L.cluster("web", [(lab.upstream4(0), 8001), (lab.upstream4(1), 8001)]), L.cluster("canary", [(lab.upstream4(2), 8001)]),
+         L.cluster("unused", [(lab.upstream4(3), 8001)])])
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with L.Lab(memory_mb=256) as lab:
+        lab.start_nginx("web", "".join(f'server {{ listen {lab.upstream4(i)}:8001; location / {{ return 200 "{i}\\n"; }} }}' for i in range(4)))
+        lab.path = lab.start_gateway(configuration(lab))
+        lab.key = open(os.path.join(lab.dir, "shop.key")).read()
+        yield lab
+        assert lab.stop_gateway() == 0
+
+
+def ctl(lab, *words, stdin=None, env=None):
+    there = [] if "--run-dir" in words else ["--run-dir", lab.run_dir]
+    p = subprocess.run([L.program("millctl"), *there, *words], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       timeout=60, text=True, env=env)
+    assert p.returncode >= 0, f"ended by signal {-p.returncode}"
+    return p
+
+
+def good(lab, *words, stdin=None):
+    p = ctl(lab, *words, stdin=stdin)
+    assert p.returncode == DONE, p.stdout + p.stderr
+    return p.stdout
+
+
+def as_json(lab, *words, stdin=None):
+    return json.loads(good(lab, "-o", "json", *words, stdin=stdin))
+
+
+# --- help ----------------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_teaches_by_example(verb):
+    p = subprocess.run([L.program("millctl"), *verb.split(), "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert p.returncode == 0 and p.stderr == ""
+    assert re.search(r"Examples?:\n.*millctl " + verb, p.stdout, re.S), p.stdout
+
+
+def test_help_names_every_verb_and_the_exit_codes():
+    text = subprocess.run([L.program("millctl"), "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    for verb in VERBS:
+        assert re.search(rf"^  {verb.split()[0]}\b", text, re.M), verb
+    for code in ("0 done", "1 refused", "2 usage", "3 control is not there", "4 not in force"):
+        assert code in text
+
+
+USAGE_ERRORS = [
+    ("no verb", []),
+    ("unknown verb", ["statsu"]),
+    ("unknown option", ["status", "--wat"]),
+    ("missing file", ["apply"]),
+    ("missing name", ["get", "cluster"]),
+    ("bad output", ["status", "-o", "xml"]),
+    ("route without match", ["route", "add", "--cluster", "web"]),
+    ("route without action", ["route", "add", "--prefix", "/"]),
+    ("two matches", ["route", "add", "--prefix", "/", "--path", "/", "--cluster", "web"]),
+    ("two places", ["route", "add", "--prefix", "/", "--cluster", "web", "--first", "--index", "1"]),
+    ("bad weights", ["route", "weight", "split", "web"]),
+    ("bad header", ["route", "add", "--prefix", "/", "--cluster", "web", "-H", "x"]),
+    ("bad URL", ["explain", "ftp://x/"]),
+    ("unknown shell", ["completion", "tcsh"]),
+    ("timeout of nonsense", ["--timeout", "soon", "status"]),
+]
+
+
+@pytest.mark.parametrize("name,words", USAGE_ERRORS, ids=[n for n, _ in USAGE_ERRORS])
+def test_wrong_usage(lab, name, words):
+    p = ctl(lab, *words)
+    assert p.returncode == USAGE and p.stderr.strip() and p.stdout == ""
+
+
+# --- looking -------------------------------------------------------------------------------------------------------------------------------
+def test_status(lab):
+    text = good(lab, "status")
+    assert "in force on every worker" in text and "ingress" in text and "egress" in text and f"process {lab.control.popen.pid}" in text
+    s = as_json(lab, "status")
+    assert s["dataplane_connected"] and s["epoch"] == s["epoch_in_force"] and [w["epoch"] for w in s["workers"]] == [s["epoch"]]
+    assert s["objects"]["listener"] == 3 and s["objects"]["cluster"] == 3 and not s["rejection"]
+    assert {p["name"] for p in s["workers"][0]["pools"]} >= {"packets", "tcbs", "connections", "exchanges"}
+
+
+def test_status_wait(lab):
+    assert "in force" in good(lab, "status", "--wait", "5")
+
+
+def test_list(lab):
+    text = good(lab, "list")
+    for name in ("http", "https", "routes", "secure", "web", "canary"):
+        assert re.search(rf"\b{name}\b", text), name
+    for kind, names in {"listeners": ["files", "http", "https"], "routes": ["files", "routes", "secure"], "clusters": ["canary", "unused", "web"],
+                        "endpoints": ["canary", "unused", "web"], "secrets": ["files/tls/tls_certificates[0]", "https/tls/tls_certificates[0]"]}.items():
+        assert sorted(set(good(lab, "list", kind, "--names").split())) == names
+        assert sorted({o["name"] for o in as_json(lab, "list", kind)["objects"]}) == names
+    p = ctl(lab, "list", "listners")
+    assert p.returncode == REFUSED and "listeners" in p.stderr
+
+
+def test_get_and_near_names(lab):
+    assert "@type" in good(lab, "get", "cluster", "web") and as_json(lab, "get", "cluster", "web")["name"] == "web"
+    p = ctl(lab, "get", "cluster", "canry")
+    assert (p.returncode, p.stderr) == (REFUSED, 'millctl: no cluster "canry"; did you mean canary?\n')
+    p = ctl(lab, "get", "cluster", "zzzzzz")
+    assert p.returncode == REFUSED and "there are: canary, unused, web" in p.stderr
+    p = ctl(lab, "get", "clutser", "web")
+    assert p.returncode == REFUSED and "no kind of object" in p.stderr
+
+
+def test_what_get_shows_can_be_applied(lab):
+    epoch = lab.status()["epoch"]
+    for kind in ("listener", "route", "cluster", "endpoint"):
+        for name in good(lab, "list", kind, "--names").split():
+            if name == "https":
+                continue  # holds a private key; see below
+            for output in ("yaml", "json"):
+                text = good(lab, "get", kind, name, "-o", output)
+                assert "no difference" in good(lab, "diff", "-f", "-", stdin=text), (kind, name)
+                assert "no difference" in good(lab, "apply", "-f", "-", stdin=text)
+    assert lab.status()["epoch"] == epoch
+
+
+def test_private_keys_are_not_shown(lab):
+    line = lab.key.splitlines()[1]
+    secrets = good(lab, "list", "secret", "--names").split()
+    for words in (["get", "listener", "https"], *[["get", "secret", s] for s in secrets], ["list", "secrets"]):
+        for output in ("table", "yaml", "json"):
+            assert line not in good(lab, *words, "-o", output)
+    shown = as_json(lab, "get", "listener", "https")
+    certificate = shown["filter_chains"][0]["transport_socket"]["typed_config"]["common_tls_context"]["tls_certificates"][0]
+    assert certificate["private_key"] == {"inline_string": "[redacted]"} and "BEGIN CERTIFICATE" in json.dumps(certificate) + open(lab.dir + "/shop.crt").read()
+    # A file's name is no secret, and what is shown of such a listener can be applied.
+    assert "shop.key" in good(lab, "get", "listener", "files")
+
+
+def test_a_redacted_key_cannot_be_applied(lab):
+    text, epoch = good(lab, "get", "listener", "https"), lab.status()["epoch"]
+    p = ctl(lab, "apply", "-f", "-", stdin=text)
+    assert p.returncode == REFUSED and "<stdin>:" in p.stderr and "private_key.inline_string" in p.stderr and '"[redacted]"' in p.stderr
+    assert "filename" in p.stderr and lab.status()["epoch"] == epoch
+    assert lab.curl_status("https://10.77.1.1:8443/", "-k") == 200
+
+
+def test_a_changed_key_is_told_but_not_shown(lab):
+    crt, key = lab.make_certificate("renewed", ["shop.test"])
+    listener = as_json(lab, "get", "listener", "https")
+    certificate = listener["filter_chains"][0]["transport_socket"]["typed_config"]["common_tls_context"]["tls_certificates"][0]
+    certificate["private_key"], certificate["certificate_chain"] = {"inline_string": open(key).read()}, {"filename": crt}
+    for output in ("table", "json"):
+        p = ctl(lab, "diff", "-f", "-", "-o", output, stdin=json.dumps(listener))
+        assert p.returncode == DONE and "private_key" in p.stdout and "renewed.crt" in p.stdout
+        for pem in (lab.key, open(key).read()):
+            assert pem.splitlines()[1] not in p.stdout + p.stderr
+
+
+def test_stats_and_drops(lab):
+    assert lab.curl_status("http://10.77.1.1:8080/") == 200
+    text = good(lab, "stats")
+    assert "listener http" in text and "downstream_rq_2xx" in text and "downstream_rq_time" in text
+    counters = as_json(lab, "stats", "http")["counters"]
+    assert any(c["counter"] == "downstream_rq_2xx" and int(c["value"]) > 0 for c in counters)
+    assert not any(c["scope"] == "cluster" for c in counters)
+    assert len(as_json(lab, "stats", "--all")["counters"]) > len(as_json(lab, "stats")["counters"])
+    assert "no counter has that text" in good(lab, "stats", "nothing-is-called-so")
+    assert "packets" in good(lab, "drops") and "requests" in good(lab, "drops")
+    everything = as_json(lab, "drops", "--all")
+    assert {"tcp_bad_checksum", "ip_fragment"} <= {d["name"] for d in everything["drops"]}
+    assert {"NR", "UF", "UH"} <= {f["flag"] for f in everything["flags"]}
+
+
+EXPLAIN = [
+    (["http://shop.test:8080/x"], {"cluster": "web"}, ["listener", "http", "shop", "all"]),
+    (["POST", "https://shop.test:8443/x"], {"cluster": "web"}, ["https", "secure"]),
+    (["http://shop.test:9999/x"], {}, ["9999"]),
+    (["http://shop.test/split/a", "--port", "8080"], {}, ["split", "canary"]),
+]
+
+
+@pytest.mark.parametrize("words,expected,fragments", EXPLAIN, ids=[" ".join(w) for w, _, _ in EXPLAIN])
+def test_explain(lab, words, expected, fragments):
+    text = good(lab, "explain", *words)
+    for f in fragments:
+        assert f in text, text
+    reply = as_json(lab, "explain", *words)
+    assert reply["steps"] and all(s["what"] and s["why"] is not None for s in reply["steps"])
+    for k, v in expected.items():
+        assert reply[k] == v
+
+
+# --- changing ------------------------------------------------------------------------------------------------------------------------------
+def test_check_needs_no_control(lab, tmp_path):
+    f = tmp_path / "good.yaml"
+    f.write_text(open(lab.path).read())
+    p = ctl(lab, "--run-dir", "/nowhere", "check", "-f", str(f))
+    assert p.returncode == DONE and "good: 3 listeners, 3 routes, 3 clusters" in p.stdout
+    f.write_text("static_resources:\n  clusters:\n  - name: web\n    connect_timeuot: 1s\n")
+    p = ctl(lab, "check", "-f", str(f))
+    assert p.returncode == REFUSED and f"{f}:4:" in p.stderr and "connect_timeuot" in p.stderr and "connect_timeout" in p.stderr
+    p = ctl(lab, "-o", "json", "check", "-f", str(f))
+    assert p.returncode == REFUSED and json.loads(p.stdout)[0]["line"] == 4
+
+
+def test_diff_then_apply_then_back(lab):
+    before = as_json(lab, "get", "cluster", "unused")
+    changed = dict(before, connect_timeout="1.500s")
+    text = good(lab, "diff", "-f", "-", stdin=json.dumps(changed))
+    assert "cluster unused" in text and "connect_timeout" in text and "1.500s" in text
+    epoch = int(lab.status()["epoch"])
+    reply = as_json(lab, "apply", "-f", "-", stdin=json.dumps(changed))
+    assert reply["ok"] and int(reply["epoch"]) == epoch + 1 and reply["acknowledgement"] == "IN_FORCE"
+    assert reply["changes"] == [{"kind": "cluster", "name": "unused", "change": "changed",
+                                 "fields": [{"path": "connect_timeout", "before": '"2s"', "after": '"1.500s"'}]}]
+    assert as_json(lab, "get", "cluster", "unused") == changed
+    assert f"epoch {epoch + 2}, in force on every worker" in good(lab, "apply", "-f", "-", stdin=json.dumps(before))
+    assert lab.status()["epoch"] == str(epoch + 2)
+
+
+def test_apply_takes_files_and_says_when_there_is_none(lab):
+    assert "no difference" in good(lab, "apply", "-f", lab.path)
+    p = ctl(lab, "apply", "-f", "/nowhere/x.yaml")
+    assert p.returncode == REFUSED and "/nowhere/x.yaml: No such file or directory" in p.stderr
+
+
+def test_delete(lab):
+    p = ctl(lab, "delete", "cluster", "web")
+    assert p.returncode == REFUSED and "web" in p.stderr
+    saved = good(lab, "get", "cluster", "unused")
+    assert "- cluster unused" in good(lab, "delete", "cluster", "unused")
+    p = ctl(lab, "delete", "cluster", "unused")
+    assert p.returncode == REFUSED and 'no cluster "unused"' in p.stderr
+    assert "+ cluster unused" in good(lab, "apply", "-f", "-", stdin=saved)
+
+
+def test_route_verbs(lab):
+    where = ["--route-config", "routes"]
+    assert "in force" in good(lab, "route", "add", *where, "--name", "tea", "--path", "/tea", "--direct", "418:short and stout", "--first")
+    assert lab.curl("-w", "%{http_code}", "http://10.77.1.1:8080/tea").stdout == b"short and stout418"
+    for name, to, reason in (("tea", "web", "has a route named 'tea' already"), ("x", "nosuch", "nosuch")):
+        p = ctl(lab, "route", "add", *where, "--name", name, "--path", "/x", "--cluster", to, "--before", "all")
+        assert p.returncode == REFUSED and reason in p.stderr
+    assert "route" in good(lab, "route", "add", *where, "--name", "dry", "--prefix", "/dry", "--cluster", "web", "--dry-run")
+    assert "dry" not in good(lab, "get", "route", "routes")
+    good(lab, "route", "add", *where, "--name", "old", "--prefix", "/old", "--redirect", "https://shop.test:8443/new", "--before", "all")
+    p = lab.curl("-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", "http://10.77.1.1:8080/old")
+    assert p.stdout == b"301 https://shop.test:8443/new"
+    good(lab, "route", "weight", *where, "split", "web=0,canary=100")
+    assert {lab.curl("http://10.77.1.1:8080/split").stdout for _ in range(10)} == {b"2\n"}
+    good(lab, "route", "weight", *where, "split", "web=90,canary=10")
+    p = ctl(lab, "route", "weight", *where, "all", "web=1,canary=1")
+    assert p.returncode == REFUSED and p.stderr
+    for name in ("tea", "old"):
+        good(lab, "route", "remove", *where, name)
+    p = ctl(lab, "route", "remove", *where, "tea")
+    assert p.returncode == REFUSED and "tea" in p.stderr
+    p = ctl(lab, "route", "remove", "tea")
+    assert p.returncode == REFUSED and "--route-config" in p.stderr
+
+
+def test_endpoint_verbs(lab):
+    new = f"{lab.upstream4(3)}:8001"
+    assert "in force" in good(lab, "endpoint", "add", "web", new, "--weight", "5")
+    assert new in good(lab, "list", "endpoints")
+    for word in ("drain", "undrain", "drain"):
+        assert "in force" in good(lab, "endpoint", word, "web", new)
+    assert "DRAINING" in good(lab, "list", "endpoints")
+    assert {lab.curl("http://10.77.1.1:8080/").stdout for _ in range(12)} == {b"0\n", b"1\n"}
+    good(lab, "endpoint", "remove", "web", new)
+    for word in ("remove", "drain"):
+        p = ctl(lab, "endpoint", word, "web", new)
+        assert p.returncode == REFUSED and new in p.stderr
+    p = ctl(lab, "endpoint", "add", "wbe", new)
+    assert p.returncode == REFUSED and "did you mean web" in p.stderr
+    p = ctl(lab, "endpoint", "add", "web", "nonsense")
+    assert p.returncode == REFUSED and "nonsense" in p.stderr
+
+
+def test_no_wait(lab):
+    assert re.search(r"epoch \d+", good(lab, "--no-wait", "endpoint", "add", "unused", "10.77.2.99:81"))
+    assert "in force" in good(lab, "endpoint", "remove", "unused", "10.77.2.99:81")
+
+
+# --- batch ---------------------------------------------------------------------------------------------------------------------------------
+BATCH = """# morning
+endpoint add unused 10.77.2.98:81
+
+millctl route add --route-config routes --name b1 --path "/b 1" --direct '200:it is \\n here' --first
+route remove --route-config routes b1   # and away
+endpoint remove unused 10.77.2.98:81
+"""
+
+
+def test_batch(lab):
+    epoch = int(lab.status()["epoch"])
+    text = good(lab, "batch", stdin=BATCH)
+    assert text.count("in force on every worker") == 4 and int(lab.status()["epoch"]) == epoch + 4
+    lines = [json.loads(line) for line in good(lab, "-o", "json", "batch", "-f", "-", stdin=BATCH).splitlines()]
+    assert [(r["line"], r["exit"], int(r["result"]["epoch"])) for r in lines] == [(2, 0, epoch + 5), (4, 0, epoch + 6), (5, 0, epoch + 7), (6, 0, epoch + 8)]
+
+
+def test_batch_stops_at_the_first_failure_or_goes_on(lab, tmp_path):
+    f = tmp_path / "lines"
+    f.write_text("status\nendpoint add nosuch 1.2.3.4:5\nget cluster 'web\nlist clusters --names\n")
+    p = ctl(lab, "batch", "-f", str(f))
+    assert p.returncode == REFUSED and 'no endpoint "nosuch"' in p.stderr and "stopped at line 2" in p.stderr and "canary" not in p.stdout
+    p = ctl(lab, "-o", "json", "batch", "--keep-going", "-f", str(f))
+    assert p.returncode == REFUSED and "2 of 4 lines failed" in p.stderr and "line 3: the quote ' is not closed" in p.stderr
+    lines = [json.loads(line) for line in p.stdout.splitlines()]
+    assert [(r["line"], r["exit"]) for r in lines] == [(1, 0), (2, 1), (3, 2), (4, 0)]
+    assert not lines[1]["result"]["ok"] and 'no endpoint "nosuch"' in lines[1]["result"]["errors"][0]["message"]
+    assert "is not closed" in lines[2]["error"] and lines[3]["result"].split() == ["canary", "unused", "web"]
+    assert ctl(lab, "batch", "-f", "/nowhere/x").returncode == REFUSED
+    assert ctl(lab, "batch", stdin="batch -f -\n").returncode == USAGE
+
+
+# --- completion, colours -------------------------------------------------------------------------------------------------------------------
+def test_completion_in_bash(lab):
+    folder = os.path.dirname(L.program("millctl"))
+    script = f"""set -eu; PATH={folder}:$PATH; export MILLRACE_RUN_DIR={lab.run_dir}
+source <(millctl completion bash)
+try() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _millctl || true; echo "${{COMPREPLY[*]}}"; }}
+try millctl st; try millctl route ''; try millctl get cl; try millctl get clusters c; try millctl endpoint d; try millctl ba"""
+    p = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert p.returncode == 0, p.stderr
+    assert p.stdout.splitlines() == ["status stats", "add remove weight", "clusters", "canary", "drain", "batch"]
+    assert "bashcompinit" in good(lab, "completion", "zsh")
+
+
+def test_no_colour_in_a_pipe(lab):
+    for words in (["status"], ["list"], ["stats"], ["drops", "--all"]):
+        assert "\033" not in good(lab, *words)
+
+
+# --- nobody there --------------------------------------------------------------------------------------------------------------------------
+ANSWERED = [["status"], ["list"], ["get", "cluster", "web"], ["delete", "cluster", "web"], ["stats"], ["drops"], ["explain", "http://x/"],
+            ["apply", "-f", "/dev/null"], ["diff", "-f", "/dev/null"], ["route", "remove", "x"], ["endpoint", "drain", "web", "1.2.3.4:5"]]
+
+
+@pytest.mark.parametrize("words", ANSWERED, ids=[w[0] for w in ANSWERED])
+def test_a_clear_line_when_control_is_not_there(tmp_path, words):
+    p = subprocess.run([L.program("millctl"), "--run-dir", str(tmp_path), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert p.returncode == NO_CONTROL and p.stdout == ""
+    assert p.stderr == (f"millctl: millrace-control does not answer on {tmp_path}/control.sock (no such socket); start it with "
+                        f"millrace-control --config FILE --run-dir {tmp_path}, or name another --run-dir\n")
+
+
+def test_batch_ends_when_control_is_not_there(tmp_path):
+    p = subprocess.run([L.program("millctl"), "--run-dir", str(tmp_path), "batch", "--keep-going"], input="status\nlist\n", stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, text=True, timeout=30)
+    assert p.returncode == NO_CONTROL and "stopped at line 1" in p.stderr
+
+
+def test_without_a_data_plane(tmp_path, lab):
+    """Control alone: edits are taken and kept, and it is said that they are not in force."""
+    config = tmp_path / "c.json"
+    config.write_text(json.dumps(L.bootstrap([], [L.cluster("web", [("10.0.0.1", 80)])])))
+    run_dir = tmp_path / "run"
+    control = subprocess.Popen([L.program("millrace-control"), "--config", str(config), "--run-dir", str(run_dir)], stderr=subprocess.DEVNULL)
+    try:
+        there = ["--run-dir", str(run_dir)]
+        # millctl is started before control listens: --wait also waits for that.
+        p = ctl(lab, *there, "status", "--wait", "5")
+        assert p.returncode == NOT_IN_FORCE and "no data plane" in p.stdout and "was not in force" in p.stderr
+        assert ctl(lab, *there, "status").returncode == DONE
+        p = ctl(lab, *there, "endpoint", "add", "web", "10.0.0.2:80")
+        assert p.returncode == NOT_IN_FORCE and "no data plane is connected" in p.stdout
+        assert ctl(lab, *there, "--no-wait", "endpoint", "drain", "web", "10.0.0.2:80").returncode == DONE
+        for verb in ("stats", "drops"):
+            p = ctl(lab, *there, verb)
+            assert p.returncode == NOT_IN_FORCE and "no data plane is connected" in p.stderr
+        # Killed and started again, it goes on with what was edited.
+        control.kill()
+        control.wait()
+        control = subprocess.Popen([L.program("millrace-control"), "--config", str(config), "--run-dir", str(run_dir)], stderr=subprocess.DEVNULL)
+        ctl(lab, *there, "status", "--wait", "1")
+        assert "10.0.0.2:80" in ctl(lab, *there, "list", "endpoints").stdout
+        assert json.loads(ctl(lab, *there, "-o", "json", "status").stdout)["has_edits"]
+    finally:
+        control.terminate()
+        assert control.wait(10) == 0
