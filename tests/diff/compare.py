@@ -1,5 +1,6 @@
 """What of two views must be equal, and how a difference is shown. Only what cannot be equal is made equal: dates, fresh ids, ephemeral ports,
 durations."""
+import collections
 import difflib
 import re
 
@@ -55,6 +56,18 @@ def aspects(seen):
         if r.get("cut"):
             up.append("(cut)")
     out["upstream"] = "\n".join(up)
+    return out
+
+
+def shares(envoy, millrace):
+    """Random choices: the answers are counted, and no count may differ by more than chance does (five standard deviations of the difference)."""
+    a, b = (collections.Counter((r["line"], body_text(r["body"])) for r in seen["responses"]) for seen in (envoy, millrace))
+    n = max(len(envoy["responses"]), 1)
+    out = []
+    for key in sorted({*a, *b}, key=str):
+        p = (a[key] + b[key]) / (2 * n)
+        if abs(a[key] - b[key]) > 5 * (2 * n * p * (1 - p)) ** 0.5 + 1:
+            out.append(("shares", f"  shares: {key}: envoy {a[key]}, millrace {b[key]} of {n}"))
     return out
 
 
