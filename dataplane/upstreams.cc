@@ -350,15 +350,19 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
   if (events & (tcp::kEventReadable | tcp::kEventPeerFin)) {
     ctx_.transports.pull(u, events, ctx_.now);
     if (u.exchange == nullptr) {
-      // Nobody asked for anything: bytes are an error of the endpoint (Envoy: upstream_cx_protocol_error), a FIN is its right.
-      if (!ctx_.transports.rx(u).empty()) count(e, ClusterCounter::kCxProtocolError);
-      close_session(u, !ctx_.transports.rx(u).empty());
+      // Nobody asked for anything: bytes are an error of the endpoint (Envoy: upstream_cx_protocol_error), a FIN is its right. Neither: the event
+      // is of bytes that the exchange took when its client made room, and which completed it.
+      const bool unasked = !ctx_.transports.rx(u).empty();
+      if (!unasked && !u.fin_received && !u.peer_closed) return;
+      if (unasked) count(e, ClusterCounter::kCxProtocolError);
+      close_session(u, unasked);
       return;
     }
     Exchange* ex = u.exchange;
     proxy_.on_upstream_readable(*ex);
     if (u.connection == nullptr || u.exchange != ex) return;
-    if (u.peer_closed && ctx_.transports.rx(u).empty()) {
+    // Half a head stays in rx() until the rest comes; it does not come any more.
+    if (u.peer_closed && (ctx_.transports.rx(u).empty() || ex->response_phase == ResponsePhase::kNone)) {
       count(e, ClusterCounter::kCxDestroyRemoteActiveRq);
       proxy_.on_upstream_failed(*ex, UpstreamFailure::kClosed);
       return;
