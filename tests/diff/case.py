@@ -28,7 +28,7 @@ class Case:
     port: int = 0            # 0: the PORT of the requests file
     tls: dict = None         # {"sni": …, "alpn": […], "max": "1.2"}
     shares: bool = False     # the answers are counted over the whole group, not compared one by one
-    timeout: float = 6.0     # of every read
+    timeout: float = 4.0     # of every read
 
 
 def request(method="GET", path="/", host="a.test", headers=(), body=b"", version="HTTP/1.1", length=None):
@@ -42,12 +42,12 @@ def request(method="GET", path="/", host="a.test", headers=(), body=b"", version
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
 
 
-def one(name, path="/", method="GET", port=0, tls=None, timeout=6.0, **kwargs):
+def one(name, path="/", method="GET", port=0, tls=None, timeout=4.0, **kwargs):
     """One request, one response."""
     return Case(name, [request(method, path, **kwargs), Response(method)], port=port, tls=tls, timeout=timeout)
 
 
-def raw(name, text, method="GET", port=0, responses=1, tls=None, timeout=6.0):
+def raw(name, text, method="GET", port=0, responses=1, tls=None, timeout=4.0):
     """These bytes ('\\n' stands for CR LF when given as str) and as many responses."""
     data = text if isinstance(text, bytes) else text.replace("\n", "\r\n").encode("latin-1")
     return Case(name, [data] + [Response(method)] * responses, port=port, tls=tls, timeout=timeout)

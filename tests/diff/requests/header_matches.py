@@ -11,7 +11,8 @@ ONE = ["x-exact: One", "x-exact: one", "x-exact: One1", "x-exact-i: oNE", "x-pre
 SEVERAL = [["x-ask: absent", "x-absent: here"], ["x-ask: inv", "x-inv: a"], ["x-ask: inv-exact", "x-inv: bad"], ["x-ask: inv-exact", "x-inv: good"], ["x-ask: inv-empty", "x-inv: bad"],
            ["x-ask: inv-range", "x-inv-range: 3"], ["x-ask: inv-range", "x-inv-range: 9"], ["x-ask: inv-range", "x-inv-range: x"], ["x-ask: missing-empty", "x-gone:"], ["x-a: a"], ["x-a: a", "x-b: b"],
            ["x-exact: One", "x-exact: Two"], ["x-exact: Two", "x-exact: One"], ["x-contains: a", "x-contains: mid"], ["x-regex: a", "x-regex: b"], ["x-range: 1", "x-range: 2"], ["x-prefix: Pre", "x-prefix: x"],
-           ["cookie: a=1", "cookie: b=2"]]
+           ["cookie: a=1", "cookie: b=2"], ["x-ask: inv-exact", "x-inv: bad", "x-inv: good"], ["x-ask: inv-exact", "x-inv: good", "x-inv: bad"], ["x-ask: inv-exact", "x-inv: a", "x-inv: b"],
+           ["x-ask: inv-range", "x-inv-range: 3", "x-inv-range: 9"]]
 CASES = [one(h, headers=[h]) for h in ONE] + [one(" and ".join(hs), headers=hs) for hs in SEVERAL]
 CASES += [one("method", method="DELETE"), one("authority", host="x.auth.test"), one("authority with port", host="x.auth.test:1"), one("host", host="host.test"), one("path", "/a?special"), one("nothing"),
           one("absolute https", "https://h/")]
