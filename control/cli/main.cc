@@ -9,6 +9,7 @@
 #include "control/cli/client.h"
 #include "control/cli/table.h"
 #include "control/cli/verbs.h"
+#include "control/json_text.h"
 
 namespace {
 
@@ -215,7 +216,14 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them last first
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? kDone : kUsage;
+    if (app.exit(e) == 0) return kDone;
+    if (!app.get_subcommands().empty()) return kUsage;
+    std::vector<std::string> verbs;
+    for (const CLI::App* s : app.get_subcommands({})) verbs.push_back(s->get_name());
+    for (const std::string& w : words)
+      if (const std::string near = w.starts_with("-") ? "" : control::nearest(w, verbs); !near.empty())
+        std::fprintf(stderr, "millctl: \"%s\" is no verb; did you mean %s?\n", w.c_str(), near.c_str());
+    return kUsage;
   } catch (const CallFailed& e) {
     return e.code;
   }

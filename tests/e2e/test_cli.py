@@ -105,6 +105,11 @@ def test_wrong_usage(lab, name, words):
     assert p.returncode == USAGE and p.stderr.strip() and p.stdout == ""
 
 
+def test_a_misspelt_verb_is_guessed():
+    p = subprocess.run([L.program("millctl"), "-o", "json", "staus"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert p.returncode == USAGE and 'millctl: "staus" is no verb; did you mean status?' in p.stderr
+
+
 # --- looking -------------------------------------------------------------------------------------------------------------------------------
 def test_status(lab):
     text = good(lab, "status")
