@@ -81,15 +81,17 @@ void HttpProxy::on_timer(Exchange& ex) {
   }
   if (ctx_.now >= ex.duration_deadline) {
     hcm[HcmCounter::kRqMaxDuration].add();
-    ex.flags.set(ResponseFlag::kDurationTimeout);
-    ex.detail = ResponseDetail::kMaxDurationTimeout;
+    ex.detail = ResponseDetail::kMaxDurationTimeout;  // Envoy sets no flag
     upstreams_.cancel(ex);
     if (started) return cut_response(ex);
-    return reply(ex, ex.request_phase == RequestPhase::kComplete ? LocalReply::kResponseTimeout : LocalReply::kRequestTimeout);
+    const http::LocalReplyInfo& i = http::info(LocalReply::kMaxStreamDuration);
+    const bool complete = ex.request_phase == RequestPhase::kComplete;
+    return reply_with(ex, complete ? 504 : i.status, i.body, i.detail, !complete);
   }
   if (ex.route.idle_timeout_ms != 0 && ctx_.now >= deadline_after(ex.last_activity, ex.route.idle_timeout_ms)) {
     hcm[HcmCounter::kRqIdleTimeout].add();
     ex.flags.set(ResponseFlag::kStreamIdleTimeout);
+    ex.detail = ResponseDetail::kStreamIdleTimeout;
     upstreams_.cancel(ex);
     if (started) return cut_response(ex);
     return reply(ex, ex.request_phase == RequestPhase::kComplete ? LocalReply::kStreamIdleTimeoutAfterRequest : LocalReply::kStreamIdleTimeout);

@@ -125,6 +125,8 @@ void HttpProxy::read_requests(DownstreamSession& d) {
 bool HttpProxy::read_head(DownstreamSession& d) {
   io::PacketQueue& rx = ctx_.transports.rx(d);
   if (rx.empty()) return false;
+  // A client that pipelines and does not read gets no further responses queued: kEventSendSpace comes back here.
+  if (ctx_.transports.tx_space(d) == 0) return false;
   if (d.head == nullptr) {
     refresh_policy(d);
     d.head = ctx_.heads.acquire();
@@ -339,14 +341,18 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
   if (ex.upstream != nullptr) upstreams_.cancel(ex);
   ex.endpoint = nullptr;
   if (started) {
-    ex.flags.set(failure == UpstreamFailure::kReset ? ResponseFlag::kUpstreamRemoteReset : ResponseFlag::kUpstreamConnectionTermination);
-    ex.detail = failure == UpstreamFailure::kReset ? http::ResponseDetail::kResetAfterResponseRemoteReset
-                                                   : http::ResponseDetail::kResetAfterResponseConnectionTermination;
+    // FIN or RST: for HTTP/1 both end the connection (Envoy's UR is a reset of one stream, of HTTP/2).
+    ex.flags.set(ResponseFlag::kUpstreamConnectionTermination);
+    ex.detail = http::ResponseDetail::kResetAfterResponseConnectionTermination;
     return cut_response(ex);
   }
+  const bool partial_head = ex.response_buffer != nullptr && ex.response_buffer->used != 0;
   ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
+  // A head that ends in the middle is an error of the protocol, not a connection that ended (Envoy: codec error).
+  if (failure == UpstreamFailure::kClosed && partial_head) return reply(ex, LocalReply::kUpstreamProtocolError, ResponseFlag::kUpstreamProtocolError);
+  if (failure == UpstreamFailure::kRefused || failure == UpstreamFailure::kTimeout) discard_received_body(ex);
   switch (failure) {
-    case UpstreamFailure::kRefused: return reply(ex, LocalReply::kUpstreamConnectFailure, ResponseFlag::kUpstreamConnectionFailure);
+    case UpstreamFailure::kRefused: return reply(ex, LocalReply::kUpstreamConnectRefused, ResponseFlag::kUpstreamConnectionFailure);
     case UpstreamFailure::kTimeout: return reply(ex, LocalReply::kUpstreamConnectTimeout, ResponseFlag::kUpstreamConnectionFailure);
     case UpstreamFailure::kLocal: return reply(ex, LocalReply::kUpstreamLocalConnectFailure, ResponseFlag::kUpstreamConnectionFailure);
     case UpstreamFailure::kClosed:

@@ -67,6 +67,7 @@ class HttpProxy {
   };
   RelayEnd relay(Session& from, Session& to, BodyRelay& body, uint64_t* bytes);
   void relay_request(Exchange& ex);
+  void discard_received_body(Exchange& ex);
   void relay_response(Exchange& ex);
   void start_body(BodyRelay& body, http::BodyFraming in, bool chunked_out, bool trailers);
   void free_body(BodyRelay& body);

@@ -83,6 +83,23 @@ HttpProxy::RelayEnd HttpProxy::relay(Session& from, Session& to, BodyRelay& body
   return end;
 }
 
+// The request will not be sent any more: what has come of its body is read, so that a request that is complete does not cost the client its connection.
+void HttpProxy::discard_received_body(Exchange& ex) {
+  if (ex.request_phase != RequestPhase::kBody) return;
+  io::PacketQueue& in = ctx_.transports.rx(*ex.downstream);
+  http::BodyDecoder& decoder = ex.request_body.decoder;
+  while (!decoder.done()) {
+    const base::ByteSpan front = in.front();
+    if (front.empty()) break;
+    const http::BodyDecoder::Step step = decoder.step(front);
+    in.consume(step.skip + step.data);
+    ex.bytes_received += step.data;
+    if (step.status == http::BodyStatus::kBad) break;
+  }
+  ctx_.transports.after_read(*ex.downstream, ctx_.now);
+  if (decoder.done()) request_complete(ex);
+}
+
 void HttpProxy::relay_request(Exchange& ex) {
   if (ex.request_phase != RequestPhase::kBody || !ex.upstream_head_sent || ex.upstream == nullptr) return;
   DownstreamSession& d = *ex.downstream;

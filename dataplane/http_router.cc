@@ -31,6 +31,11 @@ bool parse_decimal(std::string_view s, uint32_t* out) {
   return true;
 }
 
+// Envoy writes the fields that overwrite before those that are added, whatever their order in the configuration (HeaderParser::evaluateHeaders).
+bool overwrites(table::HeaderAppend append) {
+  return append == table::HeaderAppend::kOverwriteIfExists || append == table::HeaderAppend::kOverwriteIfExistsOrAdd;
+}
+
 // One HeaderValueOption on a table. False: the table is full.
 bool apply_edit(http::HeaderTable& headers, std::string_view name, std::string_view value, table::HeaderAppend append) {
   const http::Header* present = headers.find(name);
@@ -73,7 +78,7 @@ void HttpProxy::route(Exchange& ex) {
     ex.request_phase = RequestPhase::kComplete;
     ex.request_complete_at = ctx_.now;
   }
-  ex.request_deadline = deadline_after(ex.started_at, d.policy.request_timeout_ms);
+  if (ex.request_phase == RequestPhase::kBody) ex.request_deadline = deadline_after(ex.started_at, d.policy.request_timeout_ms);
   ex.duration_deadline = deadline_after(ex.started_at, d.policy.max_stream_duration_ms);
   ex.route.idle_timeout_ms = d.policy.stream_idle_timeout_ms;
   arm(ex);
@@ -104,7 +109,11 @@ void HttpProxy::route(Exchange& ex) {
     return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
   ex.request_id = request.headers.get(HeaderId::kXRequestId);
 
-  if (ex.is_connect || ex.upgrade_requested) {  // no upgrade is configured: Envoy refuses it before it looks for a route
+  if (ex.is_connect) {  // only connect_matcher matches CONNECT (Envoy 1.40: 404 NR), and no table has one
+    hcm[HcmCounter::kNoRoute].add();
+    return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
+  }
+  if (ex.upgrade_requested) {  // no upgrade is configured: Envoy refuses it before it looks for a route
     ctx_.stats->http[HttpCounter::kUpgradeDenied].add();
     return reply(ex, LocalReply::kUpgradeRefused);
   }
@@ -168,7 +177,11 @@ void HttpProxy::route(Exchange& ex) {
       vh[VirtualHostCounter::kDirectResponse].add();
       const EditLevel levels[] = {{&object, &route.headers_mut}, {&object, &object.headers_mut}, {routes->object, &routes->object->headers_mut}};
       keep_response_edits(ex, levels, 3, routes->object->most_specific_header_mutations_wins != 0);
-      return reply_with(ex, route.direct_status, table::view(&object, route.direct_body), ResponseDetail::kDirectResponse, false);
+      // Envoy names a place for 201 and 3xx: the request's own address, since nothing rewrites it.
+      const bool places = route.direct_status == 201 || (route.direct_status >= 300 && route.direct_status < 400);
+      const std::string_view location =
+          places ? route::redirect_target(object, route, request, {d.tls_terminated}, ctx_.write_buffer) : std::string_view{};
+      return reply_with(ex, route.direct_status, table::view(&object, route.direct_body), ResponseDetail::kDirectResponse, false, location);
     }
     case table::ActionKind::kCluster:
     case table::ActionKind::kWeightedClusters: return route_to_cluster(ex, *entry, *routes->object, match.route, route_random);
@@ -184,6 +197,11 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   const table::WeightedCluster& choice = route.clusters.at(&object, route::pick_cluster(object, route, random));
   ex.route.cluster = choice.cluster;
   ex.route.cluster_name = ex.scratch.copy(table::view(&object, choice.name));
+
+  const EditLevel levels[] = {
+      {&object, &choice.headers}, {&object, &route.headers_mut}, {&object, &object.headers_mut}, {&routes, &routes.headers_mut}};
+  const bool reversed = routes.most_specific_header_mutations_wins != 0;
+  keep_response_edits(ex, levels, 4, reversed);
 
   const ClusterRuntime* runtime = ctx_.tables->cluster(choice.cluster);
   if (runtime == nullptr) {
@@ -201,21 +219,19 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   ex.route.timeout_ms = timeout_ms;
   if (route.idle_timeout_ms != UINT32_MAX) ex.route.idle_timeout_ms = route.idle_timeout_ms;
 
-  bool room = true;
-  const EditLevel levels[] = {
-      {&object, &choice.headers}, {&object, &route.headers_mut}, {&object, &object.headers_mut}, {&routes, &routes.headers_mut}};
-  const bool reversed = routes.most_specific_header_mutations_wins != 0;
+  // Envoy's order: its own field, the configured ones, the host, the path.
+  bool room = http::mutate_upstream_request(&request, options, timeout_ms, ex.scratch);
   for (uint32_t i = 0; i < 4 && room; ++i) {
     const EditLevel& level = levels[reversed ? 3 - i : i];
     room = apply_request_edits(ex, level.object, *level.edits);
   }
-  keep_response_edits(ex, levels, 4, reversed);
+  const bool keep_original = !options.suppress_envoy_headers;
+  if (route.has_host_rewrite != 0)
+    room = room && http::rewrite_host(&request, ex.scratch.copy(table::view(&object, route.host_rewrite)), route.append_xfh != 0, ex.scratch, keep_original);
   if (route.has_prefix_rewrite != 0) {
     const std::string_view replacement = ex.scratch.copy(table::view(&object, route.prefix_rewrite));
     room = room && http::rewrite_path(&request, route::matched_path_bytes(object, route, request), replacement, options, ex.scratch);
   }
-  if (route.has_host_rewrite != 0)
-    room = room && http::rewrite_host(&request, ex.scratch.copy(table::view(&object, route.host_rewrite)), route.append_xfh != 0, ex.scratch);
 
   ClusterState* cluster = upstreams_.cluster_state(choice.cluster, *runtime);
   Upstreams::PickError why = Upstreams::PickError::kTableFull;
@@ -228,8 +244,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   ex.upstream_address = endpoint->address;
   ex.upstream_port = endpoint->port;
   if (route.auto_host_rewrite != 0 && !hostname.empty())
-    room = room && http::rewrite_host(&request, ex.scratch.copy(hostname), route.append_xfh != 0, ex.scratch);
-  room = room && http::mutate_upstream_request(&request, options, timeout_ms, ex.scratch);
+    room = room && http::rewrite_host(&request, ex.scratch.copy(hostname), route.append_xfh != 0, ex.scratch, keep_original);
   if (!room || ex.scratch.overflowed()) {
     upstreams_.release_if_unused(*endpoint);
     return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
@@ -249,11 +264,13 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
 bool HttpProxy::apply_request_edits(Exchange& ex, const void* object, const table::HeaderMutations& m) {
   for (const table::Str* name = m.request_remove.begin(object); name != m.request_remove.end(object); ++name)
     ex.request.headers.remove(table::view(object, *name));
-  for (const table::HeaderOption* o = m.request_add.begin(object); o != m.request_add.end(object); ++o) {
-    const std::string_view value = table::view(object, o->value);
-    if (value.empty() && o->keep_empty_value == 0) continue;
-    // Copies: the head outlives the tables of this iteration.
-    if (!apply_edit(ex.request.headers, ex.scratch.copy(table::view(object, o->name)), ex.scratch.copy(value), o->append)) return false;
+  for (const bool overwriting : {true, false}) {
+    for (const table::HeaderOption* o = m.request_add.begin(object); o != m.request_add.end(object); ++o) {
+      const std::string_view value = table::view(object, o->value);
+      if (overwrites(o->append) != overwriting || (value.empty() && o->keep_empty_value == 0)) continue;
+      // Copies: the head outlives the tables of this iteration.
+      if (!apply_edit(ex.request.headers, ex.scratch.copy(table::view(object, o->name)), ex.scratch.copy(value), o->append)) return false;
+    }
   }
   return true;
 }
@@ -274,10 +291,12 @@ void HttpProxy::keep_response_edits(Exchange& ex, const EditLevel* levels, uint3
     const table::HeaderMutations& m = *level.edits;
     for (const table::Str* name = m.response_remove.begin(level.object); name != m.response_remove.end(level.object); ++name)
       out[n++] = {ex.scratch.copy(table::view(level.object, *name)), {}, table::HeaderAppend::kAppendIfExistsOrAdd, true};
-    for (const table::HeaderOption* o = m.response_add.begin(level.object); o != m.response_add.end(level.object); ++o) {
-      const std::string_view value = table::view(level.object, o->value);
-      if (value.empty() && o->keep_empty_value == 0) continue;
-      out[n++] = {ex.scratch.copy(table::view(level.object, o->name)), ex.scratch.copy(value), o->append, false};
+    for (const bool overwriting : {true, false}) {
+      for (const table::HeaderOption* o = m.response_add.begin(level.object); o != m.response_add.end(level.object); ++o) {
+        const std::string_view value = table::view(level.object, o->value);
+        if (overwrites(o->append) != overwriting || (value.empty() && o->keep_empty_value == 0)) continue;
+        out[n++] = {ex.scratch.copy(table::view(level.object, o->name)), ex.scratch.copy(value), o->append, false};
+      }
     }
   }
   ex.route.response_edits = out;
@@ -322,7 +341,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   if (http::should_close(response.version, response.headers)) u.reusable = false;
   const http::BodyFraming in = http::response_framing(response, ex.request.method, false);
   if (in.kind == http::Framing::kUntilClose) u.reusable = false;
-  const uint64_t service_ms = ex.request_complete_at == 0 ? 0 : (ctx_.now - ex.request_complete_at) / base::kMillisecond;
+  const uint64_t service_ms = ex.request_phase != RequestPhase::kComplete ? http::kRequestNotSent : (ctx_.now - ex.request_complete_at) / base::kMillisecond;
   bool room = http::mutate_upstream_response(&response, options, service_ms, scratch);
   ex.upstream_service_time = response.headers.get(HeaderId::kXEnvoyUpstreamServiceTime);
   room = room && apply_response_edits(ex);
@@ -374,17 +393,13 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   ex.response.headers = http::HeaderTable(h->headers, h->header_capacity);
   std::string_view text;
   bool room = true;
-  if (!location.empty() || (detail == ResponseDetail::kDirectResponse && !ex.is_grpc && location.empty() && status >= 300 && status < 400 && body.empty())) {
-    // Envoy answers a redirect with headers only.
-    ex.response.status = status;
-    if (!location.empty()) room = ex.response.headers.push({"location", scratch.copy(location), HeaderId::kLocation});
-    room = room && ex.response.headers.push({"content-length", "0", HeaderId::kContentLength});
-  } else {
-    room = http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, &text);
-    if (ex.flags.has(ResponseFlag::kUpstreamOverflow) && !d.policy.forward.suppress_envoy_headers)
-      room = room && ex.response.headers.push({"x-envoy-overloaded", "true", HeaderId::kXEnvoyOverloaded});
-  }
-  if (ex.detail == ResponseDetail::kDirectResponse) room = room && apply_response_edits(ex);
+  // Envoy's order: the place, the route's fields, x-envoy-overloaded, then content-length and -type.
+  if (!location.empty()) room = ex.response.headers.push({"location", scratch.copy(location), HeaderId::kLocation});
+  room = room && apply_response_edits(ex);
+  if (ex.flags.has(ResponseFlag::kUpstreamOverflow) && !d.policy.forward.suppress_envoy_headers)
+    room = room && ex.response.headers.push({"x-envoy-overloaded", "true", HeaderId::kXEnvoyOverloaded});
+  room = room && http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, &text);
+  ex.status = ex.response.status;  // a gRPC request is answered with 200
   room = room && http::mutate_response(&ex.response, d.policy.options(), {ctx_.date, ex.request_id, false}, scratch);
   if (!room || scratch.overflowed()) return cut_response(ex);
   const http::BodyFraming framing = text.empty() ? http::BodyFraming{} : http::BodyFraming{http::Framing::kContentLength, text.size()};

@@ -108,8 +108,10 @@ void TcpProxy::connect_failed(Tunnel& t, bool timeout) {
   upstreams_->count_connect_failure(*t.endpoint, timeout);
   leave_endpoint(t, true);
   if (t.attempts < t.max_attempts && connect(t)) return;
-  if (t.attempts >= t.max_attempts) t.flags.set(ResponseFlag::kUpstreamConnectionFailure);
-  if (t.max_attempts > 1) t.flags.set(ResponseFlag::kUpstreamRetryLimitExceeded);
+  if (t.attempts >= t.max_attempts) {  // Envoy: UF,URX, also when one attempt is all there is
+    t.flags.set(ResponseFlag::kUpstreamConnectionFailure);
+    t.flags.set(ResponseFlag::kUpstreamRetryLimitExceeded);
+  }
   end(t, false);
 }
 

@@ -1,6 +1,8 @@
 #include "lib/http/forward.h"
 
+#include <algorithm>
 #include <array>
+#include <bit>
 
 #include "lib/http/connection.h"
 
@@ -117,6 +119,45 @@ std::string_view address_text(const base::IpAddress& a, Scratch& scratch) {
   const size_t n = a.is_v4() ? format_v4(a.v4_host_order(), out) : a.format(out, kMaxText);
   scratch.give_back(kMaxText - n);
   return {out, n};
+}
+
+// Fields that Envoy's header map holds once (its inline headers): repeated ones become one list, in the place of the first.
+bool join_single_fields(HeaderTable& headers, Scratch& scratch) {
+  constexpr auto bit = [](HeaderId id) { return uint64_t{1} << static_cast<int>(id); };
+  constexpr uint64_t kSingle = bit(HeaderId::kContentType) | bit(HeaderId::kTe) | bit(HeaderId::kUserAgent) | bit(HeaderId::kXForwardedFor) |
+                               bit(HeaderId::kXForwardedProto) | bit(HeaderId::kXForwardedHost) | bit(HeaderId::kXForwardedPort) |
+                               bit(HeaderId::kXRequestId) | bit(HeaderId::kVia) | bit(HeaderId::kGrpcTimeout);
+  uint64_t seen = 0, twice = 0;
+  for (const Header& h : headers) {
+    twice |= seen & bit(h.id);
+    seen |= bit(h.id);
+  }
+  for (twice &= kSingle; twice != 0; twice &= twice - 1) {
+    const auto id = static_cast<HeaderId>(std::countr_zero(twice));
+    headers.set(id, joined(headers, id, ",", scratch));
+  }
+  return !scratch.overflowed();
+}
+
+// Envoy (Http::Utility::isValidRefererValue) drops a Referer that names a fragment or credentials, or that is no reference (RFC 9110 10.1.3).
+bool is_valid_referer(std::string_view v) {
+  for (const char c : v)
+    if (c == '#' || static_cast<uint8_t>(c) <= ' ' || c == 0x7f) return false;
+  const size_t colon = v.find(':');
+  if (colon == std::string_view::npos || v.find('/') < colon) return true;  // a relative reference
+  if (colon == 0 || v.substr(colon, 3) != "://") return false;
+  std::string_view authority = v.substr(colon + 3);
+  authority = authority.substr(0, authority.find_first_of("/?"));
+  if (authority.empty() || authority.find('@') != std::string_view::npos) return false;
+  const size_t port_mark = authority.find(':', authority.front() == '[' ? std::min(authority.find(']'), authority.size()) : 0);
+  if (port_mark == std::string_view::npos) return true;
+  uint32_t port = 0;
+  for (const char c : authority.substr(port_mark + 1)) {
+    if (c < '0' || c > '9') return false;
+    port = port * 10 + static_cast<uint32_t>(c - '0');
+    if (port > 65535) return false;
+  }
+  return port_mark != 0;
 }
 
 bool set_request_id(HeaderTable& headers, const ForwardOptions& options, bool edge, const uint64_t random[2], Scratch& scratch) {
@@ -310,6 +351,8 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
   HeaderTable& headers = head->headers;
   const std::string_view connection_scheme = downstream.tls ? "https" : "http";
 
+  if (!join_single_fields(headers, scratch)) return false;
+
   // Who is it? (mutateRequestHeaders: "final remote address")
   *origin = RequestOrigin{};
   base::IpAddress from_xff;
@@ -342,6 +385,8 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
     if (trailers) headers.set(HeaderId::kTe, "trailers");
     else headers.remove(HeaderId::kTe);
   }
+  if (headers.has(HeaderId::kReferer))
+    headers.remove_if([](const Header& h) { return h.id == HeaderId::kReferer && !is_valid_referer(h.value); });
   if (expects_continue(*head)) headers.remove(HeaderId::kExpect);  // the gateway answers it itself
 
   bool room = true;

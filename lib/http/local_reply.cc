@@ -96,19 +96,19 @@ bool fill_local_reply(ResponseHead* head, uint16_t status, std::string_view body
                       std::string_view* body_out) {
   head->reason = {};
   head->version = Version::kHttp11;
+  const auto put = [head](HeaderId id, std::string_view value) { return head->headers.set(id, value); };
   if (grpc) {
     head->status = 200;
     *body_out = {};
     const std::string_view message = percent_encode(body, scratch);
-    return head->headers.push({"content-type", "application/grpc", HeaderId::kContentType}) &&
-           head->headers.push({"grpc-status", scratch.decimal(grpc_status_of(status)), HeaderId::kGrpcStatus}) &&
+    return put(HeaderId::kContentType, "application/grpc") && put(HeaderId::kGrpcStatus, scratch.decimal(grpc_status_of(status))) &&
            (message.empty() || head->headers.push({"grpc-message", message, HeaderId::kOther})) && !scratch.overflowed();
   }
   head->status = status;
   *body_out = body;
   if (body.empty()) return true;  // the writer says content-length: 0 where the status allows it
-  return head->headers.push({"content-length", scratch.decimal(body.size()), HeaderId::kContentLength}) &&
-         head->headers.push({"content-type", "text/plain", HeaderId::kContentType}) && !scratch.overflowed();
+  return put(HeaderId::kContentLength, scratch.decimal(body.size())) &&
+         (head->headers.has(HeaderId::kContentType) || put(HeaderId::kContentType, "text/plain")) && !scratch.overflowed();
 }
 
 }  // namespace millrace::http

@@ -252,22 +252,53 @@ class Match {
   }
 
   // HeaderUtility::matchHeaders
+  // HeaderUtility::HeaderDataBaseImpl::matchesHeaders. Of repeated fields it is enough that one value holds (Envoy since 1.39); fields that Envoy keeps as
+  // one (kJoinedFields) are joined first.
   Refusal header_holds(const table::ValueMatch& m) {
+    const auto id = static_cast<http::HeaderId>(m.header);
+    if (!is_pseudo(m.header) && (kJoinedFields >> static_cast<int>(id) & 1) == 0) {
+      if (head_.headers.has(id)) {
+        const std::string_view name = view(&host_, m.name);
+        bool found = false;
+        for (const http::Header& h : head_.headers) {
+          if (h.id != id || (id == http::HeaderId::kOther && h.name != name)) continue;
+          found = true;
+          bool holds = false;
+          if (!value_holds(m, h.value, &holds)) return Refusal::kPatternFailed;
+          if (holds) return m.invert == 0 ? Refusal::kNone : Refusal::kHeader;
+        }
+        if (found) return m.invert != 0 ? Refusal::kNone : Refusal::kHeader;
+      }
+      return missing_holds(m);
+    }
     std::string_view value;
     bool missing = false;
     if (!header_value(m, &value, &missing)) return Refusal::kTooLong;
-    if (missing) {
-      if (!m.treat_missing_as_empty) {
-        return m.kind == table::StringMatchKind::kPresent && m.invert ? Refusal::kNone : Refusal::kHeader;
-      }
-      value = {};
-    }
+    if (missing) return missing_holds(m);
     bool holds = false;
     if (!value_holds(m, value, &holds)) return Refusal::kPatternFailed;
     return holds != (m.invert != 0) ? Refusal::kNone : Refusal::kHeader;
   }
 
-  // All values of the header, joined with "," (cookie crumbs with "; ", RFC 9113 8.2.3) when there is more than one. False: no room.
+  Refusal missing_holds(const table::ValueMatch& m) {
+    if (!m.treat_missing_as_empty) return m.kind == table::StringMatchKind::kPresent && m.invert ? Refusal::kNone : Refusal::kHeader;
+    bool holds = false;
+    if (!value_holds(m, {}, &holds)) return Refusal::kPatternFailed;
+    return holds != (m.invert != 0) ? Refusal::kNone : Refusal::kHeader;
+  }
+
+  static bool is_pseudo(uint32_t header) {
+    return header == table::kPseudoMethod || header == table::kPseudoPath || header == table::kPseudoAuthority || header == table::kPseudoScheme;
+  }
+  static constexpr uint64_t joined_field(http::HeaderId id) { return uint64_t{1} << static_cast<int>(id); }
+  // Fields that Envoy's header map holds once, whatever came (its inline headers).
+  static constexpr uint64_t kJoinedFields =
+      joined_field(http::HeaderId::kConnection) | joined_field(http::HeaderId::kContentType) | joined_field(http::HeaderId::kTe) |
+      joined_field(http::HeaderId::kUserAgent) | joined_field(http::HeaderId::kXForwardedFor) | joined_field(http::HeaderId::kXForwardedProto) |
+      joined_field(http::HeaderId::kXForwardedHost) | joined_field(http::HeaderId::kXForwardedPort) | joined_field(http::HeaderId::kXRequestId) |
+      joined_field(http::HeaderId::kVia) | joined_field(http::HeaderId::kGrpcTimeout);
+
+  // All values of a field that is kept as one, joined with ",". False: no room.
   bool header_value(const table::ValueMatch& m, std::string_view* value, bool* missing) {
     switch (m.header) {
       case table::kPseudoMethod: *value = head_.method; return true;
@@ -282,7 +313,7 @@ class Match {
     *missing = true;
     if (!head_.headers.has(id)) return true;
     const std::string_view name = view(&host_, m.name);
-    const std::string_view separator = id == http::HeaderId::kCookie ? "; " : ",";
+    const std::string_view separator = ",";
     size_t joined = 0;
     for (const http::Header& h : head_.headers) {
       if (h.id != id || (id == http::HeaderId::kOther && h.name != name)) continue;

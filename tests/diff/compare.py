@@ -40,7 +40,9 @@ def body_text(body):
 
 def aspects(seen):
     """The parts of a view that are compared (and may be excused) one by one: name -> text."""
-    out = {"tls": f"{seen['tls']}", "end": seen["end"] or ""}
+    tls = dict(seen["tls"]) if isinstance(seen["tls"], dict) else seen["tls"]
+    cipher = tls.pop("cipher", "") if isinstance(tls, dict) else ""
+    out = {"tls": str(tls), "cipher": cipher, "end": seen["end"] or ""}
     lines, headers, bodies = [], [], []
     for i, r in enumerate(seen["responses"]):
         lines.append(f"{r['line']}")

@@ -1,7 +1,7 @@
 """Where Millrace means to differ from Envoy. Everything else that differs is an error, and so is an entry for one case that no longer differs.
 
 INTENDED: (configuration, case, aspects, reason); `*` as in shell patterns. Aspects: status, headers, body, end (whether the connection stays),
-upstream (what the upstream server got), tls.
+upstream (what the upstream server got), tls, cipher.
 INTENDED_LOG: (configuration, pattern of what differs in a log line, what stands for it on both sides, reason)."""
 import fnmatch
 import re
@@ -12,7 +12,16 @@ _HTTP10_CHUNKED = "transfer-encoding in an HTTP/1.0 request is faulty framing (R
 _UNASKED_101 = "a 101 that nobody asked for cannot be forwarded (RFC 9110 15.2.2); Envoy passes it on and then holds a connection in no protocol"
 _PANIC = "panic routing (all endpoints when fewer than half are healthy) comes with health checks; until then an endpoint marked UNHEALTHY gets nothing"
 
+_IDLE = "an idle connection is closed when its time is over; Envoy lets drain_timeout (5 s) pass first, a grace meant for HTTP/2's GOAWAY"
+_CIPHER = "the server's order: AES-128-GCM first, which the processor does fastest; Envoy takes the client's order among equals"
+_PATH_AS_CAME = "a refused path is logged as it came, not with its slashes unescaped"
+_EMPTY = "an empty field is written as '-': the record does not tell empty from absent"
+
 INTENDED = [
+    ("passthrough", "sni unknown", "end", _LINGERS),
+    ("tls", "plain", "end body", _LINGERS),
+    ("tls", "*", "cipher", _CIPHER),
+    ("timeouts", "idle after request", "end", _IDLE),
     ("direct_responses", "post in two pieces", "end", _LINGERS),
     ("direct_responses", "large post", "end", _LINGERS),
     ("http10", "8156 chunked", "status headers body upstream end", _HTTP10_CHUNKED),
@@ -24,7 +33,9 @@ INTENDED_LOG = [
     ("http10", r"^POST / HTTP/1\.0 200 .* host=a .*|^- - \S+ 400 flags=DPE .*", _HTTP10_CHUNKED),
     ("failures", r"^GET /unhealthy .*", "<unhealthy>", _PANIC),
     ("failures", r"^GET /x HTTP/1.1 (101|502) .*", "<protocol error>", _UNASKED_101),
-    ("virtual_hosts", r"host=-? ", "host= ", "an empty Host is written as '-': the record does not tell empty from absent"),
+    ("virtual_hosts", r"host=-? ", "host= ", _EMPTY),
+    ("request_id", r"id=-?$", "id=", _EMPTY),
+    ("normalization", r"^GET \S+ HTTP/1.1 400 ", "GET <refused> HTTP/1.1 400 ", _PATH_AS_CAME),
 ]
 
 

@@ -151,7 +151,7 @@ class Upstreams:
                 while len(buffer) < n:
                     buffer += fill()
                 record["body"], buffer = buffer[:n], buffer[n:]
-        except EOFError:
+        except (EOFError, ConnectionError):  # the gateway gave the request up, by FIN or reset
             if record["head"]:
                 record["cut"] = True
             return None

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <optional>
+#include <set>
 #include <vector>
 
 namespace millrace::support {
@@ -133,11 +134,15 @@ bool LinearMatcher::header_matches(const route::MatcherSpec& m, const http::Requ
   } else if (name == ":scheme") {
     value = !head.scheme.empty() ? std::string(head.scheme) : is_tls ? "https" : "http";
   } else {
+    static const std::set<std::string> kJoined = {"connection", "content-type", "te", "user-agent", "x-forwarded-for", "x-forwarded-proto",
+                                                  "x-forwarded-host", "x-forwarded-port", "x-request-id", "via", "grpc-timeout"};
+    bool any = false;
     for (const http::Header& h : head.headers) {
       if (h.name != name) continue;
-      if (value) *value += name == "cookie" ? "; " : ",";
-      value = value.value_or("") + std::string(h.value);
+      any = any || value_matches(m, std::string(h.value));
+      value = value ? *value + "," + std::string(h.value) : std::string(h.value);
     }
+    if (value && !kJoined.contains(name)) return any != m.invert;  // of repeated fields one is enough
   }
   if (!value && !m.treat_missing_as_empty) return m.kind == StringMatchKind::kPresent && m.invert;
   return value_matches(m, value.value_or("")) != m.invert;

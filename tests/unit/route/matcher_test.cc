@@ -111,9 +111,13 @@ TEST(MatchHeader, Table) {
       {"exact inverted, missing counts as empty", missing_is_empty(inverted(exact_m)), {}, true},
       {"exact empty, missing counts as empty", missing_is_empty(matcher("x-a", StringMatchKind::kExact, "")), {}, true},
       {"exact any case", any_case(exact_m), {{"x-a", "V"}}, true},
-      {"exact, two values are joined", matcher("x-a", StringMatchKind::kExact, "a,b"), {{"x-a", "a"}, {"y", "n"}, {"x-a", "b"}}, true},
-      {"exact, three, one empty", matcher("x-a", StringMatchKind::kExact, ",a,"), {{"x-a", ""}, {"x-a", "a"}, {"x-a", ""}}, true},
-      {"cookie crumbs", matcher("cookie", StringMatchKind::kExact, "a=1; b=2"), {{"cookie", "a=1"}, {"cookie", "b=2"}}, true},
+      {"exact, one of two values is enough", matcher("x-a", StringMatchKind::kExact, "b"), {{"x-a", "a"}, {"y", "n"}, {"x-a", "b"}}, true},
+      {"exact, two values are not joined", matcher("x-a", StringMatchKind::kExact, "a,b"), {{"x-a", "a"}, {"x-a", "b"}}, false},
+      {"exact, three, one empty", matcher("x-a", StringMatchKind::kExact, ""), {{"x-a", "b"}, {"x-a", "a"}, {"x-a", ""}}, true},
+      {"exact inverted, one of two values is equal", inverted(exact_m), {{"x-a", "w"}, {"x-a", "v"}}, false},
+      {"exact inverted, two other values", inverted(exact_m), {{"x-a", "w"}, {"x-a", "u"}}, true},
+      {"cookie crumbs are not joined", matcher("cookie", StringMatchKind::kExact, "a=1; b=2"), {{"cookie", "a=1"}, {"cookie", "b=2"}}, false},
+      {"user-agent is one field: joined", matcher("user-agent", StringMatchKind::kExact, "a,b"), {{"user-agent", "a"}, {"user-agent", "b"}}, true},
       {"known header", matcher("user-agent", StringMatchKind::kPrefix, "curl/"), {{"user-agent", "curl/8"}}, true},
       {"known header missing", matcher("user-agent", StringMatchKind::kPrefix, "curl/"), {{"x-a", "curl/8"}}, false},
       {"prefix", matcher("x-a", StringMatchKind::kPrefix, "ab"), {{"x-a", "abc"}}, true},
@@ -131,7 +135,8 @@ TEST(MatchHeader, Table) {
       {"regex inverted", inverted(matcher("x-a", StringMatchKind::kRegex, "ab+")), {{"x-a", "x"}}, true},
       {"regex, empty value", matcher("x-a", StringMatchKind::kRegex, "a*"), {{"x-a", ""}}, true},
       {"regex, missing counts as empty", missing_is_empty(matcher("x-a", StringMatchKind::kRegex, "a*")), {}, true},
-      {"regex over joined values", matcher("x-a", StringMatchKind::kRegex, "a,b"), {{"x-a", "a"}, {"x-a", "b"}}, true},
+      {"regex, one of two values is enough", matcher("x-a", StringMatchKind::kRegex, "b+"), {{"x-a", "a"}, {"x-a", "bb"}}, true},
+      {"regex, values are not joined", matcher("x-a", StringMatchKind::kRegex, "a,b"), {{"x-a", "a"}, {"x-a", "b"}}, false},
       {"present", present, {{"x-a", ""}}, true},
       {"present, missing", present, {}, false},
       {"not present", inverted(present), {}, true},
@@ -251,10 +256,10 @@ TEST(MatchRoute, AFailingEngineIsAnErrorAndNeverNoMatch) {
 }
 
 TEST(MatchRoute, JoinedHeadersThatDoNotFitAreAnError) {
-  Loaded host(host_of({with_header(prefix("/"), matcher("x", StringMatchKind::kPrefix, "a"))}));
+  Loaded host(host_of({with_header(prefix("/"), matcher("user-agent", StringMatchKind::kPrefix, "a"))}));
   const std::string big(40'000, 'a');
-  EXPECT_EQ(host.match(Request("/", {{"x", big}}).head()).outcome, route::MatchOutcome::kRoute);
-  EXPECT_EQ(host.match(Request("/", {{"x", big}, {"x", big}}).head()).outcome, route::MatchOutcome::kTooLong);
+  EXPECT_EQ(host.match(Request("/", {{"user-agent", big}}).head()).outcome, route::MatchOutcome::kRoute);
+  EXPECT_EQ(host.match(Request("/", {{"user-agent", big}, {"user-agent", big}}).head()).outcome, route::MatchOutcome::kTooLong);
 }
 
 TEST(PickCluster, EnvoysWalk) {
