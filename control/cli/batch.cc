@@ -70,7 +70,8 @@ int run_line(const Globals& g, size_t number, const std::string& line, const std
   const int code = run_words(words, g, true);
   capture.end();
   const std::string out = capture.text(0), err = capture.text(1);
-  std::string json = "{\"line\": " + std::to_string(number) + ", \"command\": " + control::json_quote(line) + ", \"exit\": " + std::to_string(code);
+  std::string json = "{\"line\": " + std::to_string(number) + ", \"command\": " + control::json_quote(line) +
+                     ", \"exit\": " + std::to_string(code);
   if (!out.empty()) json += ", \"result\": " + (out[0] == '{' || out[0] == '[' ? one_line(out) : control::json_quote(out));
   if (!err.empty()) json += ", \"error\": " + control::json_quote(err);
   std::printf("%s}\n", json.c_str());
@@ -86,12 +87,9 @@ bool split_words(const std::string& line, std::vector<std::string>* words, std::
   for (size_t i = 0; i < line.size(); ++i) {
     const char c = line[i];
     if (quote != 0) {
-      if (c == quote)
-        quote = 0;
-      else if (c == '\\' && quote == '"' && i + 1 < line.size() && (line[i + 1] == '"' || line[i + 1] == '\\'))
-        word += line[++i];
-      else
-        word += c;
+      if (c == quote) quote = 0;
+      else if (c == '\\' && quote == '"' && i + 1 < line.size() && (line[i + 1] == '"' || line[i + 1] == '\\')) word += line[++i];
+      else word += c;
     } else if (c == ' ' || c == '\t' || c == '\r') {
       if (in_word) words->push_back(std::move(word));
       word.clear();
@@ -142,8 +140,8 @@ int run_batch(const Globals& g, const BatchOptions& o) {
       std::fprintf(stderr, "millctl: line %zu: %s\n", number, error.c_str());
       code = kUsage;
       if (g.json() || g.yaml())
-        std::printf("{\"line\": %zu, \"command\": %s, \"exit\": %d, \"error\": %s}\n", number, control::json_quote(line).c_str(), code,
-                    control::json_quote(error).c_str());
+        std::printf("{\"line\": %zu, \"command\": %s, \"exit\": %d, \"error\": %s}\n", number, control::json_quote(line).c_str(),
+                    code, control::json_quote(error).c_str());
     } else {
       if (!words.empty() && words[0] == "millctl") words.erase(words.begin());
       if (words.empty()) continue;
@@ -154,7 +152,8 @@ int run_batch(const Globals& g, const BatchOptions& o) {
     if (code == kDone) continue;
     if (first_failure == kDone) first_failure = code;
     if (o.keep_going && code != kNoControl) continue;
-    std::fprintf(stderr, "millctl: stopped at line %zu with exit code %d; %zu line%s done before it\n", number, code, done, done == 1 ? " was" : "s were");
+    std::fprintf(stderr, "millctl: stopped at line %zu with exit code %d; %zu line%s done before it\n", number, code, done,
+                 done == 1 ? " was" : "s were");
     return first_failure;
   }
   if (failed != 0) std::fprintf(stderr, "millctl: %zu of %zu lines failed\n", failed, done + failed);

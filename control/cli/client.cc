@@ -1,12 +1,12 @@
 #include "control/cli/client.h"
 
-#include <google/protobuf/util/json_util.h>
-#include <grpcpp/grpcpp.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdio>
 #include <thread>
+#include <unistd.h>
+
+#include <google/protobuf/util/json_util.h>
+#include <grpcpp/grpcpp.h>
 
 #include "control/cli/table.h"
 
@@ -40,7 +40,8 @@ void Client::open(bool fresh) {
 
 std::chrono::system_clock::time_point Client::deadline(double extra_s) const {
   // Two seconds beyond the wait that control itself observes.
-  return std::chrono::system_clock::now() + std::chrono::milliseconds(static_cast<int64_t>((globals_.timeout_s + extra_s + 2) * 1000));
+  return std::chrono::system_clock::now() +
+         std::chrono::milliseconds(static_cast<int64_t>((globals_.timeout_s + extra_s + 2) * 1000));
 }
 
 bool Client::again(const grpc::Status& s, double* patience_s) {
@@ -55,7 +56,8 @@ void Client::fail(const grpc::Status& s) const {
   if (s.error_code() == grpc::StatusCode::UNAVAILABLE) {
     g_shared.channel = nullptr;
     std::fprintf(stderr,
-                 "millctl: millrace-control does not answer on %s%s; start it with millrace-control --config FILE --run-dir %s, or name another "
+                 "millctl: millrace-control does not answer on %s%s; start it with millrace-control --config FILE --run-dir %s, "
+                 "or name another "
                  "--run-dir\n",
                  socket_.c_str(), access(socket_.c_str(), F_OK) == 0 ? "" : " (no such socket)", globals_.run_dir.c_str());
     throw CallFailed{kNoControl};
@@ -65,7 +67,8 @@ void Client::fail(const grpc::Status& s) const {
     throw CallFailed{kUsage};
   }
   if (s.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
-    std::fprintf(stderr, "millctl: no answer from millrace-control within %.0f s; give it more with --timeout\n", globals_.timeout_s + 2);
+    std::fprintf(stderr, "millctl: no answer from millrace-control within %.0f s; give it more with --timeout\n",
+                 globals_.timeout_s + 2);
     throw CallFailed{kNotInForce};
   }
   std::fprintf(stderr, "millctl: %s\n", s.error_message().c_str());
@@ -101,19 +104,25 @@ void print_changes(const pb::EditReply& reply) {
   for (const pb::ObjectChange& c : reply.changes()) {
     const bool added = c.change() == "added", removed = c.change() == "removed";
     const Color color = added ? Color::kGreen : removed ? Color::kRed : Color::kYellow;
-    std::printf("%s %s %s\n", paint(added ? "+" : removed ? "-" : "~", color).c_str(), c.kind().c_str(), paint(c.name(), Color::kBold).c_str());
+    std::printf("%s %s %s\n",
+                paint(added     ? "+"
+                      : removed ? "-"
+                                : "~",
+                      color)
+                    .c_str(),
+                c.kind().c_str(), paint(c.name(), Color::kBold).c_str());
     int shown = 0;
     for (const pb::FieldChange& f : c.fields()) {
       if (++shown > 40) {
         std::printf("    … and %d more fields\n", c.fields_size() - 40);
         break;
       }
-      if (f.before().empty())
-        std::printf("    %s: %s\n", f.path().c_str(), paint(f.after(), Color::kGreen).c_str());
+      if (f.before().empty()) std::printf("    %s: %s\n", f.path().c_str(), paint(f.after(), Color::kGreen).c_str());
       else if (f.after().empty())
         std::printf("    %s: %s\n", f.path().c_str(), paint(f.before() + "  (removed)", Color::kRed).c_str());
       else
-        std::printf("    %s: %s → %s\n", f.path().c_str(), paint(f.before(), Color::kRed).c_str(), paint(f.after(), Color::kGreen).c_str());
+        std::printf("    %s: %s → %s\n", f.path().c_str(), paint(f.before(), Color::kRed).c_str(),
+                    paint(f.after(), Color::kGreen).c_str());
     }
   }
 }
@@ -146,18 +155,21 @@ int report_edit(const Globals& globals, const pb::EditReply& reply, bool dry_run
                     micros(static_cast<double>(reply.live_us())).c_str());
       return kDone;
     case pb::REJECTED:
-      std::fprintf(stderr, "millctl: the data plane refused %s: %s; its tables are as before\n", epoch.c_str(), reply.reason().c_str());
+      std::fprintf(stderr, "millctl: the data plane refused %s: %s; its tables are as before\n", epoch.c_str(),
+                   reply.reason().c_str());
       return kNotInForce;
     case pb::NOT_CONNECTED:
-      if (!quiet) std::printf("%s %s is published; no data plane is connected, it gets the tables when it comes\n", paint("!", Color::kYellow).c_str(), epoch.c_str());
+      if (!quiet)
+        std::printf("%s %s is published; no data plane is connected, it gets the tables when it comes\n",
+                    paint("!", Color::kYellow).c_str(), epoch.c_str());
       return globals.no_wait ? kDone : kNotInForce;
     default:
       if (globals.no_wait) {
         if (!quiet) std::printf("%s published\n", epoch.c_str());
         return kDone;
       }
-      std::fprintf(stderr, "millctl: %s is published, but not every worker had taken it after %.0f s; see millctl status\n", epoch.c_str(),
-                   globals.timeout_s);
+      std::fprintf(stderr, "millctl: %s is published, but not every worker had taken it after %.0f s; see millctl status\n",
+                   epoch.c_str(), globals.timeout_s);
       return kNotInForce;
   }
 }

@@ -1,4 +1,5 @@
-// The connection of millctl to control, and how a call that fails is told: one clear line, and an exit code that scripts can rely on.
+// The connection of millctl to control, and how a call that fails is told: one clear line, and an exit code that scripts can rely
+// on.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +13,10 @@ namespace millrace::cli {
 // Exit codes of millctl, documented in README.md.
 enum Exit : int {
   kDone = 0,
-  kRefused = 1,      // validation said no, or the object is not there
+  kRefused = 1,  // validation said no, or the object is not there
   kUsage = 2,
-  kNoControl = 3,    // nobody answers on control's socket
-  kNotInForce = 4,   // accepted, but the data plane refused it, is not there, or did not take it in time
+  kNoControl = 3,   // nobody answers on control's socket
+  kNotInForce = 4,  // accepted, but the data plane refused it, is not there, or did not take it in time
 };
 
 // Ends a verb whose call failed and was reported; thrown by Client::call, caught where the command line is run.
@@ -25,10 +26,10 @@ struct CallFailed {
 
 struct Globals {
   std::string run_dir = "/run/millrace";
-  std::string output = "table";      // table, json, yaml
-  double timeout_s = 30;             // of a call, and for changes to be in force
+  std::string output = "table";  // table, json, yaml
+  double timeout_s = 30;         // of a call, and for changes to be in force
   bool no_color = false;
-  bool no_wait = false;              // edits return when they are published
+  bool no_wait = false;  // edits return when they are published
   bool json() const { return output == "json"; }
   bool yaml() const { return output == "yaml"; }
   uint32_t wait_ms() const { return no_wait ? 0 : static_cast<uint32_t>(timeout_s * 1000); }
@@ -37,11 +38,11 @@ struct Globals {
 class Client {
  public:
   explicit Client(const Globals& globals);
-  // Calls `method` of the stub; when control is not there or refuses the call, says so in one line and throws CallFailed. `patience_s`: keeps
-  // trying for so long while nobody answers.
+  // Calls `method` of the stub; when control is not there or refuses the call, says so in one line and throws CallFailed.
+  // `patience_s`: keeps trying for so long while nobody answers.
   template <class Request, class Reply>
-  Reply call(grpc::Status (control::v1::Control::Stub::*method)(grpc::ClientContext*, const Request&, Reply*), const Request& request,
-             double patience_s = 0) {
+  Reply call(grpc::Status (control::v1::Control::Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
+             const Request& request, double patience_s = 0) {
     Reply reply;
     while (true) {
       grpc::ClientContext context;

@@ -1,12 +1,13 @@
 // Verbs that change the tables, or say what would change.
 #include <cerrno>
-#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iostream>
 #include <sstream>
+
+#include <climits>
 
 #include "control/cli/verbs.h"
 #include "control/compile.h"
@@ -84,7 +85,8 @@ int run_check(const Globals& g, const FileOptions& o) {
     std::string text;
     if (!read_file(file, &text)) return kRefused;
     const control::Document document = control::load_document(text, file == "-" ? "<stdin>" : file);
-    control::ModelEdit edit = document.shape == control::DocumentShape::kBootstrap ? control::Model{}.replace(document) : control::Model{}.apply(document);
+    control::ModelEdit edit = document.shape == control::DocumentShape::kBootstrap ? control::Model{}.replace(document)
+                                                                                   : control::Model{}.apply(document);
     edit.errors.insert(edit.errors.end(), document.errors.begin(), document.errors.end());
     if (edit.errors.empty()) {
       control::Compiler compiler;
@@ -96,10 +98,9 @@ int run_check(const Globals& g, const FileOptions& o) {
     } else {
       std::fputs(control::to_text(edit.errors).c_str(), stderr);
       if (edit.errors.empty())
-        std::printf("%s: good: %zu listeners, %zu routes, %zu clusters\n", file.c_str(), edit.model.listeners().size(), edit.model.routes().size(),
-                    edit.model.clusters().size());
-      else
-        std::fprintf(stderr, "%s: %zu error%s\n", file.c_str(), edit.errors.size(), edit.errors.size() == 1 ? "" : "s");
+        std::printf("%s: good: %zu listeners, %zu routes, %zu clusters\n", file.c_str(), edit.model.listeners().size(),
+                    edit.model.routes().size(), edit.model.clusters().size());
+      else std::fprintf(stderr, "%s: %zu error%s\n", file.c_str(), edit.errors.size(), edit.errors.size() == 1 ? "" : "s");
     }
     if (!edit.errors.empty()) code = kRefused;
   }
@@ -188,7 +189,8 @@ bool route_text(const RouteOptions& o, std::string* text, std::string* error) {
       if (!parse_weights(o.weighted, &weights, error)) return false;
       s += "\"weighted_clusters\": {\"clusters\": [";
       for (size_t i = 0; i < weights.size(); ++i)
-        s += std::string(i == 0 ? "" : ", ") + "{\"name\": " + json_quote(weights[i].first) + ", \"weight\": " + std::to_string(weights[i].second) + "}";
+        s += std::string(i == 0 ? "" : ", ") + "{\"name\": " + json_quote(weights[i].first) +
+             ", \"weight\": " + std::to_string(weights[i].second) + "}";
       s += "]}";
     }
     if (!o.timeout.empty()) s += ", \"timeout\": " + json_quote(o.timeout);
@@ -207,12 +209,13 @@ int run_route_add(const Globals& g, const RouteOptions& o) {
   } else if (!route_text(o, rq.mutable_route(), &error)) {
     return usage(error);
   }
-  if (o.first + !o.before.empty() + !o.after.empty() + (o.index >= 0) > 1) return usage("give one place: --first, --before, --after or --index");
-  rq.set_place(o.first                ? "first"
-               : !o.before.empty()    ? "before:" + o.before
-               : !o.after.empty()     ? "after:" + o.after
-               : o.index >= 0         ? "index:" + std::to_string(o.index)
-                                      : "last");
+  if (o.first + !o.before.empty() + !o.after.empty() + (o.index >= 0) > 1)
+    return usage("give one place: --first, --before, --after or --index");
+  rq.set_place(o.first             ? "first"
+               : !o.before.empty() ? "before:" + o.before
+               : !o.after.empty()  ? "after:" + o.after
+               : o.index >= 0      ? "index:" + std::to_string(o.index)
+                                   : "last");
   rq.set_route_config(o.route_config);
   rq.set_virtual_host(o.virtual_host);
   rq.set_wait_ms(g.wait_ms());

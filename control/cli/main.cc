@@ -1,8 +1,7 @@
 // millctl: what an operator types. Verbs in files of their own (edit.cc, show.cc); this one knows the words of the command line.
-#include <unistd.h>
-
 #include <cstdio>
 #include <cstdlib>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 
@@ -16,13 +15,16 @@ namespace {
 using namespace millrace::cli;
 
 constexpr const char* kBash = R"BASH(_millctl() {
-  local cur=${COMP_WORDS[COMP_CWORD]} words="status apply check diff get list delete route endpoint explain stats drops batch completion"
+  local cur=${COMP_WORDS[COMP_CWORD]}
+  local words="status apply check diff get list delete route endpoint explain stats drops batch completion"
   local kinds="listeners routes clusters endpoints secrets"
   case ${COMP_WORDS[1]} in
     route) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "add remove weight" -- "$cur")); return; } ;;
     endpoint) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "add remove drain undrain" -- "$cur")); return; } ;;
     get|list|delete) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "$kinds" -- "$cur")); return; }
-      [ $COMP_CWORD -eq 3 ] && { COMPREPLY=($(compgen -W "$(millctl list "${COMP_WORDS[2]}" --names 2>/dev/null)" -- "$cur")); return; } ;;
+      [ $COMP_CWORD -eq 3 ] && {
+        local names=$(millctl list "${COMP_WORDS[2]}" --names 2>/dev/null)
+        COMPREPLY=($(compgen -W "$names" -- "$cur")); return; } ;;
   esac
   [ $COMP_CWORD -eq 1 ] && { COMPREPLY=($(compgen -W "$words" -- "$cur")); return; }
   COMPREPLY=($(compgen -f -- "$cur"))
@@ -35,16 +37,20 @@ complete -F _millctl millctl
 namespace millrace::cli {
 
 int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
-  CLI::App app{"millctl talks to millrace-control: shows what is in force, changes it while traffic flows, and explains where requests go.\n"
-               "Changes are all or nothing, and reported when every worker answers by them.\n",
-               "millctl"};
+  CLI::App app{
+      "millctl talks to millrace-control: shows what is in force, changes it while traffic flows, and explains where requests "
+      "go.\n"
+      "Changes are all or nothing, and reported when every worker answers by them.\n",
+      "millctl"};
   app.require_subcommand(1);
   app.fallthrough();
   app.add_option("--run-dir", g.run_dir, "directory of control's socket")->capture_default_str()->envname("MILLRACE_RUN_DIR");
   app.add_option("-o,--output", g.output, "table for people; json and yaml for programs")
       ->check(CLI::IsMember({"table", "json", "yaml"}))
       ->capture_default_str();
-  app.add_option("--timeout", g.timeout_s, "seconds to wait for an answer, and for a change to be in force")->check(CLI::Range(0.1, 3600.0))->capture_default_str();
+  app.add_option("--timeout", g.timeout_s, "seconds to wait for an answer, and for a change to be in force")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
   app.add_flag("--no-wait", g.no_wait, "changes: return when published, before workers have taken them");
   app.add_flag("--no-color", g.no_color, "no colours (also when NO_COLOR is set, or output is no terminal)");
   app.set_version_flag("--version", std::string("millctl ") + MILLRACE_VERSION);
@@ -62,7 +68,8 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   CLI::App* sub = app.add_subcommand("status", "control, data plane, tables in force, ports, pools");
   sub->add_option("--wait", status.wait_s, "wait so many seconds for the newest tables to be in force on every worker");
   sub->add_option("--watch", status.watch_s, "show again every so many seconds")->expected(0, 1)->default_str("2");
-  sub->footer("Examples:\n  millctl status\n  millctl status --wait 10 && echo ready\n  millctl status -o json | jq .epoch_in_force");
+  sub->footer(
+      "Examples:\n  millctl status\n  millctl status --wait 10 && echo ready\n  millctl status -o json | jq .epoch_in_force");
   run(sub, [&](const Globals& x) { return run_status(x, status); });
 
   FileOptions file;
@@ -72,7 +79,8 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   sub = app.add_subcommand("apply", "adds or replaces the objects of a file (a bootstrap, a list, or one object with @type)");
   files(sub);
   sub->add_flag("--replace", file.replace, "objects that the file does not name are removed");
-  sub->footer("Examples:\n  millctl apply -f gateway.yaml\n  millctl get cluster web -o yaml | sed s/5s/1s/ | millctl apply -f -");
+  sub->footer(
+      "Examples:\n  millctl apply -f gateway.yaml\n  millctl get cluster web -o yaml | sed s/5s/1s/ | millctl apply -f -");
   run(sub, [&](const Globals& x) { return run_apply(x, file, false); });
   sub = app.add_subcommand("check", "says every error of a file, with line and field; changes nothing");
   files(sub);
@@ -156,7 +164,8 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
     CLI::App* s = endpoints->add_subcommand(word, help);
     s->add_option("cluster", endpoint.cluster)->required();
     s->add_option("endpoint", endpoint.endpoint, "ADDRESS:PORT or [ADDRESS]:PORT")->required();
-    if (action == EndpointAction::kAdd) s->add_option("--weight", endpoint.weight, "load balancing weight")->check(CLI::Range(1u, 4'294'967'295u));
+    if (action == EndpointAction::kAdd)
+      s->add_option("--weight", endpoint.weight, "load balancing weight")->check(CLI::Range(1u, 4'294'967'295u));
     s->add_flag("--dry-run", endpoint.dry_run, "only say what would change");
     s->footer(std::string("Example:\n  millctl endpoint ") + word + " web 10.1.2.3:8080");
     run(s, [action, &endpoint](const Globals& x) { return run_endpoint(x, endpoint, action); });
@@ -175,7 +184,9 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   sub->add_option("--port", explain.port, "listener's port, when it is not the URL's");
   sub->add_option("--sni", explain.sni, "server name; default: the URL's host");
   sub->add_option("--alpn", explain.alpn, "protocols the client offers");
-  sub->footer("Examples:\n  millctl explain http://shop.example/cart\n  millctl explain POST https://shop.example/pay -H 'x-canary: yes' --port 8443");
+  sub->footer(
+      "Examples:\n  millctl explain http://shop.example/cart\n  millctl explain POST https://shop.example/pay -H 'x-canary: yes' "
+      "--port 8443");
   run(sub, [&](const Globals& x) { return run_explain(x, explain); });
 
   StatsOptions stats;
@@ -197,9 +208,12 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
     sub->add_option("-f,--file", batch.file, "the lines; - is standard input")->capture_default_str();
     sub->add_flag("--keep-going", batch.keep_going, "go on behind a line that failed");
     sub->footer(
-        "Words are split as a shell does (quotes, backslash); empty lines and # comments are passed over. With -o json each line\n"
-        "gives one line: {\"line\": 1, \"command\": …, \"exit\": 0, \"result\": …}. The exit code is that of the first line that failed.\n"
-        "Examples:\n  millctl batch -f morning.txt\n  printf 'endpoint drain web 10.1.2.3:80\\nroute weight split v1=50,v2=50\\n' | millctl batch");
+        "Words are split as a shell does (quotes, backslash); empty lines and # comments are passed over. With -o json each "
+        "line\n"
+        "gives one line: {\"line\": 1, \"command\": …, \"exit\": 0, \"result\": …}. The exit code is that of the first line that "
+        "failed.\n"
+        "Examples:\n  millctl batch -f morning.txt\n  printf 'endpoint drain web 10.1.2.3:80\\nroute weight split "
+        "v1=50,v2=50\\n' | millctl batch");
     run(sub, [&](const Globals& x) { return run_batch(x, batch); });
   }
 

@@ -1,12 +1,11 @@
 // Verbs that show.
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <functional>
 #include <map>
 #include <thread>
+#include <unistd.h>
 
 #include "control/cli/table.h"
 #include "control/cli/verbs.h"
@@ -40,24 +39,29 @@ void print_status(const pb::StatusReply& s) {
   std::printf("%s  %s  process %u, up %s\n", paint("control   ", Color::kBold).c_str(), s.version().c_str(), s.control_pid(),
               duration_ms(s.control_uptime_ms()).c_str());
   if (up)
-    std::printf("%s  %s  process %u, up %s\n", paint("data plane", Color::kBold).c_str(), s.dataplane_version().c_str(), s.dataplane_pid(),
-                duration_ms(s.dataplane_uptime_ms()).c_str());
-  else
-    std::printf("%s  %s\n", paint("data plane", Color::kBold).c_str(), paint(s.dataplane_state(), Color::kRed).c_str());
+    std::printf("%s  %s  process %u, up %s\n", paint("data plane", Color::kBold).c_str(), s.dataplane_version().c_str(),
+                s.dataplane_pid(), duration_ms(s.dataplane_uptime_ms()).c_str());
+  else std::printf("%s  %s\n", paint("data plane", Color::kBold).c_str(), paint(s.dataplane_state(), Color::kRed).c_str());
   const bool in_force = up && s.epoch_in_force() == s.epoch();
   std::printf("%s  epoch %llu %s\n", paint("tables    ", Color::kBold).c_str(), static_cast<unsigned long long>(s.epoch()),
               in_force ? paint("in force on every worker", Color::kGreen).c_str()
-                       : paint(up ? "published; in force: epoch " + std::to_string(s.epoch_in_force()) : "published; no data plane to take it", Color::kYellow).c_str());
+                       : paint(up ? "published; in force: epoch " + std::to_string(s.epoch_in_force())
+                                  : "published; no data plane to take it",
+                               Color::kYellow)
+                             .c_str());
   if (s.epoch_rejected() != 0)
-    std::printf("            %s\n", paint("epoch " + std::to_string(s.epoch_rejected()) + " was refused: " + s.rejection(), Color::kRed).c_str());
+    std::printf("            %s\n",
+                paint("epoch " + std::to_string(s.epoch_rejected()) + " was refused: " + s.rejection(), Color::kRed).c_str());
   std::string objects;
   for (const char* kind : {"listener", "route", "cluster", "endpoint", "secret"}) {
     const auto it = s.objects().find(kind);
     if (it == s.objects().end()) continue;
     objects += (objects.empty() ? "" : ", ") + count(it->second) + " " + kind + (it->second == 1 ? "" : "s");
   }
-  std::printf("            %s; %s of %s of table memory\n", objects.c_str(), bytes(s.arena_used()).c_str(), bytes(s.arena_size()).c_str());
-  std::printf("            from %s%s\n", s.config_file().c_str(), s.has_edits() ? paint(", edited since", Color::kYellow).c_str() : "");
+  std::printf("            %s; %s of %s of table memory\n", objects.c_str(), bytes(s.arena_used()).c_str(),
+              bytes(s.arena_size()).c_str());
+  std::printf("            from %s%s\n", s.config_file().c_str(),
+              s.has_edits() ? paint(", edited since", Color::kYellow).c_str() : "");
   if (!up) return;
   std::puts("");
   Table workers({">WORKER", ">EPOCH", ">CONNECTIONS", ">EXCHANGES", ">BUSY", "", "FULLEST POOL", ""});
@@ -74,19 +78,30 @@ void print_status(const pb::StatusReply& s) {
     const bool stuck = w.heartbeat_age_ms() > 1000;
     workers.row({{std::to_string(w.worker()), stuck ? Color::kRed : Color::kNone},
                  {std::to_string(w.epoch()), w.epoch() == s.epoch() ? Color::kGreen : Color::kYellow},
-                 count(w.connections()), count(w.exchanges()), percent(w.busy()), bar(w.busy(), 10),
-                 fullest == nullptr ? "" : fullest->name() + " " + count(fullest->in_use()) + ", most " + count(fullest->high_water()) + " of " + count(fullest->capacity()),
+                 count(w.connections()),
+                 count(w.exchanges()),
+                 percent(w.busy()),
+                 bar(w.busy(), 10),
+                 fullest == nullptr ? ""
+                                    : fullest->name() + " " + count(fullest->in_use()) + ", most " +
+                                          count(fullest->high_water()) + " of " + count(fullest->capacity()),
                  {stuck ? "no turn of its loop for " + duration_ms(w.heartbeat_age_ms()) : "", Color::kRed}});
   }
   std::fputs(workers.to_string().c_str(), stdout);
   std::puts("");
   Table ports({"PORT", ">RX PACKETS", ">RX", ">TX PACKETS", ">TX", ">LOST"});
   for (const pb::PortStatus& p : s.ports())
-    ports.row({p.name(), count(p.rx_packets()), bytes(p.rx_bytes()), count(p.tx_packets()), bytes(p.tx_bytes()),
+    ports.row({p.name(),
+               count(p.rx_packets()),
+               bytes(p.rx_bytes()),
+               count(p.tx_packets()),
+               bytes(p.tx_bytes()),
                {count(p.drops()), p.drops() != 0 ? Color::kRed : Color::kNone}});
   std::fputs(ports.to_string().c_str(), stdout);
   if (s.events_lost() != 0)
-    std::printf("\n%s\n", paint(count(s.events_lost()) + " access log records were lost: control was too slow or away", Color::kYellow).c_str());
+    std::printf(
+        "\n%s\n",
+        paint(count(s.events_lost()) + " access log records were lost: control was too slow or away", Color::kYellow).c_str());
 }
 
 }  // namespace
@@ -100,12 +115,11 @@ int run_status(const Globals& g, const StatusOptions& o) {
     patient.timeout_s = std::max(g.timeout_s, o.wait_s + 1);
     Client waiting(patient);
     const pb::StatusReply s = waiting.call(&Stub::Status, rq, o.wait_s);
-    if (g.json() || g.yaml())
-      print_structured(g, s);
-    else
-      print_status(s);
+    if (g.json() || g.yaml()) print_structured(g, s);
+    else print_status(s);
     if (o.wait_s > 0 && !(s.dataplane_connected() && s.epoch_in_force() == s.epoch())) {
-      std::fprintf(stderr, "millctl: epoch %llu was not in force on every worker within %.1f s\n", static_cast<unsigned long long>(s.epoch()), o.wait_s);
+      std::fprintf(stderr, "millctl: epoch %llu was not in force on every worker within %.1f s\n",
+                   static_cast<unsigned long long>(s.epoch()), o.wait_s);
       return static_cast<int>(kNotInForce);
     }
     return static_cast<int>(kDone);
@@ -145,10 +159,8 @@ int run_list(const Globals& g, const ObjectOptions& o) {
     for (const std::string& c : s.columns()) cells.push_back({c, c == "DRAINING" ? Color::kYellow : Color::kNone});
     table.row(std::move(cells));
   }
-  if (table.empty())
-    std::printf("no %s\n", o.kind.empty() ? "objects" : o.kind.c_str());
-  else
-    std::fputs(table.to_string().c_str(), stdout);
+  if (table.empty()) std::printf("no %s\n", o.kind.empty() ? "objects" : o.kind.c_str());
+  else std::fputs(table.to_string().c_str(), stdout);
   return kDone;
 }
 
@@ -175,14 +187,15 @@ int show_explanation(const Globals& g, const pb::ExplainReply& reply) {
   }
   Table table({"", "", "", ""});
   for (const pb::ExplainStep& s : reply.steps())
-    table.row({{s.chosen() ? "✓" : "·", s.chosen() ? Color::kGreen : Color::kDim}, {s.what(), Color::kDim},
-               {s.name(), s.chosen() ? Color::kBold : Color::kNone}, {s.why(), s.chosen() ? Color::kNone : Color::kDim}});
+    table.row({{s.chosen() ? "✓" : "·", s.chosen() ? Color::kGreen : Color::kDim},
+               {s.what(), Color::kDim},
+               {s.name(), s.chosen() ? Color::kBold : Color::kNone},
+               {s.why(), s.chosen() ? Color::kNone : Color::kDim}});
   std::fputs(table.to_string().c_str(), stdout);
   if (reply.status() != 0)
     std::printf("\n→ the gateway itself answers %s%s\n", paint(std::to_string(reply.status()), Color::kBold).c_str(),
                 reply.response_flag().empty() ? "" : (", response flag " + reply.response_flag()).c_str());
-  else if (!reply.cluster().empty())
-    std::printf("\n→ cluster %s\n", paint(reply.cluster(), Color::kBold).c_str());
+  else if (!reply.cluster().empty()) std::printf("\n→ cluster %s\n", paint(reply.cluster(), Color::kBold).c_str());
   return kDone;
 }
 
@@ -202,7 +215,8 @@ int run_stats(const Globals& g, const StatsOptions& o) {
     std::vector<std::string> order;
     std::map<std::string, std::vector<const pb::Counter*>> blocks;
     for (const pb::Counter& c : reply.counters()) {
-      const std::string key = c.scope() + (c.name().empty() ? "" : " " + c.name()) + (c.parent().empty() ? "" : " of " + c.parent());
+      const std::string key =
+          c.scope() + (c.name().empty() ? "" : " " + c.name()) + (c.parent().empty() ? "" : " of " + c.parent());
       auto& block = blocks[key];
       if (block.empty()) order.push_back(key);
       block.push_back(&c);
@@ -220,11 +234,20 @@ int run_stats(const Globals& g, const StatsOptions& o) {
       std::printf("%s\n", paint("latency", Color::kBold).c_str());
       Table table({"", ">COUNT", ">MEAN", ">P50", ">P90", ">P99", ">P99.9", ">MAX", ""});
       for (const pb::HistogramSummary& h : reply.histograms())
-        table.row({h.name(), count(h.count()), micros(h.mean_us()), micros(h.p50_us()), micros(h.p90_us()), micros(h.p99_us()), micros(h.p999_us()),
-                   micros(h.max_us()), {h.text(), Color::kDim}});
+        table.row({h.name(),
+                   count(h.count()),
+                   micros(h.mean_us()),
+                   micros(h.p50_us()),
+                   micros(h.p90_us()),
+                   micros(h.p99_us()),
+                   micros(h.p999_us()),
+                   micros(h.max_us()),
+                   {h.text(), Color::kDim}});
       std::fputs(table.to_string(2).c_str(), stdout);
     }
-    if (order.empty() && reply.histograms_size() == 0) std::puts(o.filter.empty() ? "nothing has been counted yet" : "no counter has that text; --all shows also those that are zero");
+    if (order.empty() && reply.histograms_size() == 0)
+      std::puts(o.filter.empty() ? "nothing has been counted yet"
+                                 : "no counter has that text; --all shows also those that are zero");
     return static_cast<int>(kDone);
   });
 }

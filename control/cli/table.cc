@@ -18,7 +18,8 @@ std::string paint(std::string_view text, Color color) {
 }
 
 size_t display_width(std::string_view text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
 Table::Table(std::vector<std::string> titles) : titles_(std::move(titles)) {
@@ -58,7 +59,8 @@ std::string Table::to_string(size_t indent) const {
   };
   if (std::any_of(titles_.begin(), titles_.end(), [](const std::string& t) { return !t.empty(); }))
     line([&](size_t i) -> const std::string& { return titles_[i]; }, [](size_t) { return Color::kDim; });
-  for (const auto& r : rows_) line([&](size_t i) -> const std::string& { return r[i].text; }, [&](size_t i) { return r[i].color; });
+  for (const auto& r : rows_)
+    line([&](size_t i) -> const std::string& { return r[i].text; }, [&](size_t i) { return r[i].color; });
   return out;
 }
 
@@ -80,27 +82,25 @@ std::string bytes(uint64_t n) {
 
 std::string duration_ms(uint64_t ms) {
   char out[48];
-  if (ms < 1'000)
-    std::snprintf(out, sizeof out, "%llu ms", static_cast<unsigned long long>(ms));
-  else if (ms < 120'000)
-    std::snprintf(out, sizeof out, "%.1f s", static_cast<double>(ms) / 1e3);
+  if (ms < 1'000) std::snprintf(out, sizeof out, "%llu ms", static_cast<unsigned long long>(ms));
+  else if (ms < 120'000) std::snprintf(out, sizeof out, "%.1f s", static_cast<double>(ms) / 1e3);
   else if (ms < 7'200'000)
-    std::snprintf(out, sizeof out, "%llu min %llu s", static_cast<unsigned long long>(ms / 60'000), static_cast<unsigned long long>(ms / 1'000 % 60));
+    std::snprintf(out, sizeof out, "%llu min %llu s", static_cast<unsigned long long>(ms / 60'000),
+                  static_cast<unsigned long long>(ms / 1'000 % 60));
   else if (ms < 172'800'000)
-    std::snprintf(out, sizeof out, "%llu h %llu min", static_cast<unsigned long long>(ms / 3'600'000), static_cast<unsigned long long>(ms / 60'000 % 60));
+    std::snprintf(out, sizeof out, "%llu h %llu min", static_cast<unsigned long long>(ms / 3'600'000),
+                  static_cast<unsigned long long>(ms / 60'000 % 60));
   else
-    std::snprintf(out, sizeof out, "%llu days %llu h", static_cast<unsigned long long>(ms / 86'400'000), static_cast<unsigned long long>(ms / 3'600'000 % 24));
+    std::snprintf(out, sizeof out, "%llu days %llu h", static_cast<unsigned long long>(ms / 86'400'000),
+                  static_cast<unsigned long long>(ms / 3'600'000 % 24));
   return out;
 }
 
 std::string micros(double us) {
   char out[32];
-  if (us < 1'000)
-    std::snprintf(out, sizeof out, "%.0f µs", us);
-  else if (us < 1'000'000)
-    std::snprintf(out, sizeof out, "%.2f ms", us / 1e3);
-  else
-    std::snprintf(out, sizeof out, "%.2f s", us / 1e6);
+  if (us < 1'000) std::snprintf(out, sizeof out, "%.0f µs", us);
+  else if (us < 1'000'000) std::snprintf(out, sizeof out, "%.2f ms", us / 1e3);
+  else std::snprintf(out, sizeof out, "%.2f s", us / 1e6);
   return out;
 }
 

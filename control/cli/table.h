@@ -20,7 +20,7 @@ class Table {
   explicit Table(std::vector<std::string> titles);
   struct Cell {
     Cell(std::string t, Color c = Color::kNone) : text(std::move(t)), color(c) {}  // NOLINT: implicit by design
-    Cell(const char* t) : text(t) {}                                                // NOLINT
+    Cell(const char* t) : text(t) {}                                               // NOLINT
     std::string text;
     Color color = Color::kNone;
   };
@@ -38,11 +38,11 @@ class Table {
 // Characters a terminal shows for UTF-8 text (combining marks and wide characters aside).
 size_t display_width(std::string_view text);
 
-std::string count(uint64_t n);                  // "1,234,567"
-std::string bytes(uint64_t n);                  // "12.3 MB"
-std::string duration_ms(uint64_t ms);           // "850 ms", "12.4 s", "3 h 12 min"
-std::string micros(double us);                  // "87 µs", "1.24 ms", "2.1 s"
-std::string percent(double share);              // 0.1234 -> "12.3 %"
-std::string bar(double share, size_t width);    // "███▌      "
+std::string count(uint64_t n);                // "1,234,567"
+std::string bytes(uint64_t n);                // "12.3 MB"
+std::string duration_ms(uint64_t ms);         // "850 ms", "12.4 s", "3 h 12 min"
+std::string micros(double us);                // "87 µs", "1.24 ms", "2.1 s"
+std::string percent(double share);            // 0.1234 -> "12.3 %"
+std::string bar(double share, size_t width);  // "███▌      "
 
 }  // namespace millrace::cli

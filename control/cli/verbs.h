@@ -10,8 +10,8 @@
 namespace millrace::cli {
 
 struct StatusOptions {
-  double wait_s = 0;    // 0: do not wait
-  double watch_s = 0;   // 0: once
+  double wait_s = 0;   // 0: do not wait
+  double watch_s = 0;  // 0: once
 };
 struct FileOptions {
   std::vector<std::string> files;
@@ -22,8 +22,8 @@ struct ObjectOptions {
   bool names_only = false;
 };
 struct RouteOptions {
-  std::string route_config, virtual_host, file, name, prefix, path, regex, separated_prefix, cluster, weighted, redirect, direct, timeout,
-      prefix_rewrite, before, after;
+  std::string route_config, virtual_host, file, name, prefix, path, regex, separated_prefix, cluster, weighted, redirect, direct,
+      timeout, prefix_rewrite, before, after;
   std::vector<std::string> headers;
   int64_t index = -1;
   bool first = false, dry_run = false;
@@ -54,7 +54,8 @@ int run_words(const std::vector<std::string>& words, Globals defaults, bool in_b
 
 // batch.cc
 int run_batch(const Globals& g, const BatchOptions& o);
-// The words of a line as a shell splits them: blanks, '…', "…" and backslash; # begins a comment at a word's beginning. False with *error.
+// The words of a line as a shell splits them: blanks, '…', "…" and backslash; # begins a comment at a word's beginning. False
+// with *error.
 bool split_words(const std::string& line, std::vector<std::string>* words, std::string* error);
 
 // edit.cc

@@ -11,8 +11,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 import lab as L  # noqa: E402
 
 DONE, REFUSED, USAGE, NO_CONTROL, NOT_IN_FORCE = 0, 1, 2, 3, 4
-VERBS = ["status", "apply", "check", "diff", "list", "get", "delete", "route", "route add", "route remove", "route weight", "endpoint",
-         "endpoint add", "endpoint remove", "endpoint drain", "endpoint undrain", "explain", "stats", "drops", "batch", "completion"]
+VERBS = ["status", "apply", "check", "diff", "list", "get", "delete", "route", "route add", "route remove", "route weight",
+         "endpoint",
+         "endpoint add", "endpoint remove", "endpoint drain", "endpoint undrain", "explain", "stats", "drops", "batch",
+         "completion"]
 
 
 def routes():
@@ -28,8 +30,8 @@ def configuration(lab):
     vhosts = [{"name": "shop", "domains": ["shop.test", "*"], "routes": routes()}]
     return L.bootstrap(
         [L.listener("http", 8080, L.hcm(vhosts, access_log=os.path.join(lab.dir, "access.log"))),
-         L.listener("https", 8443, [{"name": "tls", "filters": [L.hcm(vhosts, route_name="secure", stat_prefix="secure")], "transport_socket": inline}],
-                    inspector=True),
+         L.listener("https", 8443, [{"name": "tls", "filters": [L.hcm(vhosts, route_name="secure", stat_prefix="secure")],
+                                     "transport_socket": inline}], inspector=True),
          L.listener("files", 8444, [{"name": "tls", "filters": [L.hcm(vhosts, route_name="files", stat_prefix="files")],
                                      "transport_socket": L.tls_socket(crt, key)}], inspector=True)],
         [L.cluster("web", [(lab.upstream4(0), 8001), (lab.upstream4(1), 8001)]), L.cluster("canary", [(lab.upstream4(2), 8001)]),
@@ -39,7 +41,8 @@ def configuration(lab):
 @pytest.fixture(scope="module")
 def lab():
     with L.Lab(memory_mb=256) as lab:
-        lab.start_nginx("web", "".join(f'server {{ listen {lab.upstream4(i)}:8001; location / {{ return 200 "{i}\\n"; }} }}' for i in range(4)))
+        server = 'server {{ listen {}:8001; location / {{ return 200 "{}\\n"; }} }}'
+        lab.start_nginx("web", "".join(server.format(lab.upstream4(i), i) for i in range(4)))
         lab.path = lab.start_gateway(configuration(lab))
         lab.key = open(os.path.join(lab.dir, "shop.key")).read()
         yield lab
@@ -64,7 +67,7 @@ def as_json(lab, *words, stdin=None):
     return json.loads(good(lab, "-o", "json", *words, stdin=stdin))
 
 
-# --- help ----------------------------------------------------------------------------------------------------------------------------------
+# --- help -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_teaches_by_example(verb):
     p = subprocess.run([L.program("millctl"), *verb.split(), "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -110,10 +113,11 @@ def test_a_misspelt_verb_is_guessed():
     assert p.returncode == USAGE and 'millctl: "staus" is no verb; did you mean status?' in p.stderr
 
 
-# --- looking -------------------------------------------------------------------------------------------------------------------------------
+# --- looking ----------------------------------------------------------------------------------------------------------
 def test_status(lab):
     text = good(lab, "status")
-    assert "in force on every worker" in text and "ingress" in text and "egress" in text and f"process {lab.control.popen.pid}" in text
+    for words in ("in force on every worker", "ingress", "egress", f"process {lab.control.popen.pid}"):
+        assert words in text
     s = as_json(lab, "status")
     assert s["dataplane_connected"] and s["epoch"] == s["epoch_in_force"] and [w["epoch"] for w in s["workers"]] == [s["epoch"]]
     assert s["objects"]["listener"] == 3 and s["objects"]["cluster"] == 3 and not s["rejection"]
@@ -128,8 +132,10 @@ def test_list(lab):
     text = good(lab, "list")
     for name in ("http", "https", "routes", "secure", "web", "canary"):
         assert re.search(rf"\b{name}\b", text), name
-    for kind, names in {"listeners": ["files", "http", "https"], "routes": ["files", "routes", "secure"], "clusters": ["canary", "unused", "web"],
-                        "endpoints": ["canary", "unused", "web"], "secrets": ["files/tls/tls_certificates[0]", "https/tls/tls_certificates[0]"]}.items():
+    for kind, names in {"listeners": ["files", "http", "https"], "routes": ["files", "routes", "secure"],
+                        "clusters": ["canary", "unused", "web"],
+                        "endpoints": ["canary", "unused", "web"],
+                        "secrets": ["files/tls/tls_certificates[0]", "https/tls/tls_certificates[0]"]}.items():
         assert sorted(set(good(lab, "list", kind, "--names").split())) == names
         assert sorted({o["name"] for o in as_json(lab, "list", kind)["objects"]}) == names
     p = ctl(lab, "list", "listners")
@@ -167,7 +173,7 @@ def test_private_keys_are_not_shown(lab):
             assert line not in good(lab, *words, "-o", output)
     shown = as_json(lab, "get", "listener", "https")
     certificate = shown["filter_chains"][0]["transport_socket"]["typed_config"]["common_tls_context"]["tls_certificates"][0]
-    assert certificate["private_key"] == {"inline_string": "[redacted]"} and "BEGIN CERTIFICATE" in json.dumps(certificate) + open(lab.dir + "/shop.crt").read()
+    assert certificate["private_key"] == {"inline_string": "[redacted]"}
     # A file's name is no secret, and what is shown of such a listener can be applied.
     assert "shop.key" in good(lab, "get", "listener", "files")
 
@@ -175,8 +181,10 @@ def test_private_keys_are_not_shown(lab):
 def test_a_redacted_key_cannot_be_applied(lab):
     text, epoch = good(lab, "get", "listener", "https"), lab.status()["epoch"]
     p = ctl(lab, "apply", "-f", "-", stdin=text)
-    assert p.returncode == REFUSED and "<stdin>:" in p.stderr and "private_key.inline_string" in p.stderr and '"[redacted]"' in p.stderr
-    assert "filename" in p.stderr and lab.status()["epoch"] == epoch
+    assert p.returncode == REFUSED
+    for words in ("<stdin>:", "private_key.inline_string", '"[redacted]"', "filename"):
+        assert words in p.stderr
+    assert lab.status()["epoch"] == epoch
     assert lab.curl_status("https://10.77.1.1:8443/", "-k") == 200
 
 
@@ -226,7 +234,7 @@ def test_explain(lab, words, expected, fragments):
         assert reply[k] == v
 
 
-# --- changing ------------------------------------------------------------------------------------------------------------------------------
+# --- changing ---------------------------------------------------------------------------------------------------------
 def test_check_needs_no_control(lab, tmp_path):
     f = tmp_path / "good.yaml"
     f.write_text(open(lab.path).read())
@@ -272,14 +280,16 @@ def test_delete(lab):
 
 def test_route_verbs(lab):
     where = ["--route-config", "routes"]
-    assert "in force" in good(lab, "route", "add", *where, "--name", "tea", "--path", "/tea", "--direct", "418:short and stout", "--first")
+    assert "in force" in good(lab, "route", "add", *where, "--name", "tea", "--path", "/tea", "--direct", "418:short and stout",
+                              "--first")
     assert lab.curl("-w", "%{http_code}", "http://10.77.1.1:8080/tea").stdout == b"short and stout418"
     for name, to, reason in (("tea", "web", "has a route named 'tea' already"), ("x", "nosuch", "nosuch")):
         p = ctl(lab, "route", "add", *where, "--name", name, "--path", "/x", "--cluster", to, "--before", "all")
         assert p.returncode == REFUSED and reason in p.stderr
     assert "route" in good(lab, "route", "add", *where, "--name", "dry", "--prefix", "/dry", "--cluster", "web", "--dry-run")
     assert "dry" not in good(lab, "get", "route", "routes")
-    good(lab, "route", "add", *where, "--name", "old", "--prefix", "/old", "--redirect", "https://shop.test:8443/new", "--before", "all")
+    good(lab, "route", "add", *where, "--name", "old", "--prefix", "/old", "--redirect", "https://shop.test:8443/new", "--before",
+         "all")
     p = lab.curl("-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", "http://10.77.1.1:8080/old")
     assert p.stdout == b"301 https://shop.test:8443/new"
     good(lab, "route", "weight", *where, "split", "web=0,canary=100")
@@ -318,7 +328,7 @@ def test_no_wait(lab):
     assert "in force" in good(lab, "endpoint", "remove", "unused", "10.77.2.99:81")
 
 
-# --- batch ---------------------------------------------------------------------------------------------------------------------------------
+# --- batch ------------------------------------------------------------------------------------------------------------
 BATCH = """# morning
 endpoint add unused 10.77.2.98:81
 
@@ -333,14 +343,16 @@ def test_batch(lab):
     text = good(lab, "batch", stdin=BATCH)
     assert text.count("in force on every worker") == 4 and int(lab.status()["epoch"]) == epoch + 4
     lines = [json.loads(line) for line in good(lab, "-o", "json", "batch", "-f", "-", stdin=BATCH).splitlines()]
-    assert [(r["line"], r["exit"], int(r["result"]["epoch"])) for r in lines] == [(2, 0, epoch + 5), (4, 0, epoch + 6), (5, 0, epoch + 7), (6, 0, epoch + 8)]
+    assert [(r["line"], r["exit"], int(r["result"]["epoch"])) for r in lines] == [(2, 0, epoch + 5), (4, 0, epoch + 6),
+                                                            (5, 0, epoch + 7), (6, 0, epoch + 8)]
 
 
 def test_batch_stops_at_the_first_failure_or_goes_on(lab, tmp_path):
     f = tmp_path / "lines"
     f.write_text("status\nendpoint add nosuch 1.2.3.4:5\nget cluster 'web\nlist clusters --names\n")
     p = ctl(lab, "batch", "-f", str(f))
-    assert p.returncode == REFUSED and 'no endpoint "nosuch"' in p.stderr and "stopped at line 2" in p.stderr and "canary" not in p.stdout
+    assert p.returncode == REFUSED and "canary" not in p.stdout
+    assert 'no endpoint "nosuch"' in p.stderr and "stopped at line 2" in p.stderr
     p = ctl(lab, "-o", "json", "batch", "--keep-going", "-f", str(f))
     assert p.returncode == REFUSED and "2 of 4 lines failed" in p.stderr and "line 3: the quote ' is not closed" in p.stderr
     lines = [json.loads(line) for line in p.stdout.splitlines()]
@@ -351,7 +363,7 @@ def test_batch_stops_at_the_first_failure_or_goes_on(lab, tmp_path):
     assert ctl(lab, "batch", stdin="batch -f -\n").returncode == USAGE
 
 
-# --- completion, colours -------------------------------------------------------------------------------------------------------------------
+# --- completion, colours ----------------------------------------------------------------------------------------------
 def test_completion_in_bash(lab):
     folder = os.path.dirname(L.program("millctl"))
     script = f"""set -eu; PATH={folder}:$PATH; export MILLRACE_RUN_DIR={lab.run_dir}
@@ -369,21 +381,25 @@ def test_no_colour_in_a_pipe(lab):
         assert "\033" not in good(lab, *words)
 
 
-# --- nobody there --------------------------------------------------------------------------------------------------------------------------
-ANSWERED = [["status"], ["list"], ["get", "cluster", "web"], ["delete", "cluster", "web"], ["stats"], ["drops"], ["explain", "http://x/"],
-            ["apply", "-f", "/dev/null"], ["diff", "-f", "/dev/null"], ["route", "remove", "x"], ["endpoint", "drain", "web", "1.2.3.4:5"]]
+# --- nobody there -----------------------------------------------------------------------------------------------------
+ANSWERED = [["status"], ["list"], ["get", "cluster", "web"], ["delete", "cluster", "web"], ["stats"], ["drops"],
+            ["explain", "http://x/"],
+            ["apply", "-f", "/dev/null"], ["diff", "-f", "/dev/null"], ["route", "remove", "x"],
+            ["endpoint", "drain", "web", "1.2.3.4:5"]]
 
 
 @pytest.mark.parametrize("words", ANSWERED, ids=[w[0] for w in ANSWERED])
 def test_a_clear_line_when_control_is_not_there(tmp_path, words):
-    p = subprocess.run([L.program("millctl"), "--run-dir", str(tmp_path), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+    p = subprocess.run([L.program("millctl"), "--run-dir", str(tmp_path), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       text=True, timeout=30)
     assert p.returncode == NO_CONTROL and p.stdout == ""
     assert p.stderr == (f"millctl: millrace-control does not answer on {tmp_path}/control.sock (no such socket); start it with "
                         f"millrace-control --config FILE --run-dir {tmp_path}, or name another --run-dir\n")
 
 
 def test_batch_ends_when_control_is_not_there(tmp_path):
-    p = subprocess.run([L.program("millctl"), "--run-dir", str(tmp_path), "batch", "--keep-going"], input="status\nlist\n", stdout=subprocess.PIPE,
+    p = subprocess.run([L.program("millctl"), "--run-dir", str(tmp_path), "batch", "--keep-going"], input="status\nlist\n",
+                       stdout=subprocess.PIPE,
                        stderr=subprocess.PIPE, text=True, timeout=30)
     assert p.returncode == NO_CONTROL and "stopped at line 1" in p.stderr
 
@@ -393,7 +409,8 @@ def test_without_a_data_plane(tmp_path, lab):
     config = tmp_path / "c.json"
     config.write_text(json.dumps(L.bootstrap([], [L.cluster("web", [("10.0.0.1", 80)])])))
     run_dir = tmp_path / "run"
-    control = subprocess.Popen([L.program("millrace-control"), "--config", str(config), "--run-dir", str(run_dir)], stderr=subprocess.DEVNULL)
+    control = subprocess.Popen([L.program("millrace-control"), "--config", str(config), "--run-dir", str(run_dir)],
+                               stderr=subprocess.DEVNULL)
     try:
         there = ["--run-dir", str(run_dir)]
         # millctl is started before control listens: --wait also waits for that.
@@ -409,7 +426,8 @@ def test_without_a_data_plane(tmp_path, lab):
         # Killed and started again, it goes on with what was edited.
         control.kill()
         control.wait()
-        control = subprocess.Popen([L.program("millrace-control"), "--config", str(config), "--run-dir", str(run_dir)], stderr=subprocess.DEVNULL)
+        control = subprocess.Popen([L.program("millrace-control"), "--config", str(config), "--run-dir", str(run_dir)],
+                                   stderr=subprocess.DEVNULL)
         ctl(lab, *there, "status", "--wait", "1")
         assert "10.0.0.2:80" in ctl(lab, *there, "list", "endpoints").stdout
         assert json.loads(ctl(lab, *there, "-o", "json", "status").stdout)["has_edits"]

@@ -1,7 +1,9 @@
-"""Malformed and hostile byte streams: the answer Envoy would give or a closed connection, a counted reason, and the next good request works.
+"""Malformed and hostile byte streams: the answer Envoy would give or a closed connection, a counted reason, and the next
+good request works.
 
-Three tables: bytes on a plain HTTP listener, bytes on a TLS listener, and raw segments from the client's interface. The upstream keeps every byte
-that it gets: whatever was sent, only whole, well-formed requests may arrive there, and none that was smuggled.
+Three tables: bytes on a plain HTTP listener, bytes on a TLS listener, and raw segments from the client's interface.
+The upstream keeps every byte that it gets: whatever was sent, only whole, well-formed requests may arrive there, and
+none that was smuggled.
 """
 import json
 import os
@@ -92,7 +94,8 @@ class Recorder(threading.Thread):
                 with self.lock:
                     self.requests.append((lines[0], body))
                 try:
-                    s.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n" + (b"" if lines[0].startswith(b"HEAD") else b"ok\n"))
+                    s.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n" +
+                              (b"" if lines[0].startswith(b"HEAD") else b"ok\n"))
                 except OSError:
                     return
 
@@ -113,9 +116,10 @@ def post(headers, body=b"", path=b"/"):
 
 
 CHUNKED = b"transfer-encoding: chunked\r\n"
-# name, bytes (a list: with pauses of seconds between), the answers in their order, where it is counted (None: anywhere). The answers are those of
-# Envoy 1.40, except where lib/http/README.md says that Millrace is stricter: bare CR, folded lines, what stands behind chunk data, chunk extensions
-# without end, two hosts (Envoy repairs these and passes them on), garbage that fills the head (431 there).
+# name, bytes (a list: with pauses of seconds between), the answers in their order, where it is counted (None: anywhere).
+# The answers are those of Envoy 1.40, except where lib/http/README.md says that Millrace is stricter: bare CR, folded lines,
+# what stands behind chunk data, chunk extensions without end, two hosts (Envoy repairs these and passes them on), garbage that
+# fills the head (431 there).
 STREAMS = [
     # smuggling shapes
     ("CL and TE", post(b"content-length: 6\r\n" + CHUNKED, b"0\r\n\r\n" + NO_PREFIX), [400], "bad_framing"),
@@ -129,15 +133,18 @@ STREAMS = [
     ("CL empty", post(b"content-length:\r\n", NO_PREFIX), [400], "bad_framing"),
     ("CL beyond 64 bits", post(b"content-length: 99999999999999999999999\r\n", b"x"), [400], "bad_framing"),
     ("TE twice", post(CHUNKED + CHUNKED, b"0\r\n\r\n" + NO_PREFIX), [501], "bad_framing"),
-    ("TE chunked and identity", post(b"transfer-encoding: chunked, identity\r\n", b"0\r\n\r\n" + NO_PREFIX), [501], "bad_framing"),
+    ("TE chunked and identity", post(b"transfer-encoding: chunked, identity\r\n", b"0\r\n\r\n" + NO_PREFIX), [501],
+     "bad_framing"),
     ("TE identity", post(b"transfer-encoding: identity\r\n", NO_PREFIX), [501], "bad_framing"),
     ("TE gzip, chunked", post(b"transfer-encoding: gzip, chunked\r\n", b"0\r\n\r\n"), [501], "bad_framing"),
     ("TE xchunked", post(b"transfer-encoding: xchunked\r\n", b"0\r\n\r\n" + NO_PREFIX), [501], "bad_framing"),
-    ("TE with a space before the colon", post(b"transfer-encoding : chunked\r\ncontent-length: 5\r\n", b"0\r\n\r\n" + NO_PREFIX), [400], "bad_header"),
+    ("TE with a space before the colon", post(b"transfer-encoding : chunked\r\ncontent-length: 5\r\n", b"0\r\n\r\n" + NO_PREFIX),
+     [400], "bad_header"),
     ("TE behind a fold", post(b"x: y\r\n transfer-encoding: chunked\r\n", b"0\r\n\r\n"), [400], "bad_header"),
     ("TE with a vertical tab", post(b"transfer-encoding: \x0bchunked\r\n", b"0\r\n\r\n" + NO_PREFIX), [400], None),
     ("TE behind a bare CR", post(b"x: y\rtransfer-encoding: chunked\r\n", b""), [400], "bad_header"),
-    ("TE in HTTP/1.0", b"POST / HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + NO_PREFIX, [426], "bad_version"),
+    ("TE in HTTP/1.0", b"POST / HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + NO_PREFIX, [426],
+     "bad_version"),
     ("GET with a body that looks like a request", get(b"content-length: %d\r\n" % len(NO_PREFIX)) + NO_PREFIX, [200], None),
     # chunks
     ("chunk size of letters", post(CHUNKED, b"xyz\r\nabc\r\n0\r\n\r\n"), [400], "bad_chunk"),
@@ -200,7 +207,8 @@ STREAMS = [
     ("CONNECT", b"CONNECT other.test:443 HTTP/1.1\r\nhost: other.test:443\r\n\r\n", [404], None),
     ("CONNECT with a path", b"CONNECT /x HTTP/1.1\r\nhost: x\r\n\r\n", [400], None),
     ("upgrade that is not allowed", get(b"connection: upgrade\r\nupgrade: websocket\r\n"), [403], "upgrade_denied"),
-    ("upgrade to h2c", get(b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"), [200], None),
+    ("upgrade to h2c", get(b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"), [200],
+     None),
     # hosts
     ("no host", b"GET / HTTP/1.1\r\n\r\n", [400], None),
     ("two hosts", get(b"host: y\r\n"), [400], None),
@@ -215,15 +223,18 @@ STREAMS = [
     ("head of 1 MB in small steps", [get(b"x: y")[:-2]] + [b"z" * 16_384] * 60, [431], "headers_too_large"),
     # time
     ("slow head", [b"GET / HTTP/1.1\r\nhost: x\r\n", 1.6], [408], "downstream_rq_header_timeout"),
-    ("head letter by letter", [x for c in b"GET / HTTP/1.1\r\nhost: " for x in (bytes([c]), 0.1)], [408], "downstream_rq_header_timeout"),
+    ("head letter by letter", [x for c in b"GET / HTTP/1.1\r\nhost: " for x in (bytes([c]), 0.1)], [408],
+     "downstream_rq_header_timeout"),
     ("slow body", [post(b"content-length: 10\r\n", b"abc"), 2.5], [408], "downstream_rq_idle_timeout"),
     # pipelines: a good request in front gets its answer, what follows its own
     ("good, then garbage", get() + b"\0\1\2\3\r\n\r\n", [200, 400], "bad_request_line"),
-    ("good, then smuggling", get() + post(b"content-length: 6\r\n" + CHUNKED, b"0\r\n\r\n" + NO_PREFIX), [200, 400], "bad_framing"),
+    ("good, then smuggling", get() + post(b"content-length: 6\r\n" + CHUNKED, b"0\r\n\r\n" + NO_PREFIX), [200, 400],
+     "bad_framing"),
 ]
 
 
-def hello(sni=b"one.test", versions=b"\x03\x04\x03\x03", extensions=None, record=b"\x03\x01", session=32, ciphers=b"\x13\x01\x13\x02\xc0\x2b\xc0\x2f"):
+def hello(sni=b"one.test", versions=b"\x03\x04\x03\x03", extensions=None, record=b"\x03\x01", session=32,
+          ciphers=b"\x13\x01\x13\x02\xc0\x2b\xc0\x2f"):
     """A ClientHello in one record."""
     if extensions is None:
         name = struct.pack("!BH", 0, len(sni)) + sni
@@ -282,9 +293,11 @@ def configuration(lab):
     log = os.path.join(lab.dir, "access.log")
     return L.bootstrap(
         [L.listener("plain", HTTP, L.hcm(hosts, access_log=log, **limits)),
-         L.listener("tls", TLS, [{"name": "one", "filter_chain_match": {"server_names": ["one.test"]}, "transport_socket": L.tls_socket(crt, key),
-                                  "transport_socket_connect_timeout": "1s", "filters": [L.hcm(hosts, access_log=log, route_name="tls", stat_prefix="tls", **limits)]}],
-                    inspector=True, listener_filters_timeout="1s")],
+         L.listener("tls", TLS, [{
+             "name": "one", "filter_chain_match": {"server_names": ["one.test"]}, "transport_socket": L.tls_socket(crt, key),
+             "transport_socket_connect_timeout": "1s",
+             "filters": [L.hcm(hosts, access_log=log, route_name="tls", stat_prefix="tls", **limits)]}], inspector=True,
+                    listener_filters_timeout="1s")],
         [L.cluster("web", [(lab.upstream4(0), 8001)])])
 
 
@@ -294,7 +307,8 @@ def lab():
         lab.recorder = Recorder(lab)
         lab.recorder.start()
         lab.start_gateway(configuration(lab))
-        lab.talk = subprocess.Popen([L.program("millctl"), "--run-dir", lab.run_dir, "-o", "json", "batch", "--keep-going"], stdin=subprocess.PIPE,
+        lab.talk = subprocess.Popen([L.program("millctl"), "--run-dir", lab.run_dir, "-o", "json", "batch", "--keep-going"],
+                                    stdin=subprocess.PIPE,
                                     stdout=subprocess.PIPE, text=True)
         yield lab
         lab.talk.stdin.close()
@@ -320,13 +334,15 @@ def counted(lab):
     return out
 
 
-REASONS = re.compile(r"bad_|too_large|denied|timeout|protocol_error|connection_error|fail_|no_filter_chain|non_relative|no_route|4xx|5xx|^tcp_|^ip_|^eth_|^icmp_")
+REASONS = re.compile(r"bad_|too_large|denied|timeout|protocol_error|connection_error|fail_|no_filter_chain|non_relative|"
+                     r"no_route|4xx|5xx|^tcp_|^ip_|^eth_|^icmp_")
 
 
 def wait_counted(lab, before, name):
     end = time.monotonic() + 5
     while True:
-        delta = {k: v - before.get(k, 0) for k, v in counted(lab).items() if v > before.get(k, 0) and REASONS.search(k) and k != "eth_not_ours"}
+        delta = {k: v - before.get(k, 0) for k, v in counted(lab).items()
+                 if v > before.get(k, 0) and REASONS.search(k) and k != "eth_not_ours"}
         if (name in delta) if name else delta:
             return delta
         assert time.monotonic() < end, f"nothing was counted{' under ' + name if name else ''}: {delta}"
@@ -412,7 +428,7 @@ def test_tls_stream(lab, case):
     assert p.stdout == b"ok\n"
 
 
-# --- segments no kernel would send ------------------------------------------------------------------------------------------------------------------
+# --- segments no kernel would send ------------------------------------------------------------------------------------
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 
 
@@ -436,7 +452,8 @@ class Wire:
         next_good_request_works(lab)  # so that both sides know each other's address
         self.source = lab.client.run(["cat", "/sys/class/net/c0/address"]).stdout.decode().strip()
         neighbor = lab.client.run(["ip", "neigh", "show", lab.INGRESS4]).stdout.decode()
-        self.ethernet = bytes.fromhex(re.search(r"lladdr (\S+)", neighbor)[1].replace(":", "")) + bytes.fromhex(self.source.replace(":", "")) + b"\x08\x00"
+        gateway = re.search(r"lladdr (\S+)", neighbor)[1]
+        self.ethernet = bytes.fromhex((gateway + self.source).replace(":", "")) + b"\x08\x00"
 
     def __enter__(self):
         return self
@@ -458,8 +475,10 @@ class Wire:
 
     def tcp(self, flags, port=HTTP, sport=33333, seq=1, ack=0, data=b"", offset=None, bad_sum=False, options=b"", **ip):
         words = 5 + len(options) // 4
-        segment = struct.pack("!HHIIBBHHH", sport, port, seq % (1 << 32), ack % (1 << 32), (words if offset is None else offset) << 4, flags, 4096, 0, 0) + options + data
-        pseudo = socket.inet_aton(ip.get("source") or self.lab.CLIENT4) + socket.inet_aton(self.lab.INGRESS4) + struct.pack("!BBH", 0, 6, len(segment))
+        segment = struct.pack("!HHIIBBHHH", sport, port, seq % (1 << 32), ack % (1 << 32),
+                              (words if offset is None else offset) << 4, flags, 4096, 0, 0) + options + data
+        source = socket.inet_aton(ip.get("source") or self.lab.CLIENT4)
+        pseudo = source + socket.inet_aton(self.lab.INGRESS4) + struct.pack("!BBH", 0, 6, len(segment))
         value = checksum(pseudo + segment) ^ (0x5555 if bad_sum else 0)
         return self.ip(segment[:16] + struct.pack("!H", value) + segment[18:], **ip)
 
@@ -501,7 +520,9 @@ class Established:
                 quiet += 1
                 continue
             frame = wire.sock.recv(65536)
-            if len(frame) < 54 or frame[12:14] != b"\x08\x00" or frame[23] != 6 or struct.unpack("!H", frame[34:36])[0] != self.sport:
+            if len(frame) < 54 or frame[12:14] != b"\x08\x00" or frame[23] != 6:
+                continue
+            if struct.unpack("!H", frame[34:36])[0] != self.sport:
                 continue
             _, seq, self.ack, size, self.stamp = tcp_options(frame)  # what the client sent last
             self.seq = seq + size
@@ -516,8 +537,11 @@ class Established:
             answer += data
 
     def inject(self, flags, seq=0, ack=0, data=b"", stamp=0, **kw):
-        options = b"\x01\x01\x08\x0a" + struct.pack("!II", (self.stamp[0] + stamp) % (1 << 32), self.stamp[1]) if self.stamp else b""
-        self.wire.send(self.wire.tcp(flags, sport=self.sport, seq=self.seq + seq, ack=self.ack + ack, data=data, options=options, **kw))
+        options = b""
+        if self.stamp:
+            options = b"\x01\x01\x08\x0a" + struct.pack("!II", (self.stamp[0] + stamp) % (1 << 32), self.stamp[1])
+        self.wire.send(self.wire.tcp(flags, sport=self.sport, seq=self.seq + seq, ack=self.ack + ack, data=data, options=options,
+                                     **kw))
 
 
 # name, frame, drop reason
@@ -568,7 +592,8 @@ def test_frame(lab, case):
 # name, segments into an established connection, drop reason, whether the connection lives on
 INJECTED = [
     ("data far outside the window", lambda c: c.inject(ACK | PSH, seq=10_000_000, data=NO_PREFIX), "tcp_out_of_window", True),
-    ("data of long ago", lambda c: c.inject(ACK | PSH, seq=-30, data=b"x" * 20), ("tcp_old_duplicate", "tcp_out_of_window"), True),
+    ("data of long ago", lambda c: c.inject(ACK | PSH, seq=-30, data=b"x" * 20), ("tcp_old_duplicate", "tcp_out_of_window"),
+     True),
     ("RST outside the window", lambda c: c.inject(RST, seq=10_000_000), "tcp_reset_out_of_window", True),
     ("RST inside the window", lambda c: c.inject(RST, seq=100), "tcp_challenged", True),
     ("SYN into the connection", lambda c: c.inject(SYN, seq=5), "tcp_challenged", True),
