@@ -115,7 +115,7 @@ void HttpProxy::relay_request(Exchange& ex) {
       ex.detail_text = http::info(end.error).details;
       if (ex.response_phase != ResponsePhase::kNone) return cut_response(ex);
       upstreams_.cancel(ex);
-      return reply_with(ex, http::info(end.error).status, {}, http::ResponseDetail::kH1CodecError, true);
+      return reply_with(ex, http::info(end.error).status, http::reason_phrase(http::info(end.error).status), http::ResponseDetail::kH1CodecError, true);
     }
     case Relay::kCut:
       if (d.peer_closed) return;  // the client went in the middle of its body: on_downstream ends it

@@ -109,6 +109,7 @@ void HttpProxy::route(Exchange& ex) {
     return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
   ex.request_id = request.headers.get(HeaderId::kXRequestId);
 
+  if (ex.is_connect || ex.upgrade_requested) ex.close_downstream = true;  // what follows may be another protocol: the refusal is the last word
   if (ex.is_connect) {  // only connect_matcher matches CONNECT (Envoy 1.40: 404 NR), and no table has one
     hcm[HcmCounter::kNoRoute].add();
     return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);

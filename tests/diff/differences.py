@@ -16,8 +16,20 @@ _IDLE = "an idle connection is closed when its time is over; Envoy lets drain_ti
 _CIPHER = "the server's order: AES-128-GCM first, which the processor does fastest; Envoy takes the client's order among equals"
 _PATH_AS_CAME = "a refused path is logged as it came, not with its slashes unescaped"
 _EMPTY = "an empty field is written as '-': the record does not tell empty from absent"
+_STRICT = "RFC 9112 strictly, against smuggling: a second Host (3.2), folded fields (5.2), a bare CR (2.2), a chunk without its end (7.1) are 400"
+_MEMBER = "white space behind a comma does not make another member of x-forwarded-host: the last one is not repeated"
+_NO_H2 = "HTTP/2 is not spoken yet: its preface is an unknown version"
+_GAVE_UP = "the bad chunk came with the head: the upstream connection is reset before the head was read there"
 
 INTENDED = [
+    ("rewrites", "xfh two", "upstream", _MEMBER),
+    ("malformed", "two hosts", "status headers body end upstream", _STRICT),
+    ("malformed", "two same hosts", "status headers body end upstream", _STRICT),
+    ("malformed", "fold", "status headers body end upstream", _STRICT),
+    ("malformed", "cr in value", "status headers body end upstream", _STRICT),
+    ("malformed", "chunk no end", "status headers body end upstream", _STRICT),
+    ("malformed", "bad chunk", "upstream", _GAVE_UP),
+    ("malformed", "preface", "status headers body end", _NO_H2),
     ("passthrough", "sni unknown", "end", _LINGERS),
     ("tls", "plain", "end body", _LINGERS),
     ("tls", "*", "cipher", _CIPHER),
@@ -30,7 +42,8 @@ INTENDED = [
     ("failures", "/unhealthy", "status headers body upstream", _PANIC),
 ]
 INTENDED_LOG = [
-    ("http10", r"^POST / HTTP/1\.0 200 .* host=a .*|^- - \S+ 400 flags=DPE .*", _HTTP10_CHUNKED),
+    ("malformed", r"^(GET|POST) / HTTP/1\.1 200 .*|^- - .*", "<read or refused by the codec>", _STRICT),
+    ("http10", r"^POST / HTTP/1\.0 200 .* host=a .*|^- - \S+ 400 flags=DPE .*", "<chunked 1.0>", _HTTP10_CHUNKED),
     ("failures", r"^GET /unhealthy .*", "<unhealthy>", _PANIC),
     ("failures", r"^GET /x HTTP/1.1 (101|502) .*", "<protocol error>", _UNASKED_101),
     ("virtual_hosts", r"host=-? ", "host= ", _EMPTY),
