@@ -1,14 +1,11 @@
-// A whole worker in virtual time: real tables through a real loader, real TCP stacks as clients and servers on wires of memory, nothing that
-// waits for a clock. Time stands still while frames move and jumps to the next deadline when none do, so an hour costs nothing and a timeout
-// can be tested to the millisecond.
+// A whole worker in virtual time: real tables through a real loader, real TCP stacks as clients and servers on wires of memory,
+// nothing that waits for a clock. Time stands still while frames move and jumps to the next deadline when none do, so an hour
+// costs nothing and a timeout can be tested to the millisecond.
 //
 //   clients (TcpStack 10.1.0.2) ═══ FakePort ═▶ Worker 10.1.0.1 │ 10.2.0.1 ◀═ FakePort ═══ servers (TcpStack 10.2.0.2 …)
 //                                                 ▲
 //   Tables ── ObjectWriter, RouteCompiler ── arena, command ring ── TableLoader
 #pragma once
-
-#include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -19,7 +16,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unistd.h>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "dataplane/table_loader.h"
 #include "dataplane/worker.h"
@@ -43,7 +43,8 @@ using base::kSecond;
 inline IpAddress ip(std::string_view text) { return *IpAddress::parse(text); }
 inline io::MacAddress mac(uint8_t n) { return {2, 0, 0, 0, 0, n}; }
 
-// ---- configuration --------------------------------------------------------------------------------------------------------------
+// ---- configuration
+// --------------------------------------------------------------------------------------------------------------
 struct EndpointConfig {
   std::string address = "10.2.0.2";
   uint16_t port = 8000;
@@ -68,8 +69,8 @@ inline route::RouteSpec route_to(std::string cluster = "c", std::string prefix =
   return r;
 }
 
-// Control's part: objects into the arena, snapshots into the command ring. Objects that no snapshot names any more are overwritten once the
-// workers have gone on, as control reuses their memory: whoever still looks at them sees garbage.
+// Control's part: objects into the arena, snapshots into the command ring. Objects that no snapshot names any more are
+// overwritten once the workers have gone on, as control reuses their memory: whoever still looks at them sees garbage.
 class Tables {
  public:
   explicit Tables(TableLoader& loader) : loader_(loader) {
@@ -122,7 +123,12 @@ class Tables {
         published_.insert(*old);
       } else {
         Published p{blob, place(blob.size()), {}};
-        p.ref = {id, p.offset, ++version_, static_cast<uint32_t>(blob.size()), reinterpret_cast<const table::ObjectHeader*>(blob.data())->kind, 0};
+        p.ref = {id,
+                 p.offset,
+                 ++version_,
+                 static_cast<uint32_t>(blob.size()),
+                 reinterpret_cast<const table::ObjectHeader*>(blob.data())->kind,
+                 0};
         std::memcpy(arena_.data() + p.offset, blob.data(), blob.size());
         reinterpret_cast<table::ObjectHeader*>(arena_.data() + p.offset)->version = p.ref.version;
         published_.emplace(id, std::move(p));
@@ -223,14 +229,15 @@ class Tables {
   uint64_t next_ = table::kArenaFirstOffset, epoch_ = 0, version_ = 0;
 };
 
-// ---- clients and servers -----------------------------------------------------------------------------------------------------------
-// One connection of a peer. What it received, and what it still wants to send.
+// ---- clients and servers
+// ----------------------------------------------------------------------------------------------------------- One connection of a
+// peer. What it received, and what it still wants to send.
 struct Peer {
   Connection* connection = nullptr;
   std::string received, unsent;
-  bool reading = true;               // false: the application is stuck, the window closes
+  bool reading = true;  // false: the application is stuck, the window closes
   bool connected = false, fin = false, reset = false, timed_out = false;
-  bool closing = false;              // FIN behind `unsent`
+  bool closing = false;  // FIN behind `unsent`
   uint16_t local_port = 0;
   base::TimeNs last_byte_at = 0, ended_at = 0;
   bool open() const { return connection != nullptr && !fin && !reset && !timed_out; }
@@ -301,7 +308,7 @@ class Host {
   support::FakePort port;
   LocalCounters counters;
   std::optional<TcpStack> stack;
-  std::deque<Peer> peers;            // in the order of their connections; references stay good
+  std::deque<Peer> peers;  // in the order of their connections; references stay good
 
  private:
   void on_ready(Connection& c, base::TimeNs now) {
@@ -343,7 +350,8 @@ class Host {
   }
   void flush(Peer& p, base::TimeNs now) {
     if (p.connection == nullptr || !p.connection->connected) return;
-    if (!p.unsent.empty()) p.unsent.erase(0, tcp::send_copy(p.connection->tcb, base::as_bytes(std::string_view(p.unsent)), pool.pool()));
+    if (!p.unsent.empty())
+      p.unsent.erase(0, tcp::send_copy(p.connection->tcb, base::as_bytes(std::string_view(p.unsent)), pool.pool()));
     if (p.unsent.empty() && p.closing) tcp::close(p.connection->tcb, now);
     stack->touch(*p.connection);
   }
@@ -352,7 +360,8 @@ class Host {
   ListenerSet listening_;
 };
 
-// ---- the world -------------------------------------------------------------------------------------------------------------------------
+// ---- the world
+// -------------------------------------------------------------------------------------------------------------------------
 struct LogLine {
   uint16_t status = 0;
   std::string flags, method, path, details;
@@ -360,16 +369,28 @@ struct LogLine {
 };
 
 struct WorldOptions {
-  WorkerLimits limits{.connections = 256, .exchanges = 64, .small_heads = 128, .large_heads = 4, .upstream_endpoints = 64, .clusters = 16, .tcp_proxies = 16};
+  WorkerLimits limits{.connections = 256,
+                      .exchanges = 64,
+                      .small_heads = 128,
+                      .large_heads = 4,
+                      .upstream_endpoints = 64,
+                      .clusters = 16,
+                      .tcp_proxies = 16};
   uint32_t payload_packets = 8192;
-  bool chain = false;                // ports that send chained frames
+  bool chain = false;  // ports that send chained frames
 };
 
 class World {
  public:
   explicit World(const Config& config = {}, const WorldOptions& o = {})
-      : payload(o.payload_packets), headers(4096, 128), indirect(4096, 0), inside(mac(101)), outside(mac(102)), steering_(1, 7),
-        client(1, "10.1.0.2", "10.1.0.1", now), server(2, "10.2.0.2", "10.2.0.1", now) {
+      : payload(o.payload_packets),
+        headers(4096, 128),
+        indirect(4096, 0),
+        inside(mac(101)),
+        outside(mac(102)),
+        steering_(1, 7),
+        client(1, "10.1.0.2", "10.1.0.1", now),
+        server(2, "10.2.0.2", "10.2.0.1", now) {
     server.set_listening({8000, 8001});
     for (support::FakePort* p : {&inside, &outside}) p->change().tx_multi_segment = o.chain;
     stats::RegionConfig r;
@@ -495,7 +516,8 @@ class World {
           const size_t end = p.received.find("\r\n\r\n");
           if (end == std::string::npos) break;
           size_t body = 0;
-          if (const size_t at = p.received.find("content-length: "); at < end) body = std::strtoul(p.received.c_str() + at + 16, nullptr, 10);
+          if (const size_t at = p.received.find("content-length: "); at < end)
+            body = std::strtoul(p.received.c_str() + at + 16, nullptr, 10);
           if (p.received.size() < end + 4 + body) break;
           const std::string request = p.received.substr(0, end + 4 + body);
           p.received.erase(0, request.size());
@@ -594,10 +616,11 @@ class World {
   Host client, server;
   std::optional<Worker> worker;
   std::function<void()> server_script;
-  bool server_deaf = false;          // frames to the server are lost
+  bool server_deaf = false;  // frames to the server are lost
 };
 
-// ---- HTTP in a line --------------------------------------------------------------------------------------------------------------------
+// ---- HTTP in a line
+// --------------------------------------------------------------------------------------------------------------------
 inline std::string get(std::string_view path = "/", std::string_view more = "") {
   return "GET " + std::string(path) + " HTTP/1.1\r\nhost: a\r\n" + std::string(more) + "\r\n";
 }
