@@ -14,7 +14,7 @@ LOG_NUMBER = re.compile(r"\b(n=)\d+")
 JSON_NUMBER = re.compile(r'("n_[a-z_]+":)"?\d+"?')
 JSON_PORT = re.compile(r'("port_[a-z_]+":)"?[1-6]\d{4}"?')
 # Envoy's default format: … bytes bytes DURATION SERVICE_TIME "x-forwarded-for"
-DEFAULT_LOG = re.compile(r'^(\[.*?\] "[^"]*" \d+ \S+ (?:\S+ (?:".*?"|-) "[^"]*" )?\d+ \d+ )\d+ (-|\d+) ')
+DEFAULT_LOG = re.compile(r'^(\[.*?\] ".*?" \d+ \S+ (?:\S+ (?:".*?"|-) "[^"]*" )?\d+ \d+ )\d+ (-|\d+) ')
 
 
 def normal(text):
