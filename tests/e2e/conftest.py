@@ -18,6 +18,9 @@ from raw_http import RawHttp  # noqa: E402
 PY, NGINX, NGINX_TLS = 8001, 8000, 8443       # upstream ports
 HTTP, STRICT, EDGE, TLS, TLS_ONLY, TCP, HTTP6, TLS6 = 80, 81, 82, 443, 444, 90, 80, 443  # listeners
 MIB = 1 << 20
+FLAGS = {"NoHealthyUpstream": "UH", "UpstreamConnectionFailure": "UF", "UpstreamConnectionTermination": "UC", "UpstreamOverflow": "UO",
+         "NoRouteFound": "NR", "NoClusterFound": "NC", "UpstreamRequestTimeout": "UT", "DownstreamConnectionTermination": "DC",
+         "StreamIdleTimeout": "SI", "UpstreamProtocolError": "UPE", "DownstreamProtocolError": "DPE", "OverloadManagerTerminated": "OM"}
 LOG = re.compile(r'\[(?P<start>[^]]+)\] "(?P<method>\S+) (?P<path>\S+) (?P<protocol>\S+)" (?P<code>\d+) (?P<flags>\S+) (?P<received>\d+) '
                  r'(?P<sent>\d+) (?P<duration>\d+|-) (?P<service>\d+|-) "(?P<xff>[^"]*)" "(?P<agent>[^"]*)" "(?P<id>[^"]*)" '
                  r'"(?P<authority>[^"]*)" "(?P<upstream>[^"]*)"')
@@ -98,8 +101,8 @@ class Gateway:
                 for c in json.loads(self.lab.millctl("stats", "-o", "json"))["counters"]}
 
     def flags(self):
-        """{flag: count} of requests that did not end well."""
-        return {f["name"]: int(f["count"]) for f in json.loads(self.lab.millctl("drops", "-o", "json"))["flags"]}
+        """{short flag: count} of requests that did not end well."""
+        return {FLAGS.get(f["name"], f["name"]): int(f["count"]) for f in json.loads(self.lab.millctl("drops", "-o", "json"))["flags"]}
 
     def drops(self):
         """{reason: count} of packets."""

@@ -59,10 +59,16 @@ class RawHttp:
             out.append((name, value.strip()))
 
     def _take(self, n):
-        while len(self.buffer) < n and self._more():
-            pass
-        data, self.buffer = self.buffer[:n], self.buffer[n:]
-        return data
+        pieces, have = [self.buffer], len(self.buffer)
+        while have < n:
+            self.buffer = b""
+            if not self._more():
+                break
+            pieces.append(self.buffer)
+            have += len(self.buffer)
+        data = b"".join(pieces)
+        self.buffer = data[n:]
+        return data[:n]
 
     def response(self, method="GET"):
         """The next response (1xx included), with what came of its body; None when the connection ended before its status line was whole."""
@@ -83,9 +89,7 @@ class RawHttp:
             r.body = self._take(n)
             r.complete = len(r.body) == n
         else:
-            while self._more():
-                pass
-            r.body, self.buffer = self.buffer, b""
+            r.body = self._take(1 << 62)
             r.complete = self.ended == "fin"
         return r
 
