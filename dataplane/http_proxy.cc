@@ -97,14 +97,15 @@ void HttpProxy::run_wake_list() {
   }
 }
 
-// The policy as the tables of this epoch have it. A listener or chain that is gone leaves the connection its last policy, and marks it
-// to close with its next response: an edit never closes a connection, but a removed listener drains.
+// The policy as the tables of this epoch have it. A listener or chain that is gone leaves the connection its last policy, and
+// marks it to close with its next response: an edit never closes a connection, but a removed listener drains.
 void HttpProxy::refresh_policy(DownstreamSession& d) {
   if (d.policy_epoch == ctx_.tables->epoch()) return;
   d.policy_epoch = ctx_.tables->epoch();
   const ListenerRuntime* entry = ctx_.tables->listener(d.listener);
   const uint32_t chain = entry == nullptr ? UINT32_MAX : find_chain(*entry->object, d.chain_key, d.chain);
-  if (chain == UINT32_MAX || entry->object->filter_chains.at(entry->object, chain).filter != table::NetworkFilterKind::kHttpConnectionManager) {
+  if (chain == UINT32_MAX ||
+      entry->object->filter_chains.at(entry->object, chain).filter != table::NetworkFilterKind::kHttpConnectionManager) {
     d.draining = true;
     return;
   }
@@ -159,8 +160,9 @@ bool HttpProxy::read_head(DownstreamSession& d) {
       d.head = large;
       continue;
     }
-    if (!h->large && ((r.status == http::ParseStatus::kDone && r.consumed > kSmallHeadComfort) ||
-                      (r.error == http::H1Error::kTooManyHeaders && limits.max_header_count > h->header_capacity - http::kForwardedHeaders))) {
+    if (!h->large &&
+        ((r.status == http::ParseStatus::kDone && r.consumed > kSmallHeadComfort) ||
+         (r.error == http::H1Error::kTooManyHeaders && limits.max_header_count > h->header_capacity - http::kForwardedHeaders))) {
       if (HeadBuffer* large = ctx_.heads.grow(h); large != nullptr) {
         d.head = large;
         d.head_scanned = 0;
@@ -214,7 +216,8 @@ Exchange* HttpProxy::begin(DownstreamSession& d, HeadBuffer* head) {
 // No exchange or head buffer is left: an answer without either, then the connection ends.
 void HttpProxy::overload(DownstreamSession& d) {
   static constexpr std::string_view kAnswer =
-      "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 16\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nenvoy overloaded";
+      "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 16\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nenvoy "
+      "overloaded";
   ctx_.stats->flag(stats::ResponseFlag::kOverloadManager);
   ctx_.stats->http[HttpCounter::kRq5xx].add();
   if (ctx_.transports.tx_space(d) >= kAnswer.size()) ctx_.transports.write_copy(d, kAnswer, ctx_.now);
@@ -239,10 +242,12 @@ void HttpProxy::refuse_head(DownstreamSession& d, HeadBuffer* head, const http::
   ctx_.stats->http[http_error_counter(error)].add();
   ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxProtocolError].add();
   if (i.by_codec) ex->flags.set(stats::ResponseFlag::kDownstreamProtocolError);
-  reply_with(*ex, i.status, i.by_codec ? http::reason_phrase(i.status) : std::string_view{}, http::response_detail_of(error), true);
+  reply_with(*ex, i.status, i.by_codec ? http::reason_phrase(i.status) : std::string_view{}, http::response_detail_of(error),
+             true);
 }
 
-// ---- the endpoint's side --------------------------------------------------------------------------------------------------------
+// ---- the endpoint's side
+// --------------------------------------------------------------------------------------------------------
 
 void HttpProxy::on_upstream_ready(Exchange& ex) {
   if (!write_upstream_head(ex)) {
@@ -349,15 +354,21 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
   const bool partial_head = ex.response_buffer != nullptr && ex.response_buffer->used != 0;
   ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
   // A head that ends in the middle is an error of the protocol, not a connection that ended (Envoy: codec error).
-  if (failure == UpstreamFailure::kClosed && partial_head) return reply(ex, LocalReply::kUpstreamProtocolError, ResponseFlag::kUpstreamProtocolError);
+  if (failure == UpstreamFailure::kClosed && partial_head)
+    return reply(ex, LocalReply::kUpstreamProtocolError, ResponseFlag::kUpstreamProtocolError);
   if (failure == UpstreamFailure::kRefused || failure == UpstreamFailure::kTimeout) discard_received_body(ex);
   switch (failure) {
-    case UpstreamFailure::kRefused: return reply(ex, LocalReply::kUpstreamConnectRefused, ResponseFlag::kUpstreamConnectionFailure);
-    case UpstreamFailure::kTimeout: return reply(ex, LocalReply::kUpstreamConnectTimeout, ResponseFlag::kUpstreamConnectionFailure);
-    case UpstreamFailure::kLocal: return reply(ex, LocalReply::kUpstreamLocalConnectFailure, ResponseFlag::kUpstreamConnectionFailure);
+    case UpstreamFailure::kRefused:
+      return reply(ex, LocalReply::kUpstreamConnectRefused, ResponseFlag::kUpstreamConnectionFailure);
+    case UpstreamFailure::kTimeout:
+      return reply(ex, LocalReply::kUpstreamConnectTimeout, ResponseFlag::kUpstreamConnectionFailure);
+    case UpstreamFailure::kLocal:
+      return reply(ex, LocalReply::kUpstreamLocalConnectFailure, ResponseFlag::kUpstreamConnectionFailure);
     case UpstreamFailure::kClosed:
-    case UpstreamFailure::kReset: return reply(ex, LocalReply::kUpstreamClosed, ResponseFlag::kUpstreamConnectionTermination);
-    case UpstreamFailure::kOverflow: return reply(ex, LocalReply::kUpstreamOverflow, ResponseFlag::kUpstreamOverflow);
+    case UpstreamFailure::kReset:
+      return reply(ex, LocalReply::kUpstreamClosed, ResponseFlag::kUpstreamConnectionTermination);
+    case UpstreamFailure::kOverflow:
+      return reply(ex, LocalReply::kUpstreamOverflow, ResponseFlag::kUpstreamOverflow);
   }
 }
 

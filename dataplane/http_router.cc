@@ -1,5 +1,5 @@
-// Decisions and heads: which way a request goes, what its head becomes on the way up, what the response's head becomes on the way down,
-// and the answers that the gateway gives by itself.
+// Decisions and heads: which way a request goes, what its head becomes on the way up, what the response's head becomes on the way
+// down, and the answers that the gateway gives by itself.
 #include "dataplane/http_proxy.h"
 #include "lib/http/connection.h"
 #include "lib/http/forward.h"
@@ -31,7 +31,8 @@ bool parse_decimal(std::string_view s, uint32_t* out) {
   return true;
 }
 
-// Envoy writes the fields that overwrite before those that are added, whatever their order in the configuration (HeaderParser::evaluateHeaders).
+// Envoy writes the fields that overwrite before those that are added, whatever their order in the configuration
+// (HeaderParser::evaluateHeaders).
 bool overwrites(table::HeaderAppend append) {
   return append == table::HeaderAppend::kOverwriteIfExists || append == table::HeaderAppend::kOverwriteIfExistsOrAdd;
 }
@@ -40,7 +41,8 @@ bool overwrites(table::HeaderAppend append) {
 bool apply_edit(http::HeaderTable& headers, std::string_view name, std::string_view value, table::HeaderAppend append) {
   const http::Header* present = headers.find(name);
   switch (append) {
-    case table::HeaderAppend::kAppendIfExistsOrAdd: break;
+    case table::HeaderAppend::kAppendIfExistsOrAdd:
+      break;
     case table::HeaderAppend::kAddIfAbsent:
       if (present != nullptr) return true;
       break;
@@ -48,7 +50,9 @@ bool apply_edit(http::HeaderTable& headers, std::string_view name, std::string_v
       if (present == nullptr) return true;
       headers.remove(name);
       break;
-    case table::HeaderAppend::kOverwriteIfExistsOrAdd: headers.remove(name); break;
+    case table::HeaderAppend::kOverwriteIfExistsOrAdd:
+      headers.remove(name);
+      break;
   }
   return headers.push({name, value, http::header_id(name)});
 }
@@ -73,7 +77,8 @@ void HttpProxy::route(Exchange& ex) {
   }
   const http::BodyFraming framing = http::request_framing(request);
   const bool tunnel = framing.kind == http::Framing::kTunnel;
-  start_body(ex.request_body, tunnel ? http::BodyFraming{} : framing, framing.kind == http::Framing::kChunked, d.policy.enable_trailers);
+  start_body(ex.request_body, tunnel ? http::BodyFraming{} : framing, framing.kind == http::Framing::kChunked,
+             d.policy.enable_trailers);
   if (ex.request_body.decoder.done()) {
     ex.request_phase = RequestPhase::kComplete;
     ex.request_complete_at = ctx_.now;
@@ -91,7 +96,8 @@ void HttpProxy::route(Exchange& ex) {
   }
   if (request.version == http::Version::kHttp10 && request.authority.empty()) return reply(ex, LocalReply::kMissingHost);
   switch (http::normalize_path(&request, options, ex.scratch)) {
-    case http::PathVerdict::kContinue: break;
+    case http::PathVerdict::kContinue:
+      break;
     case http::PathVerdict::kReject:
       ctx_.stats->http[HttpCounter::kBadPath].add();
       hcm[HcmCounter::kRqFailedPathNormalization].add();
@@ -99,7 +105,8 @@ void HttpProxy::route(Exchange& ex) {
     case http::PathVerdict::kRedirect:
       hcm[HcmCounter::kRqRedirectedNormalizedPath].add();
       return reply_with(ex, 307, {}, ResponseDetail::kPathNormalizationFailed, false, request.path);
-    case http::PathVerdict::kNotRelative: return reply(ex, LocalReply::kAbsolutePathRejected);
+    case http::PathVerdict::kNotRelative:
+      return reply(ex, LocalReply::kAbsolutePathRejected);
   }
   const tcp::FourTuple& tuple = d.connection->tuple();
   const http::Downstream peer{tuple.remote, tuple.local, tuple.remote_port, tuple.local_port, d.tls_terminated};
@@ -109,8 +116,9 @@ void HttpProxy::route(Exchange& ex) {
     return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
   ex.request_id = request.headers.get(HeaderId::kXRequestId);
 
-  if (ex.is_connect || ex.upgrade_requested) ex.close_downstream = true;  // what follows may be another protocol: the refusal is the last word
-  if (ex.is_connect) {  // only connect_matcher matches CONNECT (Envoy 1.40: 404 NR), and no table has one
+  if (ex.is_connect || ex.upgrade_requested)
+    ex.close_downstream = true;  // what follows may be another protocol: the refusal is the last word
+  if (ex.is_connect) {           // only connect_matcher matches CONNECT (Envoy 1.40: 404 NR), and no table has one
     hcm[HcmCounter::kNoRoute].add();
     return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
   }
@@ -129,10 +137,9 @@ void HttpProxy::route(Exchange& ex) {
     return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
   }
   const route::HostResult host = route::find_virtual_host(*routes->object, request.authority);
-  const VirtualHostEntry* entry =
-      host.index == route::kNoVirtualHost
-          ? nullptr
-          : ctx_.tables->virtual_host(routes->object->virtual_hosts.at(routes->object, host.index));
+  const VirtualHostEntry* entry = host.index == route::kNoVirtualHost
+                                      ? nullptr
+                                      : ctx_.tables->virtual_host(routes->object->virtual_hosts.at(routes->object, host.index));
   if (entry == nullptr) {
     hcm[HcmCounter::kNoRoute].add();
     return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
@@ -149,7 +156,8 @@ void HttpProxy::route(Exchange& ex) {
   const route::MatchResult match =
       route::match_route(entry->runtime, request, {route_random, d.tls_terminated, &ctx_.match_scratch});
   switch (match.outcome) {
-    case route::MatchOutcome::kRoute: break;
+    case route::MatchOutcome::kRoute:
+      break;
     case route::MatchOutcome::kNoRoute:
       hcm[HcmCounter::kNoRoute].add();
       vh[VirtualHostCounter::kNoRoute].add();
@@ -169,27 +177,32 @@ void HttpProxy::route(Exchange& ex) {
   switch (route.action) {
     case table::ActionKind::kRedirect: {
       vh[VirtualHostCounter::kRedirect].add();
-      const EditLevel levels[] = {{&object, &route.headers_mut}, {&object, &object.headers_mut}, {routes->object, &routes->object->headers_mut}};
+      const EditLevel levels[] = {
+          {&object, &route.headers_mut}, {&object, &object.headers_mut}, {routes->object, &routes->object->headers_mut}};
       keep_response_edits(ex, levels, 3, routes->object->most_specific_header_mutations_wins != 0);
       return redirect(ex, route.redirect.status,
                       route::redirect_target(object, route, request, {d.tls_terminated}, ctx_.write_buffer));
     }
     case table::ActionKind::kDirectResponse: {
       vh[VirtualHostCounter::kDirectResponse].add();
-      const EditLevel levels[] = {{&object, &route.headers_mut}, {&object, &object.headers_mut}, {routes->object, &routes->object->headers_mut}};
+      const EditLevel levels[] = {
+          {&object, &route.headers_mut}, {&object, &object.headers_mut}, {routes->object, &routes->object->headers_mut}};
       keep_response_edits(ex, levels, 3, routes->object->most_specific_header_mutations_wins != 0);
       // Envoy names a place for 201 and 3xx: the request's own address, since nothing rewrites it.
       const bool places = route.direct_status == 201 || (route.direct_status >= 300 && route.direct_status < 400);
       const std::string_view location =
           places ? route::redirect_target(object, route, request, {d.tls_terminated}, ctx_.write_buffer) : std::string_view{};
-      return reply_with(ex, route.direct_status, table::view(&object, route.direct_body), ResponseDetail::kDirectResponse, false, location);
+      return reply_with(ex, route.direct_status, table::view(&object, route.direct_body), ResponseDetail::kDirectResponse, false,
+                        location);
     }
     case table::ActionKind::kCluster:
-    case table::ActionKind::kWeightedClusters: return route_to_cluster(ex, *entry, *routes->object, match.route, route_random);
+    case table::ActionKind::kWeightedClusters:
+      return route_to_cluster(ex, *entry, *routes->object, match.route, route_random);
   }
 }
 
-void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, const table::RouteTable& routes, uint32_t rank, uint64_t random) {
+void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, const table::RouteTable& routes, uint32_t rank,
+                                 uint64_t random) {
   DownstreamSession& d = *ex.downstream;
   http::RequestHead& request = ex.request;
   const table::VirtualHost& object = *entry.runtime.object;
@@ -228,10 +241,12 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   }
   const bool keep_original = !options.suppress_envoy_headers;
   if (route.has_host_rewrite != 0)
-    room = room && http::rewrite_host(&request, ex.scratch.copy(table::view(&object, route.host_rewrite)), route.append_xfh != 0, ex.scratch, keep_original);
+    room = room && http::rewrite_host(&request, ex.scratch.copy(table::view(&object, route.host_rewrite)), route.append_xfh != 0,
+                                      ex.scratch, keep_original);
   if (route.has_prefix_rewrite != 0) {
     const std::string_view replacement = ex.scratch.copy(table::view(&object, route.prefix_rewrite));
-    room = room && http::rewrite_path(&request, route::matched_path_bytes(object, route, request), replacement, options, ex.scratch);
+    room =
+        room && http::rewrite_path(&request, route::matched_path_bytes(object, route, request), replacement, options, ex.scratch);
   }
 
   ClusterState* cluster = upstreams_.cluster_state(choice.cluster, *runtime);
@@ -239,7 +254,8 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   std::string_view hostname;
   EndpointPool* endpoint = cluster == nullptr ? nullptr : upstreams_.pick(*cluster, *runtime, &why, &hostname);
   if (endpoint == nullptr) {
-    if (why == Upstreams::PickError::kNoHealthy) return reply(ex, LocalReply::kNoHealthyUpstream, ResponseFlag::kNoHealthyUpstream);
+    if (why == Upstreams::PickError::kNoHealthy)
+      return reply(ex, LocalReply::kNoHealthyUpstream, ResponseFlag::kNoHealthyUpstream);
     return reply(ex, LocalReply::kUpstreamOverflow, ResponseFlag::kUpstreamOverflow);
   }
   ex.upstream_address = endpoint->address;
@@ -270,14 +286,15 @@ bool HttpProxy::apply_request_edits(Exchange& ex, const void* object, const tabl
       const std::string_view value = table::view(object, o->value);
       if (overwrites(o->append) != overwriting || (value.empty() && o->keep_empty_value == 0)) continue;
       // Copies: the head outlives the tables of this iteration.
-      if (!apply_edit(ex.request.headers, ex.scratch.copy(table::view(object, o->name)), ex.scratch.copy(value), o->append)) return false;
+      if (!apply_edit(ex.request.headers, ex.scratch.copy(table::view(object, o->name)), ex.scratch.copy(value), o->append))
+        return false;
     }
   }
   return true;
 }
 
-// Response edits are applied when the response comes, seconds later: their strings are copied now. What does not fit overflows the scratch, which
-// the caller answers with 431.
+// Response edits are applied when the response comes, seconds later: their strings are copied now. What does not fit overflows
+// the scratch, which the caller answers with 431.
 void HttpProxy::keep_response_edits(Exchange& ex, const EditLevel* levels, uint32_t count, bool reversed) {
   uint32_t edits = 0;
   for (uint32_t i = 0; i < count; ++i) edits += levels[i].edits->response_add.count + levels[i].edits->response_remove.count;
@@ -285,7 +302,8 @@ void HttpProxy::keep_response_edits(Exchange& ex, const EditLevel* levels, uint3
   const size_t bytes = edits * sizeof(ResponseEdit) + alignof(ResponseEdit);
   char* raw = ex.scratch.allocate(bytes);
   if (raw == nullptr) return;
-  auto* out = reinterpret_cast<ResponseEdit*>((reinterpret_cast<uintptr_t>(raw) + alignof(ResponseEdit) - 1) & ~(alignof(ResponseEdit) - 1));
+  auto* out = reinterpret_cast<ResponseEdit*>((reinterpret_cast<uintptr_t>(raw) + alignof(ResponseEdit) - 1) &
+                                              ~(alignof(ResponseEdit) - 1));
   uint32_t n = 0;
   for (uint32_t i = 0; i < count; ++i) {
     const EditLevel& level = levels[reversed ? count - 1 - i : i];
@@ -307,10 +325,8 @@ void HttpProxy::keep_response_edits(Exchange& ex, const EditLevel* levels, uint3
 bool HttpProxy::apply_response_edits(Exchange& ex) {
   for (uint32_t i = 0; i < ex.route.response_edit_count; ++i) {
     const ResponseEdit& e = ex.route.response_edits[i];
-    if (e.remove)
-      ex.response.headers.remove(e.name);
-    else if (!apply_edit(ex.response.headers, e.name, e.value, e.append))
-      return false;
+    if (e.remove) ex.response.headers.remove(e.name);
+    else if (!apply_edit(ex.response.headers, e.name, e.value, e.append)) return false;
   }
   return true;
 }
@@ -342,7 +358,9 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   if (http::should_close(response.version, response.headers)) u.reusable = false;
   const http::BodyFraming in = http::response_framing(response, ex.request.method, false);
   if (in.kind == http::Framing::kUntilClose) u.reusable = false;
-  const uint64_t service_ms = ex.request_phase != RequestPhase::kComplete ? http::kRequestNotSent : (ctx_.now - ex.request_complete_at) / base::kMillisecond;
+  const uint64_t service_ms = ex.request_phase != RequestPhase::kComplete
+                                  ? http::kRequestNotSent
+                                  : (ctx_.now - ex.request_complete_at) / base::kMillisecond;
   bool room = http::mutate_upstream_response(&response, options, service_ms, scratch);
   ex.upstream_service_time = response.headers.get(HeaderId::kXEnvoyUpstreamServiceTime);
   room = room && apply_response_edits(ex);
@@ -366,7 +384,8 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   start_body(ex.response_body, in, out.kind == http::Framing::kChunked, d.policy.enable_trailers && ex.cluster->enable_trailers);
 }
 
-// ---- the gateway's own answers ---------------------------------------------------------------------------------------------------
+// ---- the gateway's own answers
+// ---------------------------------------------------------------------------------------------------
 
 void HttpProxy::redirect(Exchange& ex, uint16_t status, std::string_view location) {
   if (location.empty()) return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
@@ -379,7 +398,8 @@ void HttpProxy::reply(Exchange& ex, LocalReply kind, stats::ResponseFlags flags)
   reply_with(ex, i.status, i.body, i.detail, i.closes);
 }
 
-void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body, ResponseDetail detail, bool close, std::string_view location) {
+void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body, ResponseDetail detail, bool close,
+                           std::string_view location) {
   if (ex.response_phase != ResponsePhase::kNone) return cut_response(ex);
   DownstreamSession& d = *ex.downstream;
   if (ex.response_buffer == nullptr) ex.response_buffer = ctx_.heads.acquire();
@@ -403,10 +423,12 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   ex.status = ex.response.status;  // a gRPC request is answered with 200
   room = room && http::mutate_response(&ex.response, d.policy.options(), {ctx_.date, ex.request_id, false}, scratch);
   if (!room || scratch.overflowed()) return cut_response(ex);
-  const http::BodyFraming framing = text.empty() ? http::BodyFraming{} : http::BodyFraming{http::Framing::kContentLength, text.size()};
+  const http::BodyFraming framing =
+      text.empty() ? http::BodyFraming{} : http::BodyFraming{http::Framing::kContentLength, text.size()};
   const http::ResponseWrite how{framing, ex.request.version, ex.close_downstream, ex.is_head};
   const size_t n = http::write_response_head(ex.response, how, ctx_.write_buffer);
-  if (n > ctx_.write_buffer.size() || ctx_.transports.write_copy(d, {ctx_.write_buffer.data(), n}, ctx_.now) != n) return cut_response(ex);
+  if (n > ctx_.write_buffer.size() || ctx_.transports.write_copy(d, {ctx_.write_buffer.data(), n}, ctx_.now) != n)
+    return cut_response(ex);
   ex.response_phase = ResponsePhase::kBody;
   ex.downstream_first_byte_at = ctx_.now;
   if (!ex.is_head && !text.empty()) {

@@ -48,7 +48,7 @@ TransportEvents Transports::pull(Session& s, uint32_t events, TimeNs now) {
   const tls::Progress p = c.session->receive(wire, c.plain_rx, room, handshakes_left_ > 0);
   if (handshaking && p.handshake_stepped && handshakes_left_ > 0) --handshakes_left_;
   send_cipher(s, out);
-  tcp::window_update(s.connection->tcb, now);
+  tcp::window_update(s.connection->tcb, now, stack_.memory_pressure() == MemoryPressure::kNone);
   stack_.touch(*s.connection);
   counters_[stats::TlsCounter::kBytesIn].add(p.plain_bytes);
   if (p.error != tls::TlsError::kNone) {
@@ -78,7 +78,7 @@ TransportEvents Transports::pull(Session& s, uint32_t events, TimeNs now) {
 
 bool Transports::after_read(Session& s, TimeNs now) {
   if (s.tls == nullptr) {
-    tcp::window_update(s.connection->tcb, now);
+    tcp::window_update(s.connection->tcb, now, stack_.memory_pressure() == MemoryPressure::kNone);
     stack_.touch(*s.connection);
     return false;
   }
@@ -104,7 +104,7 @@ void Transports::write(Session& s, io::PacketPtr packet, TimeNs now) {
 size_t Transports::write_copy(Session& s, base::ByteSpan bytes, TimeNs now) {
   MILLRACE_ASSERT(!s.shut_down, "write before shutdown");
   if (s.tls == nullptr) {
-    const size_t n = tcp::send_copy(s.connection->tcb, bytes, stack_.pool());
+    const size_t n = tcp::send_copy_whole(s.connection->tcb, bytes, stack_.pool());
     stack_.touch(*s.connection);
     return n;
   }
@@ -210,20 +210,33 @@ void Transports::count_failure(tls::TlsError e) {
   switch (e) {
     case TlsError::kNoMemory:
     case TlsError::kSessionLimit:
-    case TlsError::kInternal: counters_[TlsCounter::kFailInternal].add(); break;
+    case TlsError::kInternal:
+      counters_[TlsCounter::kFailInternal].add();
+      break;
     case TlsError::kNoSharedCipher:
     case TlsError::kNoSharedGroup:
-    case TlsError::kNoSharedSignature: counters_[TlsCounter::kFailCipher].add(); break;
-    case TlsError::kUnsupportedVersion: counters_[TlsCounter::kFailVersion].add(); break;
-    case TlsError::kPeerCertificateMissing: counters_[TlsCounter::kFailNoCertificate].add(); break;
+    case TlsError::kNoSharedSignature:
+      counters_[TlsCounter::kFailCipher].add();
+      break;
+    case TlsError::kUnsupportedVersion:
+      counters_[TlsCounter::kFailVersion].add();
+      break;
+    case TlsError::kPeerCertificateMissing:
+      counters_[TlsCounter::kFailNoCertificate].add();
+      break;
     case TlsError::kPeerCertificateUntrusted:
     case TlsError::kPeerCertificateExpired:
     case TlsError::kPeerCertificateName:
-    case TlsError::kPeerCertificateBad: counters_[TlsCounter::kFailCertificate].add(); break;
+    case TlsError::kPeerCertificateBad:
+      counters_[TlsCounter::kFailCertificate].add();
+      break;
     case TlsError::kHandshakeEof:
-    case TlsError::kEofWithoutCloseNotify: counters_[TlsCounter::kFailClosed].add(); break;
+    case TlsError::kEofWithoutCloseNotify:
+      counters_[TlsCounter::kFailClosed].add();
+      break;
     default:
-      counters_[e >= TlsError::kAlertUnexpectedMessage && e <= TlsError::kAlertOther ? TlsCounter::kFailAlert : TlsCounter::kFailProtocol]
+      counters_[e >= TlsError::kAlertUnexpectedMessage && e <= TlsError::kAlertOther ? TlsCounter::kFailAlert
+                                                                                     : TlsCounter::kFailProtocol]
           .add();
   }
 }

@@ -1,5 +1,5 @@
-// A byte stream over one connection, plain or TLS: what the sessions read from and write to. It hides whether bytes are encrypted, and
-// nothing else: who owns the connection, when it closes and what the bytes mean is the session's.
+// A byte stream over one connection, plain or TLS: what the sessions read from and write to. It hides whether bytes are
+// encrypted, and nothing else: who owns the connection, when it closes and what the bytes mean is the session's.
 //
 //   session  ── write()/write_copy() ──▶ [TlsChannel: plain_tx → records] ──▶ tcp::send
 //            ◀── rx() + after_read() ─── [TlsChannel: plain_rx ← records] ◀── tcp::rx_queue
@@ -10,8 +10,8 @@
 #include <cstdint>
 
 #include "dataplane/connection.h"
-#include "dataplane/worker_limits.h"
 #include "dataplane/tcp_stack.h"
+#include "dataplane/worker_limits.h"
 #include "lib/base/list.h"
 #include "lib/base/pool.h"
 #include "lib/base/time.h"
@@ -30,8 +30,8 @@ struct TlsChannel {
   tls::Session* session = nullptr;
   Session* owner = nullptr;
   io::PacketQueue plain_rx, plain_tx;
-  base::ListNode deferred;             // in Transports::deferred_: wants another handshake step or more decryption
-  bool close_after_tx = false;         // shutdown() was called: close_notify and FIN follow plain_tx
+  base::ListNode deferred;      // in Transports::deferred_: wants another handshake step or more decryption
+  bool close_after_tx = false;  // shutdown() was called: close_notify and FIN follow plain_tx
   bool established_reported = false;
 };
 
@@ -39,17 +39,18 @@ struct TlsChannel {
 struct Session {
   explicit Session(SessionKind k) : kind(k) {}
   SessionKind kind;
-  bool fin_received = false;           // the peer's FIN came
-  bool peer_closed = false;            // rx() will not grow any more: FIN, or close_notify and all before it decrypted
-  bool shut_down = false;              // our side is closed: nothing more may be written
-  Connection* connection = nullptr;    // null once let go
-  TlsChannel* tls = nullptr;           // null: plaintext
+  bool fin_received = false;         // the peer's FIN came
+  bool peer_closed = false;          // rx() will not grow any more: FIN, or close_notify and all before it decrypted
+  bool shut_down = false;            // our side is closed: nothing more may be written
+  Connection* connection = nullptr;  // null once let go
+  uint64_t counted_rx = 0, counted_tx = 0;  // of the connection's payload bytes, what the statistics have already
+  TlsChannel* tls = nullptr;         // null: plaintext
 };
 
 // What a look at a connection's input brought, beyond its tcp::Event bits.
 struct TransportEvents {
   bool handshake_done = false;
-  bool failed = false;                 // TLS failed; `error` says why; the alert is on its way
+  bool failed = false;  // TLS failed; `error` says why; the alert is on its way
   tls::TlsError error = tls::TlsError::kNone;
 };
 
@@ -60,7 +61,8 @@ class Transports {
   // Starts TLS as server on what the connection has received. False: no memory or session left (counted).
   bool start_tls_server(Session& s, tls::ServerContext& context);
 
-  // Brings rx() up to date. `events`: what the stack reported (kEventReadable, kEventPeerFin), 0 for a deferred session. Sets peer_closed.
+  // Brings rx() up to date. `events`: what the stack reported (kEventReadable, kEventPeerFin), 0 for a deferred session. Sets
+  // peer_closed.
   TransportEvents pull(Session& s, uint32_t events, TimeNs now);
 
   io::PacketQueue& rx(Session& s) { return s.tls != nullptr ? s.tls->plain_rx : tcp::rx_queue(s.connection->tcb); }
@@ -80,7 +82,8 @@ class Transports {
     return tcp::bytes_unacked(s.connection->tcb) + (s.tls != nullptr ? s.tls->plain_tx.bytes() : 0);
   }
   void write(Session& s, io::PacketPtr packet, TimeNs now);
-  // Copies all of it or (pool empty) a part; returns the bytes taken. Callers that checked tx_space() treat a part as out of memory.
+  // Copies all of it, also beyond tx_space(), or (pool empty) a part; returns the bytes taken. So a head or the framing of a
+  // chunk is never cut; callers look at tx_space() before they begin with the next one.
   size_t write_copy(Session& s, base::ByteSpan bytes, TimeNs now);
   size_t write_copy(Session& s, std::string_view text, TimeNs now) { return write_copy(s, base::as_bytes(text), now); }
   // kEventSendSpace: lets records that waited for space go.
@@ -92,7 +95,8 @@ class Transports {
   // Lets go with a reset.
   void abort(Session& s, TimeNs now);
 
-  // Sessions whose handshake or decryption was put off by a bound. At the top of each iteration: pop at most what is there now, pull() each.
+  // Sessions whose handshake or decryption was put off by a bound. At the top of each iteration: pop at most what is there now,
+  // pull() each.
   Session* pop_deferred();
   void begin_iteration() { handshakes_left_ = kMaxHandshakesPerLoop; }
   bool has_deferred() { return !deferred_.empty(); }

@@ -1,5 +1,5 @@
-// A port of DPDK: any device, opened, configured for the workers, its capabilities found out and cut down to what can be relied on.
-// Used by the main thread at start; the workers get only their PortQueue.
+// A port of DPDK: any device, opened, configured for the workers, its capabilities found out and cut down to what can be relied
+// on. Used by the main thread at start; the workers get only their PortQueue.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +20,11 @@ struct rte_eth_dev_info;
 namespace millrace::io {
 
 struct PortOptions {
-  std::string name;                   // for people
-  std::string devargs;                // PCI address or vdev with arguments (bootstrap::expand_device)
+  std::string name;     // for people
+  std::string devargs;  // PCI address or vdev with arguments (bootstrap::expand_device)
   uint16_t mtu = 1500;
-  bool offloads = true;               // false: everything in software
-  std::optional<MacAddress> mac;      // set it where the device can; default its own
+  bool offloads = true;           // false: everything in software
+  std::optional<MacAddress> mac;  // set it where the device can; default its own
   uint32_t workers = 1;
   uint16_t rx_descriptors = 1024, tx_descriptors = 1024;
   std::vector<base::IpAddress> addresses;  // for the multicast groups to join (solicited-node, RFC 4291 2.7.1)
@@ -37,8 +37,8 @@ struct PortDeviceStats {
 
 class Port {
  public:
-  // Probes, configures and starts the device. `pools[w]`: received packets of worker w. One sentence on failure: device absent, in use,
-  // MTU too large, driver refuses.
+  // Probes, configures and starts the device. `pools[w]`: received packets of worker w. One sentence on failure: device absent,
+  // in use, MTU too large, driver refuses.
   static base::Result<std::unique_ptr<Port>> open(const PortOptions& options, std::span<const PacketPool> pools);
   ~Port();  // stops, closes and removes the device
   Port(const Port&) = delete;
@@ -56,6 +56,9 @@ class Port {
   PortDeviceStats device_stats() const;
   // What was found wanting at start and replaced by software, in words; empty when nothing.
   const std::vector<std::string>& notes() const { return notes_; }
+  // Packets a queue that were sent and that the driver may still hold when it has closed: 0, but for net_af_xdp, which reclaims
+  // from its completion ring only when it sends. (What it took for its fill ring at its start it keeps too: pools show that.)
+  uint32_t sent_packets_kept() const { return driver_ == "net_af_xdp" ? options_.tx_descriptors : 0; }
 
  private:
   Port() = default;

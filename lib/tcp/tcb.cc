@@ -228,6 +228,14 @@ size_t send_copy(Tcb& t, base::ByteSpan bytes, io::PacketPool& pool) {
   return n;
 }
 
+size_t send_copy_whole(Tcb& t, base::ByteSpan bytes, io::PacketPool& pool) {
+  const bool open = t.state == State::kSynSent || t.state == State::kSynReceived || may_send_data(t.state);
+  if (!open || has(t, kFlagFinQueued)) return 0;
+  const size_t n = t.tx.append_copy(bytes, pool);
+  if (n > 0) mark_output(t);
+  return n;
+}
+
 io::PacketQueue& tx_queue(Tcb& t) { return t.tx; }
 uint32_t bytes_unacked(const Tcb& t) { return static_cast<uint32_t>(t.tx.bytes()); }
 io::PacketQueue& rx_queue(Tcb& t) { return t.rx; }

@@ -128,7 +128,11 @@ bool output_pending(const Tcb&);  // cheap: poll_output might return true now
 uint32_t send_space(const Tcb&);         // bytes that send() takes now; 0 after close()
 void send(Tcb&, io::PacketPtr payload);  // takes ownership; the whole packet is queued (may exceed snd_buf by < one packet)
 size_t send_copy(Tcb&, base::ByteSpan, io::PacketPool&);  // copies min(space, pool); returns bytes taken
-// send() and send_copy() after close(), or in a state that cannot send, take nothing: the packet is freed, 0 is returned.
+// As send(), of a copy: not bounded by send_space(), for a piece of a message that must not be cut in two (a head, the framing of
+// a chunk). Whoever uses it looks at send_space() before it begins the next message. Returns bytes taken: all, unless the pool is
+// empty.
+size_t send_copy_whole(Tcb&, base::ByteSpan, io::PacketPool&);
+// All three after close(), or in a state that cannot send, take nothing: the packet is freed, 0 is returned.
 io::PacketQueue& tx_queue(Tcb&);     // unacknowledged + unsent, from snd_una on; only appended to by callers (send*)
 uint32_t bytes_unacked(const Tcb&);  // in tx_queue, sent or not
 io::PacketQueue& rx_queue(Tcb&);     // in-order received bytes; callers consume or move from the front, then:
