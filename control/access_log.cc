@@ -1,10 +1,9 @@
 #include "control/access_log.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "control/control_plane.h"
 
@@ -18,7 +17,8 @@ std::vector<AccessLogSink> sinks_of(const void* object, const table::Array<table
     const std::string_view text = table::view(object, l->format);
     auto format = l->json != 0 ? AccessLogFormat::json(text) : AccessLogFormat::text(text);
     if (!format.ok()) format = AccessLogFormat::text("");
-    out.push_back({std::string(table::view(object, l->path)), std::make_shared<const AccessLogFormat>(std::move(format).value())});
+    out.push_back(
+        {std::string(table::view(object, l->path)), std::make_shared<const AccessLogFormat>(std::move(format).value())});
   }
   return out;
 }

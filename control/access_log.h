@@ -1,8 +1,9 @@
-// Access logs: the records that workers put on their event rings, as lines in files. The data plane decides which record is made; here it is
-// formatted and written, by the thread that drains the rings.
+// Access logs: the records that workers put on their event rings, as lines in files. The data plane decides which record is made;
+// here it is formatted and written, by the thread that drains the rings.
 //
-// A line is in its file at most kFlushInterval after its request ended (Envoy: 10 s). Files are opened for appending when the first line comes and
-// reopened by reopen() (SIGUSR1, for logrotate). A file that cannot be written is said so once, its lines are counted as lost, and it is tried again.
+// A line is in its file at most kFlushInterval after its request ended (Envoy: 10 s). Files are opened for appending when the
+// first line comes and reopened by reopen() (SIGUSR1, for logrotate). A file that cannot be written is said so once, its lines
+// are counted as lost, and it is tried again.
 #pragma once
 
 #include <chrono>
@@ -23,7 +24,7 @@ namespace millrace::control {
 
 // One access log of a listener's configuration.
 struct AccessLogSink {
-  std::string path;                        // "/dev/stdout" and "/dev/stderr" are this process' own
+  std::string path;  // "/dev/stdout" and "/dev/stderr" are this process' own
   std::shared_ptr<const AccessLogFormat> format;
 };
 struct ListenerSinks {
@@ -38,7 +39,7 @@ class AccessLogger {
  public:
   static constexpr std::chrono::milliseconds kFlushInterval{100};
   static constexpr size_t kFlushBytes = 64 * 1024;
-  static constexpr size_t kMaxBuffered = 8u << 20;   // of one file that cannot be written: more is lost, and counted
+  static constexpr size_t kMaxBuffered = 8u << 20;  // of one file that cannot be written: more is lost, and counted
 
   AccessLogger();
   ~AccessLogger();
@@ -68,7 +69,7 @@ class AccessLogger {
 
   mutable std::mutex mutex_;
   AccessLogSinks sinks_;
-  AccessLogSinks previous_;   // records of connections older than the last change still find their format
+  AccessLogSinks previous_;  // records of connections older than the last change still find their format
   std::map<std::string, File> files_;
   Counters counters_;
   bool stopping_ = false;

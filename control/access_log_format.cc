@@ -1,11 +1,10 @@
 #include "control/access_log_format.h"
 
-#include <time.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <time.h>
+#include <unistd.h>
 
 #include <yaml-cpp/yaml.h>
 
@@ -20,8 +19,10 @@ using stats::AccessLogView;
 using stats::StringId;
 
 const std::string_view kDefaultAccessLogFormat =
-    "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% "
-    "%BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" "
+    "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% "
+    "%BYTES_RECEIVED% "
+    "%BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" "
+    "\"%REQ(X-REQUEST-ID)%\" "
     "\"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
 
 namespace {
@@ -39,7 +40,8 @@ void append_number(uint64_t v, std::string& out) {
   out.append(buffer, r.ptr);
 }
 
-// Envoy formats times by strftime with %f (and %1f..%9f) for fractions of a second and %E…S left out; default "%Y-%m-%dT%H:%M:%E3SZ".
+// Envoy formats times by strftime with %f (and %1f..%9f) for fractions of a second and %E…S left out; default
+// "%Y-%m-%dT%H:%M:%E3SZ".
 void append_time(uint64_t wall_ns, std::string_view format, std::string& out) {
   const time_t seconds = static_cast<time_t>(wall_ns / 1'000'000'000);
   const uint32_t nanos = static_cast<uint32_t>(wall_ns % 1'000'000'000);
@@ -67,7 +69,8 @@ void append_time(uint64_t wall_ns, std::string_view format, std::string& out) {
     }
     size_t digits = 0;
     size_t at = i + 1;
-    if (format[at] >= '1' && format[at] <= '9' && at + 1 < format.size() && format[at + 1] == 'f') digits = static_cast<size_t>(format[at++] - '0');
+    if (format[at] >= '1' && format[at] <= '9' && at + 1 < format.size() && format[at + 1] == 'f')
+      digits = static_cast<size_t>(format[at++] - '0');
     if (format[at] == 'f') {
       flush();
       char fraction[16];
@@ -106,16 +109,26 @@ bool append_ms(uint64_t ns, std::string& out) {
 // The cipher suites that this product negotiates, by IANA number (OpenSSL's names, as Envoy prints them).
 const char* cipher_name(uint16_t id) {
   switch (id) {
-    case 0x1301: return "TLS_AES_128_GCM_SHA256";
-    case 0x1302: return "TLS_AES_256_GCM_SHA384";
-    case 0x1303: return "TLS_CHACHA20_POLY1305_SHA256";
-    case 0xc02b: return "ECDHE-ECDSA-AES128-GCM-SHA256";
-    case 0xc02c: return "ECDHE-ECDSA-AES256-GCM-SHA384";
-    case 0xc02f: return "ECDHE-RSA-AES128-GCM-SHA256";
-    case 0xc030: return "ECDHE-RSA-AES256-GCM-SHA384";
-    case 0xcca8: return "ECDHE-RSA-CHACHA20-POLY1305";
-    case 0xcca9: return "ECDHE-ECDSA-CHACHA20-POLY1305";
-    default: return nullptr;
+    case 0x1301:
+      return "TLS_AES_128_GCM_SHA256";
+    case 0x1302:
+      return "TLS_AES_256_GCM_SHA384";
+    case 0x1303:
+      return "TLS_CHACHA20_POLY1305_SHA256";
+    case 0xc02b:
+      return "ECDHE-ECDSA-AES128-GCM-SHA256";
+    case 0xc02c:
+      return "ECDHE-ECDSA-AES256-GCM-SHA384";
+    case 0xc02f:
+      return "ECDHE-RSA-AES128-GCM-SHA256";
+    case 0xc030:
+      return "ECDHE-RSA-AES256-GCM-SHA384";
+    case 0xcca8:
+      return "ECDHE-RSA-CHACHA20-POLY1305";
+    case 0xcca9:
+      return "ECDHE-ECDSA-CHACHA20-POLY1305";
+    default:
+      return nullptr;
   }
 }
 
@@ -126,12 +139,18 @@ std::optional<std::string_view> request_string(const AccessLogView& r, std::stri
     StringId id;
   };
   static constexpr Known kKnown[] = {
-      {":method", StringId::kMethod},          {":path", StringId::kPath},
-      {":authority", StringId::kAuthority},    {"host", StringId::kAuthority},
-      {":scheme", StringId::kScheme},          {"x-envoy-original-path", StringId::kOriginalPath},
-      {"x-forwarded-for", StringId::kForwardedFor}, {"user-agent", StringId::kUserAgent},
-      {"x-request-id", StringId::kRequestId},  {"referer", StringId::kReferer},
-      {"x-forwarded-proto", StringId::kForwardedProto}, {"content-type", StringId::kContentType},
+      {":method", StringId::kMethod},
+      {":path", StringId::kPath},
+      {":authority", StringId::kAuthority},
+      {"host", StringId::kAuthority},
+      {":scheme", StringId::kScheme},
+      {"x-envoy-original-path", StringId::kOriginalPath},
+      {"x-forwarded-for", StringId::kForwardedFor},
+      {"user-agent", StringId::kUserAgent},
+      {"x-request-id", StringId::kRequestId},
+      {"referer", StringId::kReferer},
+      {"x-forwarded-proto", StringId::kForwardedProto},
+      {"content-type", StringId::kContentType},
   };
   for (const Known& k : kKnown)
     if (k.name == name) return r.string(k.id);
@@ -152,19 +171,41 @@ Result<std::vector<AccessLogFormat::Part>> AccessLogFormat::parse(std::string_vi
     Op op;
   };
   static constexpr Simple kSimple[] = {
-      {"DURATION", Op::kDuration}, {"REQUEST_DURATION", Op::kRequestDuration}, {"RESPONSE_DURATION", Op::kResponseDuration},
-      {"RESPONSE_TX_DURATION", Op::kResponseTxDuration}, {"PROTOCOL", Op::kProtocol}, {"UPSTREAM_PROTOCOL", Op::kUpstreamProtocol},
-      {"RESPONSE_CODE", Op::kResponseCode}, {"RESPONSE_CODE_DETAILS", Op::kResponseCodeDetails}, {"RESPONSE_FLAGS", Op::kResponseFlags},
-      {"RESPONSE_FLAGS_LONG", Op::kResponseFlagsLong}, {"BYTES_RECEIVED", Op::kBytesReceived}, {"BYTES_SENT", Op::kBytesSent},
-      {"UPSTREAM_HOST", Op::kUpstreamHost}, {"UPSTREAM_REMOTE_ADDRESS", Op::kUpstreamHost}, {"UPSTREAM_LOCAL_ADDRESS", Op::kUpstreamLocalAddress},
-      {"UPSTREAM_CLUSTER", Op::kUpstreamCluster}, {"UPSTREAM_CLUSTER_RAW", Op::kUpstreamCluster}, {"ROUTE_NAME", Op::kRouteName}, {"VIRTUAL_CLUSTER_NAME", Op::kVirtualHost},
-      {"DOWNSTREAM_REMOTE_ADDRESS", Op::kDownstreamRemote}, {"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Op::kDownstreamRemoteNoPort},
-      {"DOWNSTREAM_REMOTE_PORT", Op::kDownstreamRemotePort}, {"DOWNSTREAM_LOCAL_ADDRESS", Op::kDownstreamLocal},
-      {"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Op::kDownstreamLocalNoPort}, {"DOWNSTREAM_LOCAL_PORT", Op::kDownstreamLocalPort},
-      {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Op::kDownstreamDirect}, {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", Op::kDownstreamDirectNoPort},
-      {"DOWNSTREAM_DIRECT_REMOTE_PORT", Op::kDownstreamDirectPort}, {"REQUESTED_SERVER_NAME", Op::kRequestedServerName},
-      {"DOWNSTREAM_TLS_VERSION", Op::kTlsVersion}, {"DOWNSTREAM_TLS_CIPHER", Op::kTlsCipher}, {"CONNECTION_ID", Op::kConnectionId},
-      {"HOSTNAME", Op::kHostname}, {"UPSTREAM_REQUEST_ATTEMPT_COUNT", Op::kAttemptCount}, {"FILTER_CHAIN_NAME", Op::kFilterChainName},
+      {"DURATION", Op::kDuration},
+      {"REQUEST_DURATION", Op::kRequestDuration},
+      {"RESPONSE_DURATION", Op::kResponseDuration},
+      {"RESPONSE_TX_DURATION", Op::kResponseTxDuration},
+      {"PROTOCOL", Op::kProtocol},
+      {"UPSTREAM_PROTOCOL", Op::kUpstreamProtocol},
+      {"RESPONSE_CODE", Op::kResponseCode},
+      {"RESPONSE_CODE_DETAILS", Op::kResponseCodeDetails},
+      {"RESPONSE_FLAGS", Op::kResponseFlags},
+      {"RESPONSE_FLAGS_LONG", Op::kResponseFlagsLong},
+      {"BYTES_RECEIVED", Op::kBytesReceived},
+      {"BYTES_SENT", Op::kBytesSent},
+      {"UPSTREAM_HOST", Op::kUpstreamHost},
+      {"UPSTREAM_REMOTE_ADDRESS", Op::kUpstreamHost},
+      {"UPSTREAM_LOCAL_ADDRESS", Op::kUpstreamLocalAddress},
+      {"UPSTREAM_CLUSTER", Op::kUpstreamCluster},
+      {"UPSTREAM_CLUSTER_RAW", Op::kUpstreamCluster},
+      {"ROUTE_NAME", Op::kRouteName},
+      {"VIRTUAL_CLUSTER_NAME", Op::kVirtualHost},
+      {"DOWNSTREAM_REMOTE_ADDRESS", Op::kDownstreamRemote},
+      {"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Op::kDownstreamRemoteNoPort},
+      {"DOWNSTREAM_REMOTE_PORT", Op::kDownstreamRemotePort},
+      {"DOWNSTREAM_LOCAL_ADDRESS", Op::kDownstreamLocal},
+      {"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Op::kDownstreamLocalNoPort},
+      {"DOWNSTREAM_LOCAL_PORT", Op::kDownstreamLocalPort},
+      {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Op::kDownstreamDirect},
+      {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", Op::kDownstreamDirectNoPort},
+      {"DOWNSTREAM_DIRECT_REMOTE_PORT", Op::kDownstreamDirectPort},
+      {"REQUESTED_SERVER_NAME", Op::kRequestedServerName},
+      {"DOWNSTREAM_TLS_VERSION", Op::kTlsVersion},
+      {"DOWNSTREAM_TLS_CIPHER", Op::kTlsCipher},
+      {"CONNECTION_ID", Op::kConnectionId},
+      {"HOSTNAME", Op::kHostname},
+      {"UPSTREAM_REQUEST_ATTEMPT_COUNT", Op::kAttemptCount},
+      {"FILTER_CHAIN_NAME", Op::kFilterChainName},
       {"UPSTREAM_TRANSPORT_FAILURE_REASON", Op::kUpstreamTransportFailure},
   };
   std::vector<Part> out;
@@ -184,7 +225,9 @@ Result<std::vector<AccessLogFormat::Part>> AccessLogFormat::parse(std::string_vi
     }
     // NAME, NAME(argument), NAME(argument):length; the argument may itself contain '%' (START_TIME).
     size_t at = i + 1;
-    while (at < format.size() && ((format[at] >= 'A' && format[at] <= 'Z') || (format[at] >= '0' && format[at] <= '9') || format[at] == '_')) ++at;
+    while (at < format.size() &&
+           ((format[at] >= 'A' && format[at] <= 'Z') || (format[at] >= '0' && format[at] <= '9') || format[at] == '_'))
+      ++at;
     const std::string name(format.substr(i + 1, at - i - 1));
     const std::string where = "access log operator %" + name + "% at offset " + std::to_string(i);
     std::string_view argument;
@@ -219,7 +262,8 @@ Result<std::vector<AccessLogFormat::Part>> AccessLogFormat::parse(std::string_vi
       if (question != std::string_view::npos) p.other = lower(argument.substr(question + 1));
     } else {
       const auto* known = std::find_if(std::begin(kSimple), std::end(kSimple), [&](const Simple& s) { return s.name == name; });
-      if (known == std::end(kSimple)) return Error{where + ": not supported by Millrace; its README lists the operators that are"};
+      if (known == std::end(kSimple))
+        return Error{where + ": not supported by Millrace; its README lists the operators that are"};
       if (has_argument) return Error{where + ": takes no argument"};
       p.op = known->op;
     }
@@ -296,8 +340,10 @@ bool AccessLogFormat::is_number(Op op) {
     case Op::kDownstreamRemotePort:
     case Op::kDownstreamDirectPort:
     case Op::kConnectionId:
-    case Op::kAttemptCount: return true;
-    default: return false;
+    case Op::kAttemptCount:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -318,11 +364,18 @@ bool AccessLogFormat::value(const Part& p, const AccessLogView& view, std::strin
     return true;
   };
   switch (p.op) {
-    case Op::kLiteral: out += p.text; return true;
-    case Op::kStartTime: append_time(r.start_wall_ns, p.text, out); return true;
-    case Op::kDuration: return append_ms(r.duration_ns, out);
-    case Op::kRequestDuration: return append_ms(r.request_rx_last_ns, out);
-    case Op::kResponseDuration: return append_ms(r.upstream_rx_first_ns, out);
+    case Op::kLiteral:
+      out += p.text;
+      return true;
+    case Op::kStartTime:
+      append_time(r.start_wall_ns, p.text, out);
+      return true;
+    case Op::kDuration:
+      return append_ms(r.duration_ns, out);
+    case Op::kRequestDuration:
+      return append_ms(r.request_rx_last_ns, out);
+    case Op::kResponseDuration:
+      return append_ms(r.upstream_rx_first_ns, out);
     case Op::kResponseTxDuration:
       if (r.upstream_rx_first_ns == stats::kNoTime) return false;
       return append_ms(r.duration_ns - r.upstream_rx_first_ns, out);
@@ -348,8 +401,10 @@ bool AccessLogFormat::value(const Part& p, const AccessLogView& view, std::strin
       out += name;
       return true;
     }
-    case Op::kResponseCode: return number(r.response_code);
-    case Op::kResponseCodeDetails: return string(view.string(StringId::kResponseCodeDetails));
+    case Op::kResponseCode:
+      return number(r.response_code);
+    case Op::kResponseCodeDetails:
+      return string(view.string(StringId::kResponseCodeDetails));
     case Op::kResponseFlags: {
       if (view.flags().empty()) return false;
       char buffer[stats::ResponseFlags::kMaxText];
@@ -366,23 +421,43 @@ bool AccessLogFormat::value(const Part& p, const AccessLogView& view, std::strin
       }
       return any;
     }
-    case Op::kBytesReceived: return number(r.bytes_received);
-    case Op::kBytesSent: return number(r.bytes_sent);
-    case Op::kUpstreamHost: return address(r.upstream_remote, r.upstream_remote_port);
-    case Op::kUpstreamLocalAddress: return address(r.upstream_local, r.upstream_local_port);
-    case Op::kUpstreamCluster: return string(view.string(StringId::kClusterName));
-    case Op::kRouteName: return string(view.string(StringId::kRouteName));
-    case Op::kVirtualHost: return string(view.string(StringId::kVirtualHostName));
-    case Op::kDownstreamRemote: return address(r.downstream_remote, r.downstream_remote_port);
-    case Op::kDownstreamRemoteNoPort: out += r.downstream_remote.to_string(); return true;
-    case Op::kDownstreamRemotePort: return number(r.downstream_remote_port);
-    case Op::kDownstreamLocal: return address(r.downstream_local, r.downstream_local_port);
-    case Op::kDownstreamLocalNoPort: out += r.downstream_local.to_string(); return true;
-    case Op::kDownstreamLocalPort: return number(r.downstream_local_port);
-    case Op::kDownstreamDirect: return address(r.downstream_direct_remote, r.downstream_direct_remote_port);
-    case Op::kDownstreamDirectNoPort: out += r.downstream_direct_remote.to_string(); return true;
-    case Op::kDownstreamDirectPort: return number(r.downstream_direct_remote_port);
-    case Op::kRequestedServerName: return string(view.string(StringId::kServerName));
+    case Op::kBytesReceived:
+      return number(r.bytes_received);
+    case Op::kBytesSent:
+      return number(r.bytes_sent);
+    case Op::kUpstreamHost:
+      return address(r.upstream_remote, r.upstream_remote_port);
+    case Op::kUpstreamLocalAddress:
+      return address(r.upstream_local, r.upstream_local_port);
+    case Op::kUpstreamCluster:
+      return string(view.string(StringId::kClusterName));
+    case Op::kRouteName:
+      return string(view.string(StringId::kRouteName));
+    case Op::kVirtualHost:
+      return string(view.string(StringId::kVirtualHostName));
+    case Op::kDownstreamRemote:
+      return address(r.downstream_remote, r.downstream_remote_port);
+    case Op::kDownstreamRemoteNoPort:
+      out += r.downstream_remote.to_string();
+      return true;
+    case Op::kDownstreamRemotePort:
+      return number(r.downstream_remote_port);
+    case Op::kDownstreamLocal:
+      return address(r.downstream_local, r.downstream_local_port);
+    case Op::kDownstreamLocalNoPort:
+      out += r.downstream_local.to_string();
+      return true;
+    case Op::kDownstreamLocalPort:
+      return number(r.downstream_local_port);
+    case Op::kDownstreamDirect:
+      return address(r.downstream_direct_remote, r.downstream_direct_remote_port);
+    case Op::kDownstreamDirectNoPort:
+      out += r.downstream_direct_remote.to_string();
+      return true;
+    case Op::kDownstreamDirectPort:
+      return number(r.downstream_direct_remote_port);
+    case Op::kRequestedServerName:
+      return string(view.string(StringId::kServerName));
     case Op::kTlsVersion:
       if (r.tls_version == 0) return false;
       out += r.tls_version == stats::kWireTls13 ? "TLSv1.3" : "TLSv1.2";
@@ -393,15 +468,19 @@ bool AccessLogFormat::value(const Part& p, const AccessLogView& view, std::strin
       out += name;
       return true;
     }
-    case Op::kConnectionId: return number(r.connection_id);
+    case Op::kConnectionId:
+      return number(r.connection_id);
     case Op::kHostname: {
       static const std::string kName = hostname();
       out += kName;
       return true;
     }
-    case Op::kAttemptCount: return number(r.attempt_count);
-    case Op::kFilterChainName: return string(view.string(StringId::kFilterChainName));
-    case Op::kUpstreamTransportFailure: return string(view.string(StringId::kTransportFailure));
+    case Op::kAttemptCount:
+      return number(r.attempt_count);
+    case Op::kFilterChainName:
+      return string(view.string(StringId::kFilterChainName));
+    case Op::kUpstreamTransportFailure:
+      return string(view.string(StringId::kTransportFailure));
   }
   return false;
 }
@@ -423,7 +502,9 @@ void AccessLogFormat::append(const AccessLogView& record, std::string& out) cons
 
 void AccessLogFormat::append_node(const Node& n, const AccessLogView& r, std::string& out) {
   switch (n.kind) {
-    case Node::Kind::kRaw: out += n.raw; return;
+    case Node::Kind::kRaw:
+      out += n.raw;
+      return;
     case Node::Kind::kParts: {
       std::string text;
       if (n.parts.size() == 1 && n.parts[0].op != Op::kLiteral) {  // one operator alone keeps its type

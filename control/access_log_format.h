@@ -1,5 +1,6 @@
-// Envoy's access log formats: text with operators ("%REQ(:PATH)%") or a JSON object of them, compiled once, then applied to binary records.
-// Operators and their meaning: Envoy docs, configuration/observability/access_log/usage. "-" stands for what a request does not have (null in JSON).
+// Envoy's access log formats: text with operators ("%REQ(:PATH)%") or a JSON object of them, compiled once, then applied to
+// binary records. Operators and their meaning: Envoy docs, configuration/observability/access_log/usage. "-" stands for what a
+// request does not have (null in JSON).
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,8 @@ class AccessLogFormat {
  public:
   // Text; `format` empty: the default one. Error: the operator that is not understood or not supported, and where it stands.
   static base::Result<AccessLogFormat> text(std::string_view format);
-  // `object`: a JSON object (as text) whose values are formats, objects or arrays of such; one line a record, keys in the order written.
+  // `object`: a JSON object (as text) whose values are formats, objects or arrays of such; one line a record, keys in the order
+  // written.
   static base::Result<AccessLogFormat> json(std::string_view object);
 
   // Appends one line (with its '\n' where the format has one; JSON always) to `out`.
@@ -28,23 +30,57 @@ class AccessLogFormat {
 
  private:
   enum class Op : uint8_t {
-    kLiteral, kStartTime, kDuration, kRequestDuration, kResponseDuration, kResponseTxDuration, kReq, kResp, kTrailer, kProtocol, kUpstreamProtocol,
-    kResponseCode, kResponseCodeDetails, kResponseFlags, kResponseFlagsLong, kBytesReceived, kBytesSent, kUpstreamHost, kUpstreamLocalAddress,
-    kUpstreamCluster, kRouteName, kVirtualHost, kDownstreamRemote, kDownstreamRemoteNoPort, kDownstreamRemotePort, kDownstreamLocal,
-    kDownstreamLocalNoPort, kDownstreamLocalPort, kDownstreamDirect, kDownstreamDirectNoPort, kDownstreamDirectPort, kRequestedServerName,
-    kTlsVersion, kTlsCipher, kConnectionId, kHostname, kAttemptCount, kFilterChainName, kUpstreamTransportFailure,
+    kLiteral,
+    kStartTime,
+    kDuration,
+    kRequestDuration,
+    kResponseDuration,
+    kResponseTxDuration,
+    kReq,
+    kResp,
+    kTrailer,
+    kProtocol,
+    kUpstreamProtocol,
+    kResponseCode,
+    kResponseCodeDetails,
+    kResponseFlags,
+    kResponseFlagsLong,
+    kBytesReceived,
+    kBytesSent,
+    kUpstreamHost,
+    kUpstreamLocalAddress,
+    kUpstreamCluster,
+    kRouteName,
+    kVirtualHost,
+    kDownstreamRemote,
+    kDownstreamRemoteNoPort,
+    kDownstreamRemotePort,
+    kDownstreamLocal,
+    kDownstreamLocalNoPort,
+    kDownstreamLocalPort,
+    kDownstreamDirect,
+    kDownstreamDirectNoPort,
+    kDownstreamDirectPort,
+    kRequestedServerName,
+    kTlsVersion,
+    kTlsCipher,
+    kConnectionId,
+    kHostname,
+    kAttemptCount,
+    kFilterChainName,
+    kUpstreamTransportFailure,
   };
   struct Part {
     Op op = Op::kLiteral;
-    std::string text;         // literal; header name; time format
-    std::string other;        // REQ(X?Y): Y
-    size_t max_length = 0;    // 0: unlimited
+    std::string text;       // literal; header name; time format
+    std::string other;      // REQ(X?Y): Y
+    size_t max_length = 0;  // 0: unlimited
   };
   // A JSON template: an object, an array, a format of several parts, or one operator that keeps its type.
   struct Node {
     enum class Kind : uint8_t { kParts, kObject, kArray, kRaw } kind = Kind::kParts;
     std::vector<Part> parts;
-    std::string raw;          // kRaw: JSON text (numbers, booleans, null)
+    std::string raw;  // kRaw: JSON text (numbers, booleans, null)
     std::vector<std::pair<std::string, Node>> members;
   };
   static base::Result<std::vector<Part>> parse(std::string_view format);

@@ -7,8 +7,8 @@
 namespace millrace::control {
 
 namespace {
-constexpr uint64_t kBlockAlignment = 64;                // a cache line: no two objects share one
-constexpr uint64_t kDiscardAtLeast = 1024 * 1024;       // smaller free blocks keep their pages: they are reused soon
+constexpr uint64_t kBlockAlignment = 64;           // a cache line: no two objects share one
+constexpr uint64_t kDiscardAtLeast = 1024 * 1024;  // smaller free blocks keep their pages: they are reused soon
 constexpr uint64_t round_up(uint64_t n) { return (n + kBlockAlignment - 1) & ~(kBlockAlignment - 1); }
 }  // namespace
 
@@ -50,9 +50,9 @@ base::Result<uint64_t> Arena::allocate(uint64_t size) {
   const uint64_t rounded = round_up(size);
   const auto fit = rounded < size ? by_size_.end() : by_size_.lower_bound({rounded, 0});
   if (fit == by_size_.end())
-    return base::Error{"the arena is full: " + std::to_string(size) + " bytes wanted, largest free block " + std::to_string(largest_free()) +
-                       " of " + std::to_string(segment_.size()) + " (" + std::to_string(used_) + " in use, of these " +
-                       std::to_string(retired_bytes_) + " wait for a worker)"};
+    return base::Error{"the arena is full: " + std::to_string(size) + " bytes wanted, largest free block " +
+                       std::to_string(largest_free()) + " of " + std::to_string(segment_.size()) + " (" + std::to_string(used_) +
+                       " in use, of these " + std::to_string(retired_bytes_) + " wait for a worker)"};
   const auto [block, offset] = *fit;
   by_size_.erase(fit);
   free_.erase(offset);

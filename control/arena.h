@@ -1,5 +1,6 @@
-// The arena: one sparse shared memory segment that holds published objects and snapshot roots. Objects are written once and never moved.
-// The bookkeeping is in control's own heap, not in the segment: a new control starts with a new arena, so nothing is ever recovered.
+// The arena: one sparse shared memory segment that holds published objects and snapshot roots. Objects are written once and never
+// moved. The bookkeeping is in control's own heap, not in the segment: a new control starts with a new arena, so nothing is ever
+// recovered.
 //
 //   allocate -> write -> publish ... replaced by epoch e -> retire(offset, e) -> every worker has seen e -> reclaim -> free
 #pragma once
@@ -24,7 +25,8 @@ class Arena {
   Arena(Arena&&) = default;
   Arena& operator=(Arena&&) = default;
 
-  // `size` > 0 bytes, 64-byte aligned: the smallest free block that fits, the lowest offset among equals. Error when there is none.
+  // `size` > 0 bytes, 64-byte aligned: the smallest free block that fits, the lowest offset among equals. Error when there is
+  // none.
   base::Result<uint64_t> allocate(uint64_t size);
   // Gives a block back at once. For blocks that no data plane can know of.
   void free(uint64_t offset);
@@ -35,7 +37,7 @@ class Arena {
 
   uint8_t* at(uint64_t offset) const { return segment_.data() + offset; }
   uint64_t size() const { return segment_.size(); }
-  uint64_t used() const { return used_; }            // bytes in blocks, retired ones included
+  uint64_t used() const { return used_; }  // bytes in blocks, retired ones included
   uint64_t retired() const { return retired_bytes_; }
   uint64_t largest_free() const { return by_size_.empty() ? 0 : by_size_.rbegin()->first; }
   size_t blocks() const { return blocks_.size(); }

@@ -1,13 +1,12 @@
 #include "control/control_plane.h"
 
-#include <sys/random.h>
-#include <sys/stat.h>
-#include <time.h>
-
 #include <cstdio>
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "control/config_loader.h"
 #include "lib/base/hash.h"
@@ -31,7 +30,8 @@ uint64_t random_u64() {
 
 std::string fingerprint(const std::string& text) {
   char out[48];
-  std::snprintf(out, sizeof out, "%016llx-%zu", static_cast<unsigned long long>(base::hash64(std::string_view(text))), text.size());
+  std::snprintf(out, sizeof out, "%016llx-%zu", static_cast<unsigned long long>(base::hash64(std::string_view(text))),
+                text.size());
   return out;
 }
 
@@ -44,7 +44,8 @@ ConfigKey owner_of(const Model& model, const ConfigKey& key) {
   if (key.kind == ConfigKind::kEndpoints && model.clusters().contains(key.name)) return {ConfigKind::kCluster, key.name};
   if (key.kind == ConfigKind::kSecret) {
     const auto it = model.secrets().find(key.name);
-    if (it != model.secrets().end() && it->second->derived) return {ConfigKind::kListener, key.name.substr(0, key.name.find('/'))};
+    if (it != model.secrets().end() && it->second->derived)
+      return {ConfigKind::kListener, key.name.substr(0, key.name.find('/'))};
   }
   return key;
 }
@@ -52,7 +53,8 @@ ConfigKey owner_of(const Model& model, const ConfigKey& key) {
 std::vector<PublishObject> to_publish(const std::vector<TableObject>& objects) {
   std::vector<PublishObject> out;
   out.reserve(objects.size());
-  for (const TableObject& o : objects) out.push_back({std::string(table::to_string(o.kind)) + " " + o.name, {o.bytes(), o.size_bytes}});
+  for (const TableObject& o : objects)
+    out.push_back({std::string(table::to_string(o.kind)) + " " + o.name, {o.bytes(), o.size_bytes}});
   return out;
 }
 
@@ -87,7 +89,8 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
   link.incarnation = publisher.incarnation;
   ControlPlane* raw = c.get();
   c->link_ = std::make_unique<DataplaneLink>(
-      link, *c->publisher_, [raw](uint32_t worker, std::span<const uint8_t> record) { raw->access_log_.on_event(worker, record); }, say);
+      link, *c->publisher_,
+      [raw](uint32_t worker, std::span<const uint8_t> record) { raw->access_log_.on_event(worker, record); }, say);
   c->link_->start();
   return c;
 }
@@ -125,7 +128,8 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     Document stored;
     stored.file = config_.store_file;
     for (const StoredObject& o : store_->load()) {
-      Document one = load_document(o.json, config_.store_file + "(" + std::string(to_string(o.key.kind)) + " " + o.key.name + ")");
+      Document one =
+          load_document(o.json, config_.store_file + "(" + std::string(to_string(o.key.kind)) + " " + o.key.name + ")");
       for (LoadedObject& l : one.objects) stored.objects.push_back(std::move(l));
       stored.errors.insert(stored.errors.end(), one.errors.begin(), one.errors.end());
     }
@@ -133,14 +137,16 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     edited.errors.insert(edited.errors.end(), stored.errors.begin(), stored.errors.end());
     if (!edited.ok()) {
       *errors = edited.errors;
-      return base::Error{"the stored edits in " + config_.store_file + " are not valid any more; start with --discard-edits to leave them out"};
+      return base::Error{"the stored edits in " + config_.store_file +
+                         " are not valid any more; start with --discard-edits to leave them out"};
     }
     start = std::move(edited.model);
     edited_ = true;
     fresh = false;
     say("goes on with the objects of " + config_.store_file + ": they were edited after " + config_.config_file + " was loaded");
   } else if (store_->edited()) {
-    say(config_.store_file + ": edits put aside, because " + (config_.discard_edits ? "--discard-edits says so" : config_.config_file + " has changed"));
+    say(config_.store_file + ": edits put aside, because " +
+        (config_.discard_edits ? "--discard-edits says so" : config_.config_file + " has changed"));
   }
   if (fresh) {
     if (const base::Status s = store_->reset(base); !s.ok()) return s;
@@ -202,7 +208,8 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
         undo();
         return out;
       }
-      // Store first: what a client is told is in force must be there after a crash. Publishing can then only fail for want of memory.
+      // Store first: what a client is told is in force must be there after a crash. Publishing can then only fail for want of
+      // memory.
       std::vector<ObjectChange> reverse = Model::diff(result.model, *before);
       if (const base::Status s = store_changes(result.model, out.changes); !s.ok()) {
         out.errors.push_back({"", 0, 0, "", s.error()});
@@ -222,10 +229,8 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
       out.ok = true;
     }
   }
-  if (wait.count() > 0)
-    out.acknowledgement = publisher_->wait_acknowledged(out.epoch, wait);
-  else
-    out.acknowledgement = publisher_->acknowledgement(out.epoch);
+  if (wait.count() > 0) out.acknowledgement = publisher_->wait_acknowledged(out.epoch, wait);
+  else out.acknowledgement = publisher_->acknowledgement(out.epoch);
   out.live_us = static_cast<uint64_t>(duration_cast<microseconds>(steady_clock::now() - begun).count());
   return out;
 }
@@ -234,16 +239,15 @@ base::Status ControlPlane::store_changes(const Model& model, const std::vector<O
   std::set<ConfigKey> keys;
   // The first edit stores everything: before it, the configuration file is the store.
   if (!store_->edited())
-    for (const ConfigKind kind : {ConfigKind::kSecret, ConfigKind::kEndpoints, ConfigKind::kCluster, ConfigKind::kRoute, ConfigKind::kListener})
+    for (const ConfigKind kind :
+         {ConfigKind::kSecret, ConfigKind::kEndpoints, ConfigKind::kCluster, ConfigKind::kRoute, ConfigKind::kListener})
       for (const std::string& name : model.names(kind)) keys.insert(owner_of(model, {kind, name}));
   for (const ObjectChange& c : changes) keys.insert(owner_of(model, c.key));
   std::vector<StoredObject> put;
   std::vector<ConfigKey> removed;
   for (const ConfigKey& key : keys) {
-    if (const auto message = model.message(key); message != nullptr)
-      put.push_back({key, to_json(*message, true, false)});
-    else
-      removed.push_back(key);
+    if (const auto message = model.message(key); message != nullptr) put.push_back({key, to_json(*message, true, false)});
+    else removed.push_back(key);
   }
   return store_->commit(put, removed);
 }

@@ -3,8 +3,8 @@
 //   edit(model -> ModelEdit) ─▶ errors? refused, nothing changed
 //                            └▶ compile ─▶ publish (epoch) ─▶ store ─▶ the edit is the model
 //
-// An edit is all or nothing: it is the model, in the store and published, or it is none of these. Edits come one after another (a mutex);
-// readers take the current model as a shared pointer and are never held up.
+// An edit is all or nothing: it is the model, in the store and published, or it is none of these. Edits come one after another (a
+// mutex); readers take the current model as a shared pointer and are never held up.
 #pragma once
 
 #include <atomic>
@@ -27,10 +27,10 @@
 namespace millrace::control {
 
 struct ControlConfig {
-  std::string config_file;               // "" : start empty
-  std::string run_dir = "/run/millrace"; // dataplane.sock, control.sock
-  std::string store_file;                // "" : <run_dir>/control.db
-  bool discard_edits = false;            // start from the configuration file even when the store holds edits of it
+  std::string config_file;                // "" : start empty
+  std::string run_dir = "/run/millrace";  // dataplane.sock, control.sock
+  std::string store_file;                 // "" : <run_dir>/control.db
+  bool discard_edits = false;             // start from the configuration file even when the store holds edits of it
 };
 
 struct EditOutcome {
@@ -40,13 +40,13 @@ struct EditOutcome {
   uint64_t epoch = 0;
   size_t compiled = 0, reused = 0;
   uint64_t compile_us = 0, live_us = 0;
-  Acknowledgement acknowledgement;       // of `epoch`, after the wait that was asked for
+  Acknowledgement acknowledgement;  // of `epoch`, after the wait that was asked for
 };
 
 class ControlPlane {
  public:
-  // Loads configuration and store, compiles, and connects to the data plane in the background. `errors` gets every complaint about the
-  // configuration, with its place; the result is then null with a closing sentence.
+  // Loads configuration and store, compiles, and connects to the data plane in the background. `errors` gets every complaint
+  // about the configuration, with its place; the result is then null with a closing sentence.
   static base::Result<std::unique_ptr<ControlPlane>> start(const ControlConfig& config, ConfigErrors* errors);
   ~ControlPlane();
 
@@ -73,10 +73,10 @@ class ControlPlane {
 
   ControlConfig config_;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
-  std::mutex edit_mutex_;                // held through an edit; guards compiler_ and store_
+  std::mutex edit_mutex_;  // held through an edit; guards compiler_ and store_
   Compiler compiler_;
   std::unique_ptr<Store> store_;
-  mutable std::mutex model_mutex_;       // guards the pointer only
+  mutable std::mutex model_mutex_;  // guards the pointer only
   std::shared_ptr<const Model> model_ = std::make_shared<const Model>();
   std::atomic<bool> edited_{false};
   AccessLogger access_log_;

@@ -1,11 +1,10 @@
 #include "control/dataplane_link.h"
 
-#include <time.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <time.h>
+#include <unistd.h>
 
 #include "lib/stats/events.h"
 
@@ -111,7 +110,8 @@ Status DataplaneLink::on_welcome(shm::Message& message) {
   if (!message.get(welcome_)) return Error{"malformed welcome"};
   if (const char* why = table::link_mismatch(config_.versions, welcome_.versions); why != nullptr) return Error{why};
   if (welcome_.workers == 0 || welcome_.workers > stats::kMaxWorkers || message.fds.size() != welcome_.workers + 2)
-    return Error{"welcome with " + std::to_string(message.fds.size()) + " segments for " + std::to_string(welcome_.workers) + " workers"};
+    return Error{"welcome with " + std::to_string(message.fds.size()) + " segments for " + std::to_string(welcome_.workers) +
+                 " workers"};
   auto stats = shm::Segment::map(std::move(message.fds[0]), shm::Access::kReadOnly, sizeof(stats::RegionHeader), kMaxRegionBytes);
   if (!stats.ok()) return Error{"statistics region: " + stats.error()};
   auto view = stats::RegionView::attach(stats->bytes());
@@ -121,7 +121,8 @@ Status DataplaneLink::on_welcome(shm::Message& message) {
   rings_.clear();
   consumers_.clear();
   for (size_t i = 1; i < message.fds.size(); ++i) {
-    auto ring = shm::Segment::map(std::move(message.fds[i]), shm::Access::kReadWrite, shm::ring_bytes(shm::kMinRingCapacity), kMaxEventRingBytes);
+    auto ring = shm::Segment::map(std::move(message.fds[i]), shm::Access::kReadWrite, shm::ring_bytes(shm::kMinRingCapacity),
+                                  kMaxEventRingBytes);
     if (!ring.ok()) return Error{"event ring: " + ring.error()};
     rings_.push_back(std::move(*ring));
     consumers_.emplace_back();
@@ -146,9 +147,11 @@ bool DataplaneLink::serve(TimeNs now) {
   bool did = false;
   shm::Message message;
   switch (channel_.receive(message)) {
-    case shm::ReceiveResult::kNothing: break;
+    case shm::ReceiveResult::kNothing:
+      break;
     case shm::ReceiveResult::kClosed:
-      lose(now, phase_ == Phase::kUp ? "lost the data plane (process " + std::to_string(welcome_.pid) + ")" : "no data plane: it closed the connection");
+      lose(now, phase_ == Phase::kUp ? "lost the data plane (process " + std::to_string(welcome_.pid) + ")"
+                                     : "no data plane: it closed the connection");
       return true;
     case shm::ReceiveResult::kMalformed:
       lose(now, "data plane sent a malformed message");
@@ -159,7 +162,9 @@ bool DataplaneLink::serve(TimeNs now) {
       if (type == LinkMessage::kRefused) {
         table::LinkRefused refused;
         const bool readable = message.get(refused);
-        lose(now, "the data plane refused: " + (readable ? std::string(refused.reason, strnlen(refused.reason, sizeof refused.reason)) : "no reason given"));
+        lose(now,
+             "the data plane refused: " +
+                 (readable ? std::string(refused.reason, strnlen(refused.reason, sizeof refused.reason)) : "no reason given"));
         return true;
       }
       if (phase_ == Phase::kAwaitWelcome && type == LinkMessage::kWelcome) {
@@ -218,12 +223,12 @@ bool DataplaneLink::drain_events() {
       stats::LoaderEvent event;
       std::string_view text;
       stats::RecordHeader header;
-      if (stats::check_record(record, header) == stats::RecordError::kNone && stats::read_loader_event(record, event, text) == stats::RecordError::kNone) {
+      if (stats::check_record(record, header) == stats::RecordError::kNone &&
+          stats::read_loader_event(record, event, text) == stats::RecordError::kNone) {
         publisher_.on_loader_event(event, header.type, text);
         if (header.type == stats::EventType::kSnapshotRejected && event.incarnation == config_.incarnation && log_)
           log_("data plane rejected the tables of epoch " + std::to_string(event.epoch) + ": " + std::string(text));
-        else if (header.type == stats::EventType::kLoaderNote && log_)
-          log_("data plane: " + std::string(text));
+        else if (header.type == stats::EventType::kLoaderNote && log_) log_("data plane: " + std::string(text));
       }
       loader.pop();
       if (++read == kEventsPerStep) break;

@@ -1,5 +1,6 @@
-// Control's end of the link: connects to <run-dir>/dataplane.sock, tries again for ever (steps of at most 100 ms), shakes hands, maps what it
-// is given, feeds the publisher, and drains the event rings. The socket then only tells whether the data plane lives.
+// Control's end of the link: connects to <run-dir>/dataplane.sock, tries again for ever (steps of at most 100 ms), shakes hands,
+// maps what it is given, feeds the publisher, and drains the event rings. The socket then only tells whether the data plane
+// lives.
 #pragma once
 
 #include <atomic>
@@ -25,9 +26,9 @@
 namespace millrace::control {
 
 struct DataplaneLinkConfig {
-  std::string socket_path;              // <run-dir>/dataplane.sock
-  table::LinkVersions versions;         // link_versions(route::platform())
-  uint64_t incarnation = 0;             // of this control process (the publisher's)
+  std::string socket_path;       // <run-dir>/dataplane.sock
+  table::LinkVersions versions;  // link_versions(route::platform())
+  uint64_t incarnation = 0;      // of this control process (the publisher's)
 };
 // This program's versions; `regex_platform` is route::platform(), or "" where regexes are not used.
 table::LinkVersions link_versions(const std::string& regex_platform);
@@ -38,13 +39,13 @@ struct DataplaneInfo {
   uint64_t incarnation = 0;
   uint32_t pid = 0, workers = 0;
   uint64_t events_read = 0;
-  std::string state;                    // one sentence for a person: "connected", "waiting for …", "refused: …"
+  std::string state;  // one sentence for a person: "connected", "waiting for …", "refused: …"
 };
 
 class DataplaneLink {
  public:
-  // A record of a worker's event ring (stats::RecordHeader first); valid during the call. Called from the link's thread; a slow handler delays
-  // acknowledgements, and then records are lost in the data plane.
+  // A record of a worker's event ring (stats::RecordHeader first); valid during the call. Called from the link's thread; a slow
+  // handler delays acknowledgements, and then records are lost in the data plane.
   using EventHandler = std::function<void(uint32_t worker, std::span<const uint8_t> record)>;
   // One line for the log: connected, lost, refused, rejected snapshot. Called from the link's thread.
   using LogHandler = std::function<void(const std::string& line)>;
@@ -60,7 +61,7 @@ class DataplaneLink {
   void start();
   void stop();
 
-  DataplaneInfo info() const;           // any thread
+  DataplaneInfo info() const;  // any thread
   // Runs `f` with the statistics of the connected data plane while they cannot go away; false when none is connected. Any thread.
   bool with_stats(const std::function<void(const stats::RegionView&)>& f) const;
 
@@ -68,7 +69,7 @@ class DataplaneLink {
   static constexpr base::TimeNs kRetryFirstNs = 10 * base::kMillisecond, kRetryMaxNs = 100 * base::kMillisecond;
   static constexpr base::TimeNs kHandshakeNs = 2 * base::kSecond;
   static constexpr base::TimeNs kEventPollNs = base::kMillisecond;
-  static constexpr uint32_t kEventsPerStep = 4096;   // bounds one step, so that a flood of records does not delay the rest
+  static constexpr uint32_t kEventsPerStep = 4096;  // bounds one step, so that a flood of records does not delay the rest
   enum class Phase : uint8_t { kDown, kAwaitWelcome, kAwaitReady, kUp };
 
   bool try_connect(base::TimeNs now);
@@ -88,10 +89,10 @@ class DataplaneLink {
   shm::FdChannel channel_;
   std::string last_line_;
   table::LinkWelcome welcome_;
-  std::vector<shm::Segment> rings_;           // workers', then the loader's
+  std::vector<shm::Segment> rings_;  // workers', then the loader's
   std::vector<shm::RingConsumer> consumers_;
 
-  mutable std::mutex mutex_;                  // guards what follows
+  mutable std::mutex mutex_;  // guards what follows
   shm::Segment stats_;
   std::optional<stats::RegionView> view_;
   DataplaneInfo info_;

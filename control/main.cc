@@ -1,10 +1,10 @@
-// millrace-control: reads configuration, compiles and publishes tables, gathers statistics, writes access logs, and answers millctl.
-#include <signal.h>
-#include <unistd.h>
-
+// millrace-control: reads configuration, compiles and publishes tables, gathers statistics, writes access logs, and answers
+// millctl.
 #include <cstdio>
 #include <cstring>
+#include <signal.h>
 #include <string>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 
@@ -75,7 +75,8 @@ int main(int argc, char** argv) {
   ControlConfig config;
   bool validate = false;
   CLI::App app{"Millrace control: configuration in Envoy's v3 vocabulary to tables for the data plane."};
-  app.add_option("-c,--config", config.config_file, "Envoy bootstrap in YAML or JSON, with Millrace's `dataplane:` section")->required();
+  app.add_option("-c,--config", config.config_file, "Envoy bootstrap in YAML or JSON, with Millrace's `dataplane:` section")
+      ->required();
   app.add_option("--run-dir", config.run_dir, "directory of the sockets")->capture_default_str();
   app.add_option("--store", config.store_file, "file that keeps edits over restarts; default <run-dir>/control.db");
   app.add_flag("--discard-edits", config.discard_edits, "start from the configuration file even if it was edited since");

@@ -30,7 +30,8 @@ class FieldDiff {
   // As people may see it: differences of private keys are told, the keys are not.
   static std::string shown(const std::string& path, const TextValue* v) {
     if (v == nullptr) return "";
-    if (v->kind == TextValue::Kind::kScalar && path.find("private_key.inline_") != std::string::npos) return json_quote(kRedacted);
+    if (v->kind == TextValue::Kind::kScalar && path.find("private_key.inline_") != std::string::npos)
+      return json_quote(kRedacted);
     TextValue copy = *v;
     redact(&copy);
     if (path.ends_with("private_key")) {

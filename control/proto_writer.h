@@ -20,8 +20,8 @@ struct TextValue {
 
 TextValue to_text_value(const google::protobuf::Message& message);
 TextValue to_text_value(const google::protobuf::Message& message, bool with_type);
-// Private keys that are written inline become kRedacted, as in Envoy's config_dump (which hides file names as well; we show those, they are no
-// secret).
+// Private keys that are written inline become kRedacted, as in Envoy's config_dump (which hides file names as well; we show
+// those, they are no secret).
 inline constexpr const char* kRedacted = "[redacted]";
 void redact(TextValue* value);
 std::string to_json(const TextValue& value, bool pretty);

@@ -74,7 +74,8 @@ Result<uint64_t> Publisher::apply(std::span<const PublishObject> changed, std::s
     std::memcpy(&header, o.bytes.data(), sizeof header);
     if (header.size != o.bytes.size() || header.id == table::kNoObject) return Error{"'" + o.name + "': not a table object"};
     if (!named.emplace(header.id, i).second)
-      return Error{"'" + o.name + "' is published twice at once, or its id collides with that of '" + changed[named[header.id]].name + "'"};
+      return Error{"'" + o.name + "' is published twice at once, or its id collides with that of '" +
+                   changed[named[header.id]].name + "'"};
     const auto kind = kind_of_.find(header.id);
     const bool known = kind != kind_of_.end();
     if (known) {
@@ -82,8 +83,8 @@ Result<uint64_t> Publisher::apply(std::span<const PublishObject> changed, std::s
       if (kind->second != header.kind || old.name != o.name)
         return Error{"'" + o.name + "': its id collides with that of '" + old.name + "'; give one of them another name"};
       const uint8_t* bytes = arena_.at(old.offset);
-      if (old.size == header.size &&
-          std::memcmp(bytes + sizeof(ObjectHeader), o.bytes.data() + sizeof(ObjectHeader), header.size - sizeof(ObjectHeader)) == 0)
+      if (old.size == header.size && std::memcmp(bytes + sizeof(ObjectHeader), o.bytes.data() + sizeof(ObjectHeader),
+                                                 header.size - sizeof(ObjectHeader)) == 0)
         continue;  // as it is in force
     }
     fresh.push_back({&o, header});
@@ -213,7 +214,8 @@ void Publisher::on_linked(stats::RegionView stats, uint64_t last_epoch) {
   MILLRACE_ASSERT(attached == shm::RingError::kNone, "a command ring just made is good");
   accepted_ = rejected_ = sent_epoch_ = 0;
   rejection_.clear();
-  // The first epoch of this link is above everything this data plane has seen: words it shows from another control cannot be mistaken for ours.
+  // The first epoch of this link is above everything this data plane has seen: words it shows from another control cannot be
+  // mistaken for ours.
   const bool root_good = root_offset_ != 0 && epoch_ > last_epoch;
   if (published_ && epoch_ <= last_epoch) epoch_ = last_epoch + 1;
   if (!published_) epoch_ = std::max(epoch_, last_epoch);
@@ -236,8 +238,8 @@ void Publisher::on_unlinked() {
   std::lock_guard lock(mutex_);
   stats_.reset();
   ring_ = shm::RingProducer();
-  // A data plane that only lost its link still serves from the arena it has: from now on it is left alone. When there is no room for a copy
-  // now, prepare_link tries again, and until then replaced objects stay where they are.
+  // A data plane that only lost its link still serves from the arena it has: from now on it is left alone. When there is no room
+  // for a copy now, prepare_link tries again, and until then replaced objects stay where they are.
   if (arena_shared_) (void)move_to_fresh_arena();
   changed_.notify_all();
 }
@@ -279,7 +281,8 @@ Acknowledgement Publisher::acknowledgement_locked(uint64_t epoch) const {
   const uint64_t seen = min_seen();
   if (seen != 0 && seen >= epoch) return {AckState::kAcknowledged, {}};
   // Refused, and nothing at or above it was accepted since. (An epoch passed over for a newer one shares the newer one's fate.)
-  if (rejected_ != 0 && rejected_ >= epoch && rejected_ > accepted_ && rejected_ >= sent_epoch_) return {AckState::kRejected, rejection_};
+  if (rejected_ != 0 && rejected_ >= epoch && rejected_ > accepted_ && rejected_ >= sent_epoch_)
+    return {AckState::kRejected, rejection_};
   return {AckState::kPending, {}};
 }
 

@@ -1,13 +1,15 @@
-// The publisher: holds the set of table objects that should be in force, writes changes into the arena, tells the data plane, and knows
-// which epoch every worker has taken. Works the same with no data plane connected: what is published meanwhile is handed over whole when
-// one comes.
+// The publisher: holds the set of table objects that should be in force, writes changes into the arena, tells the data plane, and
+// knows which epoch every worker has taken. Works the same with no data plane connected: what is published meanwhile is handed
+// over whole when one comes.
 //
-//   publish(changed, removed) ─▶ write changed objects + a root ─▶ PublishSnapshot on the command ring ─▶ loader ─▶ workers: seen_epoch
+//   publish(changed, removed) ─▶ write changed objects + a root ─▶ PublishSnapshot on the command ring ─▶ loader ─▶ workers:
+//   seen_epoch
 //                                                                       full? only the newest epoch matters; step() tries again
 //
-// An arena serves one link only. When the link is lost, or a data plane appears, the live objects are copied into a fresh arena and published
-// there as one new epoch: whoever still uses the old memory is never disturbed, and nothing shared needs repair.
-// Epochs grow through all of this, and through control's restarts: a new control goes on above the last epoch its data plane has taken.
+// An arena serves one link only. When the link is lost, or a data plane appears, the live objects are copied into a fresh arena
+// and published there as one new epoch: whoever still uses the old memory is never disturbed, and nothing shared needs repair.
+// Epochs grow through all of this, and through control's restarts: a new control goes on above the last epoch its data plane has
+// taken.
 //
 // All functions may be called from any thread (one mutex; publishing copies bytes under it).
 #pragma once
@@ -37,22 +39,22 @@ namespace millrace::control {
 
 // One object to publish: the blob as ObjectWriter::finish made it, 8-aligned; its header names kind, id and size.
 struct PublishObject {
-  std::string name;                     // for messages
+  std::string name;  // for messages
   std::span<const uint8_t> bytes;
 };
 
 struct PublisherConfig {
-  uint64_t incarnation = 0;             // of this control process, random, not 0
+  uint64_t incarnation = 0;  // of this control process, random, not 0
   uint64_t arena_size = table::kDefaultArenaSize;
   uint64_t command_ring = table::kDefaultCommandRing;
-  bool validate = true;                 // table::validate_object before anything is written: a compiler's bug stops here
+  bool validate = true;  // table::validate_object before anything is written: a compiler's bug stops here
 };
 
 enum class AckState : uint8_t {
-  kAcknowledged,   // every worker uses this epoch or a newer one
-  kRejected,       // the loader refused it, and nothing newer was accepted; `reason` says why
-  kPending,        // time was up before one of the others
-  kNotConnected,   // no data plane is connected
+  kAcknowledged,  // every worker uses this epoch or a newer one
+  kRejected,      // the loader refused it, and nothing newer was accepted; `reason` says why
+  kPending,       // time was up before one of the others
+  kNotConnected,  // no data plane is connected
 };
 struct Acknowledgement {
   AckState state = AckState::kPending;
@@ -68,16 +70,16 @@ struct PublisherStatus {
   std::string rejection;                // its reason
   size_t objects = 0;
   uint64_t arena_used = 0, arena_retired = 0, arena_size = 0;
-  bool waiting_for_ring = false;        // the command ring is full; the newest epoch goes out when there is room
+  bool waiting_for_ring = false;  // the command ring is full; the newest epoch goes out when there is room
 };
 
 class Publisher {
  public:
   static base::Result<std::unique_ptr<Publisher>> create(const PublisherConfig& config);
 
-  // Makes `changed` (added or replaced) and `removed` (ids; unknown ones are ignored) the new tables, as one epoch. Objects whose content is what is in
-  // force already are not written again; if nothing differs, no new epoch is made and the current one is returned. All or nothing:
-  // on error (an object that does not validate, arena full, id collision) the tables stay as they were.
+  // Makes `changed` (added or replaced) and `removed` (ids; unknown ones are ignored) the new tables, as one epoch. Objects whose
+  // content is what is in force already are not written again; if nothing differs, no new epoch is made and the current one is
+  // returned. All or nothing: on error (an object that does not validate, arena full, id collision) the tables stay as they were.
   base::Result<uint64_t> publish(std::span<const PublishObject> changed, std::span<const table::ObjectId> removed = {});
   // Every live object becomes exactly `objects`.
   base::Result<uint64_t> publish_all(std::span<const PublishObject> objects);
@@ -93,17 +95,19 @@ class Publisher {
   // ---- for DataplaneLink ---------------------------------------------------------------------------------------------------
   // A data plane is there: a fresh arena and command ring for it. The descriptors stay the publisher's.
   struct Handover {
-    shm::UniqueFd arena;                // read only
+    shm::UniqueFd arena;  // read only
     int commands = -1;
     uint64_t arena_size = 0, command_capacity = 0;
   };
   base::Result<Handover> prepare_link();
-  // The data plane has taken them. `stats`: its region, mapped by the caller and alive until on_unlinked. Publishes everything above `last_epoch`.
+  // The data plane has taken them. `stats`: its region, mapped by the caller and alive until on_unlinked. Publishes everything
+  // above `last_epoch`.
   void on_linked(stats::RegionView stats, uint64_t last_epoch);
   void on_unlinked();
   // A record of the loader's event ring.
   void on_loader_event(const stats::LoaderEvent& event, stats::EventType type, std::string_view text);
-  // Retries a full ring, reclaims, wakes waiters. Call at least every few milliseconds while linked. Error: the command ring is corrupt.
+  // Retries a full ring, reclaims, wakes waiters. Call at least every few milliseconds while linked. Error: the command ring is
+  // corrupt.
   base::Status step();
 
  private:
@@ -117,7 +121,8 @@ class Publisher {
   using Objects = std::map<std::pair<table::Kind, table::ObjectId>, Object>;
 
   Publisher(const PublisherConfig& config, Arena arena);
-  base::Result<uint64_t> apply(std::span<const PublishObject> changed, std::span<const table::ObjectId> removed, bool replace_all);
+  base::Result<uint64_t> apply(std::span<const PublishObject> changed, std::span<const table::ObjectId> removed,
+                               bool replace_all);
   base::Result<uint64_t> write_root(const Objects& objects, uint64_t epoch);
   base::Status move_to_fresh_arena();
   void send_newest();
@@ -128,16 +133,16 @@ class Publisher {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Arena arena_;
-  bool arena_shared_ = false;           // a data plane has (had) this arena: blocks are freed by epoch only
-  bool published_ = false;              // something was published in this control's life
+  bool arena_shared_ = false;  // a data plane has (had) this arena: blocks are freed by epoch only
+  bool published_ = false;     // something was published in this control's life
   Objects objects_;
   std::unordered_map<table::ObjectId, table::Kind> kind_of_;
   uint64_t epoch_ = 0;
   uint64_t next_version_ = 1;
-  uint64_t root_offset_ = 0;            // of epoch_; 0: none yet
+  uint64_t root_offset_ = 0;  // of epoch_; 0: none yet
   uint32_t root_count_ = 0;
-  uint64_t sent_epoch_ = 0;             // newest on the command ring of this link
-  uint64_t fence_epoch_ = 0;            // first epoch of this link: smaller seen_epoch words are older control's
+  uint64_t sent_epoch_ = 0;   // newest on the command ring of this link
+  uint64_t fence_epoch_ = 0;  // first epoch of this link: smaller seen_epoch words are older control's
   uint64_t accepted_ = 0, rejected_ = 0;
   std::string rejection_;
   shm::Segment commands_;

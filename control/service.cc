@@ -1,17 +1,16 @@
 #include "control/service.h"
 
+#include <algorithm>
+#include <chrono>
+#include <cstring>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <thread>
 #include <time.h>
 #include <unistd.h>
 
 #include <grpcpp/grpcpp.h>
-
-#include <algorithm>
-#include <chrono>
-#include <cstring>
-#include <thread>
 
 #include "control/config_loader.h"
 #include "control/proto_writer.h"
@@ -40,10 +39,14 @@ void fill(const ConfigErrors& from, google::protobuf::RepeatedPtrField<pb::Confi
 
 pb::Acknowledgement acknowledgement(AckState s) {
   switch (s) {
-    case AckState::kAcknowledged: return pb::IN_FORCE;
-    case AckState::kRejected: return pb::REJECTED;
-    case AckState::kPending: return pb::PENDING;
-    case AckState::kNotConnected: return pb::NOT_CONNECTED;
+    case AckState::kAcknowledged:
+      return pb::IN_FORCE;
+    case AckState::kRejected:
+      return pb::REJECTED;
+    case AckState::kPending:
+      return pb::PENDING;
+    case AckState::kNotConnected:
+      return pb::NOT_CONNECTED;
   }
   return pb::ACKNOWLEDGEMENT_UNKNOWN;
 }
@@ -58,7 +61,9 @@ void fill(const EditOutcome& from, pb::EditReply* to) {
     pb::ObjectChange& out = *to->add_changes();
     out.set_kind(std::string(to_string(c.key.kind)));
     out.set_name(c.key.name);
-    out.set_change(c.change == ObjectChange::Kind::kAdded ? "added" : c.change == ObjectChange::Kind::kRemoved ? "removed" : "changed");
+    out.set_change(c.change == ObjectChange::Kind::kAdded     ? "added"
+                   : c.change == ObjectChange::Kind::kRemoved ? "removed"
+                                                              : "changed");
     for (const FieldChange& f : c.fields) {
       pb::FieldChange& field = *out.add_fields();
       field.set_path(f.path);
@@ -85,7 +90,8 @@ std::string join(const std::vector<std::string>& names) {
 }
 
 // The route configuration and virtual host that a request means: by name, by one of the host's domains, or the only one there is.
-base::Result<std::pair<std::string, std::string>> find_host(const Model& model, const std::string& config, const std::string& host) {
+base::Result<std::pair<std::string, std::string>> find_host(const Model& model, const std::string& config,
+                                                            const std::string& host) {
   std::vector<std::pair<std::string, std::string>> found;
   std::vector<std::string> all;
   for (const auto& [name, route] : model.routes()) {
@@ -345,10 +351,14 @@ class Service final : public ControlService, public pb::Control::Service {
                if (rq->weight() != 0) spec->weight = rq->weight();
                if (!m.endpoints().contains(rq->cluster())) return refused(m, not_found(m, ConfigKind::kEndpoints, rq->cluster()));
                switch (rq->action()) {
-                 case pb::EditEndpointRequest::REMOVE: return m.remove_endpoint(rq->cluster(), *spec);
-                 case pb::EditEndpointRequest::DRAIN: return m.drain_endpoint(rq->cluster(), *spec, true);
-                 case pb::EditEndpointRequest::UNDRAIN: return m.drain_endpoint(rq->cluster(), *spec, false);
-                 default: return m.add_endpoint(rq->cluster(), *spec);
+                 case pb::EditEndpointRequest::REMOVE:
+                   return m.remove_endpoint(rq->cluster(), *spec);
+                 case pb::EditEndpointRequest::DRAIN:
+                   return m.drain_endpoint(rq->cluster(), *spec, true);
+                 case pb::EditEndpointRequest::UNDRAIN:
+                   return m.drain_endpoint(rq->cluster(), *spec, false);
+                 default:
+                   return m.add_endpoint(rq->cluster(), *spec);
                }
              },
              rq->dry_run(), milliseconds(rq->wait_ms())),

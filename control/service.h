@@ -13,9 +13,10 @@ namespace millrace::control {
 class ControlService {
  public:
   // Listens on `socket_path` (mode 0660; a socket file that nobody answers on is replaced). `version`: of the program.
-  static base::Result<std::unique_ptr<ControlService>> start(ControlPlane& plane, const std::string& socket_path, const std::string& version);
+  static base::Result<std::unique_ptr<ControlService>> start(ControlPlane& plane, const std::string& socket_path,
+                                                             const std::string& version);
   virtual ~ControlService() = default;
-  virtual void stop() = 0;   // refuses new calls, gives running ones a second
+  virtual void stop() = 0;  // refuses new calls, gives running ones a second
 };
 
 }  // namespace millrace::control

@@ -1,9 +1,8 @@
 #include "control/stats_report.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <string>
+#include <time.h>
 
 namespace millrace::control {
 
@@ -24,7 +23,8 @@ class Collector {
  public:
   Collector(const v1::StatsRequest& request, v1::StatsReply* out) : request_(request), out_(out) {}
 
-  void add(const std::string& scope, const std::string& name, const std::string& parent, const CounterInfo& info, uint64_t value) {
+  void add(const std::string& scope, const std::string& name, const std::string& parent, const CounterInfo& info,
+           uint64_t value) {
     if (request_.nonzero() && value == 0) return;
     if (!request_.filter().empty() && (scope + "." + name + "." + info.name).find(request_.filter()) == std::string::npos) return;
     v1::Counter& c = *out_->add_counters();
@@ -110,8 +110,8 @@ void report_status(const RegionView& view, const std::vector<uint64_t>& seen, v1
       v[1] += c[stats::PortCounter::kRxBytes].read();
       v[2] += c[stats::PortCounter::kTxPackets].read();
       v[3] += c[stats::PortCounter::kTxBytes].read();
-      v[4] += c[stats::PortCounter::kRxMissed].read() + c[stats::PortCounter::kRxNoMbuf].read() + c[stats::PortCounter::kRxErrors].read() +
-              c[stats::PortCounter::kTxErrors].read();
+      v[4] += c[stats::PortCounter::kRxMissed].read() + c[stats::PortCounter::kRxNoMbuf].read() +
+              c[stats::PortCounter::kRxErrors].read() + c[stats::PortCounter::kTxErrors].read();
     }
     p.set_rx_packets(v[0]);
     p.set_rx_bytes(v[1]);
@@ -129,21 +129,30 @@ void report_stats(const RegionView& view, const v1::StatsRequest& request, v1::S
     std::string parent;
     if (const auto p = view.scope(s.parent); p && s.parent != stats::kOverflowScope) parent = p->name;
     const std::span<const CounterInfo> infos = stats::scope_counters(s.kind);
-    for (uint32_t i = 0; i < infos.size(); ++i) c.add(stats::to_string(s.kind), s.name, parent, infos[i], view.scope_sum(s.slot, i));
+    for (uint32_t i = 0; i < infos.size(); ++i)
+      c.add(stats::to_string(s.kind), s.name, parent, infos[i], view.scope_sum(s.slot, i));
   }
-  c.group<stats::HttpCounter>(view, "http_total", "", [](const WorkerBlock& b) -> const auto& { return b.http; });
-  c.group<stats::TlsCounter>(view, "tls", "", [](const WorkerBlock& b) -> const auto& { return b.tls; });
-  c.group<stats::TcpCounter>(view, "tcp", "", [](const WorkerBlock& b) -> const auto& { return b.tcp; });
-  c.group<stats::LoopCounter>(view, "worker", "", [](const WorkerBlock& b) -> const auto& { return b.loop; });
+  c.group<stats::HttpCounter>(
+      view, "http_total", "", [](const WorkerBlock& b) -> const auto& { return b.http; });
+  c.group<stats::TlsCounter>(
+      view, "tls", "", [](const WorkerBlock& b) -> const auto& { return b.tls; });
+  c.group<stats::TcpCounter>(
+      view, "tcp", "", [](const WorkerBlock& b) -> const auto& { return b.tcp; });
+  c.group<stats::LoopCounter>(
+      view, "worker", "", [](const WorkerBlock& b) -> const auto& { return b.loop; });
   for (uint32_t i = 0; i < view.ports(); ++i)
-    c.group<stats::PortCounter>(view, "port", view.port_name(i), [i](const WorkerBlock& b) -> const auto& { return b.ports[i]; });
+    c.group<stats::PortCounter>(
+        view, "port", view.port_name(i), [i](const WorkerBlock& b) -> const auto& { return b.ports[i]; });
   const std::span<const CounterInfo> loader = stats::infos<stats::LoaderCounter>();
-  for (uint32_t i = 0; i < loader.size(); ++i) c.add("loader", "", "", loader[i], view.loader()[static_cast<stats::LoaderCounter>(i)].read());
+  for (uint32_t i = 0; i < loader.size(); ++i)
+    c.add("loader", "", "", loader[i], view.loader()[static_cast<stats::LoaderCounter>(i)].read());
 
   const std::span<const CounterInfo> histograms = stats::infos<stats::WorkerHistogram>();
   for (uint32_t i = 0; i < histograms.size(); ++i) {
     const stats::HistogramSnapshot h = view.histogram(static_cast<stats::WorkerHistogram>(i));
-    if (h.count() == 0 || (!request.filter().empty() && std::string(histograms[i].name).find(request.filter()) == std::string::npos)) continue;
+    if (h.count() == 0 ||
+        (!request.filter().empty() && std::string(histograms[i].name).find(request.filter()) == std::string::npos))
+      continue;
     v1::HistogramSummary& s = *out->add_histograms();
     s.set_name(histograms[i].name);
     s.set_text(histograms[i].text);
@@ -209,7 +218,8 @@ void report_list(const Model& model, std::optional<ConfigKind> only, v1::ListRep
       const auto& a = l->config->address().socket_address();
       const auto tls = std::count_if(l->chains.begin(), l->chains.end(), [](const ChainObject& c) { return c.has_tls; });
       add(ConfigKind::kListener, name,
-          {a.address() + ":" + std::to_string(a.port_value()), std::to_string(l->chains.size()), tls == 0 ? "-" : std::to_string(tls)});
+          {a.address() + ":" + std::to_string(a.port_value()), std::to_string(l->chains.size()),
+           tls == 0 ? "-" : std::to_string(tls)});
     }
   }
   if (wanted(ConfigKind::kRoute)) {
@@ -240,7 +250,8 @@ void report_list(const Model& model, std::optional<ConfigKind> only, v1::ListRep
           const std::string state = envoy::config::core::v3::HealthStatus_Name(lb.health_status());
           add(ConfigKind::kEndpoints, name,
               {host + ":" + std::to_string(a.port_value()),
-               std::to_string(lb.has_load_balancing_weight() ? lb.load_balancing_weight().value() : 1), state == "UNKNOWN" ? "in rotation" : state});
+               std::to_string(lb.has_load_balancing_weight() ? lb.load_balancing_weight().value() : 1),
+               state == "UNKNOWN" ? "in rotation" : state});
         }
   }
   if (wanted(ConfigKind::kSecret)) {

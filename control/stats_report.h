@@ -1,4 +1,5 @@
-// The statistics region, and the model, as the replies of the control service: sums over workers, names and sentences from the lists.
+// The statistics region, and the model, as the replies of the control service: sums over workers, names and sentences from the
+// lists.
 #pragma once
 
 #include <cstdint>

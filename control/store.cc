@@ -1,9 +1,8 @@
 #include "control/store.h"
 
+#include <algorithm>
 #include <sqlite3.h>
 #include <sys/stat.h>
-
-#include <algorithm>
 
 namespace millrace::control {
 
@@ -37,13 +36,15 @@ base::Result<std::unique_ptr<Store>> Store::open(const std::string& path) {
   std::unique_ptr<Store> s(new Store);
   s->path_ = path;
   const mode_t old = umask(0077);
-  const int rc = sqlite3_open_v2(path.c_str(), &s->db_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, nullptr);
+  const int rc =
+      sqlite3_open_v2(path.c_str(), &s->db_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, nullptr);
   umask(old);
   if (rc != SQLITE_OK) return base::Error{path + ": " + sqlite3_errmsg(s->db_) + "; the directory must exist and be writable"};
   sqlite3_busy_timeout(s->db_, 2'000);
   for (const char* sql : {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL",
                           "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-                          "CREATE TABLE IF NOT EXISTS objects (kind TEXT NOT NULL, name TEXT NOT NULL, json TEXT NOT NULL, PRIMARY KEY (kind, name))"})
+                          "CREATE TABLE IF NOT EXISTS objects (kind TEXT NOT NULL, name TEXT NOT NULL, json TEXT NOT NULL, "
+                          "PRIMARY KEY (kind, name))"})
     if (const base::Status st = s->exec(sql); !st.ok()) return base::Error{st.error()};
   return s;
 }
@@ -55,7 +56,8 @@ base::Status Store::exec(const char* sql) const {
   if (sqlite3_exec(db_, sql, nullptr, nullptr, &message) == SQLITE_OK) return {};
   const std::string text = message == nullptr ? "unknown error" : message;
   sqlite3_free(message);
-  return base::Error{path_ + ": " + text + "; if the file is damaged, move it away: control then starts from its configuration file"};
+  return base::Error{path_ + ": " + text +
+                     "; if the file is damaged, move it away: control then starts from its configuration file"};
 }
 
 std::string Store::meta(const char* key) const {

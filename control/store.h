@@ -1,8 +1,8 @@
-// What control remembers over a restart: the objects in force, as Envoy text, in a SQLite file. Edits made with millctl (and later by xDS) are
-// there after control was killed, upgraded or restarted; the configuration file is the base they were made on.
+// What control remembers over a restart: the objects in force, as Envoy text, in a SQLite file. Edits made with millctl (and
+// later by xDS) are there after control was killed, upgraded or restarted; the configuration file is the base they were made on.
 //
-// The store belongs to the file it was made from: when the file's content changes, the new file wins and the old edits are put aside with a
-// line in the log (a file that says otherwise than the running tables would be a trap).
+// The store belongs to the file it was made from: when the file's content changes, the new file wins and the old edits are put
+// aside with a line in the log (a file that says otherwise than the running tables would be a trap).
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ namespace millrace::control {
 
 struct StoredObject {
   ConfigKey key;
-  std::string json;    // with "@type"
+  std::string json;  // with "@type"
 };
 
 class Store {
@@ -32,7 +32,7 @@ class Store {
 
   // Fingerprint of the configuration file that the contents were made from; "" when the store is empty.
   std::string base() const;
-  bool edited() const;                  // something was changed after reset()
+  bool edited() const;  // something was changed after reset()
   std::vector<StoredObject> load() const;
 
   // Forgets everything and begins anew from a configuration file.

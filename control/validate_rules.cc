@@ -169,7 +169,8 @@ bool certificate(const envoy::extensions::transport_sockets::tls::v3::TlsCertifi
   if (!c.has_private_key()) ok = complain(key, e, "is required");
   else if (c.private_key().inline_string() == kRedacted || c.private_key().inline_bytes() == kRedacted)
     ok = complain(Path(key, c.private_key().has_inline_bytes() ? "inline_bytes" : "inline_string"), e,
-                  "is \"[redacted]\": what is shown of an object has no private keys; put the key in its place, or name its file with `filename`");
+                  "is \"[redacted]\": what is shown of an object has no private keys; put the key in its place, or name its file "
+                  "with `filename`");
   else ok = data_source(c.private_key(), key, e) && ok;
   if (!ok) return false;
   const auto chain_pem = read_data_source(c.certificate_chain()), key_pem = read_data_source(c.private_key());

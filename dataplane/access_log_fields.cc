@@ -9,8 +9,9 @@ namespace millrace::dataplane {
 namespace {
 
 // What every record carries anyway (lib/stats/events.h, StringId).
-constexpr std::string_view kRecordedRequestHeaders[] = {":method", ":path", ":authority", ":scheme", "host", "x-envoy-original-path", "x-forwarded-for",
-                                                        "user-agent", "x-request-id", "referer", "x-forwarded-proto", "content-type"};
+constexpr std::string_view kRecordedRequestHeaders[] = {
+    ":method",    ":path",        ":authority", ":scheme",           "host",        "x-envoy-original-path", "x-forwarded-for",
+    "user-agent", "x-request-id", "referer",    "x-forwarded-proto", "content-type"};
 constexpr std::string_view kRecordedResponseHeaders[] = {":status", "x-envoy-upstream-service-time"};
 
 std::string lower(std::string_view s) {

@@ -1,11 +1,10 @@
 #include "dataplane/control_link.h"
 
+#include <cstdio>
+#include <cstring>
 #include <poll.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <cstdio>
-#include <cstring>
 
 namespace millrace::dataplane {
 
@@ -45,8 +44,10 @@ table::LinkVersions link_versions(const std::string& regex_platform) {
 
 Result<SharedSegments> SharedSegments::create(const stats::RegionConfig& region, uint64_t event_ring_bytes) {
   SharedSegments s;
-  if (region.workers == 0 || region.workers > stats::kMaxWorkers) return Error{"1 to " + std::to_string(stats::kMaxWorkers) + " workers"};
-  if (event_ring_bytes / 2 < stats::kMaxAccessLogRecord + shm::kRecordHeader) return Error{"event rings are too small for an access log record"};
+  if (region.workers == 0 || region.workers > stats::kMaxWorkers)
+    return Error{"1 to " + std::to_string(stats::kMaxWorkers) + " workers"};
+  if (event_ring_bytes / 2 < stats::kMaxAccessLogRecord + shm::kRecordHeader)
+    return Error{"event rings are too small for an access log record"};
   auto stats_segment = shm::Segment::create("millrace-stats", stats::region_size(region));
   if (!stats_segment.ok()) return Error{stats_segment.error()};
   s.stats = std::move(*stats_segment);
@@ -61,7 +62,8 @@ Result<SharedSegments> SharedSegments::create(const stats::RegionConfig& region,
   return s;
 }
 
-ControlLink::ControlLink(const ControlLinkConfig& config, const SharedSegments& segments, stats::Region region, TableLoader& loader)
+ControlLink::ControlLink(const ControlLinkConfig& config, const SharedSegments& segments, stats::Region region,
+                         TableLoader& loader)
     : config_(config), segments_(segments), region_(region), loader_(loader) {}
 
 ControlLink::~ControlLink() {
@@ -69,8 +71,8 @@ ControlLink::~ControlLink() {
   if (phase_ == Phase::kConnected) loader_.detach();
 }
 
-Result<std::unique_ptr<ControlLink>> ControlLink::create(const ControlLinkConfig& config, const SharedSegments& segments, stats::Region region,
-                                                         TableLoader& loader) {
+Result<std::unique_ptr<ControlLink>> ControlLink::create(const ControlLinkConfig& config, const SharedSegments& segments,
+                                                         stats::Region region, TableLoader& loader) {
   std::unique_ptr<ControlLink> link(new ControlLink(config, segments, region, loader));
   auto listener = shm::FdListener::bind(config.socket_path, config.socket_mode);
   if (!listener.ok()) return Error{listener.error()};
@@ -93,7 +95,8 @@ bool ControlLink::accept_peers(TimeNs now) {
     if (!channel.open()) return did;
     did = true;
     if (phase_ != Phase::kIdle) {
-      refuse(channel, "this data plane already serves the control process " + std::to_string(peer_.peer_pid()) + "; stop that one first");
+      refuse(channel,
+             "this data plane already serves the control process " + std::to_string(peer_.peer_pid()) + "; stop that one first");
       continue;
     }
     peer_ = std::move(channel);
@@ -178,7 +181,8 @@ void ControlLink::on_hello(const shm::Message& message) {
   std::vector<int> fds{stats_fd->get()};
   for (const shm::Segment& s : segments_.worker_events) fds.push_back(s.fd());
   fds.push_back(segments_.loader_events.fd());
-  if (Status s = peer_.send_struct(static_cast<uint16_t>(LinkMessage::kWelcome), welcome, fds); !s.ok()) return drop("welcome could not be sent");
+  if (Status s = peer_.send_struct(static_cast<uint16_t>(LinkMessage::kWelcome), welcome, fds); !s.ok())
+    return drop("welcome could not be sent");
   phase_ = Phase::kAwaitAttach;
 }
 
@@ -214,7 +218,8 @@ void ControlLink::start() {
   thread_ = std::thread([this] {
     while (!stopping_.load(std::memory_order_relaxed)) {
       if (step(monotonic_now())) continue;
-      // Rings have no bell: look again soon. Without a control process only its coming matters, and freeing what workers have passed.
+      // Rings have no bell: look again soon. Without a control process only its coming matters, and freeing what workers have
+      // passed.
       pollfd fds[2] = {{listener_.fd(), POLLIN, 0}, {peer_.fd(), POLLIN, 0}};
       ::poll(fds, phase_ == Phase::kIdle ? 1 : 2, phase_ == Phase::kConnected ? kPollMs : kIdlePollMs);
     }

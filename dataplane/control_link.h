@@ -1,6 +1,6 @@
-// The data plane's end of the link to control: listens on <run-dir>/dataplane.sock, lets one control process in at a time, hands out the
-// statistics region and the event rings, takes the arena and the command ring, and then only watches the socket for the peer's death.
-// Runs in the table loader's thread, together with it.
+// The data plane's end of the link to control: listens on <run-dir>/dataplane.sock, lets one control process in at a time, hands
+// out the statistics region and the event rings, takes the arena and the command ring, and then only watches the socket for the
+// peer's death. Runs in the table loader's thread, together with it.
 #pragma once
 
 #include <atomic>
@@ -22,8 +22,8 @@
 
 namespace millrace::dataplane {
 
-// Bytes of a worker's event ring: about 8,000 access log records of 500 bytes. Full (control slow or gone): records are lost and counted
-// (LoopCounter::kEventsLost); nothing waits.
+// Bytes of a worker's event ring: about 8,000 access log records of 500 bytes. Full (control slow or gone): records are lost and
+// counted (LoopCounter::kEventsLost); nothing waits.
 inline constexpr uint64_t kDefaultEventRing = 4ull << 20;
 inline constexpr uint64_t kLoaderEventRing = 256 * 1024;
 static_assert(stats::kMaxAccessLogRecord <= kDefaultEventRing / 2);
@@ -31,17 +31,17 @@ static_assert(stats::kMaxAccessLogRecord <= kDefaultEventRing / 2);
 // What the data plane shares with control; made once at start, alive until exit.
 struct SharedSegments {
   shm::Segment stats;
-  std::vector<shm::Segment> worker_events;   // one ring each
+  std::vector<shm::Segment> worker_events;  // one ring each
   shm::Segment loader_events;
   // Makes all of them; `event_ring_bytes` (power of two) is the capacity of each worker's ring.
   static base::Result<SharedSegments> create(const stats::RegionConfig& region, uint64_t event_ring_bytes = kDefaultEventRing);
 };
 
 struct ControlLinkConfig {
-  std::string socket_path;                   // <run-dir>/dataplane.sock
+  std::string socket_path;  // <run-dir>/dataplane.sock
   uint32_t socket_mode = 0660;
-  table::LinkVersions versions;              // link_versions(engine, platform)
-  uint64_t incarnation = 0;                  // of the region
+  table::LinkVersions versions;  // link_versions(engine, platform)
+  uint64_t incarnation = 0;      // of the region
 };
 // This program's versions; `regex_platform` is route::platform().
 table::LinkVersions link_versions(const std::string& regex_platform);
@@ -61,12 +61,12 @@ class ControlLink {
   void start();
   void stop();
 
-  bool connected() const { return connected_.load(std::memory_order_relaxed); }   // any thread
+  bool connected() const { return connected_.load(std::memory_order_relaxed); }  // any thread
   uint32_t control_pid() const { return control_pid_.load(std::memory_order_relaxed); }
 
  private:
-  static constexpr int kPollMs = 1;                             // how late a published snapshot may be noticed
-  static constexpr int kIdlePollMs = 20;                        // without a control process: stop() and freeing old snapshots
+  static constexpr int kPollMs = 1;                                // how late a published snapshot may be noticed
+  static constexpr int kIdlePollMs = 20;                           // without a control process: stop() and freeing old snapshots
   static constexpr base::TimeNs kHandshakeNs = 2 * base::kSecond;  // a peer that does not finish its handshake is dropped
   enum class Phase : uint8_t { kIdle, kAwaitHello, kAwaitAttach, kConnected };
 

@@ -1,5 +1,5 @@
-// Where one worker's TCP/IP counts: pointers into the statistics region (lib/stats/region.h), or into a LocalCounters where there is none
-// (tests, the simulator). Every word has one writer, the worker.
+// Where one worker's TCP/IP counts: pointers into the statistics region (lib/stats/region.h), or into a LocalCounters where there
+// is none (tests, the simulator). Every word has one writer, the worker.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +15,9 @@ using stats::PortCounter;
 using stats::TcpCounter;
 
 struct StackCounters {
-  stats::Counter* drops = nullptr;                          // kDropReasonCount words, by DropReason
+  stats::Counter* drops = nullptr;  // kDropReasonCount words, by DropReason
   stats::CounterBlock<TcpCounter>* tcp = nullptr;
-  stats::CounterBlock<LoopCounter>* loop = nullptr;         // hand-over and timers only
+  stats::CounterBlock<LoopCounter>* loop = nullptr;  // hand-over and timers only
   stats::CounterBlock<PortCounter>* ports[io::kMaxPorts] = {};
 
   void drop(stats::DropReason r) const { drops[static_cast<uint32_t>(r)].add(); }

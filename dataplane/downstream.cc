@@ -145,12 +145,14 @@ void Downstreams::on_timer(DownstreamSession& d) {
       ctx_.stats.scope(d.listener_slot)[ListenerCounter::kCxTransportConnectTimeout].add();
       ctx_.stats->tls[TlsCounter::kFailTimeout].add();
       return abort(d);
-    case DownstreamPhase::kHttp: return http_.on_downstream_timer(d);
+    case DownstreamPhase::kHttp:
+      return http_.on_downstream_timer(d);
     case DownstreamPhase::kLinger:
       ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxDelayedCloseTimeout].add();
       return close(d, 0);
     case DownstreamPhase::kTunnel:
-    case DownstreamPhase::kFree: return;
+    case DownstreamPhase::kFree:
+      return;
   }
 }
 
@@ -160,7 +162,8 @@ void Downstreams::inspect(DownstreamSession& d) {
       tls::inspect(tcp::rx_queue(d.connection->tcb), {hello_scratch_.get(), tls::kMaxClientHelloBytes}, hello);
   stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
   switch (r.verdict) {
-    case tls::HelloVerdict::kNeedMore: return;
+    case tls::HelloVerdict::kNeedMore:
+      return;
     case tls::HelloVerdict::kTooLarge:
       ctx_.stats->tls[TlsCounter::kInspectorTooLarge].add();
       return abort(d);
@@ -264,7 +267,18 @@ void Downstreams::abort(DownstreamSession& d) {
   free(d);
 }
 
+void Downstreams::count_bytes(DownstreamSession& d) {
+  if (d.connection == nullptr) return;
+  const uint64_t rx = d.connection->bytes_received - d.counted_rx, tx = d.connection->bytes_sent - d.counted_tx;
+  d.counted_rx += rx;
+  d.counted_tx += tx;
+  stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
+  s[ListenerCounter::kRxBytes].add(rx);
+  s[ListenerCounter::kTxBytes].add(tx);
+}
+
 void Downstreams::count_close(DownstreamSession& d) {
+  count_bytes(d);
   if (d.phase == DownstreamPhase::kHttp) {
     ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxActive].sub();
     ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxDestroy].add();

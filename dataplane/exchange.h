@@ -3,16 +3,17 @@
 //
 //   request   kBody ──last byte──▶ kComplete              response  kNone ──head written──▶ kBody ──last byte──▶ kComplete
 //
-// It owns its head buffers and its place in a pool; it borrows the downstream session and, while it is served, an upstream session.
+// It owns its head buffers and its place in a pool; it borrows the downstream session and, while it is served, an upstream
+// session.
 #pragma once
 
 #include <cstdint>
 
 #include "dataplane/head_buffer.h"
 #include "dataplane/http_policy.h"
+#include "dataplane/worker_context.h"
 #include "lib/base/list.h"
 #include "lib/base/time.h"
-#include "dataplane/worker_context.h"
 #include "lib/http/forward.h"
 #include "lib/http/h1_body.h"
 #include "lib/http/local_reply.h"
@@ -35,32 +36,32 @@ enum class ResponsePhase : uint8_t { kNone, kBody, kComplete };
 struct BodyRelay {
   http::BodyDecoder decoder;
   bool chunked_out = false;
-  HeadBuffer* trailers = nullptr;      // lent to the decoder when trailers are forwarded
+  HeadBuffer* trailers = nullptr;  // lent to the decoder when trailers are forwarded
   http::HeaderTable trailer_table;
 };
 
 struct Exchange {
   DownstreamSession* downstream = nullptr;
-  UpstreamSession* upstream = nullptr;     // null: not (yet, any more) on an upstream connection
-  EndpointPool* endpoint = nullptr;        // chosen endpoint; null before the choice
+  UpstreamSession* upstream = nullptr;  // null: not (yet, any more) on an upstream connection
+  EndpointPool* endpoint = nullptr;     // chosen endpoint; null before the choice
   ClusterState* cluster = nullptr;
-  base::ListNode pending;                  // in endpoint->pending while it waits for a connection
+  base::ListNode pending;  // in endpoint->pending while it waits for a connection
 
   RequestPhase request_phase = RequestPhase::kBody;
   ResponsePhase response_phase = ResponsePhase::kNone;
-  bool close_downstream = false;           // the client's connection ends with this exchange
-  bool reset_downstream = false;           // with close_downstream: by a reset, because a FIN would make a cut body look complete
-  bool client_left = false;                // the client's connection is gone already
-  bool local_reply = false;                // the response is the gateway's own
+  bool close_downstream = false;  // the client's connection ends with this exchange
+  bool reset_downstream = false;  // with close_downstream: by a reset, because a FIN would make a cut body look complete
+  bool client_left = false;       // the client's connection is gone already
+  bool local_reply = false;       // the response is the gateway's own
   bool upstream_head_sent = false;
-  bool counted_active = false;             // in the cluster's and endpoint's active requests
+  bool counted_active = false;  // in the cluster's and endpoint's active requests
   bool is_head = false, is_connect = false, is_grpc = false, upgrade_requested = false;
 
   HeadBuffer* request_buffer = nullptr;
   http::RequestHead request;
   http::RequestOrigin origin;
-  http::Scratch scratch;                   // over request_buffer's rest
-  std::string_view original_path;          // before any rewrite
+  http::Scratch scratch;           // over request_buffer's rest
+  std::string_view original_path;  // before any rewrite
   std::string_view request_id;
   HeadBuffer* response_buffer = nullptr;
   size_t response_scanned = 0;
@@ -70,23 +71,25 @@ struct Exchange {
   RoutePolicy route;
   table::ObjectId virtual_host = table::kNoObject;
   stats::ScopeSlot virtual_host_slot = stats::kOverflowScope;
-  uint32_t route_rank = UINT32_MAX;        // index into the virtual host's routes
+  uint32_t route_rank = UINT32_MAX;  // index into the virtual host's routes
   stats::ResponseFlags flags;
   http::ResponseDetail detail = http::ResponseDetail::kNone;
-  const char* detail_text = nullptr;       // instead of `detail`, where a codec error has its own text (static storage)
+  const char* detail_text = nullptr;  // instead of `detail`, where a codec error has its own text (static storage)
 
   SessionTimer timer{TimerKind::kExchange};  // the earliest of the deadlines below
-  TimeNs route_deadline = base::kNever;    // route timeout, from the end of the request
-  TimeNs request_deadline = base::kNever;  // HCM.request_timeout, from its start
-  TimeNs duration_deadline = base::kNever; // max_stream_duration
-  TimeNs last_activity = 0;                // for the idle timeout
+  TimeNs route_deadline = base::kNever;      // route timeout, from the end of the request
+  TimeNs request_deadline = base::kNever;    // HCM.request_timeout, from its start
+  TimeNs duration_deadline = base::kNever;   // max_stream_duration
+  TimeNs last_activity = 0;                  // for the idle timeout
 
-  TimeNs started_at = 0, request_complete_at = 0, upstream_sent_at = 0, first_upstream_byte_at = 0, upstream_connected_at = 0, downstream_first_byte_at = 0;
-  uint64_t started_wall_ns = 0;            // Unix time
+  TimeNs started_at = 0, request_complete_at = 0, upstream_sent_at = 0, first_upstream_byte_at = 0, upstream_connected_at = 0,
+         downstream_first_byte_at = 0;
+  uint64_t started_wall_ns = 0;  // Unix time
   uint64_t request_head_bytes = 0, response_head_bytes = 0;
-  uint64_t bytes_received = 0, bytes_sent = 0;   // bodies, without framing: %BYTES_RECEIVED%, %BYTES_SENT%
-  uint16_t status = 0;                     // of the response, 0: none
-  stats::ScopeSlot cluster_slot = stats::kOverflowScope, endpoint_slot = stats::kOverflowScope;  // once chosen: where the response counts
+  uint64_t bytes_received = 0, bytes_sent = 0;  // bodies, without framing: %BYTES_RECEIVED%, %BYTES_SENT%
+  uint16_t status = 0;                          // of the response, 0: none
+  stats::ScopeSlot cluster_slot = stats::kOverflowScope,
+                   endpoint_slot = stats::kOverflowScope;  // once chosen: where the response counts
   base::IpAddress upstream_address;
   uint16_t upstream_port = 0;
   base::IpAddress upstream_local_address;
@@ -94,7 +97,9 @@ struct Exchange {
   std::string_view upstream_service_time;  // text of x-envoy-upstream-service-time, in response_buffer's scratch
 
   bool active() const { return downstream != nullptr; }
-  std::string_view detail_view() const { return detail_text != nullptr ? std::string_view(detail_text) : http::response_detail(detail); }
+  std::string_view detail_view() const {
+    return detail_text != nullptr ? std::string_view(detail_text) : http::response_detail(detail);
+  }
 };
 
 }  // namespace millrace::dataplane

@@ -49,7 +49,8 @@ uint32_t match_filter_chain(const Listener& l, const ConnectionFacts& facts) {
 
   // Transport protocol: the detected one when any chain names it, else the chains that name none. No way back to the others.
   const TransportProtocol detected = facts.is_tls ? TransportProtocol::kTls : TransportProtocol::kRawBuffer;
-  const bool named = std::any_of(chains.begin(), chains.end(), [&](uint32_t i) { return chain(i).transport_protocol == detected; });
+  const bool named =
+      std::any_of(chains.begin(), chains.end(), [&](uint32_t i) { return chain(i).transport_protocol == detected; });
   const TransportProtocol transport = named ? detected : TransportProtocol::kAny;
 
   // Application protocol: the first of the client's that some chain names, else the chain that names none.

@@ -1,8 +1,8 @@
-// 4-tuple -> connection index of one worker. Buckets of one cache line, seven entries each; a lookup touches the bucket and then the
-// connection itself, where the tuple is compared: two misses, both prefetched one stage apart over a burst.
+// 4-tuple -> connection index of one worker. Buckets of one cache line, seven entries each; a lookup touches the bucket and then
+// the connection itself, where the tuple is compared: two misses, both prefetched one stage apart over a burst.
 //
-// No tombstones: each bucket counts the entries that found it full and went on to the next one (`spilled`); a search goes on only while that
-// is not 0. Sized at start for at most 50 % load, never resized.
+// No tombstones: each bucket counts the entries that found it full and went on to the next one (`spilled`); a search goes on only
+// while that is not 0. Sized at start for at most 50 % load, never resized.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,10 @@
 
 namespace millrace::dataplane {
 
-// A keyed hash of a 4-tuple (two multiplications a 16 bytes): an attacker who does not know `seed` cannot choose colliding tuples.
-inline uint64_t flow_hash(uint64_t seed, const base::IpAddress& local, uint16_t local_port, const base::IpAddress& remote, uint16_t remote_port) {
+// A keyed hash of a 4-tuple (two multiplications a 16 bytes): an attacker who does not know `seed` cannot choose colliding
+// tuples.
+inline uint64_t flow_hash(uint64_t seed, const base::IpAddress& local, uint16_t local_port, const base::IpAddress& remote,
+                          uint16_t remote_port) {
   auto mix = [](uint64_t a, uint64_t b) {
     const unsigned __int128 p = static_cast<unsigned __int128>(a) * b;
     return static_cast<uint64_t>(p) ^ static_cast<uint64_t>(p >> 64);
@@ -95,8 +97,8 @@ class FlowTable {
  private:
   struct alignas(64) Bucket {
     uint32_t signature[kSlots] = {};
-    uint32_t index[kSlots] = {};    // + 1; 0: free
-    uint32_t spilled = 0;           // entries that passed this bucket because it was full
+    uint32_t index[kSlots] = {};  // + 1; 0: free
+    uint32_t spilled = 0;         // entries that passed this bucket because it was full
     uint32_t reserved = 0;
   };
   static_assert(sizeof(Bucket) == 64);

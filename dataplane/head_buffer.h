@@ -1,13 +1,13 @@
 // Where message heads live: a block of bytes with room for the parsed header table behind it. An exchange holds one for its
-// request and one for its response, so that heads can be read across packets, rewritten, logged and (later) retried, while the packets
-// they came in are already free. Two sizes: small ones that almost every head fits, and a few large ones for heads up to the limit.
+// request and one for its response, so that heads can be read across packets, rewritten, logged and (later) retried, while the
+// packets they came in are already free. Two sizes: small ones that almost every head fits, and a few large ones for heads up to
+// the limit.
 #pragma once
-
-#include <sys/mman.h>
 
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <sys/mman.h>
 
 #include "lib/base/assert.h"
 #include "lib/http/message.h"
@@ -17,10 +17,10 @@ namespace millrace::dataplane {
 class HeadBufferPool;
 
 struct HeadBuffer {
-  char* data = nullptr;          // head bytes first, scratch for rewritten strings behind `used`
-  uint32_t capacity = 0;         // bytes at `data`
-  uint32_t used = 0;             // bytes filled from the connection
-  uint32_t head_length = 0;      // bytes of the complete head; 0 until it is complete
+  char* data = nullptr;      // head bytes first, scratch for rewritten strings behind `used`
+  uint32_t capacity = 0;     // bytes at `data`
+  uint32_t used = 0;         // bytes filled from the connection
+  uint32_t head_length = 0;  // bytes of the complete head; 0 until it is complete
   http::Header* headers = nullptr;
   uint32_t header_capacity = 0;
   HeadBuffer* next_free = nullptr;
@@ -31,14 +31,15 @@ struct HeadBuffer {
   std::span<char> scratch() { return {data + used, capacity - used}; }
 };
 
-// Fixed numbers of blocks, reserved at start as address space and touched only when used; LIFO, so that the hot ones stay in cache.
+// Fixed numbers of blocks, reserved at start as address space and touched only when used; LIFO, so that the hot ones stay in
+// cache.
 class HeadBufferPool {
  public:
-  static constexpr uint32_t kSmallBytes = 8 * 1024;      // head and scratch; typical heads are below 1 KiB
-  static constexpr uint32_t kSmallHeaders = 128;         // 100 (Envoy's default limit) and what the gateway adds
-  static constexpr uint32_t kLargeBytes = 128 * 1024;    // 96 KiB (kMaxHeadBytes) of head, the rest scratch
-  static constexpr uint32_t kLargeHeaders = 1100;        // 1,000 (the most the configuration may allow) and what the gateway adds
-  static constexpr uint32_t kMaxHeadBytes = 96 * 1024;   // configuration above is refused by control
+  static constexpr uint32_t kSmallBytes = 8 * 1024;     // head and scratch; typical heads are below 1 KiB
+  static constexpr uint32_t kSmallHeaders = 128;        // 100 (Envoy's default limit) and what the gateway adds
+  static constexpr uint32_t kLargeBytes = 128 * 1024;   // 96 KiB (kMaxHeadBytes) of head, the rest scratch
+  static constexpr uint32_t kLargeHeaders = 1100;       // 1,000 (the most the configuration may allow) and what the gateway adds
+  static constexpr uint32_t kMaxHeadBytes = 96 * 1024;  // configuration above is refused by control
 
   HeadBufferPool(uint32_t small_count, uint32_t large_count) {
     small_region_ = carve(small_count, kSmallBytes, kSmallHeaders, false, &small_, &small_blocks_);
@@ -56,7 +57,8 @@ class HeadBufferPool {
   HeadBufferPool& operator=(const HeadBufferPool&) = delete;
 
   HeadBuffer* acquire() { return take(&small_, &small_in_use_); }  // null when empty
-  // Exchanges a small block for a large one, bytes copied. Null (and the small one kept) when there is none or it is large already.
+  // Exchanges a small block for a large one, bytes copied. Null (and the small one kept) when there is none or it is large
+  // already.
   HeadBuffer* grow(HeadBuffer* b) {
     if (b->large) return nullptr;
     HeadBuffer* l = take(&large_, &large_in_use_);

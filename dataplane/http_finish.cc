@@ -29,29 +29,36 @@ stats::HttpCounter http_error_counter(http::H1Error e) {
   switch (e) {
     case H1Error::kBadMethod:
     case H1Error::kBadStartLine:
-    case H1Error::kBadTarget: return HttpCounter::kBadRequestLine;
+    case H1Error::kBadTarget:
+      return HttpCounter::kBadRequestLine;
     case H1Error::kBadVersion:
     case H1Error::kUnsupportedVersion:
-    case H1Error::kHttp10Refused: return HttpCounter::kBadVersion;
+    case H1Error::kHttp10Refused:
+      return HttpCounter::kBadVersion;
     case H1Error::kHeadTooLarge:
-    case H1Error::kTooManyHeaders: return HttpCounter::kHeadersTooLarge;
+    case H1Error::kTooManyHeaders:
+      return HttpCounter::kHeadersTooLarge;
     case H1Error::kMissingHost:
     case H1Error::kRepeatedHost:
-    case H1Error::kBadHost: return HttpCounter::kBadHost;
+    case H1Error::kBadHost:
+      return HttpCounter::kBadHost;
     case H1Error::kBadContentLength:
     case H1Error::kRepeatedContentLength:
     case H1Error::kLengthAndChunked:
     case H1Error::kBadTransferEncoding:
     case H1Error::kTransferEncodingHttp10:
     case H1Error::kTransferEncodingConnect:
-    case H1Error::kContentLengthConnect: return HttpCounter::kBadFraming;
+    case H1Error::kContentLengthConnect:
+      return HttpCounter::kBadFraming;
     case H1Error::kBadChunkSize:
     case H1Error::kChunkSizeOverflow:
     case H1Error::kBadChunkExtension:
     case H1Error::kMissingChunkEnd:
     case H1Error::kTrailersTooLarge:
-    case H1Error::kTooManyTrailers: return HttpCounter::kBadChunk;
-    default: return HttpCounter::kBadHeader;
+    case H1Error::kTooManyTrailers:
+      return HttpCounter::kBadChunk;
+    default:
+      return HttpCounter::kBadHeader;
   }
 }
 
@@ -94,7 +101,8 @@ void HttpProxy::on_timer(Exchange& ex) {
     ex.detail = ResponseDetail::kStreamIdleTimeout;
     upstreams_.cancel(ex);
     if (started) return cut_response(ex);
-    return reply(ex, ex.request_phase == RequestPhase::kComplete ? LocalReply::kStreamIdleTimeoutAfterRequest : LocalReply::kStreamIdleTimeout);
+    return reply(ex, ex.request_phase == RequestPhase::kComplete ? LocalReply::kStreamIdleTimeoutAfterRequest
+                                                                 : LocalReply::kStreamIdleTimeout);
   }
   arm(ex);  // something moved meanwhile
 }
@@ -139,16 +147,15 @@ void HttpProxy::client_gone(DownstreamSession& d, bool reset) {
   if (d.phase != DownstreamPhase::kHttp) return;
   ctx_.heads.release(std::exchange(d.head, nullptr));
   d.wake.unlink();
-  if (reset)
-    downstreams_.abort(d);
-  else
-    downstreams_.close(d, 0);
+  if (reset) downstreams_.abort(d);
+  else downstreams_.close(d, 0);
 }
 
 void HttpProxy::finish(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   ctx_.disarm(ex.timer);
   account(ex);
+  downstreams_.count_bytes(d);
   if (d.policy.access_logs != 0) emit_access_log(ex);
   const bool close = ex.close_downstream, reset = ex.reset_downstream, left = ex.client_left;
   free_body(ex.request_body);
@@ -179,7 +186,8 @@ void HttpProxy::account(Exchange& ex) {
   }
   if (ex.cluster_slot != stats::kOverflowScope) {
     count_class(ctx_.stats.scope(ex.cluster_slot), ClusterCounter::kRq1xx, ex.status);
-    if (ex.endpoint_slot != stats::kOverflowScope) count_class(ctx_.stats.scope(ex.endpoint_slot), ClusterCounter::kRq1xx, ex.status);
+    if (ex.endpoint_slot != stats::kOverflowScope)
+      count_class(ctx_.stats.scope(ex.endpoint_slot), ClusterCounter::kRq1xx, ex.status);
   }
   if (!ex.flags.empty()) ctx_.stats->flag(ex.flags);
   ctx_.stats->histogram(stats::WorkerHistogram::kRequestTime).record(ctx_.now - ex.started_at);
@@ -194,7 +202,8 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
   r.duration_ns = ctx_.now - ex.started_at;
   r.request_rx_last_ns = since(ex.request_complete_at);
   r.upstream_tx_first_ns = since(ex.upstream_sent_at);
-  r.upstream_tx_last_ns = ex.upstream_sent_at == 0 ? stats::kNoTime : since(std::max(ex.upstream_sent_at, ex.request_complete_at));
+  r.upstream_tx_last_ns =
+      ex.upstream_sent_at == 0 ? stats::kNoTime : since(std::max(ex.upstream_sent_at, ex.request_complete_at));
   r.upstream_rx_first_ns = since(ex.first_upstream_byte_at);
   r.upstream_rx_last_ns = ex.first_upstream_byte_at == 0 ? stats::kNoTime : r.duration_ns;
   r.downstream_tx_first_ns = since(ex.downstream_first_byte_at);
@@ -262,7 +271,8 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
       if (const http::Header* h = headers.find(name); h != nullptr) add(StringId::kExtraRequestHeader, h->value, name);
     if (ex.response_buffer != nullptr)
       for (const std::string& name : fields.response_headers)
-        if (const http::Header* h = ex.response.headers.find(name); h != nullptr) add(StringId::kExtraResponseHeader, h->value, name);
+        if (const http::Header* h = ex.response.headers.find(name); h != nullptr)
+          add(StringId::kExtraResponseHeader, h->value, name);
   }
   const stats::AccessLogBuilder builder(r, {strings, n});
   const std::span<uint8_t> out = ctx_.events->reserve(builder.size());

@@ -34,14 +34,14 @@ inline constexpr uint32_t kMaxPolicyString = 128;  // bytes of HCM.server_name, 
 // HttpConnectionManager as one connection uses it; refreshed from the tables when a request starts in a new epoch.
 struct HttpPolicy {
   table::ObjectId route_table = table::kNoObject;
-  uint32_t stat_slot = 0;                          // the HCM's counters (stats region)
+  uint32_t stat_slot = 0;  // the HCM's counters (stats region)
   uint32_t stream_idle_timeout_ms = 0, request_timeout_ms = 0, request_headers_timeout_ms = 0, idle_timeout_ms = 0;
   uint32_t max_connection_duration_ms = 0, max_stream_duration_ms = 0, delayed_close_timeout_ms = 0;
   uint32_t max_requests_per_connection = 0;
   uint32_t max_head_bytes = 0, max_headers_count = 0;
-  uint32_t access_logs = 0;                        // how many the HCM has; 0: no record is made
+  uint32_t access_logs = 0;  // how many the HCM has; 0: no record is made
   bool accept_http_10 = false, allow_absolute_url = true, enable_trailers = false;
-  http::ForwardOptions forward;                    // its views are set by options(), not stored
+  http::ForwardOptions forward;  // its views are set by options(), not stored
   InlineString<kMaxPolicyString> server_name, via, default_host;
 
   void assign(const void* object, const table::HttpConnectionManager& h) {
@@ -70,7 +70,7 @@ struct HttpPolicy {
     forward.normalize_path = h.normalize_path != 0;
     forward.merge_slashes = h.merge_slashes != 0;
     forward.escaped_slashes = static_cast<http::EscapedSlashesAction>(h.escaped_slashes);
-    forward.underscores = h.headers_with_underscores_reject != 0  ? http::UnderscoreAction::kReject
+    forward.underscores = h.headers_with_underscores_reject != 0 ? http::UnderscoreAction::kReject
                           : h.headers_with_underscores_drop != 0 ? http::UnderscoreAction::kDrop
                                                                  : http::UnderscoreAction::kAllow;
     forward.server_header = static_cast<http::ServerHeaderMode>(h.server_header);
@@ -106,10 +106,10 @@ struct ResponseEdit {
 // What the chosen route asks for, as the exchange remembers it.
 struct RoutePolicy {
   table::ObjectId cluster = table::kNoObject;
-  uint32_t timeout_ms = 0;              // 0: none
-  uint32_t idle_timeout_ms = 0;         // 0: none
+  uint32_t timeout_ms = 0;                                       // 0: none
+  uint32_t idle_timeout_ms = 0;                                  // 0: none
   std::string_view route_name, virtual_host_name, cluster_name;  // copies in the request head buffer
-  const ResponseEdit* response_edits = nullptr;   // ditto
+  const ResponseEdit* response_edits = nullptr;                  // ditto
   uint32_t response_edit_count = 0;
 };
 

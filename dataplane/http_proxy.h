@@ -1,9 +1,9 @@
-// HTTP/1 from client to endpoint and back: reads request heads, routes them, relays bodies both ways with back-pressure, answers what the gateway
-// itself has to answer, and ends exchanges. One object per worker; files: http_proxy.cc (the two connections), http_relay.cc (bodies),
-// http_router.cc (decisions and heads), http_finish.cc (ends, records).
+// HTTP/1 from client to endpoint and back: reads request heads, routes them, relays bodies both ways with back-pressure, answers
+// what the gateway itself has to answer, and ends exchanges. One object per worker; files: http_proxy.cc (the two connections),
+// http_relay.cc (bodies), http_router.cc (decisions and heads), http_finish.cc (ends, records).
 //
-// Who may free an exchange: only finish(). It may be called inside any function below, so after a call that can finish, callers look at
-// DownstreamSession::exchange (or the return value) before they touch the exchange again.
+// Who may free an exchange: only finish(). It may be called inside any function below, so after a call that can finish, callers
+// look at DownstreamSession::exchange (or the return value) before they touch the exchange again.
 #pragma once
 
 #include <cstdint>
@@ -50,14 +50,14 @@ class HttpProxy {
 
   // http_proxy.cc
   void read_requests(DownstreamSession& d);
-  bool read_head(DownstreamSession& d);                       // true: an exchange was made
+  bool read_head(DownstreamSession& d);  // true: an exchange was made
   void refresh_policy(DownstreamSession& d);
   void arm_idle(DownstreamSession& d);
   void wake(DownstreamSession& d);
-  Exchange* begin(DownstreamSession& d, HeadBuffer* head);    // null: no exchange left; the session is closing
+  Exchange* begin(DownstreamSession& d, HeadBuffer* head);  // null: no exchange left; the session is closing
   void refuse_head(DownstreamSession& d, HeadBuffer* head, const http::RequestHead& partial, http::H1Error error);
   void overload(DownstreamSession& d);
-  bool read_response_head(Exchange& ex);                      // false: needs more, or the exchange ended
+  bool read_response_head(Exchange& ex);  // false: needs more, or the exchange ended
 
   // http_relay.cc
   enum class Relay : uint8_t { kBlocked, kDone, kBad, kCut };
@@ -74,7 +74,8 @@ class HttpProxy {
 
   // http_router.cc
   void route(Exchange& ex);
-  void route_to_cluster(Exchange& ex, const VirtualHostEntry& host, const table::RouteTable& routes, uint32_t route, uint64_t random);
+  void route_to_cluster(Exchange& ex, const VirtualHostEntry& host, const table::RouteTable& routes, uint32_t route,
+                        uint64_t random);
   void redirect(Exchange& ex, uint16_t status, std::string_view location);
   void direct_response(Exchange& ex, uint16_t status, std::string_view body);
   // The levels of header edits of a route, most specific first.
@@ -89,14 +90,15 @@ class HttpProxy {
   void forward_response_head(Exchange& ex);
   void reply(Exchange& ex, http::LocalReply kind, stats::ResponseFlags flags = {});
   // The one way out for responses of the gateway's own; ends the exchange. `location` may be empty.
-  void reply_with(Exchange& ex, uint16_t status, std::string_view body, http::ResponseDetail detail, bool close, std::string_view location = {});
+  void reply_with(Exchange& ex, uint16_t status, std::string_view body, http::ResponseDetail detail, bool close,
+                  std::string_view location = {});
   void request_complete(Exchange& ex);
 
   // http_finish.cc
   void finish(Exchange& ex);
   void response_complete(Exchange& ex);
   void client_gone(DownstreamSession& d, bool reset);
-  void cut_response(Exchange& ex);                            // the response cannot be completed: the client's connection ends with it
+  void cut_response(Exchange& ex);  // the response cannot be completed: the client's connection ends with it
   void account(Exchange& ex);
   void emit_access_log(const Exchange& ex);
   void arm(Exchange& ex);

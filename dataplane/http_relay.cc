@@ -1,12 +1,13 @@
-// Bodies: from one connection's received bytes to another's send queue, by reference where whole packets pass, with back-pressure from
-// the slower side (what cannot be written stays in rx(), and closes the peer's window).
+// Bodies: from one connection's received bytes to another's send queue, by reference where whole packets pass, with back-pressure
+// from the slower side (what cannot be written stays in rx(), and closes the peer's window).
 #include "dataplane/http_proxy.h"
 #include "lib/http/h1_writer.h"
 
 namespace millrace::dataplane {
 
 namespace {
-// Room that must be free before a run of body bytes is moved: the run itself may overshoot by less than a packet, its chunk framing may not.
+// Room that must be free before a run of body bytes is moved: the run itself may overshoot by less than a packet, its chunk
+// framing may not.
 constexpr uint64_t kMinSpace = 256;
 }  // namespace
 
@@ -75,7 +76,8 @@ HttpProxy::RelayEnd HttpProxy::relay(Session& from, Session& to, BodyRelay& body
   if (end.status == Relay::kDone && body.chunked_out) {
     if (body.trailers != nullptr && body.trailer_table.size() != 0) {
       const size_t n = http::write_last_chunk(body.trailer_table, ctx_.write_buffer);
-      if (n > ctx_.write_buffer.size() || t.write_copy(to, {ctx_.write_buffer.data(), n}, ctx_.now) != n) end.status = Relay::kCut;
+      if (n > ctx_.write_buffer.size() || t.write_copy(to, {ctx_.write_buffer.data(), n}, ctx_.now) != n)
+        end.status = Relay::kCut;
     } else if (t.write_copy(to, http::kLastChunk, ctx_.now) != http::kLastChunk.size()) {
       end.status = Relay::kCut;
     }
@@ -83,7 +85,8 @@ HttpProxy::RelayEnd HttpProxy::relay(Session& from, Session& to, BodyRelay& body
   return end;
 }
 
-// The request will not be sent any more: what has come of its body is read, so that a request that is complete does not cost the client its connection.
+// The request will not be sent any more: what has come of its body is read, so that a request that is complete does not cost the
+// client its connection.
 void HttpProxy::discard_received_body(Exchange& ex) {
   if (ex.request_phase != RequestPhase::kBody) return;
   io::PacketQueue& in = ctx_.transports.rx(*ex.downstream);
@@ -107,15 +110,18 @@ void HttpProxy::relay_request(Exchange& ex) {
   const RelayEnd end = relay(d, *ex.upstream, ex.request_body, &ex.bytes_received);
   if (ex.bytes_received != before) ex.last_activity = ctx_.now;
   switch (end.status) {
-    case Relay::kBlocked: return;
-    case Relay::kDone: return request_complete(ex);
+    case Relay::kBlocked:
+      return;
+    case Relay::kDone:
+      return request_complete(ex);
     case Relay::kBad: {
       ctx_.stats->http[stats::HttpCounter::kBadChunk].add();
       ex.flags.set(stats::ResponseFlag::kDownstreamProtocolError);
       ex.detail_text = http::info(end.error).details;
       if (ex.response_phase != ResponsePhase::kNone) return cut_response(ex);
       upstreams_.cancel(ex);
-      return reply_with(ex, http::info(end.error).status, http::reason_phrase(http::info(end.error).status), http::ResponseDetail::kH1CodecError, true);
+      return reply_with(ex, http::info(end.error).status, http::reason_phrase(http::info(end.error).status),
+                        http::ResponseDetail::kH1CodecError, true);
     }
     case Relay::kCut:
       if (d.peer_closed) return;  // the client went in the middle of its body: on_downstream ends it
@@ -132,8 +138,10 @@ void HttpProxy::relay_response(Exchange& ex) {
   const RelayEnd end = relay(*ex.upstream, *ex.downstream, ex.response_body, &ex.bytes_sent);
   if (ex.bytes_sent != before) ex.last_activity = ctx_.now;
   switch (end.status) {
-    case Relay::kBlocked: return;
-    case Relay::kDone: return response_complete(ex);
+    case Relay::kBlocked:
+      return;
+    case Relay::kDone:
+      return response_complete(ex);
     case Relay::kBad:
       ex.flags.set(stats::ResponseFlag::kUpstreamProtocolError);
       ex.detail = http::ResponseDetail::kResetAfterResponseProtocolError;

@@ -1,7 +1,7 @@
 // ARP, neighbour discovery and ICMP of the IP layer.
-#include <rte_mbuf.h>
-
 #include <cstring>
+
+#include <rte_mbuf.h>
 
 #include "dataplane/ip_layer.h"
 #include "lib/wire/arp.h"
@@ -15,8 +15,10 @@ using base::IpAddress;
 using stats::DropReason;
 using wire::ParseError;
 
-// A frame of our own with its Ethernet header written; returns where `length` bytes of payload go. Null when there is no packet (counted).
-uint8_t* IpLayer::control_frame(uint16_t port, const wire::MacAddress& dst, uint16_t ether_type, uint32_t length, rte_mbuf** frame) {
+// A frame of our own with its Ethernet header written; returns where `length` bytes of payload go. Null when there is no packet
+// (counted).
+uint8_t* IpLayer::control_frame(uint16_t port, const wire::MacAddress& dst, uint16_t ether_type, uint32_t length,
+                                rte_mbuf** frame) {
   Interface& i = *interfaces_[port];
   const wire::EthernetRepr ethernet{dst, i.capabilities.mac, ether_type, i.config.vlan};
   const uint32_t l2 = ethernet.header_length();
@@ -41,23 +43,27 @@ void IpLayer::learned(uint32_t slot) {
 
 IpVerdict IpLayer::input_arp(Frame& f) {
   wire::ArpView arp;
-  if (wire::ArpView::parse({rte_pktmbuf_mtod(f.mbuf, const uint8_t*) + f.l3_offset, f.mbuf->data_len - f.l3_offset}, arp) != ParseError::kNone) {
+  if (wire::ArpView::parse({rte_pktmbuf_mtod(f.mbuf, const uint8_t*) + f.l3_offset, f.mbuf->data_len - f.l3_offset}, arp) !=
+      ParseError::kNone) {
     return drop(f, DropReason::kArpMalformed);
   }
   const IpAddress sender = IpAddress::v4(arp.sender_ip), target = IpAddress::v4(arp.target_ip);
   const Local* to = local(target);
   const bool for_us = to != nullptr && to->port == f.port;
-  // Somebody claims an address of ours: nothing is learned from that (RFC 5227 2.4 leaves the defence to the announcement at start).
+  // Somebody claims an address of ours: nothing is learned from that (RFC 5227 2.4 leaves the defence to the announcement at
+  // start).
   if (arp.sender_ip != 0 && local(sender) != nullptr) return drop(f, DropReason::kIpBadSource);
-  // RFC 826: who asks for us is about to talk to us, so the entry is made; others only update an entry that is there. A neighbour outside
-  // our prefixes is none (its packets come through a router).
+  // RFC 826: who asks for us is about to talk to us, so the entry is made; others only update an entry that is there. A neighbour
+  // outside our prefixes is none (its packets come through a router).
   const Route* r = route_to(sender, f.port);
   const bool neighbor = arp.sender_ip != 0 && r != nullptr && r->direct && r->port == f.port;
   if (neighbor || neighbors_.find(f.port, sender) != NeighborTable::kNone) {
-    learned(neighbors_.learn(f.port, sender, arp.sender_mac, for_us && neighbor && arp.operation == wire::ArpOperation::kRequest, f.now));
+    learned(neighbors_.learn(f.port, sender, arp.sender_mac, for_us && neighbor && arp.operation == wire::ArpOperation::kRequest,
+                             f.now));
     neighbor_news_ = true;
   }
-  if (arp.operation == wire::ArpOperation::kRequest && !for_us) return drop(f, arp.is_gratuitous() ? DropReason::kNone : DropReason::kArpNotOurs);
+  if (arp.operation == wire::ArpOperation::kRequest && !for_us)
+    return drop(f, arp.is_gratuitous() ? DropReason::kNone : DropReason::kArpNotOurs);
   if (arp.operation == wire::ArpOperation::kRequest && !f.learn_only) {
     rte_mbuf* frame = nullptr;
     if (uint8_t* at = control_frame(f.port, arp.sender_mac, wire::kEtherArp, wire::kArpLength, &frame)) {
@@ -77,9 +83,12 @@ IpVerdict IpLayer::input_arp(Frame& f) {
 IpVerdict IpLayer::input_nd(Frame& f, const IpAddress& src, const IpAddress& dst, uint8_t hop_limit, base::ByteSpan message) {
   wire::NdView nd;
   switch (wire::NdView::parse(message, src, dst, hop_limit, true, nd)) {
-    case ParseError::kNone: break;
-    case ParseError::kUnsupported: return drop(f, DropReason::kIcmpIgnored);
-    default: return drop(f, DropReason::kNdMalformed);
+    case ParseError::kNone:
+      break;
+    case ParseError::kUnsupported:
+      return drop(f, DropReason::kIcmpIgnored);
+    default:
+      return drop(f, DropReason::kNdMalformed);
   }
   if (!src.is_unspecified() && local(src) != nullptr) return drop(f, DropReason::kIpBadSource);
   if (nd.type == wire::NdType::kNeighborSolicitation) {
@@ -87,7 +96,8 @@ IpVerdict IpLayer::input_nd(Frame& f, const IpAddress& src, const IpAddress& dst
     if (to == nullptr || to->port != f.port) return drop(f, DropReason::kArpNotOurs);
     const bool dad = src.is_unspecified();
     if (!dad) {
-      // RFC 4861 7.2.3: create or update from the source link-layer address option; without one the frame's source serves for the answer.
+      // RFC 4861 7.2.3: create or update from the source link-layer address option; without one the frame's source serves for the
+      // answer.
       if (nd.source_mac) {
         learned(neighbors_.learn(f.port, src, *nd.source_mac, true, f.now));
         neighbor_news_ = true;
@@ -132,8 +142,8 @@ IpVerdict IpLayer::input_nd(Frame& f, const IpAddress& src, const IpAddress& dst
   return drop(f, DropReason::kIcmpIgnored);  // routers are configured, not discovered
 }
 
-IpVerdict IpLayer::input_icmp(Frame& f, const wire::IcmpView& icmp, const IpAddress& src, const IpAddress& dst, uint16_t local_port, uint32_t l4_offset,
-                              uint32_t l4_length, IcmpError& error) {
+IpVerdict IpLayer::input_icmp(Frame& f, const wire::IcmpView& icmp, const IpAddress& src, const IpAddress& dst,
+                              uint16_t local_port, uint32_t l4_offset, uint32_t l4_length, IcmpError& error) {
   switch (icmp.kind) {
     case wire::IcmpKind::kEchoRequest: {
       if (!icmp_limit_.take(f.now)) return drop(f, DropReason::kIcmpRateLimited);
@@ -144,7 +154,8 @@ IpVerdict IpLayer::input_icmp(Frame& f, const wire::IcmpView& icmp, const IpAddr
       const uint32_t front = ethernet.header_length() + ip_header;
       rte_mbuf* m = f.mbuf;
       if (rte_mbuf_refcnt_read(m) != 1 || l4_offset + rte_pktmbuf_headroom(m) < front) return drop(f, DropReason::kIcmpIgnored);
-      m->data_off = static_cast<uint16_t>(m->data_off + l4_offset - front);  // IP options are not returned; a stripped tag is put back
+      m->data_off =
+          static_cast<uint16_t>(m->data_off + l4_offset - front);  // IP options are not returned; a stripped tag is put back
       m->data_len = static_cast<uint16_t>(front + l4_length);
       m->pkt_len = m->data_len;
       m->ol_flags = 0;
@@ -175,12 +186,14 @@ IpVerdict IpLayer::input_icmp(Frame& f, const wire::IcmpView& icmp, const IpAddr
     case wire::IcmpKind::kUnreachable:
     case wire::IcmpKind::kPacketTooBig: {
       const wire::QuotedPacket& q = icmp.quote;
-      if (!icmp.has_quote || q.protocol != wire::kIpTcp || !q.has_ports || !q.has_seq || q.src != dst) return drop(f, DropReason::kIcmpIgnored);
+      if (!icmp.has_quote || q.protocol != wire::kIpTcp || !q.has_ports || !q.has_seq || q.src != dst)
+        return drop(f, DropReason::kIcmpIgnored);
       const bool too_big = icmp.kind == wire::IcmpKind::kPacketTooBig;
       error.kind = too_big ? IcmpError::Kind::kTooBig : IcmpError::Kind::kUnreachable;
       // RFC 1122 4.2.3.9: codes 2..4 of v4 are hard; of v6 administratively prohibited and port unreachable (RFC 4443 3.1).
-      error.hard = !too_big && (dst.is_v4() ? icmp.code == 2 || icmp.code == 3 || icmp.code == 9 || icmp.code == 10 || icmp.code == 13
-                                            : icmp.code == 1 || icmp.code == 4);
+      error.hard =
+          !too_big && (dst.is_v4() ? icmp.code == 2 || icmp.code == 3 || icmp.code == 9 || icmp.code == 10 || icmp.code == 13
+                                   : icmp.code == 1 || icmp.code == 4);
       error.mtu = static_cast<uint16_t>(std::min<uint32_t>(icmp.mtu, UINT16_MAX));
       error.tuple = {q.src, q.dst, q.src_port, q.dst_port};
       error.seq = q.seq;
@@ -188,7 +201,8 @@ IpVerdict IpLayer::input_icmp(Frame& f, const wire::IcmpView& icmp, const IpAddr
       rte_pktmbuf_free(f.mbuf);
       return IpVerdict::kIcmpError;
     }
-    default: return drop(f, DropReason::kIcmpIgnored);
+    default:
+      return drop(f, DropReason::kIcmpIgnored);
   }
 }
 
@@ -198,7 +212,8 @@ void IpLayer::solicit(const NeighborProbe& probe) {
   if (from == nullptr) return;
   rte_mbuf* frame = nullptr;
   if (probe.address.is_v4()) {
-    uint8_t* at = control_frame(probe.port, probe.unicast ? probe.mac : wire::kBroadcastMac, wire::kEtherArp, wire::kArpLength, &frame);
+    uint8_t* at =
+        control_frame(probe.port, probe.unicast ? probe.mac : wire::kBroadcastMac, wire::kEtherArp, wire::kArpLength, &frame);
     if (at == nullptr) return;
     wire::ArpRepr arp;
     arp.operation = wire::ArpOperation::kRequest;

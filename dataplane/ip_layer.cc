@@ -1,8 +1,8 @@
 #include "dataplane/ip_layer.h"
 
-#include <rte_mbuf.h>
-
 #include <bit>
+
+#include <rte_mbuf.h>
 
 #include "dataplane/flow_table.h"
 #include "lib/wire/checksum.h"
@@ -33,10 +33,14 @@ bool bad_source_v6(const IpAddress& a) {
 
 DropReason ip_reason(ParseError e) {
   switch (e) {
-    case ParseError::kTruncated: return DropReason::kIpTruncated;
-    case ParseError::kBadChecksum: return DropReason::kIpBadChecksum;
-    case ParseError::kFragment: return DropReason::kIpFragment;
-    default: return DropReason::kIpBadHeader;
+    case ParseError::kTruncated:
+      return DropReason::kIpTruncated;
+    case ParseError::kBadChecksum:
+      return DropReason::kIpBadChecksum;
+    case ParseError::kFragment:
+      return DropReason::kIpFragment;
+    default:
+      return DropReason::kIpBadHeader;
   }
 }
 
@@ -48,10 +52,16 @@ uint32_t table_size(size_t entries) {
 
 }  // namespace
 
-base::ByteSpan IpLayer::Frame::l3() const { return {rte_pktmbuf_mtod(mbuf, const uint8_t*) + l3_offset, mbuf->pkt_len - l3_offset}; }
+base::ByteSpan IpLayer::Frame::l3() const {
+  return {rte_pktmbuf_mtod(mbuf, const uint8_t*) + l3_offset, mbuf->pkt_len - l3_offset};
+}
 
-IpLayer::IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> ports, io::TxPools pools, const StackCounters& counters, TimeNs now)
-    : config_(config), counters_(counters), neighbors_(config.max_neighbors, config.seed, counters.drops), icmp_limit_(config.max_icmp_per_second, now) {
+IpLayer::IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> ports, io::TxPools pools,
+                 const StackCounters& counters, TimeNs now)
+    : config_(config),
+      counters_(counters),
+      neighbors_(config.max_neighbors, config.seed, counters.drops),
+      icmp_limit_(config.max_icmp_per_second, now) {
   MILLRACE_ASSERT(ports.size() == config.ports.size() && ports.size() <= io::kMaxPorts, "one queue for each configured port");
   size_t addresses = 0;
   for (uint16_t p = 0; p < ports.size(); ++p) {
@@ -101,7 +111,8 @@ const IpLayer::Route* IpLayer::route_to(const IpAddress& remote, uint16_t prefer
   return best;
 }
 
-// The address of `port` that a neighbour sees as its own kind: of the same prefix, else the first of the family. Null: none of the family.
+// The address of `port` that a neighbour sees as its own kind: of the same prefix, else the first of the family. Null: none of
+// the family.
 const IpAddress* IpLayer::address_towards(uint16_t port, const IpAddress& neighbor) const {
   const IpAddress* first = nullptr;
   for (const InterfaceAddress& a : interfaces_[port]->config.addresses) {
@@ -140,7 +151,8 @@ IpVerdict IpLayer::done(const Frame& f) {
 }
 
 bool IpLayer::addressed_to_us(const Interface& i, const wire::MacAddress& dst) const {
-  if (dst == i.capabilities.mac) [[likely]] return true;
+  if (dst == i.capabilities.mac) [[likely]]
+    return true;
   if (!wire::is_group(dst)) return false;
   if (dst == wire::kBroadcastMac) return true;
   if (dst == wire::multicast_mac_v6(wire::all_nodes_group())) return true;
@@ -159,22 +171,31 @@ IpVerdict IpLayer::input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_
   f.learn_only = learn_only;
   const base::ByteSpan bytes{rte_pktmbuf_mtod(frame, const uint8_t*), frame->data_len};
   switch (wire::EthernetView::parse(bytes, f.ethernet)) {
-    case ParseError::kNone: break;
-    case ParseError::kUnsupported: return drop(f, DropReason::kEthUnknownType);
-    case ParseError::kBadHeader: return drop(f, DropReason::kEthNotOurs);
-    default: return drop(f, DropReason::kEthTruncated);
+    case ParseError::kNone:
+      break;
+    case ParseError::kUnsupported:
+      return drop(f, DropReason::kEthUnknownType);
+    case ParseError::kBadHeader:
+      return drop(f, DropReason::kEthNotOurs);
+    default:
+      return drop(f, DropReason::kEthTruncated);
   }
   if (!addressed_to_us(i, f.ethernet.dst)) return drop(f, DropReason::kEthNotOurs);
   uint16_t vlan = f.ethernet.vlan_id;
-  if (vlan == 0 && (frame->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0) vlan = frame->vlan_tci & 0xfff;  // the port took the tag out
+  if (vlan == 0 && (frame->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0)
+    vlan = frame->vlan_tci & 0xfff;  // the port took the tag out
   if (vlan != i.config.vlan) return drop(f, DropReason::kVlanUnknown);
   f.l3_offset = f.ethernet.payload_offset;
   if (frame->nb_segs > 1 && frame->data_len < kMinFirstSegment) return drop(f, DropReason::kIpTruncated);
   switch (f.ethernet.ether_type) {
-    case wire::kEtherIpv4: return input_v4(f, tcp, error);
-    case wire::kEtherIpv6: return input_v6(f, tcp, error);
-    case wire::kEtherArp: return input_arp(f);
-    default: return drop(f, DropReason::kEthUnknownType);
+    case wire::kEtherIpv4:
+      return input_v4(f, tcp, error);
+    case wire::kEtherIpv6:
+      return input_v6(f, tcp, error);
+    case wire::kEtherArp:
+      return input_arp(f);
+    default:
+      return drop(f, DropReason::kEthUnknownType);
   }
 }
 
@@ -194,7 +215,8 @@ IpVerdict IpLayer::input_v4(Frame& f, TcpPacket& tcp, IcmpError& error) {
   if (bad_source_v4(ip.src) || local(src) != nullptr) return drop(f, DropReason::kIpBadSource);
   const uint32_t l4_offset = f.l3_offset + ip.payload_offset;
   switch (ip.protocol) {
-    case wire::kIpTcp: return input_tcp(f, src, dst, to->port, l4_offset, ip.payload_length, ip.tos & 3, tcp);
+    case wire::kIpTcp:
+      return input_tcp(f, src, dst, to->port, l4_offset, ip.payload_length, ip.tos & 3, tcp);
     case wire::kIpIcmp: {
       if (f.mbuf->nb_segs > 1) return drop(f, DropReason::kIcmpIgnored);
       wire::IcmpView icmp;
@@ -202,7 +224,8 @@ IpVerdict IpLayer::input_v4(Frame& f, TcpPacket& tcp, IcmpError& error) {
       if (wire::IcmpView::parse_v4(message, true, icmp) != ParseError::kNone) return drop(f, DropReason::kIcmpMalformed);
       return input_icmp(f, icmp, src, dst, to->port, l4_offset, ip.payload_length, error);
     }
-    default: return drop(f, DropReason::kIpUnknownProtocol);
+    default:
+      return drop(f, DropReason::kIpUnknownProtocol);
   }
 }
 
@@ -222,19 +245,22 @@ IpVerdict IpLayer::input_v6(Frame& f, TcpPacket& tcp, IcmpError& error) {
   if (bad_source_v6(ip.src) || local(ip.src) != nullptr) return drop(f, DropReason::kIpBadSource);
   const uint32_t l4_offset = f.l3_offset + ip.payload_offset;
   switch (ip.next_header) {
-    case wire::kIpTcp: return input_tcp(f, ip.src, ip.dst, to->port, l4_offset, ip.payload_length, ip.traffic_class & 3, tcp);
+    case wire::kIpTcp:
+      return input_tcp(f, ip.src, ip.dst, to->port, l4_offset, ip.payload_length, ip.traffic_class & 3, tcp);
     case wire::kIpIcmpv6: {
       if (f.mbuf->nb_segs > 1) return drop(f, DropReason::kIcmpIgnored);
       wire::IcmpView icmp;
-      if (wire::IcmpView::parse_v6(message, ip.src, ip.dst, true, icmp) != ParseError::kNone) return drop(f, DropReason::kIcmpMalformed);
+      if (wire::IcmpView::parse_v6(message, ip.src, ip.dst, true, icmp) != ParseError::kNone)
+        return drop(f, DropReason::kIcmpMalformed);
       return input_icmp(f, icmp, ip.src, ip.dst, to->port, l4_offset, ip.payload_length, error);
     }
-    default: return drop(f, DropReason::kIpUnknownProtocol);
+    default:
+      return drop(f, DropReason::kIpUnknownProtocol);
   }
 }
 
-IpVerdict IpLayer::input_tcp(Frame& f, const IpAddress& src, const IpAddress& dst, uint16_t local_port, uint32_t l4_offset, uint32_t l4_length, uint8_t ecn,
-                             TcpPacket& tcp) {
+IpVerdict IpLayer::input_tcp(Frame& f, const IpAddress& src, const IpAddress& dst, uint16_t local_port, uint32_t l4_offset,
+                             uint32_t l4_length, uint8_t ecn, TcpPacket& tcp) {
   if (l4_length < wire::kTcpMinHeader) return drop(f, DropReason::kTcpTruncated);
   if (!tcp_checksum_ok(*interfaces_[f.port], f.mbuf, l4_offset, src, dst, l4_length)) return drop(f, DropReason::kTcpBadChecksum);
   tcp.frame = f.mbuf;
@@ -249,9 +275,12 @@ IpVerdict IpLayer::input_tcp(Frame& f, const IpAddress& src, const IpAddress& ds
 }
 
 // Three states of a mark: good is believed (after the first kMarksToVerify, which are checked), unknown and bad are computed.
-bool IpLayer::tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const IpAddress& src, const IpAddress& dst, uint32_t l4_length) {
-  const bool marked_good = i.capabilities.rx_tcp_checksum && (m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD;
-  if (marked_good && i.marks_to_verify == 0) [[likely]] return true;
+bool IpLayer::tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const IpAddress& src, const IpAddress& dst,
+                              uint32_t l4_length) {
+  const bool marked_good =
+      i.capabilities.rx_tcp_checksum && (m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD;
+  if (marked_good && i.marks_to_verify == 0) [[likely]]
+    return true;
   const wire::ChecksumSum pseudo = wire::pseudo_header(src, dst, wire::kIpTcp, l4_length);
   wire::ChecksumSum sum = pseudo;
   uint32_t left = l4_length, done = 0, skip = l4_offset;
@@ -272,16 +301,19 @@ bool IpLayer::tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offse
     return true;
   }
   if (ok) return true;
-  // A peer on this host may leave the sum to a device that is not there: then the field holds the pseudo-header's sum, uncomplemented.
+  // A peer on this host may leave the sum to a device that is not there: then the field holds the pseudo-header's sum,
+  // uncomplemented.
   if (!i.capabilities.partial_rx_checksum) return false;
-  const uint16_t field = base::load_unaligned<uint16_t>(rte_pktmbuf_mtod(m, const uint8_t*) + l4_offset + wire::kTcpChecksumOffset);
+  const uint16_t field =
+      base::load_unaligned<uint16_t>(rte_pktmbuf_mtod(m, const uint8_t*) + l4_offset + wire::kTcpChecksumOffset);
   return field == wire::checksum_fold(pseudo);
 }
 
 // --- send --------------------------------------------------------------------------------------------------------------------
 
 DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
-                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now, uint32_t mss) {
+                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now,
+                             uint32_t mss) {
   if (hop.neighbor == NeighborTable::kNone || neighbors_.at(hop.neighbor).generation != hop.generation) {
     const Route* r = route_to(tuple.remote, local_port_index);
     if (r == nullptr) {

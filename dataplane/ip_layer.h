@@ -33,51 +33,51 @@ namespace millrace::dataplane {
 
 struct InterfaceAddress {
   base::IpAddress address;
-  uint8_t prefix_bits = 0;       // 0..32 or 0..128: what is reached without a router
+  uint8_t prefix_bits = 0;  // 0..32 or 0..128: what is reached without a router
 };
 struct InterfaceRoute {
-  base::IpAddress network;       // unspecified with prefix_bits 0: default route of that family
+  base::IpAddress network;  // unspecified with prefix_bits 0: default route of that family
   uint8_t prefix_bits = 0;
-  base::IpAddress via;           // a neighbour of the same port and family
+  base::IpAddress via;  // a neighbour of the same port and family
 };
 struct StaticNeighbor {
   base::IpAddress address;
   io::MacAddress mac{};
 };
 struct InterfaceConfig {
-  uint16_t vlan = 0;             // 802.1Q tag of all frames of this port, 1..4094; 0: untagged
-  uint16_t mtu = 1500;           // largest IP packet we send; never above the port's
+  uint16_t vlan = 0;    // 802.1Q tag of all frames of this port, 1..4094; 0: untagged
+  uint16_t mtu = 1500;  // largest IP packet we send; never above the port's
   std::vector<InterfaceAddress> addresses;
   std::vector<InterfaceRoute> routes;
   std::vector<StaticNeighbor> neighbors;
 };
 struct IpLayerConfig {
-  std::vector<InterfaceConfig> ports;        // at most io::kMaxPorts
+  std::vector<InterfaceConfig> ports;  // at most io::kMaxPorts
   uint32_t max_neighbors = 1'024;
-  uint32_t max_icmp_per_second = 1'000;      // echo replies and other answers of our own
-  uint32_t worker = 0;                       // worker 0 announces the addresses at start
+  uint32_t max_icmp_per_second = 1'000;  // echo replies and other answers of our own
+  uint32_t worker = 0;                   // worker 0 announces the addresses at start
   uint64_t seed = 0;
 };
 
 // A TCP segment that passed every check of this layer.
 struct TcpPacket {
-  rte_mbuf* frame = nullptr;     // owned by whoever holds this struct
+  rte_mbuf* frame = nullptr;  // owned by whoever holds this struct
   base::IpAddress local, remote;
-  uint16_t arrival_port = 0;     // where it came in
-  uint16_t local_port_index = 0; // the port that has the local address
-  uint16_t l4_offset = 0;        // of the TCP header in the first segment's data
-  uint16_t l4_length = 0;        // header and payload
-  uint8_t ecn = 0;               // IP ECN bits (RFC 3168)
+  uint16_t arrival_port = 0;      // where it came in
+  uint16_t local_port_index = 0;  // the port that has the local address
+  uint16_t l4_offset = 0;         // of the TCP header in the first segment's data
+  uint16_t l4_length = 0;         // header and payload
+  uint8_t ecn = 0;                // IP ECN bits (RFC 3168)
 };
 
 // What an ICMP error says about a connection of ours.
 struct IcmpError {
   enum class Kind : uint8_t { kUnreachable, kTooBig } kind = Kind::kUnreachable;
-  bool hard = false;             // port or protocol unreachable, prohibited: no use to go on in SYN-SENT
-  uint16_t mtu = 0;              // kTooBig: next hop's MTU, 0 when an old router does not say
-  tcp::FourTuple tuple;          // as we see it
-  uint32_t seq = 0;              // of the quoted segment
-  uint16_t port = 0;             // whose address is local
+  bool hard = false;     // port or protocol unreachable, prohibited: no use to go on in SYN-SENT
+  uint16_t mtu = 0;      // kTooBig: next hop's MTU, 0 when an old router does not say
+  tcp::FourTuple tuple;  // as we see it
+  uint32_t seq = 0;      // of the quoted segment
+  uint16_t port = 0;     // whose address is local
 };
 
 enum class IpVerdict : uint8_t {
@@ -89,9 +89,11 @@ enum class IpVerdict : uint8_t {
 class IpLayer {
  public:
   // References outlive the layer. ports[i] belongs to config.ports[i].
-  IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> ports, io::TxPools pools, const StackCounters& counters, TimeNs now);
+  IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> ports, io::TxPools pools, const StackCounters& counters,
+          TimeNs now);
 
-  // Takes ownership of a frame that came in on `port`. With `learn_only` (a copy of a frame that another worker has answered) it only learns.
+  // Takes ownership of a frame that came in on `port`. With `learn_only` (a copy of a frame that another worker has answered) it
+  // only learns.
   IpVerdict input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error);
   // True when the last input() held neighbour information that the other workers need too (ARP, NS, NA).
   bool neighbor_news() const { return neighbor_news_; }
@@ -100,18 +102,20 @@ class IpLayer {
     base::IpAddress address;
     uint16_t port = 0;
   };
-  // The address and port from which `remote` is reached (longest prefix; on equal prefixes the first port of the configuration). nullopt: no route.
+  // The address and port from which `remote` is reached (longest prefix; on equal prefixes the first port of the configuration).
+  // nullopt: no route.
   std::optional<Source> source_for(const base::IpAddress& remote) const;
   // The port that has this address of ours.
   std::optional<uint16_t> port_of(const base::IpAddress& local) const;
   // Largest TCP payload towards `remote` from `port` without options: MTU less IP and TCP header.
   uint16_t mss(uint16_t port, bool v4) const;
 
-  // Sends one segment of (tuple): `payload_length` bytes of `payload` from `payload_offset` (payload may be null when 0). `hop` caches the next hop
-  // between calls. A payload above `mss` bytes is for the port to cut (TSO); the caller has asked can_cut(). Returns kNone, or why it was dropped
-  // (also counted).
+  // Sends one segment of (tuple): `payload_length` bytes of `payload` from `payload_offset` (payload may be null when 0). `hop`
+  // caches the next hop between calls. A payload above `mss` bytes is for the port to cut (TSO); the caller has asked can_cut().
+  // Returns kNone, or why it was dropped (also counted).
   stats::DropReason send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
-                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now, uint32_t mss = UINT32_MAX);
+                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now,
+                             uint32_t mss = UINT32_MAX);
   // True when `port` cuts segments itself and takes this piece of `payload` as one frame (it may lie in too many packets).
   bool can_cut(uint16_t port, const io::PacketQueue& payload, uint64_t payload_offset, uint32_t payload_length) const;
 
@@ -130,13 +134,13 @@ class IpLayer {
         : config(c), queue(q), capabilities(q.capabilities()), tx(q, pools, *counters.ports[index], counters.drops) {}
     InterfaceConfig config;
     io::PortQueue& queue;
-    io::PortCapabilities capabilities;   // a copy: the receive self-test may take from it
+    io::PortCapabilities capabilities;  // a copy: the receive self-test may take from it
     io::TxBuffer tx;
     uint32_t marks_to_verify = kMarksToVerify;
   };
   struct Route {
-    base::IpAddress network, via;        // via unspecified: the destination itself is the neighbour
-    uint8_t bits = 0;                    // in the family's own form
+    base::IpAddress network, via;  // via unspecified: the destination itself is the neighbour
+    uint8_t bits = 0;              // in the family's own form
     bool direct = false;
     uint16_t port = 0;
   };
@@ -153,12 +157,13 @@ class IpLayer {
     wire::EthernetView ethernet;
     bool learn_only = false;
     TimeNs now = 0;
-    base::ByteSpan l3() const;           // from the IP header to the frame's end; of a chain only the headers may be touched
+    base::ByteSpan l3() const;  // from the IP header to the frame's end; of a chain only the headers may be touched
   };
-  // The first this many checksums that a port marks as good are computed all the same; one lie, and software does it from then on.
+  // The first this many checksums that a port marks as good are computed all the same; one lie, and software does it from then
+  // on.
   static constexpr uint32_t kMarksToVerify = 64;
-  static constexpr uint32_t kAnnouncements = 2;                       // ANNOUNCE_NUM (RFC 5227 1.1)
-  static constexpr TimeNs kAnnounceInterval = 2 * base::kSecond;      // ANNOUNCE_INTERVAL
+  static constexpr uint32_t kAnnouncements = 2;                   // ANNOUNCE_NUM (RFC 5227 1.1)
+  static constexpr TimeNs kAnnounceInterval = 2 * base::kSecond;  // ANNOUNCE_INTERVAL
 
   IpVerdict drop(const Frame& f, stats::DropReason why);
   IpVerdict done(const Frame& f);
@@ -167,9 +172,10 @@ class IpLayer {
   // ip_layer.cc
   IpVerdict input_v4(Frame& f, TcpPacket& tcp, IcmpError& error);
   IpVerdict input_v6(Frame& f, TcpPacket& tcp, IcmpError& error);
-  IpVerdict input_tcp(Frame& f, const base::IpAddress& src, const base::IpAddress& dst, uint16_t local_port, uint32_t l4_offset, uint32_t l4_length,
-                      uint8_t ecn, TcpPacket& tcp);
-  bool tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const base::IpAddress& src, const base::IpAddress& dst, uint32_t l4_length);
+  IpVerdict input_tcp(Frame& f, const base::IpAddress& src, const base::IpAddress& dst, uint16_t local_port, uint32_t l4_offset,
+                      uint32_t l4_length, uint8_t ecn, TcpPacket& tcp);
+  bool tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const base::IpAddress& src,
+                       const base::IpAddress& dst, uint32_t l4_length);
   const Route* route_to(const base::IpAddress& remote, uint16_t preferred_port) const;
   const Local* local(const base::IpAddress& address) const;
   const base::IpAddress* address_towards(uint16_t port, const base::IpAddress& neighbor) const;
@@ -177,8 +183,8 @@ class IpLayer {
   // ip_control.cc: ARP, ND, ICMP
   IpVerdict input_arp(Frame& f);
   IpVerdict input_nd(Frame& f, const base::IpAddress& src, const base::IpAddress& dst, uint8_t hop_limit, base::ByteSpan message);
-  IpVerdict input_icmp(Frame& f, const wire::IcmpView& icmp, const base::IpAddress& src, const base::IpAddress& dst, uint16_t local_port,
-                       uint32_t l4_offset, uint32_t l4_length, IcmpError& error);
+  IpVerdict input_icmp(Frame& f, const wire::IcmpView& icmp, const base::IpAddress& src, const base::IpAddress& dst,
+                       uint16_t local_port, uint32_t l4_offset, uint32_t l4_length, IcmpError& error);
   void learned(uint32_t slot);
   void solicit(const NeighborProbe& probe);
   void announce();
@@ -189,8 +195,8 @@ class IpLayer {
   NeighborTable neighbors_;
   RateLimit icmp_limit_;
   std::vector<std::unique_ptr<Interface>> interfaces_;
-  std::vector<Route> routes_;            // longest prefix first, then by port
-  std::vector<Local> locals_;            // open addressing, power of two, at most half full
+  std::vector<Route> routes_;  // longest prefix first, then by port
+  std::vector<Local> locals_;  // open addressing, power of two, at most half full
   uint32_t announcements_left_ = 0;
   TimeNs announce_at_ = base::kNever;
   bool neighbor_news_ = false;

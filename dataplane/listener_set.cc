@@ -5,7 +5,9 @@
 namespace millrace::dataplane {
 namespace {
 
-uint32_t hash(const base::IpAddress& address, uint16_t port) { return static_cast<uint32_t>(flow_hash(0x6d696c6c, address, port, address, 0)); }
+uint32_t hash(const base::IpAddress& address, uint16_t port) {
+  return static_cast<uint32_t>(flow_hash(0x6d696c6c, address, port, address, 0));
+}
 
 }  // namespace
 

@@ -1,5 +1,6 @@
-// Which listener answers a SYN: an immutable map from local address and port to a listener's id. Built off the poll cores (the table
-// loader) for each snapshot; a worker gets a pointer to it at the loop top (TcpStack::set_listeners) and looks it up per SYN.
+// Which listener answers a SYN: an immutable map from local address and port to a listener's id. Built off the poll cores (the
+// table loader) for each snapshot; a worker gets a pointer to it at the loop top (TcpStack::set_listeners) and looks it up per
+// SYN.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +15,10 @@ namespace millrace::dataplane {
 class ListenerSet {
  public:
   struct Entry {
-    base::IpAddress address;   // 0.0.0.0 or :: : every address of the gateway of that family
-    uint16_t port = 0;         // host order, 1..65535
+    base::IpAddress address;  // 0.0.0.0 or :: : every address of the gateway of that family
+    uint16_t port = 0;        // host order, 1..65535
     table::ObjectId id = table::kNoObject;
-    bool draining = false;     // accepts nothing new: a SYN is answered with RST
+    bool draining = false;  // accepts nothing new: a SYN is answered with RST
   };
 
   ListenerSet() = default;
@@ -31,7 +32,7 @@ class ListenerSet {
 
  private:
   const Entry* probe(const base::IpAddress& address, uint16_t port) const;
-  std::vector<Entry> slots_;   // open addressing, power of two, at most half full; id kNoObject and port 0: free
+  std::vector<Entry> slots_;  // open addressing, power of two, at most half full; id kNoObject and port 0: free
   uint32_t mask_ = 0;
   uint32_t count_ = 0;
 };

@@ -1,8 +1,8 @@
 #include "dataplane/neighbor.h"
 
-#include <rte_mbuf.h>
-
 #include <algorithm>
+
+#include <rte_mbuf.h>
 
 #include "dataplane/flow_table.h"
 #include "lib/base/assert.h"
@@ -13,12 +13,18 @@ using stats::DropReason;
 
 const char* to_string(NeighborState s) {
   switch (s) {
-    case NeighborState::kFree: return "free";
-    case NeighborState::kIncomplete: return "incomplete";
-    case NeighborState::kReachable: return "reachable";
-    case NeighborState::kStale: return "stale";
-    case NeighborState::kProbe: return "probe";
-    case NeighborState::kStatic: return "static";
+    case NeighborState::kFree:
+      return "free";
+    case NeighborState::kIncomplete:
+      return "incomplete";
+    case NeighborState::kReachable:
+      return "reachable";
+    case NeighborState::kStale:
+      return "stale";
+    case NeighborState::kProbe:
+      return "probe";
+    case NeighborState::kStatic:
+      return "static";
   }
   return "?";
 }
@@ -63,13 +69,15 @@ uint32_t NeighborTable::find_or_create(uint16_t port, const base::IpAddress& a, 
   return slot;
 }
 
-// A free slot, or that of the neighbour longest without news (RFC 4861 leaves the choice open); never one that is static or waited for.
+// A free slot, or that of the neighbour longest without news (RFC 4861 leaves the choice open); never one that is static or
+// waited for.
 uint32_t NeighborTable::allocate(uint16_t port, const base::IpAddress& a, TimeNs now) {
   if (free_ == kNone) {
     uint32_t oldest = kNone;
     for (uint32_t i = 0; i < capacity_; ++i) {
       const Entry& e = entries_[i];
-      const bool aged = e.state == NeighborState::kStale || (e.state == NeighborState::kReachable && now - e.confirmed >= kReachableTime);
+      const bool aged =
+          e.state == NeighborState::kStale || (e.state == NeighborState::kReachable && now - e.confirmed >= kReachableTime);
       if (aged && (oldest == kNone || e.confirmed < entries_[oldest].confirmed)) oldest = i;
     }
     if (oldest == kNone) return kNone;
@@ -121,16 +129,19 @@ void NeighborTable::clear_pending(Entry& e) {
 
 bool NeighborTable::usable_slow(Entry& e, TimeNs now) {
   switch (e.state) {
-    case NeighborState::kStatic: return true;
+    case NeighborState::kStatic:
+      return true;
     case NeighborState::kReachable:
     case NeighborState::kStale:  // aged and in use again: still good for sending while we ask
       e.state = NeighborState::kProbe;
       e.probes = 0;
       set_pending(e, now);
       return true;
-    case NeighborState::kProbe: return true;
+    case NeighborState::kProbe:
+      return true;
     case NeighborState::kFree:
-    case NeighborState::kIncomplete: return false;
+    case NeighborState::kIncomplete:
+      return false;
   }
   return false;
 }

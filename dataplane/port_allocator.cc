@@ -1,10 +1,9 @@
 #include "dataplane/port_allocator.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <sys/mman.h>
 
 #include "dataplane/flow_table.h"
 #include "lib/base/assert.h"
@@ -16,7 +15,8 @@ constexpr size_t kMapBytes = 65'536 / 8;
 
 }  // namespace
 
-PortAllocator::PortAllocator(uint16_t first, uint16_t last, uint32_t max_maps, uint64_t seed) : first_(first), last_(last), max_maps_(max_maps), seed_(seed) {
+PortAllocator::PortAllocator(uint16_t first, uint16_t last, uint32_t max_maps, uint64_t seed)
+    : first_(first), last_(last), max_maps_(max_maps), seed_(seed) {
   MILLRACE_ASSERT(first > 0 && first <= last && max_maps > 0, "a range of local ports");
   uint32_t buckets = 1;
   while (buckets < max_maps) buckets *= 2;
@@ -100,7 +100,8 @@ uint16_t PortAllocator::allocate(const io::Steering& steering, uint32_t worker, 
   return 0;
 }
 
-void PortAllocator::release(const base::IpAddress& local, const base::IpAddress& remote, uint16_t remote_port, uint16_t local_port) {
+void PortAllocator::release(const base::IpAddress& local, const base::IpAddress& remote, uint16_t remote_port,
+                            uint16_t local_port) {
   const uint32_t m = find(local, remote, remote_port);
   MILLRACE_ASSERT(m != kNone, "a port that was allocated");
   uint64_t& word = bits_[size_t{m} * kWords + local_port / 64];

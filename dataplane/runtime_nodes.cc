@@ -158,7 +158,9 @@ Status NodeBuilder::build_chain(const table::Listener& object, uint32_t index, c
         continue;
       }
       const auto& secret = *reinterpret_cast<const table::Secret*>(found.object);
-      const auto text = [&](const table::Blob& b) { return std::string(reinterpret_cast<const char*>(b.begin(&secret)), b.count); };
+      const auto text = [&](const table::Blob& b) {
+        return std::string(reinterpret_cast<const char*>(b.begin(&secret)), b.count);
+      };
       config.certificates.push_back({text(secret.certificate_chain_pem), text(secret.private_key_pem)});
     }
     const std::string where = "listener '" + std::string(table::view(&object, object.name)) + "', filter chain '" +
@@ -197,7 +199,8 @@ Result<std::shared_ptr<const ListenerNode>> NodeBuilder::listener(const table::L
   return std::shared_ptr<const ListenerNode>(std::move(node));
 }
 
-Result<std::shared_ptr<const VirtualHostNode>> NodeBuilder::virtual_host(const table::VirtualHost& object, std::string_view owner, bool* scratch_grew) {
+Result<std::shared_ptr<const VirtualHostNode>> NodeBuilder::virtual_host(const table::VirtualHost& object, std::string_view owner,
+                                                                         bool* scratch_grew) {
   auto loaded = route::LoadedVirtualHost::load(object, databases_, prototype_, scratch_grew);
   if (!loaded.ok()) return Error{loaded.error()};
   auto node = std::make_shared<VirtualHostNode>();
@@ -229,7 +232,8 @@ Result<std::shared_ptr<const ClusterNode>> NodeBuilder::cluster(const table::Clu
     }
     r.balancers.resize(workers_);
     for (route::balancer::Balancer& b : r.balancers)
-      b.build(*r.endpoints, object.lb_policy, object.least_request_choice_count, (r.id ^ ++balancers_built_) * 0x9e37'79b9'7f4a'7c15ull);
+      b.build(*r.endpoints, object.lb_policy, object.least_request_choice_count,
+              (r.id ^ ++balancers_built_) * 0x9e37'79b9'7f4a'7c15ull);
   }
   return std::shared_ptr<const ClusterNode>(std::move(node));
 }

@@ -1,6 +1,7 @@
-// The table loader's building blocks: for each listener, virtual host and cluster a node that holds what workers read (runtime_snapshot.h) and
-// owns what it is made of: regex databases, TLS contexts, statistics slots. Nodes are immutable, shared between snapshots while their
-// objects stay the same, and freed by the loader thread when the last snapshot that shows them is freed. Loader thread only.
+// The table loader's building blocks: for each listener, virtual host and cluster a node that holds what workers read
+// (runtime_snapshot.h) and owns what it is made of: regex databases, TLS contexts, statistics slots. Nodes are immutable, shared
+// between snapshots while their objects stay the same, and freed by the loader thread when the last snapshot that shows them is
+// freed. Loader thread only.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +59,8 @@ class SlotLeases {
   base::TimeNs now_ = 0;
 };
 
-// One server context per worker, for equal configurations the same ones: an edit elsewhere does not touch them, and tickets stay good.
+// One server context per worker, for equal configurations the same ones: an edit elsewhere does not touch them, and tickets stay
+// good.
 struct TlsContextSet {
   std::vector<std::unique_ptr<tls::ServerContext>> contexts;  // by worker
   std::vector<tls::ServerContext*> pointers;                  // the same, for FilterChainRuntime::tls
@@ -77,7 +79,8 @@ class TlsContextCache {
  private:
   void retire(TlsContextSet* set);
   const std::vector<tls::LibraryContext*> libraries_;
-  tls::TicketKeys ticket_keys_;  // until control rotates keys: random, the same on all workers and for all contexts of this process
+  tls::TicketKeys
+      ticket_keys_;  // until control rotates keys: random, the same on all workers and for all contexts of this process
   std::map<std::string, std::weak_ptr<TlsContextSet>> by_content_;
   std::vector<std::unique_ptr<TlsContextSet>> retired_;
   size_t alive_ = 0;
@@ -110,7 +113,7 @@ struct VirtualHostNode {
 struct ClusterNode {
   ClusterRuntime runtime;
   std::vector<SlotLeases::Lease> leases;
-  uint64_t endpoint_set_version = 0;                          // 0: was missing
+  uint64_t endpoint_set_version = 0;  // 0: was missing
 };
 
 class NodeBuilder {
@@ -120,7 +123,8 @@ class NodeBuilder {
 
   base::Result<std::shared_ptr<const ListenerNode>> listener(const table::Listener& object, const ObjectFinder& finder);
   // `owner`: name of the route table, for the statistics.
-  base::Result<std::shared_ptr<const VirtualHostNode>> virtual_host(const table::VirtualHost& object, std::string_view owner, bool* scratch_grew);
+  base::Result<std::shared_ptr<const VirtualHostNode>> virtual_host(const table::VirtualHost& object, std::string_view owner,
+                                                                    bool* scratch_grew);
   base::Result<std::shared_ptr<const ClusterNode>> cluster(const table::Cluster& object, const ObjectFinder& finder);
   // Does a node fit the snapshot being built as it is (its own object being the same)?
   static bool still_good(const ListenerNode& node, const ObjectFinder& finder);

@@ -1,10 +1,11 @@
-// What a worker reads of the tables: one immutable RuntimeSnapshot of one epoch, built by the table loader, offered through one atomic
-// pointer, taken at the top of the worker's loop.
+// What a worker reads of the tables: one immutable RuntimeSnapshot of one epoch, built by the table loader, offered through one
+// atomic pointer, taken at the top of the worker's loop.
 //
 //   loader:  build -> WorkerTableSlot::offer(s)          worker, top of loop:  const RuntimeSnapshot* t = slot.take(...)
 //            every taken >= s->sequence -> free what is older
 //
-// Pointers into a snapshot, and into the table objects it names, are good until the next take() of that worker: a loop iteration, no longer.
+// Pointers into a snapshot, and into the table objects it names, are good until the next take() of that worker: a loop iteration,
+// no longer.
 #pragma once
 
 #include <atomic>
@@ -29,7 +30,8 @@ class ServerContext;
 
 namespace millrace::dataplane {
 
-// ObjectId -> T*: flat, open addressing with linear probing, at most half full. Built once, then only read. ObjectIds are hashes already.
+// ObjectId -> T*: flat, open addressing with linear probing, at most half full. Built once, then only read. ObjectIds are hashes
+// already.
 template <class T>
 class ObjectMap {
  public:
@@ -67,7 +69,8 @@ class ObjectMap {
   size_t size_ = 0;
 };
 
-// Headers that the formats of some access logs ask for beyond what every record carries (lib/stats/events.h, "extra headers"). Lower case.
+// Headers that the formats of some access logs ask for beyond what every record carries (lib/stats/events.h, "extra headers").
+// Lower case.
 struct AccessLogFields {
   std::vector<std::string> request_headers, response_headers, response_trailers;
   bool empty() const { return request_headers.empty() && response_headers.empty() && response_trailers.empty(); }
@@ -75,19 +78,19 @@ struct AccessLogFields {
 
 struct FilterChainRuntime {
   const table::FilterChain* chain = nullptr;
-  stats::ScopeSlot slot = stats::kOverflowScope;    // ScopeKind::kHcm of its stat_prefix (HTTP connection manager or TCP proxy)
-  const AccessLogFields* log_fields = nullptr;      // never null
-  // By worker. Null when the chain does not terminate TLS, and when a secret that it needs is not there (yet): the connection is then
-  // refused like one whose handshake failed.
+  stats::ScopeSlot slot = stats::kOverflowScope;  // ScopeKind::kHcm of its stat_prefix (HTTP connection manager or TCP proxy)
+  const AccessLogFields* log_fields = nullptr;    // never null
+  // By worker. Null when the chain does not terminate TLS, and when a secret that it needs is not there (yet): the connection is
+  // then refused like one whose handshake failed.
   std::span<tls::ServerContext* const> tls;
   tls::ServerContext* tls_context(uint32_t worker) const { return worker < tls.size() ? tls[worker] : nullptr; }
 };
 struct ListenerRuntime {
   table::ObjectId id = table::kNoObject;
   const table::Listener* object = nullptr;
-  stats::ScopeSlot slot = stats::kOverflowScope;    // ScopeKind::kListener
-  const AccessLogFields* log_fields = nullptr;      // of the listener's own access logs; never null
-  std::vector<FilterChainRuntime> chains;           // by index of object->filter_chains
+  stats::ScopeSlot slot = stats::kOverflowScope;  // ScopeKind::kListener
+  const AccessLogFields* log_fields = nullptr;    // of the listener's own access logs; never null
+  std::vector<FilterChainRuntime> chains;         // by index of object->filter_chains
 };
 struct RouteTableRuntime {
   table::ObjectId id = table::kNoObject;
@@ -95,15 +98,15 @@ struct RouteTableRuntime {
 };
 struct VirtualHostEntry {
   table::ObjectId id = table::kNoObject;
-  route::VirtualHostRuntime runtime;                // what route::match_route takes; runtime.object is the virtual host
-  stats::ScopeSlot slot = stats::kOverflowScope;    // ScopeKind::kVirtualHost
+  route::VirtualHostRuntime runtime;              // what route::match_route takes; runtime.object is the virtual host
+  stats::ScopeSlot slot = stats::kOverflowScope;  // ScopeKind::kVirtualHost
 };
 struct ClusterRuntime {
   table::ObjectId id = table::kNoObject;
   const table::Cluster* object = nullptr;
-  const table::EndpointSet* endpoints = nullptr;    // null: not there (yet); as a cluster without endpoints
-  stats::ScopeSlot slot = stats::kOverflowScope;    // ScopeKind::kCluster
-  std::vector<stats::ScopeSlot> endpoint_slots;     // by index of endpoints->endpoints (ScopeKind::kEndpoint)
+  const table::EndpointSet* endpoints = nullptr;  // null: not there (yet); as a cluster without endpoints
+  stats::ScopeSlot slot = stats::kOverflowScope;  // ScopeKind::kCluster
+  std::vector<stats::ScopeSlot> endpoint_slots;   // by index of endpoints->endpoints (ScopeKind::kEndpoint)
   // By worker, built by the loader with the set (empty without endpoints); each is used and changed by its worker only.
   mutable std::vector<route::balancer::Balancer> balancers;
 
@@ -119,8 +122,8 @@ class RuntimeSnapshot {
   RuntimeSnapshot(const RuntimeSnapshot&) = delete;
   RuntimeSnapshot& operator=(const RuntimeSnapshot&) = delete;
 
-  uint64_t epoch() const { return epoch_; }          // control's; 0: nothing was published yet
-  uint64_t sequence() const { return sequence_; }    // the loader's count of snapshots, from 1; grows through control's restarts
+  uint64_t epoch() const { return epoch_; }        // control's; 0: nothing was published yet
+  uint64_t sequence() const { return sequence_; }  // the loader's count of snapshots, from 1; grows through control's restarts
 
   std::span<const ListenerRuntime* const> listeners() const { return listener_list_; }
   const ListenerRuntime* listener(table::ObjectId id) const { return listeners_.find(id); }
@@ -130,8 +133,8 @@ class RuntimeSnapshot {
   const ListenerSet& listener_set() const { return listener_set_; }
   size_t objects() const { return objects_; }
 
-  // Right after take() gave a new snapshot: swaps the scratch for regex scans into the worker's MatchScratch if this snapshot brings one
-  // (`mine` is freed with the snapshot). Pointer work only. At most once per worker and snapshot does anything.
+  // Right after take() gave a new snapshot: swaps the scratch for regex scans into the worker's MatchScratch if this snapshot
+  // brings one (`mine` is freed with the snapshot). Pointer work only. At most once per worker and snapshot does anything.
   void adopt_scratch(uint32_t worker, route::PatternScratch& mine) const;
 
  private:
@@ -140,7 +143,7 @@ class RuntimeSnapshot {
 
   struct WorkerScratch {
     route::PatternScratch scratch;
-    bool fresh = false;               // written by the loader before the offer, then by its worker only
+    bool fresh = false;  // written by the loader before the offer, then by its worker only
   };
 
   uint64_t epoch_ = 0, sequence_ = 0;
@@ -160,8 +163,8 @@ class WorkerTableSlot {
  public:
   // Loader thread: from now on the worker takes `s`. `s` stays alive until taken() >= s->sequence() of a later one.
   void offer(const RuntimeSnapshot* s) { offered_.store(s, std::memory_order_release); }  // pairs with take()
-  // Worker, at the top of its loop, holding no pointer into an older snapshot. The newest offered one; null only before the first offer.
-  // `seen_epoch`: the worker's word in the statistics region, told when the snapshot changes.
+  // Worker, at the top of its loop, holding no pointer into an older snapshot. The newest offered one; null only before the first
+  // offer. `seen_epoch`: the worker's word in the statistics region, told when the snapshot changes.
   const RuntimeSnapshot* take(std::atomic<uint64_t>& seen_epoch) {
     const RuntimeSnapshot* s = offered_.load(std::memory_order_acquire);  // pairs with offer(): the snapshot is complete
     if (__builtin_expect(s != current_, 0)) {

@@ -1,10 +1,9 @@
 #include "dataplane/table_loader.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <time.h>
 #include <utility>
 
 #include "dataplane/runtime_nodes.h"
@@ -60,7 +59,8 @@ class RefFinder : public ObjectFinder {
     ObjectRef key{};
     key.kind = kind;
     key.id = id;
-    const auto it = std::lower_bound(refs_.begin(), refs_.end(), key, [](const Loaded& l, const ObjectRef& k) { return by_key(l.ref, k); });
+    const auto it =
+        std::lower_bound(refs_.begin(), refs_.end(), key, [](const Loaded& l, const ObjectRef& k) { return by_key(l.ref, k); });
     if (it == refs_.end() || it->ref.kind != kind || it->ref.id != id) return {};
     return {reinterpret_cast<const table::ObjectHeader*>(arena_.at(it->ref.arena_offset)), it->ref.version};
   }
@@ -79,10 +79,10 @@ struct TableLoader::Impl {
   stats::Region region;
   std::span<WorkerTableSlot> slots;
   shm::RingProducer* events;
-  NodeBuilder builder;                      // outlives every node: declared before what holds them
+  NodeBuilder builder;  // outlives every node: declared before what holds them
 
   // The link.
-  std::shared_ptr<const ArenaMapping> arena;   // of the attached control; null when none is
+  std::shared_ptr<const ArenaMapping> arena;  // of the attached control; null when none is
   shm::Segment commands;
   shm::RingConsumer ring;
   uint64_t incarnation = 0;
@@ -93,7 +93,7 @@ struct TableLoader::Impl {
   std::shared_ptr<const ArenaMapping> loaded_arena;  // the one `loaded` lies in
   std::vector<Loaded> loaded;                        // sorted by (kind, id)
   std::deque<std::unique_ptr<RuntimeSnapshot>> alive;
-  std::deque<uint64_t> alive_scratch;                // scratch generation of each
+  std::deque<uint64_t> alive_scratch;  // scratch generation of each
   uint64_t next_sequence = 1;
   uint64_t last_epoch = 0;
   std::string rejection;
@@ -133,13 +133,16 @@ struct TableLoader::Impl {
     if (Status s = table::validate_snapshot(bytes, size); !s.ok()) return s;
     table::SnapshotHeader header;
     std::memcpy(&header, bytes.data(), sizeof header);
-    if (header.epoch != command.epoch || header.count != command.count) return Error{"snapshot root is not the one the command names"};
+    if (header.epoch != command.epoch || header.count != command.count)
+      return Error{"snapshot root is not the one the command names"};
     if (header.incarnation != incarnation) return Error{"snapshot root is of another control process"};
-    if (header.epoch <= last_epoch) return Error{"epoch " + std::to_string(header.epoch) + " is not above the last one, " + std::to_string(last_epoch)};
+    if (header.epoch <= last_epoch)
+      return Error{"epoch " + std::to_string(header.epoch) + " is not above the last one, " + std::to_string(last_epoch)};
     const auto* refs = reinterpret_cast<const ObjectRef*>(bytes.data() + sizeof header);
     next.reserve(header.count);
     for (uint32_t i = 0; i < header.count; ++i) {
-      if (refs[i].arena_offset < table::kArenaFirstOffset) return Error{"snapshot reference " + std::to_string(i) + ": lies in the arena's first page"};
+      if (refs[i].arena_offset < table::kArenaFirstOffset)
+        return Error{"snapshot reference " + std::to_string(i) + ": lies in the arena's first page"};
       next.push_back({refs[i], nullptr});
     }
     return {};
@@ -165,7 +168,8 @@ struct TableLoader::Impl {
       const auto* header = reinterpret_cast<const table::ObjectHeader*>(bytes.data());
       if (s.ok() && (header->id != ref.id || header->kind != ref.kind || header->version != ref.version))
         s = Error{std::string(table::to_string(ref.kind)) + ": is not the object its reference names"};
-      if (s.ok() && ref.kind == Kind::kRouteTable) s = route::validate_route_table(*reinterpret_cast<const table::RouteTable*>(header));
+      if (s.ok() && ref.kind == Kind::kRouteTable)
+        s = route::validate_route_table(*reinterpret_cast<const table::RouteTable*>(header));
       if (!s.ok()) return s;
       count(LoaderCounter::kObjectsValidated);
       count(LoaderCounter::kBytesValidated, ref.size);
@@ -190,8 +194,11 @@ struct TableLoader::Impl {
     const RefFinder finder(*arena, next);
     bool grew = false;
     std::unordered_map<ObjectId, std::string_view> owners;
-    if (std::any_of(fresh.begin(), fresh.end(), [&](size_t i) { return next[i].ref.kind == Kind::kVirtualHost; })) owners = owners_of_virtual_hosts(next);
-    const auto object = [&](const Loaded& l) { return reinterpret_cast<const table::ObjectHeader*>(arena->at(l.ref.arena_offset)); };
+    if (std::any_of(fresh.begin(), fresh.end(), [&](size_t i) { return next[i].ref.kind == Kind::kVirtualHost; }))
+      owners = owners_of_virtual_hosts(next);
+    const auto object = [&](const Loaded& l) {
+      return reinterpret_cast<const table::ObjectHeader*>(arena->at(l.ref.arena_offset));
+    };
     // Listeners and clusters look at other objects, so known ones may need a new node too; the others only when they are new.
     for (Loaded& l : next) {
       failure.object = l.ref.id;
@@ -258,10 +265,17 @@ struct TableLoader::Impl {
           entries.push_back({r.object->address, r.object->port, r.id, false});
           break;
         }
-        case Kind::kRouteTable: s->route_tables_.add(l.ref.id, static_cast<const RouteTableRuntime*>(l.node.get())); break;
-        case Kind::kVirtualHost: s->virtual_hosts_.add(l.ref.id, &static_cast<const VirtualHostNode*>(l.node.get())->entry); break;
-        case Kind::kCluster: s->clusters_.add(l.ref.id, &static_cast<const ClusterNode*>(l.node.get())->runtime); break;
-        default: break;
+        case Kind::kRouteTable:
+          s->route_tables_.add(l.ref.id, static_cast<const RouteTableRuntime*>(l.node.get()));
+          break;
+        case Kind::kVirtualHost:
+          s->virtual_hosts_.add(l.ref.id, &static_cast<const VirtualHostNode*>(l.node.get())->entry);
+          break;
+        case Kind::kCluster:
+          s->clusters_.add(l.ref.id, &static_cast<const ClusterNode*>(l.node.get())->runtime);
+          break;
+        default:
+          break;
       }
     }
     s->listener_set_ = ListenerSet(entries);
@@ -377,10 +391,12 @@ struct TableLoader::Impl {
   }
 };
 
-TableLoader::TableLoader(const TableLoaderConfig& config, stats::Region region, std::span<WorkerTableSlot> slots, shm::RingProducer* events)
+TableLoader::TableLoader(const TableLoaderConfig& config, stats::Region region, std::span<WorkerTableSlot> slots,
+                         shm::RingProducer* events)
     : impl_(std::make_unique<Impl>(config, region, slots, events)) {
   MILLRACE_ASSERT(slots.size() == region.workers(), "one slot per worker");
-  MILLRACE_ASSERT(config.tls_libraries.empty() || config.tls_libraries.size() == slots.size(), "one library context per worker, or none");
+  MILLRACE_ASSERT(config.tls_libraries.empty() || config.tls_libraries.size() == slots.size(),
+                  "one library context per worker, or none");
   auto empty = impl_->assemble({}, 0);
   MILLRACE_ASSERT(empty.ok(), "an empty snapshot needs nothing");
   impl_->offer(std::move(*empty));
@@ -390,7 +406,8 @@ TableLoader::~TableLoader() = default;
 
 Status TableLoader::attach(shm::Segment arena, shm::Segment commands, uint64_t control_incarnation) {
   shm::RingConsumer ring;
-  if (const auto e = ring.attach(commands.bytes()); e != shm::RingError::kNone) return Error{std::string("command ring: ") + shm::to_string(e)};
+  if (const auto e = ring.attach(commands.bytes()); e != shm::RingError::kNone)
+    return Error{std::string("command ring: ") + shm::to_string(e)};
   if (arena.size() < table::kMinArenaSize) return Error{"arena of " + std::to_string(arena.size()) + " bytes is too small"};
   auto mapping = std::make_shared<ArenaMapping>();
   mapping->segment = std::move(arena);

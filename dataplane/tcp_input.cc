@@ -1,7 +1,7 @@
 // The receiving half of TcpStack: from bursts of frames to TCP input, listeners, TIME-WAIT, hand-over and resets.
-#include <rte_mbuf.h>
-
 #include <algorithm>
+
+#include <rte_mbuf.h>
 
 #include "dataplane/tcp_stack.h"
 #include "lib/wire/ethernet.h"
@@ -22,7 +22,7 @@ namespace {
 
 // What a frame on a hand-over ring is, in mbuf.hash.usr (the port's own hash is not used any more then).
 constexpr uint32_t kHandedSegment = 0;
-constexpr uint32_t kHandedNews = 1;      // a copy of ARP or ND that another worker answered: learn from it, nothing else
+constexpr uint32_t kHandedNews = 1;  // a copy of ARP or ND that another worker answered: learn from it, nothing else
 
 base::ByteSpan l4_of(const TcpPacket& p) { return {rte_pktmbuf_mtod(p.frame, const uint8_t*) + p.l4_offset, p.l4_length}; }
 
@@ -150,8 +150,8 @@ bool TcpStack::hand_over(Incoming& in) {
   return true;
 }
 
-// Every worker keeps its own neighbour table, but an answer arrives at one of them: the others get a copy to learn from. Losing one only
-// costs them a question of their own.
+// Every worker keeps its own neighbour table, but an answer arrives at one of them: the others get a copy to learn from. Losing
+// one only costs them a question of their own.
 void TcpStack::share_neighbor_news(uint16_t port, rte_mbuf* copy) {
   if (!ip_.neighbor_news()) {
     rte_pktmbuf_free(copy);
@@ -171,7 +171,8 @@ void TcpStack::share_neighbor_news(uint16_t port, rte_mbuf* copy) {
   }
 }
 
-// A segment for a connection. A chained frame is input as several segments in a row: the same header, each with its piece of the payload.
+// A segment for a connection. A chained frame is input as several segments in a row: the same header, each with its piece of the
+// payload.
 void TcpStack::input_connection(Connection& c, const wire::TcpView& segment, rte_mbuf* frame, uint32_t payload_at, TimeNs now) {
   count(TcpCounter::kSegmentsIn).add();
   c.bytes_received += segment.payload_length;
@@ -229,7 +230,8 @@ void TcpStack::input_time_wait(Incoming& in, const wire::TcpView& segment, TimeN
   const tcp::TimeWaitResult r = tcp::time_wait_input(s.entry, segment, now, answer);
   if (r.drop != DropReason::kNone) counters_.drop(r.drop);
   switch (r.verdict) {
-    case tcp::TimeWaitVerdict::kIgnore: break;
+    case tcp::TimeWaitVerdict::kIgnore:
+      break;
     case tcp::TimeWaitVerdict::kReply:
       if (s.entry.expires_at != expired_at) time_wait_.renewed(s);
       reply(in, answer, now);
@@ -244,7 +246,8 @@ void TcpStack::input_time_wait(Incoming& in, const wire::TcpView& segment, TimeN
   }
 }
 
-// A segment of no connection. `before`: the connection in TIME-WAIT that a SYN follows. What is left of `in.packet.frame` is the caller's.
+// A segment of no connection. `before`: the connection in TIME-WAIT that a SYN follows. What is left of `in.packet.frame` is the
+// caller's.
 void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const tcp::TimeWaitEntry* before, TimeNs now) {
   const ListenerSet::Entry* listener = listeners_ == nullptr ? nullptr : listeners_->find(in.tuple.local, in.tuple.local_port);
   const bool opens = segment.syn() && !segment.has_ack();
@@ -268,7 +271,8 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
       count(TcpCounter::kSynCookiesSent).add();
       return reply(in, d.reply, now);
     case Action::kOpen:
-    case Action::kAcceptCookie: break;
+    case Action::kAcceptCookie:
+      break;
   }
   if (connections_.full()) return counters_.drop(DropReason::kTcpTableFull);  // a cookie's ACK: the peer will repeat its data
   tcp::Config config = config_.downstream;
@@ -277,7 +281,8 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
   c.role = Role::kDownstream;
   c.listener = listener->id;
   if (d.action == Action::kOpen) {
-    tcp::open_passive(c.tcb, in.tuple, config, segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn), now, d.ts_offset);
+    tcp::open_passive(c.tcb, in.tuple, config, segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn), now,
+                      d.ts_offset);
     c.half_open = true;
     count(TcpCounter::kSynReceived).set(listener_.half_open());
     on_events(c, 0, now);
@@ -292,7 +297,8 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
 void TcpStack::input_icmp_error(const IcmpError& e, TimeNs now) {
   const uint32_t hash = hash_of(e.tuple.local, e.tuple.local_port, e.tuple.remote, e.tuple.remote_port);
   const uint32_t index = flows_.find(hash, [&](uint32_t i) { return connections_[i].tuple() == e.tuple; });
-  if (index == FlowTable::kNone) return counters_.drop(DropReason::kIcmpIgnored);  // also when another worker has it: TCP finds out by itself
+  if (index == FlowTable::kNone)
+    return counters_.drop(DropReason::kIcmpIgnored);  // also when another worker has it: TCP finds out by itself
   Connection& c = connections_[index];
   if (e.kind == IcmpError::Kind::kTooBig) {
     // An old router that names no MTU: the plateau below Ethernet's that every IPv4 host must take (RFC 1191 7, RFC 791).
@@ -300,9 +306,10 @@ void TcpStack::input_icmp_error(const IcmpError& e, TimeNs now) {
     if (tcp::output_pending(c.tcb)) touch(c);
     return;
   }
-  // Unreachable only matters while connecting, and only when it quotes our SYN (RFC 5927 4): then waiting for the time-out helps nobody. That goes for
-  // soft errors too, as in every host in use (RFC 5461 4.1).
-  if (tcp::state(c.tcb) != tcp::State::kSynSent || tcp::info(c.tcb).snd_una != e.seq) return counters_.drop(DropReason::kIcmpIgnored);
+  // Unreachable only matters while connecting, and only when it quotes our SYN (RFC 5927 4): then waiting for the time-out helps
+  // nobody. That goes for soft errors too, as in every host in use (RFC 5461 4.1).
+  if (tcp::state(c.tcb) != tcp::State::kSynSent || tcp::info(c.tcb).snd_una != e.seq)
+    return counters_.drop(DropReason::kIcmpIgnored);
   tcp::abort(c.tcb, now);
   on_events(c, tcp::kEventReset | tcp::kEventClosed, now);
 }

@@ -208,10 +208,8 @@ void TcpProxy::leave_endpoint(Tunnel& t, bool reset) {
   }
   if (t.connected) upstreams_->count_active(e, -1);
   upstreams_->count_connection(e, -1);
-  if (reset)
-    ctx_.transports.abort(t, ctx_.now);
-  else
-    ctx_.transports.detach(t, ctx_.now);
+  if (reset) ctx_.transports.abort(t, ctx_.now);
+  else ctx_.transports.detach(t, ctx_.now);
   upstreams_->release_if_unused(e);
 }
 
@@ -226,10 +224,8 @@ void TcpProxy::end(Tunnel& t, bool reset) {
   ctx_.disarm(t.timer);
   d.tunnel = nullptr;
   tunnels_.free(&t);
-  if (reset)
-    downstreams_.abort(d);
-  else
-    downstreams_.close(d, 0);
+  if (reset) downstreams_.abort(d);
+  else downstreams_.close(d, 0);
 }
 
 void TcpProxy::emit_access_log(const Tunnel& t) {
@@ -258,7 +254,8 @@ void TcpProxy::emit_access_log(const Tunnel& t) {
   r.tls_version = d.tls_version;
   r.tls_cipher = d.tls_cipher;
   r.worker = static_cast<uint16_t>(ctx_.worker);
-  const stats::LogString strings[] = {{stats::StringId::kClusterName, t.cluster_name.view()}, {stats::StringId::kServerName, d.sni.view()}};
+  const stats::LogString strings[] = {{stats::StringId::kClusterName, t.cluster_name.view()},
+                                      {stats::StringId::kServerName, d.sni.view()}};
   const stats::AccessLogBuilder builder(r, strings);
   const std::span<uint8_t> out = ctx_.events->reserve(builder.size());
   if (out.empty()) {

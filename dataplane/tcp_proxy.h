@@ -1,5 +1,5 @@
-// Raw TCP from client to endpoint (envoy.filters.network.tcp_proxy), also what SNI passthrough ends in: bytes both ways by reference, each
-// half closed on its own, back-pressure from the slower side.
+// Raw TCP from client to endpoint (envoy.filters.network.tcp_proxy), also what SNI passthrough ends in: bytes both ways by
+// reference, each half closed on its own, back-pressure from the slower side.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace millrace::dataplane {
 
-struct Tunnel : Session {              // the upstream side; its timer is connect, then idle timeout
+struct Tunnel : Session {  // the upstream side; its timer is connect, then idle timeout
   Tunnel() : Session(SessionKind::kUpstreamTcp) {}
   DownstreamSession* downstream = nullptr;
   EndpointPool* endpoint = nullptr;
@@ -22,8 +22,8 @@ struct Tunnel : Session {              // the upstream side; its timer is connec
   TimeNs duration_deadline = base::kNever;
   TimeNs started_at = 0, last_activity = 0, connect_started = 0;
   uint64_t started_wall_ns = 0;
-  uint64_t bytes_received = 0, bytes_sent = 0;   // from, to the client
-  stats::ScopeSlot slot = stats::kOverflowScope; // of the stat_prefix
+  uint64_t bytes_received = 0, bytes_sent = 0;    // from, to the client
+  stats::ScopeSlot slot = stats::kOverflowScope;  // of the stat_prefix
   table::ObjectId cluster = table::kNoObject;
   InlineString<255> cluster_name;
   uint32_t access_logs = 0;
@@ -40,8 +40,8 @@ class TcpProxy {
 
   // A connection whose chain is a TCP proxy; `config` lies in `object`, of this iteration's tables.
   void start(DownstreamSession& d, const void* object, const table::TcpProxy& config, stats::ScopeSlot slot);
-  void on_downstream(DownstreamSession& d, uint32_t events);   // rx() is up to date
-  void on_downstream_gone(DownstreamSession& d);               // TLS failed under it
+  void on_downstream(DownstreamSession& d, uint32_t events);  // rx() is up to date
+  void on_downstream_gone(DownstreamSession& d);              // TLS failed under it
   void on_upstream(Tunnel& t, uint32_t events);
   void on_timer(Tunnel& t);
 

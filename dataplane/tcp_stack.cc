@@ -8,17 +8,23 @@ using stats::DropReason;
 
 const char* to_string(ConnectError e) {
   switch (e) {
-    case ConnectError::kNone: return "no error";
-    case ConnectError::kNoRoute: return "no route to the address";
-    case ConnectError::kNoLocalPort: return "no local port left towards this endpoint";
-    case ConnectError::kTooManyConnections: return "connection table full";
-    case ConnectError::kNoMemory: return "packet memory short";
+    case ConnectError::kNone:
+      return "no error";
+    case ConnectError::kNoRoute:
+      return "no route to the address";
+    case ConnectError::kNoLocalPort:
+      return "no local port left towards this endpoint";
+    case ConnectError::kTooManyConnections:
+      return "connection table full";
+    case ConnectError::kNoMemory:
+      return "packet memory short";
   }
   return "?";
 }
 
-TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const> ports, const io::Steering& steering, io::HandoverMesh* mesh,
-                   io::PacketPool pool, io::PacketPool headers, io::PacketPool indirect, const StackCounters& counters, TimeNs now)
+TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const> ports, const io::Steering& steering,
+                   io::HandoverMesh* mesh, io::PacketPool pool, io::PacketPool headers, io::PacketPool indirect,
+                   const StackCounters& counters, TimeNs now)
     : config_(config),
       queues_(ports.begin(), ports.end()),
       steering_(steering),
@@ -137,7 +143,8 @@ void TcpStack::on_events(Connection& c, uint32_t events, TimeNs now) {
     const bool opening = c.role == Role::kUpstream && !c.connected;
     if (events & tcp::kEventReset) count(opening ? TcpCounter::kConnectFailed : TcpCounter::kResetReceived).add();
     if (events & tcp::kEventTimedOut) count(opening ? TcpCounter::kConnectTimeout : TcpCounter::kTimedOut).add();
-    if ((events & (tcp::kEventClosed | tcp::kEventTimeWait)) && !(events & (tcp::kEventReset | tcp::kEventTimedOut))) count(TcpCounter::kClosed).add();
+    if ((events & (tcp::kEventClosed | tcp::kEventTimeWait)) && !(events & (tcp::kEventReset | tcp::kEventTimedOut)))
+      count(TcpCounter::kClosed).add();
     if ((events & tcp::kEventTimeWait) && !(events & tcp::kEventClosed)) to_time_wait(c, now);
     if (events & tcp::kEventClosed) leave_table(c);
     if (c.attached) {
@@ -160,7 +167,8 @@ void TcpStack::reschedule(Connection& c, uint32_t events) {
   if (!c.ready.linked()) ready_.push_back(c);
 }
 
-Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, const tcp::Config& config, TimeNs now, void* owner, ConnectError* why) {
+Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, const tcp::Config& config, TimeNs now, void* owner,
+                              ConnectError* why) {
   auto fail = [&](ConnectError e) {
     *why = e;
     return nullptr;
@@ -173,13 +181,15 @@ Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, cons
     return fail(ConnectError::kNoMemory);
   }
   if (connections_.full()) return fail(ConnectError::kTooManyConnections);
-  // The allocator knows the ports it gave; a tuple can also be taken by a peer that connected to us from the endpoint's own address and port.
+  // The allocator knows the ports it gave; a tuple can also be taken by a peer that connected to us from the endpoint's own
+  // address and port.
   for (uint32_t tries = 0; tries < 4; ++tries) {
     const uint16_t local_port = local_ports_.allocate(steering_, config_.worker, source->port, source->address, remote, port);
     if (local_port == 0) break;
     const tcp::FourTuple tuple{source->address, remote, local_port, port};
     const uint32_t hash = hash_of(tuple.local, local_port, remote, port);
-    const bool taken = flows_.find(hash, [&](uint32_t i) { return connections_[i].tuple() == tuple; }) != FlowTable::kNone || time_wait_.find(hash, tuple) != nullptr;
+    const bool taken = flows_.find(hash, [&](uint32_t i) { return connections_[i].tuple() == tuple; }) != FlowTable::kNone ||
+                       time_wait_.find(hash, tuple) != nullptr;
     if (taken) {
       local_ports_.release(tuple.local, remote, port, local_port);
       continue;
@@ -230,7 +240,8 @@ void TcpStack::abort(Connection& c, TimeNs now) {
   touch(c);
 }
 
-// --- output and time -------------------------------------------------------------------------------------------------------------
+// --- output and time
+// -------------------------------------------------------------------------------------------------------------
 
 void TcpStack::output(Connection& c, TimeNs now) {
   const uint16_t port = c.next_hop.neighbor == NeighborTable::kNone ? c.port : c.next_hop.port;
@@ -310,7 +321,7 @@ TimeNs TcpStack::next_deadline() {
 
 void TcpStack::update_pressure() {
   const uint64_t free = pool_.available(), all = pool_.capacity();
-  pressure_ = free * 100 >= all * 25 ? MemoryPressure::kNone
+  pressure_ = free * 100 >= all * 25   ? MemoryPressure::kNone
               : free * 100 >= all * 10 ? MemoryPressure::kNoGrowth
               : free * 100 >= all * 5  ? MemoryPressure::kNoNew
                                        : MemoryPressure::kReserve;

@@ -43,28 +43,28 @@ using base::TimeNs;
 // Why connect() gave no connection. kNone: it did.
 enum class ConnectError : uint8_t {
   kNone,
-  kNoRoute,            // no port has a route to the address, or no address of its family
-  kNoLocalPort,        // every tried local port towards this endpoint is taken (range spent, TIME-WAIT included)
-  kTooManyConnections, // the pool of connections is empty
-  kNoMemory,           // packet memory below the watermark for new connections
+  kNoRoute,             // no port has a route to the address, or no address of its family
+  kNoLocalPort,         // every tried local port towards this endpoint is taken (range spent, TIME-WAIT included)
+  kTooManyConnections,  // the pool of connections is empty
+  kNoMemory,            // packet memory below the watermark for new connections
 };
 const char* to_string(ConnectError e);  // "no route to the address", …
 
 // How tight packet memory is, by free packets of the payload pool (README: watermarks).
 enum class MemoryPressure : uint8_t {
-  kNone,          // 25 % or more are free
-  kNoGrowth,      // below 25 %: receive windows stop growing; proxies stop reading ahead
-  kNoNew,         // below 10 %: new connections refused (counted tcp_memory), out-of-order data dropped
-  kReserve,       // below 5 %: received payload is dropped; what is left is for ACK, RST, ARP
+  kNone,      // 25 % or more are free
+  kNoGrowth,  // below 25 %: receive windows stop growing; proxies stop reading ahead
+  kNoNew,     // below 10 %: new connections refused (counted tcp_memory), out-of-order data dropped
+  kReserve,   // below 5 %: received payload is dropped; what is left is for ACK, RST, ARP
 };
 
 struct TcpStackConfig {
-  uint32_t worker = 0;                     // index of this worker, 0-based
-  uint32_t workers = 1;                    // of how many
-  uint32_t max_connections = 65'536;       // pool size; a SYN beyond it is ignored (kTcpTableFull)
-  uint32_t max_half_open = 1'024;          // SYN-RECEIVED beyond which SYNs are answered with cookies (RFC 4987)
-  uint32_t max_time_wait = 65'536;         // mini entries; the oldest is recycled when full
-  uint16_t local_port_first = 16'384;      // range for connect(), inclusive
+  uint32_t worker = 0;                 // index of this worker, 0-based
+  uint32_t workers = 1;                // of how many
+  uint32_t max_connections = 65'536;   // pool size; a SYN beyond it is ignored (kTcpTableFull)
+  uint32_t max_half_open = 1'024;      // SYN-RECEIVED beyond which SYNs are answered with cookies (RFC 4987)
+  uint32_t max_time_wait = 65'536;     // mini entries; the oldest is recycled when full
+  uint16_t local_port_first = 16'384;  // range for connect(), inclusive
   uint16_t local_port_last = 65'535;
   uint32_t max_port_maps = 1'024;          // distinct (local address, remote endpoint) pairs with ports in use at one time
   uint32_t max_resets_per_second = 1'000;  // RST answers to segments of nobody
@@ -75,12 +75,13 @@ struct TcpStackConfig {
 
 class TcpStack {
  public:
-  // One port as this worker sees it, in the order of config.ip.ports; not owned, must outlive the stack.
-  // `pool`: received payload and linear frames; `headers`: small packets for header segments, ACK, RST, ARP (never lent to sessions);
-  // `indirect`: data-less mbufs that reference payload (may be the null pool when no port can chain).
-  // `counters`: where to count (counters.h); copied, what it points to must outlive the stack.
-  TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const> ports, const io::Steering& steering, io::HandoverMesh* mesh,
-           io::PacketPool pool, io::PacketPool headers, io::PacketPool indirect, const StackCounters& counters, TimeNs now);
+  // One port as this worker sees it, in the order of config.ip.ports; not owned, must outlive the stack. `pool`: received payload
+  // and linear frames; `headers`: small packets for header segments, ACK, RST, ARP (never lent to sessions); `indirect`:
+  // data-less mbufs that reference payload (may be the null pool when no port can chain). `counters`: where to count
+  // (counters.h); copied, what it points to must outlive the stack.
+  TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const> ports, const io::Steering& steering,
+           io::HandoverMesh* mesh, io::PacketPool pool, io::PacketPool headers, io::PacketPool indirect,
+           const StackCounters& counters, TimeNs now);
   ~TcpStack();  // frees every connection silently (no segments); balanced pools are the caller's to check
   TcpStack(const TcpStack&) = delete;
   TcpStack& operator=(const TcpStack&) = delete;
@@ -110,18 +111,20 @@ class TcpStack {
   // --- the session layer ------------------------------------------------------------------------------------------------------
   // Opens a connection; SYN is sent by flush(). `owner` and role kUpstream are set, the connection is attached. kEventConnected,
   // kEventReset or kEventTimedOut (config.connect_timeout_ns) tell the outcome. Null with *why set on failure.
-  Connection* connect(const base::IpAddress& remote, uint16_t port, const tcp::Config& config, TimeNs now, void* owner, ConnectError* why);
+  Connection* connect(const base::IpAddress& remote, uint16_t port, const tcp::Config& config, TimeNs now, void* owner,
+                      ConnectError* why);
   // After any tcp:: call that may have made output due (send, close, window_update after consuming). Cheap and idempotent.
   void touch(Connection& c);
-  // The session layer is done with it. Unsent data and FIN are still delivered (close() is implied), unread and later data is answered with RST
-  // (RFC 1122 4.2.2.13); the stack finishes TIME-WAIT alone. The pointer is dead.
+  // The session layer is done with it. Unsent data and FIN are still delivered (close() is implied), unread and later data is
+  // answered with RST (RFC 1122 4.2.2.13); the stack finishes TIME-WAIT alone. The pointer is dead.
   void detach(Connection& c, TimeNs now);
   // Resets the connection and lets go of it. The pointer is dead.
   void abort(Connection& c, TimeNs now);
-  // Puts a connection (back) on the ready list with these events: for sessions that stopped at a budget and want to go on in the next iteration.
+  // Puts a connection (back) on the ready list with these events: for sessions that stopped at a budget and want to go on in the
+  // next iteration.
   void reschedule(Connection& c, uint32_t events);
 
-  io::PacketPool& pool() { return pool_; }          // for tcp::send_copy and bodies
+  io::PacketPool& pool() { return pool_; }  // for tcp::send_copy and bodies
   MemoryPressure memory_pressure() const { return pressure_; }
 
   // --- what can be seen ------------------------------------------------------------------------------------------------------
@@ -137,7 +140,7 @@ class TcpStack {
   }
 
  private:
-  struct Incoming;                       // a segment between the stages of a burst
+  struct Incoming;  // a segment between the stages of a burst
 
   // tcp_input.cc
   void input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs now, bool handed);
@@ -165,9 +168,9 @@ class TcpStack {
   }
   stats::Counter& count(TcpCounter c) { return (*counters_.tcp)[c]; }
 
-  static constexpr uint32_t kSegmentsPerFlush = 64;   // of one connection; the rest follows in the next iteration
-  static constexpr uint32_t kMaxTsoPayload = 65'535 - 120;   // bytes: an IP packet with the longest headers
-  static constexpr uint32_t kPressureInterval = 32;   // receive() calls between looks at the pool
+  static constexpr uint32_t kSegmentsPerFlush = 64;         // of one connection; the rest follows in the next iteration
+  static constexpr uint32_t kMaxTsoPayload = 65'535 - 120;  // bytes: an IP packet with the longest headers
+  static constexpr uint32_t kPressureInterval = 32;         // receive() calls between looks at the pool
 
   TcpStackConfig config_;
   std::vector<io::PortQueue*> queues_;
@@ -181,7 +184,7 @@ class TcpStack {
   FlowTable flows_;
   TimeWaitTable time_wait_;
   PortAllocator local_ports_;
-  tcp::Listener listener_;             // one for all: its backlog is the worker's
+  tcp::Listener listener_;  // one for all: its backlog is the worker's
   tcp::IsnGenerator isn_;
   base::TimerWheel wheel_;
   base::List<Connection, &Connection::ready> ready_;

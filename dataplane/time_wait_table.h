@@ -1,5 +1,5 @@
-// Connections in TIME-WAIT as mini entries: found by 4-tuple, expired in the order they came. All have the same duration, so a FIFO is enough;
-// a repeated FIN starts the time again and moves the entry to the end.
+// Connections in TIME-WAIT as mini entries: found by 4-tuple, expired in the order they came. All have the same duration, so a
+// FIFO is enough; a repeated FIN starts the time again and moves the entry to the end.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,9 @@ class TimeWaitTable {
   struct Slot {
     tcp::TimeWaitEntry entry;
     uint32_t hash = 0;
-    uint32_t prev = kNone, next = kNone;   // the FIFO
-    uint16_t port = 0;                     // index of the port of the local address
-    bool local_port_taken = false;         // opened by connect(): its local port is given back when the entry ends
+    uint32_t prev = kNone, next = kNone;  // the FIFO
+    uint16_t port = 0;                    // index of the port of the local address
+    bool local_port_taken = false;        // opened by connect(): its local port is given back when the entry ends
   };
 
   explicit TimeWaitTable(uint32_t capacity) : slots_(capacity), flows_(capacity) {}

@@ -86,7 +86,8 @@ void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
   if (ctx_.worker < runtime.balancers.size()) runtime.balancers[ctx_.worker].set_position(c.balancer_position);
 }
 
-Upstreams::EndpointBucket& Upstreams::endpoint_bucket(const ClusterState& cluster, const base::IpAddress& address, uint16_t port) {
+Upstreams::EndpointBucket& Upstreams::endpoint_bucket(const ClusterState& cluster, const base::IpAddress& address,
+                                                      uint16_t port) {
   return endpoint_buckets_[endpoint_hash(cluster.id, address, port) & endpoint_mask_];
 }
 
@@ -233,6 +234,7 @@ bool Upstreams::open_connection(EndpointPool& e) {
   u->fin_received = u->peer_closed = u->shut_down = u->connected = false;
   u->reusable = true;
   u->requests = 0;
+  u->counted_rx = u->counted_tx = 0;
   u->opened_at = ctx_.now;
   ++e.connecting;
   count_connection(e, +1);
@@ -289,6 +291,7 @@ void Upstreams::finish(Exchange& ex, bool reuse) {
   u.exchange = nullptr;
   if (ex.counted_active) count_active(e, -1);
   ex.counted_active = false;
+  count_bytes(u);
   if (!reuse || !u.reusable || u.peer_closed || u.fin_received) {
     close_session(u, !reuse && !u.peer_closed);
     return;
@@ -315,7 +318,8 @@ void Upstreams::cancel(Exchange& ex) {
   release_if_unused(e);
 }
 
-// ---- connections ---------------------------------------------------------------------------------------------------------------
+// ---- connections
+// ---------------------------------------------------------------------------------------------------------------
 
 void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
   EndpointPool& e = *u.endpoint;
@@ -350,8 +354,8 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
   if (events & (tcp::kEventReadable | tcp::kEventPeerFin)) {
     ctx_.transports.pull(u, events, ctx_.now);
     if (u.exchange == nullptr) {
-      // Nobody asked for anything: bytes are an error of the endpoint (Envoy: upstream_cx_protocol_error), a FIN is its right. Neither: the event
-      // is of bytes that the exchange took when its client made room, and which completed it.
+      // Nobody asked for anything: bytes are an error of the endpoint (Envoy: upstream_cx_protocol_error), a FIN is its right.
+      // Neither: the event is of bytes that the exchange took when its client made room, and which completed it.
       const bool unasked = !ctx_.transports.rx(u).empty();
       if (!unasked && !u.fin_received && !u.peer_closed) return;
       if (unasked) count(e, ClusterCounter::kCxProtocolError);
@@ -390,7 +394,8 @@ void Upstreams::connect_failed(UpstreamSession& u, UpstreamFailure failure) {
   release_if_unused(e);
 }
 
-// As Envoy: a failed connection fails everything that waits for one, so that nothing is stuck behind an endpoint that does not answer.
+// As Envoy: a failed connection fails everything that waits for one, so that nothing is stuck behind an endpoint that does not
+// answer.
 void Upstreams::fail_pending(EndpointPool& e, UpstreamFailure failure) {
   base::List<Exchange, &Exchange::pending> failed;
   failed.splice_back(e.pending);
@@ -404,23 +409,27 @@ void Upstreams::fail_pending(EndpointPool& e, UpstreamFailure failure) {
   }
 }
 
+void Upstreams::count_bytes(UpstreamSession& u) {
+  if (u.connection == nullptr) return;
+  const uint64_t rx = u.connection->bytes_received - u.counted_rx, tx = u.connection->bytes_sent - u.counted_tx;
+  u.counted_rx += rx;
+  u.counted_tx += tx;
+  for (stats::ScopeBlock* b : {&cluster_stats(*u.endpoint), &endpoint_stats(*u.endpoint)}) {
+    (*b)[ClusterCounter::kCxRxBytes].add(rx);
+    (*b)[ClusterCounter::kCxTxBytes].add(tx);
+  }
+}
+
 // Ends a session that has no exchange (any more) and lets its endpoint open another one for those who wait.
 void Upstreams::close_session(UpstreamSession& u, bool reset) {
   EndpointPool& e = *u.endpoint;
   ctx_.disarm(u.timer);
   u.link.unlink();
-  if (u.connection != nullptr) {
-    cluster_stats(e)[ClusterCounter::kCxRxBytes].add(u.connection->bytes_received);
-    cluster_stats(e)[ClusterCounter::kCxTxBytes].add(u.connection->bytes_sent);
-    endpoint_stats(e)[ClusterCounter::kCxRxBytes].add(u.connection->bytes_received);
-    endpoint_stats(e)[ClusterCounter::kCxTxBytes].add(u.connection->bytes_sent);
-  }
+  count_bytes(u);
   if (!u.connected) --e.connecting;
   count_connection(e, -1);
-  if (reset)
-    ctx_.transports.abort(u, ctx_.now);
-  else
-    ctx_.transports.detach(u, ctx_.now);
+  if (reset) ctx_.transports.abort(u, ctx_.now);
+  else ctx_.transports.detach(u, ctx_.now);
   u.endpoint = nullptr;
   sessions_.free(&u);
   if (e.waiting > e.connecting && may_connect(e) && !open_connection(e) && e.connections == 0) {

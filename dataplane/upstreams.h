@@ -1,12 +1,13 @@
-// Connections to endpoints, pooled per worker: HTTP/1 exchanges take one, use it alone, and give it back (Envoy: one request at a time, no
-// pipelining). Also what everybody who picks an endpoint shares: cluster and endpoint state of this worker, balancing, circuit breakers.
+// Connections to endpoints, pooled per worker: HTTP/1 exchanges take one, use it alone, and give it back (Envoy: one request at a
+// time, no pipelining). Also what everybody who picks an endpoint shares: cluster and endpoint state of this worker, balancing,
+// circuit breakers.
 //
 //   exchange ── submit() ──▶ ClusterState (balancer, breakers) ──▶ EndpointPool ── idle connection? ──▶ attached
 //                                                                      │ none
 //                                                                      └──▶ pending FIFO ── a connection gets ready ──▶ attached
 //
-// Circuit breakers are per process in Envoy; here each worker takes its share, limit / workers rounded up, so that workers share nothing. As in
-// Envoy a worker may open one connection to an endpoint that has none, whatever max_connections says.
+// Circuit breakers are per process in Envoy; here each worker takes its share, limit / workers rounded up, so that workers share
+// nothing. As in Envoy a worker may open one connection to an endpoint that has none, whatever max_connections says.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +25,12 @@ class HttpProxy;
 
 // How an upstream connection, or the wait for one, ended badly.
 enum class UpstreamFailure : uint8_t {
-  kRefused,    // the endpoint refused or reset the connection before it was established
-  kTimeout,    // connect_timeout, or nobody answered the SYN
-  kLocal,      // no route, no local port, no memory: the request never left
-  kClosed,     // established, then the endpoint closed before the response was complete
-  kReset,      // likewise, with a reset (or it fell silent and was given up)
-  kOverflow,   // a circuit breaker, or a table of ours, is full
+  kRefused,   // the endpoint refused or reset the connection before it was established
+  kTimeout,   // connect_timeout, or nobody answered the SYN
+  kLocal,     // no route, no local port, no memory: the request never left
+  kClosed,    // established, then the endpoint closed before the response was complete
+  kReset,     // likewise, with a reset (or it fell silent and was given up)
+  kOverflow,  // a circuit breaker, or a table of ours, is full
 };
 
 struct EndpointPool;
@@ -37,26 +38,26 @@ struct EndpointPool;
 struct UpstreamSession : Session {
   UpstreamSession() : Session(SessionKind::kUpstreamHttp) {}
   EndpointPool* endpoint = nullptr;
-  Exchange* exchange = nullptr;        // in flight; null while connecting or idle
-  base::ListNode link;                 // in EndpointPool::idle
+  Exchange* exchange = nullptr;              // in flight; null while connecting or idle
+  base::ListNode link;                       // in EndpointPool::idle
   SessionTimer timer{TimerKind::kUpstream};  // connect timeout, then idle timeout
   TimeNs opened_at = 0;
   uint32_t requests = 0;
   bool connected = false;
-  bool reusable = true;                // false: closed when its exchange ends
+  bool reusable = true;  // false: closed when its exchange ends
 };
 
 // A cluster as this worker remembers it; policy is refreshed from the tables with each epoch.
 struct ClusterState {
   table::ObjectId id = table::kNoObject;
-  uint64_t epoch = 0;                  // of the policy below
+  uint64_t epoch = 0;  // of the policy below
   stats::ScopeSlot slot = stats::kOverflowScope;
   uint32_t connect_timeout_ms = 5'000, idle_timeout_ms = 0, max_requests_per_connection = 0;
-  uint32_t max_connections = 1024, max_pending = 1024, max_requests = 1024;   // this worker's share
+  uint32_t max_connections = 1024, max_pending = 1024, max_requests = 1024;  // this worker's share
   uint32_t max_response_head_bytes = 60 * 1024;
   bool enable_trailers = false;
   uint32_t connections = 0, active = 0, waiting = 0, endpoints = 0;
-  uint64_t balancer_position = 0;      // carried from snapshot to snapshot
+  uint64_t balancer_position = 0;  // carried from snapshot to snapshot
   base::ListNode bucket;
 };
 
@@ -67,8 +68,8 @@ struct EndpointPool {
   uint16_t port = 0;
   stats::ScopeSlot slot = stats::kOverflowScope;
   uint32_t connections = 0, connecting = 0, active = 0, waiting = 0;
-  bool retired = false;                // left its endpoint set, or drains: takes nothing new, idle connections are closed
-  base::List<UpstreamSession, &UpstreamSession::link> idle;   // most recently used first
+  bool retired = false;  // left its endpoint set, or drains: takes nothing new, idle connections are closed
+  base::List<UpstreamSession, &UpstreamSession::link> idle;  // most recently used first
   base::List<Exchange, &Exchange::pending> pending;
   base::ListNode bucket;
 };
@@ -81,15 +82,16 @@ class Upstreams {
   // --- choosing ----------------------------------------------------------------------------------------------------------
   // This worker's state of a cluster of the current tables; null when the table of clusters is full.
   ClusterState* cluster_state(table::ObjectId id, const ClusterRuntime& runtime);
-  // The balancer's choice among the healthy endpoints; null with *why when there is none. *hostname: Endpoint.hostname, a view into the tables.
+  // The balancer's choice among the healthy endpoints; null with *why when there is none. *hostname: Endpoint.hostname, a view
+  // into the tables.
   enum class PickError : uint8_t { kNone, kNoHealthy, kTableFull };
   EndpointPool* pick(ClusterState& cluster, const ClusterRuntime& runtime, PickError* why, std::string_view* hostname);
   // An endpoint that was picked and is not used after all, or not any more.
   void release_if_unused(EndpointPool& e);
 
   // --- exchanges ------------------------------------------------------------------------------------------------------------
-  // Puts the exchange on a connection to the endpoint: at once (proxy.on_upstream_ready is called before it returns), or when one is ready.
-  // False with *failure when it cannot even wait.
+  // Puts the exchange on a connection to the endpoint: at once (proxy.on_upstream_ready is called before it returns), or when one
+  // is ready. False with *failure when it cannot even wait.
   bool submit(Exchange& ex, EndpointPool& endpoint, UpstreamFailure* failure);
   // The exchange is done with its connection. `reuse`: the response was complete and the connection can serve another.
   void finish(Exchange& ex, bool reuse);
@@ -99,13 +101,15 @@ class Upstreams {
   // --- events --------------------------------------------------------------------------------------------------------------
   void on_ready(UpstreamSession& u, uint32_t events);
   void on_timer(UpstreamSession& u);
-  // After a snapshot swap: connections of endpoints that are gone or draining are closed once idle. Bounded work per call, from the worker's
-  // loop; returns true while there is more to do.
+  // After a snapshot swap: connections of endpoints that are gone or draining are closed once idle. Bounded work per call, from
+  // the worker's loop; returns true while there is more to do.
   bool sweep_retired(uint32_t max);
   void begin_sweep();
 
   // Shared with the TCP proxy: counting connections it makes itself.
-  bool may_connect(const EndpointPool& e) const { return e.cluster->connections < e.cluster->max_connections || e.connections == 0; }
+  bool may_connect(const EndpointPool& e) const {
+    return e.cluster->connections < e.cluster->max_connections || e.connections == 0;
+  }
   void count_connection(EndpointPool& e, int delta);
   void count_active(EndpointPool& e, int delta);
   void count_connect_failure(EndpointPool& e, bool timeout);
@@ -129,6 +133,7 @@ class Upstreams {
   void connection_ready(UpstreamSession& u);
   void connect_failed(UpstreamSession& u, UpstreamFailure failure);
   void fail_pending(EndpointPool& e, UpstreamFailure failure);
+  void count_bytes(UpstreamSession& u);
   void close_session(UpstreamSession& u, bool reset);
   void drop_session(UpstreamSession& u);
   stats::ScopeBlock& cluster_stats(const EndpointPool& e) { return ctx_.stats.scope(e.cluster->slot); }
@@ -146,7 +151,7 @@ class Upstreams {
   std::unique_ptr<EndpointBucket[]> endpoint_buckets_;
   std::unique_ptr<ClusterBucket[]> cluster_buckets_;
   uint32_t endpoint_mask_, cluster_mask_;
-  uint32_t sweep_at_ = UINT32_MAX;     // next endpoint index to look at; UINT32_MAX: no sweep
+  uint32_t sweep_at_ = UINT32_MAX;  // next endpoint index to look at; UINT32_MAX: no sweep
   tcp::Config tcp_config_;
 };
 

@@ -28,14 +28,25 @@ Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, Tim
       resources_(resources),
       random_(config.seed),
       timers_(now),
-      stack_(config.stack, resources.ports, *resources.steering, resources.mesh, resources.payload, resources.headers, resources.indirect,
-             stack_counters(resources.stats, static_cast<uint32_t>(resources.ports.size())), now),
+      stack_(config.stack, resources.ports, *resources.steering, resources.mesh, resources.payload, resources.headers,
+             resources.indirect, stack_counters(resources.stats, static_cast<uint32_t>(resources.ports.size())), now),
       transports_(stack_, config.tls_sessions, resources.stats->tls),
       heads_(config.limits.small_heads, config.limits.large_heads),
       match_scratch_(HeadBufferPool::kMaxHeadBytes),
       write_buffer_(std::make_unique<char[]>(kWriteBufferBytes)),
-      ctx_{config.index, config.workers, config.limits, config.upstream_tcp, stack_, transports_, timers_, heads_, resources.stats,
-           resources.events, random_, match_scratch_, std::span<char>(write_buffer_.get(), kWriteBufferBytes)},
+      ctx_{config.index,
+           config.workers,
+           config.limits,
+           config.upstream_tcp,
+           stack_,
+           transports_,
+           timers_,
+           heads_,
+           resources.stats,
+           resources.events,
+           random_,
+           match_scratch_,
+           std::span<char>(write_buffer_.get(), kWriteBufferBytes)},
       http_(ctx_, downstreams_, upstreams_),
       tcp_(ctx_, downstreams_),
       downstreams_(ctx_, http_, tcp_),
@@ -75,9 +86,8 @@ bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
     http_.run_wake_list();
     busy = true;
   }
-  const uint32_t fired = timers_.advance(now, kMaxTimersPerLoop, [this](base::TimerNode& n) {
-    fire(base::member_owner<&SessionTimer::node>(n));
-  });
+  const uint32_t fired =
+      timers_.advance(now, kMaxTimersPerLoop, [this](base::TimerNode& n) { fire(base::member_owner<&SessionTimer::node>(n)); });
   if (fired != 0) {
     resources_.stats->loop[LoopCounter::kTimersFired].add(fired);
     if (timers_.backlog()) resources_.stats->loop[LoopCounter::kTimersDeferred].add();
@@ -108,18 +118,25 @@ void Worker::dispatch(Connection& c) {
 
 void Worker::dispatch(Session& s, uint32_t events) {
   switch (s.kind) {
-    case SessionKind::kDownstream: return downstreams_.on_ready(static_cast<DownstreamSession&>(s), events);
-    case SessionKind::kUpstreamHttp: return upstreams_.on_ready(static_cast<UpstreamSession&>(s), events);
-    case SessionKind::kUpstreamTcp: return tcp_.on_upstream(static_cast<Tunnel&>(s), events);
+    case SessionKind::kDownstream:
+      return downstreams_.on_ready(static_cast<DownstreamSession&>(s), events);
+    case SessionKind::kUpstreamHttp:
+      return upstreams_.on_ready(static_cast<UpstreamSession&>(s), events);
+    case SessionKind::kUpstreamTcp:
+      return tcp_.on_upstream(static_cast<Tunnel&>(s), events);
   }
 }
 
 void Worker::fire(SessionTimer& t) {
   switch (t.kind) {
-    case TimerKind::kDownstream: return downstreams_.on_timer(base::member_owner<&DownstreamSession::timer>(t));
-    case TimerKind::kExchange: return http_.on_timer(base::member_owner<&Exchange::timer>(t));
-    case TimerKind::kUpstream: return upstreams_.on_timer(base::member_owner<&UpstreamSession::timer>(t));
-    case TimerKind::kTunnel: return tcp_.on_timer(base::member_owner<&Tunnel::timer>(t));
+    case TimerKind::kDownstream:
+      return downstreams_.on_timer(base::member_owner<&DownstreamSession::timer>(t));
+    case TimerKind::kExchange:
+      return http_.on_timer(base::member_owner<&Exchange::timer>(t));
+    case TimerKind::kUpstream:
+      return upstreams_.on_timer(base::member_owner<&UpstreamSession::timer>(t));
+    case TimerKind::kTunnel:
+      return tcp_.on_timer(base::member_owner<&Tunnel::timer>(t));
   }
 }
 

@@ -1,5 +1,5 @@
-// One poll core: its share of everything, and the loop that runs packets to completion (DESIGN section 3). Made by the main thread, run on its
-// core, destroyed by the main thread. Tests run iterate() in virtual time over ports of memory.
+// One poll core: its share of everything, and the loop that runs packets to completion (DESIGN section 3). Made by the main
+// thread, run on its core, destroyed by the main thread. Tests run iterate() in virtual time over ports of memory.
 //
 //   take tables ─▶ receive ─▶ ready connections ─▶ deferred TLS ─▶ pipelined requests ─▶ timers ─▶ flush ─▶ gauges
 #pragma once
@@ -12,13 +12,13 @@
 #include "dataplane/downstream.h"
 #include "dataplane/head_buffer.h"
 #include "dataplane/http_proxy.h"
-#include "dataplane/worker_limits.h"
 #include "dataplane/runtime_snapshot.h"
 #include "dataplane/tcp_proxy.h"
 #include "dataplane/tcp_stack.h"
 #include "dataplane/transport.h"
 #include "dataplane/upstreams.h"
 #include "dataplane/worker_context.h"
+#include "dataplane/worker_limits.h"
 #include "lib/base/prng.h"
 #include "lib/base/timer_wheel.h"
 #include "lib/http/h1_writer.h"
@@ -33,20 +33,20 @@ struct WorkerConfig {
   TcpStackConfig stack;
   tcp::Config upstream_tcp;
   uint32_t tls_sessions = 16'384;
-  uint64_t seed = 0;                          // of everything random in this worker
+  uint64_t seed = 0;  // of everything random in this worker
 };
 
 // What a worker uses and does not own; all of it outlives the worker.
 struct WorkerResources {
   std::span<io::PortQueue* const> ports;
   const io::Steering* steering = nullptr;
-  io::HandoverMesh* mesh = nullptr;           // null with one worker
+  io::HandoverMesh* mesh = nullptr;  // null with one worker
   io::PacketPool payload, headers, indirect;
   stats::WorkerStats stats;
   shm::RingProducer* events = nullptr;
   WorkerTableSlot* tables = nullptr;
-  tls::Arena* tls_arena = nullptr;            // null: OpenSSL allocates from malloc (tests)
-  tls::LibraryContext* tls_library = nullptr; // may be null where no TLS is terminated (tests)
+  tls::Arena* tls_arena = nullptr;             // null: OpenSSL allocates from malloc (tests)
+  tls::LibraryContext* tls_library = nullptr;  // may be null where no TLS is terminated (tests)
 };
 
 class Worker {
@@ -80,8 +80,8 @@ class Worker {
   void set_date(uint64_t wall_seconds);
   void publish_gauges(TimeNs now);
 
-  static constexpr size_t kWriteBufferBytes = 160 * 1024;   // the largest head, its framing and what was added to it
-  static constexpr uint32_t kDeferredPerLoop = 32;          // sessions whose decryption goes on, per turn
+  static constexpr size_t kWriteBufferBytes = 160 * 1024;  // the largest head, its framing and what was added to it
+  static constexpr uint32_t kDeferredPerLoop = 32;         // sessions whose decryption goes on, per turn
   static constexpr TimeNs kGaugeInterval = 10 * base::kMillisecond;
 
   WorkerConfig config_;

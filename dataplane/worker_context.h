@@ -6,10 +6,10 @@
 #include <string_view>
 
 #include "dataplane/head_buffer.h"
-#include "dataplane/worker_limits.h"
 #include "dataplane/runtime_snapshot.h"
 #include "dataplane/tcp_stack.h"
 #include "dataplane/transport.h"
+#include "dataplane/worker_limits.h"
 #include "lib/base/list.h"
 #include "lib/base/prng.h"
 #include "lib/base/time.h"
@@ -34,28 +34,30 @@ struct SessionTimer {
 struct WorkerContext {
   uint32_t worker = 0, workers = 1;
   WorkerLimits limits;
-  tcp::Config upstream_tcp;                  // of connections to endpoints; their connect timeout is the cluster's
+  tcp::Config upstream_tcp;  // of connections to endpoints; their connect timeout is the cluster's
   TcpStack& stack;
   Transports& transports;
   base::TimerWheel& timers;
   HeadBufferPool& heads;
   stats::WorkerStats stats;
-  shm::RingProducer* events = nullptr;       // access log records; null in tests that want none
+  shm::RingProducer* events = nullptr;  // access log records; null in tests that want none
   base::Prng& random;
   route::MatchScratch& match_scratch;
-  std::span<char> write_buffer;              // where heads are put together before they are copied into packets
+  std::span<char> write_buffer;  // where heads are put together before they are copied into packets
 
   // Of this loop iteration:
   TimeNs now = 0;
-  uint64_t wall_ns = 0;                      // Unix time
-  std::string_view date;                     // IMF-fixdate of wall_ns
-  const RuntimeSnapshot* tables = nullptr;   // never null after start: an empty snapshot serves nothing
+  uint64_t wall_ns = 0;                     // Unix time
+  std::string_view date;                    // IMF-fixdate of wall_ns
+  const RuntimeSnapshot* tables = nullptr;  // never null after start: an empty snapshot serves nothing
 
   void arm(SessionTimer& t, TimeNs deadline) { timers.schedule(t.node, deadline); }
   void disarm(SessionTimer& t) { timers.cancel(t.node); }
 };
 
 // now + ms, or never for 0 (a timeout of 0 is off everywhere in Envoy's API).
-inline TimeNs deadline_after(TimeNs now, uint32_t ms) { return ms == 0 ? base::kNever : base::time_add(now, ms * base::kMillisecond); }
+inline TimeNs deadline_after(TimeNs now, uint32_t ms) {
+  return ms == 0 ? base::kNever : base::time_add(now, ms * base::kMillisecond);
+}
 
 }  // namespace millrace::dataplane

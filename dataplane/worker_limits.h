@@ -12,17 +12,18 @@
 namespace millrace::dataplane {
 
 struct WorkerLimits {
-  uint32_t connections = 32'768;          // full: new SYNs are ignored (kTcpTableFull), upstream connects fail with UF
-  uint32_t exchanges = 16'384;            // full: 503 with flag OM, connection closed
-  uint32_t small_heads = 32'768;          // two an exchange; full: as exchanges
-  uint32_t large_heads = 64;              // heads above 8 KiB at one time; full: 431 (request) or 503 (response), flag OM
-  uint32_t upstream_endpoints = 16'384;   // endpoints a worker has connections or waiting requests for; full: 503 with flag UO
-  uint32_t clusters = 16'384;             // clusters a worker has state for; full: 503 with flag UO
-  uint32_t tcp_proxies = 16'384;          // raw TCP sessions; full: the connection is reset
+  uint32_t connections = 32'768;         // full: new SYNs are ignored (kTcpTableFull), upstream connects fail with UF
+  uint32_t exchanges = 16'384;           // full: 503 with flag OM, connection closed
+  uint32_t small_heads = 32'768;         // two an exchange; full: as exchanges
+  uint32_t large_heads = 64;             // heads above 8 KiB at one time; full: 431 (request) or 503 (response), flag OM
+  uint32_t upstream_endpoints = 16'384;  // endpoints a worker has connections or waiting requests for; full: 503 with flag UO
+  uint32_t clusters = 16'384;            // clusters a worker has state for; full: 503 with flag UO
+  uint32_t tcp_proxies = 16'384;         // raw TCP sessions; full: the connection is reset
 };
 
-// Plaintext that one connection may hold between its two sides before reading stops (bytes). Far below Envoy's 1 MiB default limit,
-// because poll cores drain a buffer in microseconds; `per_connection_buffer_limit_bytes` lowers it further, never raises it.
+// Plaintext that one connection may hold between its two sides before reading stops (bytes). Far below Envoy's 1 MiB default
+// limit, because poll cores drain a buffer in microseconds; `per_connection_buffer_limit_bytes` lowers it further, never raises
+// it.
 inline constexpr uint32_t kRelayBufferBytes = 256 * 1024;
 
 // Work of one loop iteration beyond the received burst.

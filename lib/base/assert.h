@@ -10,9 +10,9 @@ namespace millrace::base {
 }  // namespace millrace::base
 
 // `what` says which invariant was meant to hold.
-#define MILLRACE_ASSERT(expr, what)                                             \
-  do {                                                                          \
-    if (__builtin_expect(!(expr), 0)) {                                         \
-      ::millrace::base::assert_failed(#expr, what, __FILE__, __LINE__);         \
-    }                                                                           \
+#define MILLRACE_ASSERT(expr, what)                                     \
+  do {                                                                  \
+    if (__builtin_expect(!(expr), 0)) {                                 \
+      ::millrace::base::assert_failed(#expr, what, __FILE__, __LINE__); \
+    }                                                                   \
   } while (0)

@@ -1,7 +1,6 @@
 #include "lib/base/ip_address.h"
 
 #include <arpa/inet.h>
-
 #include <cstdio>
 
 namespace millrace::base {
@@ -31,10 +30,8 @@ bool IpAddress::in_prefix(const IpAddress& network, unsigned prefix_bits) const 
 
 size_t IpAddress::format(char* out, size_t capacity) const {
   char buffer[INET6_ADDRSTRLEN];
-  if (is_v4())
-    inet_ntop(AF_INET, bytes.data() + 12, buffer, sizeof buffer);
-  else
-    inet_ntop(AF_INET6, bytes.data(), buffer, sizeof buffer);
+  if (is_v4()) inet_ntop(AF_INET, bytes.data() + 12, buffer, sizeof buffer);
+  else inet_ntop(AF_INET6, bytes.data(), buffer, sizeof buffer);
   const size_t n = std::strlen(buffer);
   if (n > capacity) return 0;
   std::memcpy(out, buffer, n);

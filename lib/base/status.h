@@ -23,14 +23,26 @@ class [[nodiscard]] Result {
 
   bool ok() const { return v_.index() == 0; }
   explicit operator bool() const { return ok(); }
-  T& value() & { MILLRACE_ASSERT(ok(), "value of a failed Result"); return std::get<0>(v_); }
-  const T& value() const& { MILLRACE_ASSERT(ok(), "value of a failed Result"); return std::get<0>(v_); }
-  T&& value() && { MILLRACE_ASSERT(ok(), "value of a failed Result"); return std::get<0>(std::move(v_)); }
+  T& value() & {
+    MILLRACE_ASSERT(ok(), "value of a failed Result");
+    return std::get<0>(v_);
+  }
+  const T& value() const& {
+    MILLRACE_ASSERT(ok(), "value of a failed Result");
+    return std::get<0>(v_);
+  }
+  T&& value() && {
+    MILLRACE_ASSERT(ok(), "value of a failed Result");
+    return std::get<0>(std::move(v_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
-  const std::string& error() const { MILLRACE_ASSERT(!ok(), "error of a good Result"); return std::get<1>(v_).message; }
+  const std::string& error() const {
+    MILLRACE_ASSERT(!ok(), "error of a good Result");
+    return std::get<1>(v_).message;
+  }
 
  private:
   std::variant<T, Error> v_;
@@ -43,7 +55,10 @@ class [[nodiscard]] Status {
   Status(Error error) : error_(std::move(error.message)), ok_(false) {}  // NOLINT: implicit by design
   bool ok() const { return ok_; }
   explicit operator bool() const { return ok_; }
-  const std::string& error() const { MILLRACE_ASSERT(!ok_, "error of a good Status"); return error_; }
+  const std::string& error() const {
+    MILLRACE_ASSERT(!ok_, "error of a good Status");
+    return error_;
+  }
 
  private:
   std::string error_;

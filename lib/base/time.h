@@ -14,8 +14,6 @@ inline constexpr TimeNs kMillisecond = 1'000'000;
 inline constexpr TimeNs kSecond = 1'000'000'000;
 
 // now + delta, saturating at kNever, so that "no timeout" can be added to any time.
-constexpr TimeNs time_add(TimeNs now, TimeNs delta) {
-  return now > kNever - delta ? kNever : now + delta;
-}
+constexpr TimeNs time_add(TimeNs now, TimeNs delta) { return now > kNever - delta ? kNever : now + delta; }
 
 }  // namespace millrace::base

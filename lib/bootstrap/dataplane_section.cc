@@ -1,11 +1,11 @@
 #include "lib/bootstrap/dataplane_section.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <set>
+
+#include <yaml-cpp/yaml.h>
 
 namespace millrace::bootstrap {
 
@@ -21,8 +21,8 @@ namespace {
 
 using base::IpAddress;
 
-constexpr uint32_t kMaxPorts = 16;             // lib/io: kMaxPorts
-constexpr uint32_t kMaxCores = 64;             // lib/stats: kMaxWorkers
+constexpr uint32_t kMaxPorts = 16;  // lib/io: kMaxPorts
+constexpr uint32_t kMaxCores = 64;  // lib/stats: kMaxWorkers
 constexpr uint32_t kMaxCore = 1023;
 constexpr uint64_t kPayloadPacketBytes = 2'368;  // data room, mbuf, mempool's header
 constexpr uint64_t kHeaderPacketBytes = 448;
@@ -145,7 +145,8 @@ class Reader {
     if (!scalar(n, path, range.c_str(), s)) return;
     uint64_t v = 0;
     const auto [end, ec] = std::from_chars(s.data(), s.data() + s.size(), v);
-    if (ec != std::errc() || end != s.data() + s.size() || v < low || v > high) return error(n, path, "must be " + range + ", not " + quoted(s));
+    if (ec != std::errc() || end != s.data() + s.size() || v < low || v > high)
+      return error(n, path, "must be " + range + ", not " + quoted(s));
     out = static_cast<T>(v);
   }
   void boolean(const YAML::Node& n, const std::string& path, bool& out) {
@@ -182,7 +183,9 @@ class Reader {
       if (ec != std::errc() || end != s.data() + s.size()) bits = most + 1;
     }
     if (bits > most) {
-      error(n, path, quoted(s) + " has no prefix length from 0 to " + std::to_string(most) + "; write " + s.substr(0, slash) + (a->is_v4() ? "/24" : "/64"));
+      error(n, path,
+            quoted(s) + " has no prefix length from 0 to " + std::to_string(most) + "; write " + s.substr(0, slash) +
+                (a->is_v4() ? "/24" : "/64"));
       return false;
     }
     out = {*a, static_cast<uint8_t>(bits)};
@@ -193,7 +196,9 @@ class Reader {
     if (!scalar(n, path, "a MAC address", s)) return false;
     unsigned b[6];
     int end = 0;
-    const bool ok = s.size() == 17 && std::sscanf(s.c_str(), "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) == 6 && end == 17;
+    const bool ok = s.size() == 17 &&
+                    std::sscanf(s.c_str(), "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) == 6 &&
+                    end == 17;
     if (!ok) {
       error(n, path, quoted(s) + " is no MAC address, as in 02:00:00:00:00:01");
       return false;
@@ -213,31 +218,38 @@ class Reader {
     bool ports_seen = false;
     const bool is_map = map(n, path, {"cores", "main_core", "hugepages", "memory_mb", "file_prefix", "ports", "limits", "tcp"},
                             [&](const std::string& key, const YAML::Node& v, const std::string& p) {
-      if (key == "cores") cores.reset(v), read_cores(v, p);
-      else if (key == "main_core") main_core_given = true, main_core.reset(v), number(v, p, 0, kMaxCore, out_.main_core);
-      else if (key == "hugepages") boolean(v, p, out_.hugepages);
-      else if (key == "memory_mb") memory.reset(v), number(v, p, 64, 1024 * 1024, out_.memory_mb);
-      else if (key == "file_prefix") file_prefix(v, p);
-      else if (key == "ports") ports_seen = true, ports(v, p);
-      else if (key == "limits") limits(v, p);
-      else tcp(v, p);
-    });
+                              if (key == "cores") cores.reset(v), read_cores(v, p);
+                              else if (key == "main_core")
+                                main_core_given = true, main_core.reset(v), number(v, p, 0, kMaxCore, out_.main_core);
+                              else if (key == "hugepages") boolean(v, p, out_.hugepages);
+                              else if (key == "memory_mb") memory.reset(v), number(v, p, 64, 1024 * 1024, out_.memory_mb);
+                              else if (key == "file_prefix") file_prefix(v, p);
+                              else if (key == "ports") ports_seen = true, ports(v, p);
+                              else if (key == "limits") limits(v, p);
+                              else tcp(v, p);
+                            });
     if (!is_map) return;
-    if (!ports_seen) error(n, path, "has no `ports`: name at least one, as in ports: [{device: \"af_packet:veth0\", addresses: [\"10.1.0.1/24\"]}]");
+    if (!ports_seen)
+      error(n, path,
+            "has no `ports`: name at least one, as in ports: [{device: \"af_packet:veth0\", addresses: [\"10.1.0.1/24\"]}]");
     auto is_worker = [&](uint32_t c) { return std::find(out_.cores.begin(), out_.cores.end(), c) != out_.cores.end(); };
     if (!main_core_given) {
       while (is_worker(out_.main_core)) ++out_.main_core;
     } else if (is_worker(out_.main_core)) {
-      error(main_core, path + ".main_core", "core " + std::to_string(out_.main_core) + " is also in `cores`: a worker needs a core of its own");
+      error(main_core, path + ".main_core",
+            "core " + std::to_string(out_.main_core) + " is also in `cores`: a worker needs a core of its own");
     }
     if (out_.file_prefix.empty()) out_.file_prefix = default_prefix();
     const LimitsSection& l = out_.limits;
-    const uint64_t need = (l.payload_packets * kPayloadPacketBytes + l.header_packets * (kHeaderPacketBytes + kIndirectPacketBytes)) * out_.cores.size();
+    const uint64_t need =
+        (l.payload_packets * kPayloadPacketBytes + l.header_packets * (kHeaderPacketBytes + kIndirectPacketBytes)) *
+        out_.cores.size();
     const uint64_t need_mb = (need * 10 / 9 >> 20) + 1;  // a tenth for DPDK's own
     if (need_mb > out_.memory_mb) {
       error(memory.IsDefined() && !memory.IsNull() ? memory : n, path + ".memory_mb",
-            std::to_string(out_.memory_mb) + " MB do not hold the packets of `limits` for " + std::to_string(out_.cores.size()) + " worker" +
-                (out_.cores.size() == 1 ? "" : "s") + ": at least " + std::to_string(need_mb) + " MB are needed; raise it or lower limits.payload_packets");
+            std::to_string(out_.memory_mb) + " MB do not hold the packets of `limits` for " + std::to_string(out_.cores.size()) +
+                " worker" + (out_.cores.size() == 1 ? "" : "s") + ": at least " + std::to_string(need_mb) +
+                " MB are needed; raise it or lower limits.payload_packets");
     }
     names_and_addresses();
   }
@@ -270,9 +282,11 @@ class Reader {
           if (ok) r = std::from_chars(r.ptr + 1, end, high);
           ok = ok && r.ec == std::errc() && r.ptr == end;
         }
-        if (!ok || low > high || high > kMaxCore) return error(at, p, quoted(s) + " is no core number from 0 to " + std::to_string(kMaxCore) + " and no range like 1-3");
+        if (!ok || low > high || high > kMaxCore)
+          return error(at, p, quoted(s) + " is no core number from 0 to " + std::to_string(kMaxCore) + " and no range like 1-3");
         for (unsigned c = low; c <= high; ++c) {
-          if (std::find(out_.cores.begin(), out_.cores.end(), c) != out_.cores.end()) return error(at, p, "core " + std::to_string(c) + " is named twice");
+          if (std::find(out_.cores.begin(), out_.cores.end(), c) != out_.cores.end())
+            return error(at, p, "core " + std::to_string(c) + " is named twice");
           out_.cores.push_back(c);
         }
         from = comma + 1;
@@ -281,14 +295,19 @@ class Reader {
     if (n.IsSequence()) list(n, path, add);
     else add(n, path);
     if (n.IsSequence() && n.size() == 0) error(n, path, "names no core: a gateway needs at least one worker");
-    if (out_.cores.size() > kMaxCores) error(n, path, "names " + std::to_string(out_.cores.size()) + " cores; at most " + std::to_string(kMaxCores) + " workers are supported");
+    if (out_.cores.size() > kMaxCores)
+      error(n, path,
+            "names " + std::to_string(out_.cores.size()) + " cores; at most " + std::to_string(kMaxCores) +
+                " workers are supported");
     if (out_.cores.empty()) out_.cores = {1};
   }
 
   void file_prefix(const YAML::Node& n, const std::string& path) {
     std::string s;
     if (!scalar(n, path, "a name", s)) return;
-    const bool ok = !s.empty() && s.size() <= 64 && std::all_of(s.begin(), s.end(), [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_' || c == '.'; });
+    const bool ok = !s.empty() && s.size() <= 64 && std::all_of(s.begin(), s.end(), [](unsigned char c) {
+      return std::isalnum(c) || c == '-' || c == '_' || c == '.';
+    });
     if (!ok) return error(n, path, quoted(s) + " must be 1 to 64 letters, digits, '-', '_' or '.'");
     out_.file_prefix = s;
   }
@@ -296,7 +315,8 @@ class Reader {
   void ports(const YAML::Node& n, const std::string& path) {
     list(n, path, [&](const YAML::Node& p, const std::string& at) { port(p, at); });
     if (n.IsSequence() && n.size() == 0) error(n, path, "is empty: name at least one port");
-    if (n.IsSequence() && n.size() > kMaxPorts) error(n, path, "has " + std::to_string(n.size()) + " ports; at most " + std::to_string(kMaxPorts) + " are supported");
+    if (n.IsSequence() && n.size() > kMaxPorts)
+      error(n, path, "has " + std::to_string(n.size()) + " ports; at most " + std::to_string(kMaxPorts) + " are supported");
   }
 
   // Where things of a port stand, for the checks that need all of it.
@@ -312,30 +332,33 @@ class Reader {
     at.path = path;
     at.node.reset(n);
     YAML::Node mtu;
-    const bool is_map = map(n, path, {"name", "device", "mtu", "vlan", "addresses", "gateways", "routes", "neighbors", "offloads", "mac"},
-                            [&](const std::string& key, const YAML::Node& v, const std::string& f) {
-      if (key == "name") at.name.reset(v), name(v, f, p.name);
-      else if (key == "device") at.device.reset(v), scalar(v, f, "a device", p.device);
-      else if (key == "mtu") mtu.reset(v), number(v, f, 576, 9216, p.mtu);
-      else if (key == "vlan") number(v, f, 0, 4094, p.vlan);
-      else if (key == "addresses") list(v, f, [&](const YAML::Node& a, const std::string& g) { own_address(a, g, p, at); });
-      else if (key == "gateways") list(v, f, [&](const YAML::Node& a, const std::string& g) {
-        IpAddress ip;
-        if (address(a, g, ip)) p.gateways.push_back(ip), at.gateways.push_back(a);
-      });
-      else if (key == "routes") list(v, f, [&](const YAML::Node& a, const std::string& g) { route(a, g, p, at); });
-      else if (key == "neighbors") list(v, f, [&](const YAML::Node& a, const std::string& g) { neighbor(a, g, p); });
-      else if (key == "offloads") {
-        std::string s;
-        if (!scalar(v, f, "auto or off", s)) return;
-        if (s == "auto") p.offloads = Offloads::kAuto;
-        else if (s == "off" || s == "false") p.offloads = Offloads::kOff;  // `off` is false to some YAML readers
-        else error(v, f, "must be auto or off, not " + quoted(s));
-      } else {
-        std::array<uint8_t, 6> m{};
-        if (mac(v, f, m)) p.mac = m;
-      }
-    });
+    const bool is_map =
+        map(n, path, {"name", "device", "mtu", "vlan", "addresses", "gateways", "routes", "neighbors", "offloads", "mac"},
+            [&](const std::string& key, const YAML::Node& v, const std::string& f) {
+              if (key == "name") at.name.reset(v), name(v, f, p.name);
+              else if (key == "device") at.device.reset(v), scalar(v, f, "a device", p.device);
+              else if (key == "mtu") mtu.reset(v), number(v, f, 576, 9216, p.mtu);
+              else if (key == "vlan") number(v, f, 0, 4094, p.vlan);
+              else if (key == "addresses")
+                list(v, f, [&](const YAML::Node& a, const std::string& g) { own_address(a, g, p, at); });
+              else if (key == "gateways")
+                list(v, f, [&](const YAML::Node& a, const std::string& g) {
+                  IpAddress ip;
+                  if (address(a, g, ip)) p.gateways.push_back(ip), at.gateways.push_back(a);
+                });
+              else if (key == "routes") list(v, f, [&](const YAML::Node& a, const std::string& g) { route(a, g, p, at); });
+              else if (key == "neighbors") list(v, f, [&](const YAML::Node& a, const std::string& g) { neighbor(a, g, p); });
+              else if (key == "offloads") {
+                std::string s;
+                if (!scalar(v, f, "auto or off", s)) return;
+                if (s == "auto") p.offloads = Offloads::kAuto;
+                else if (s == "off" || s == "false") p.offloads = Offloads::kOff;  // `off` is false to some YAML readers
+                else error(v, f, "must be auto or off, not " + quoted(s));
+              } else {
+                std::array<uint8_t, 6> m{};
+                if (mac(v, f, m)) p.mac = m;
+              }
+            });
     if (!is_map) return;
     if (p.name.empty()) p.name = "port" + std::to_string(out_.ports.size());
     if (p.device.empty() && (!at.device.IsDefined() || at.device.IsNull() || at.device.IsScalar())) {
@@ -345,10 +368,15 @@ class Reader {
       const auto args = expand_device(p.device, static_cast<uint32_t>(out_.ports.size()), p.mtu, 1, &why);
       if (!args) error(at.device, path + ".device", why);
     }
-    if (p.addresses.empty() && at.addresses.empty()) error(n, path, "has no `addresses`: a port needs at least one, as in addresses: [\"10.1.0.1/24\"]");
+    if (p.addresses.empty() && at.addresses.empty())
+      error(n, path, "has no `addresses`: a port needs at least one, as in addresses: [\"10.1.0.1/24\"]");
     const bool v6 = std::any_of(p.addresses.begin(), p.addresses.end(), [](const Prefix& a) { return !a.address.is_v4(); });
-    if (v6 && p.mtu < 1280) error(mtu, path + ".mtu", "must be at least 1280 on a port with IPv6 addresses (RFC 8200 5), not '" + std::to_string(p.mtu) + "'");
-    auto on_link = [&](const IpAddress& a) { return std::any_of(p.addresses.begin(), p.addresses.end(), [&](const Prefix& x) { return in_prefix(a, x); }); };
+    if (v6 && p.mtu < 1280)
+      error(mtu, path + ".mtu",
+            "must be at least 1280 on a port with IPv6 addresses (RFC 8200 5), not '" + std::to_string(p.mtu) + "'");
+    auto on_link = [&](const IpAddress& a) {
+      return std::any_of(p.addresses.begin(), p.addresses.end(), [&](const Prefix& x) { return in_prefix(a, x); });
+    };
     auto check_next_hop = [&](const YAML::Node& node, const std::string& f, const IpAddress& a) {
       if (std::any_of(p.addresses.begin(), p.addresses.end(), [&](const Prefix& x) { return x.address == a; })) {
         error(node, f, a.to_string() + " is this port's own address; name the router's");
@@ -360,16 +388,22 @@ class Reader {
     for (size_t i = 0; i < p.gateways.size(); ++i) {
       const std::string f = path + ".gateways[" + std::to_string(i) + "]";
       check_next_hop(at.gateways[i], f, p.gateways[i]);
-      if (std::exchange(seen[p.gateways[i].is_v4()], true)) error(at.gateways[i], f, std::string("is a second gateway for ") + (p.gateways[i].is_v4() ? "IPv4" : "IPv6") + "; one a family, use `routes` for more");
+      if (std::exchange(seen[p.gateways[i].is_v4()], true))
+        error(at.gateways[i], f,
+              std::string("is a second gateway for ") + (p.gateways[i].is_v4() ? "IPv4" : "IPv6") +
+                  "; one a family, use `routes` for more");
     }
-    for (size_t i = 0; i < p.routes.size(); ++i) check_next_hop(at.vias[i], path + ".routes[" + std::to_string(i) + "].via", p.routes[i].via);
+    for (size_t i = 0; i < p.routes.size(); ++i)
+      check_next_hop(at.vias[i], path + ".routes[" + std::to_string(i) + "].via", p.routes[i].via);
     out_.ports.push_back(std::move(p));
     places_.push_back(std::move(at));
   }
 
   void name(const YAML::Node& n, const std::string& path, std::string& out) {
     if (!scalar(n, path, "a name", out)) return;
-    const bool ok = !out.empty() && out.size() <= 31 && std::all_of(out.begin(), out.end(), [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_' || c == '.'; });
+    const bool ok = !out.empty() && out.size() <= 31 && std::all_of(out.begin(), out.end(), [](unsigned char c) {
+      return std::isalnum(c) || c == '-' || c == '_' || c == '.';
+    });
     if (!ok) error(n, path, quoted(out) + " must be 1 to 31 letters, digits, '-', '_' or '.'");
   }
 
@@ -380,7 +414,8 @@ class Reader {
     p.addresses.push_back(a);  // also a bad one, as ::/0, so that indices agree; the section is refused anyway
     if (!ok) return;
     const std::string text = a.address.to_string();
-    if (a.address.is_unspecified() || is_group(a.address) || is_loopback(a.address)) return error(n, path, text + " cannot be a port's address (unspecified, group or loopback)");
+    if (a.address.is_unspecified() || is_group(a.address) || is_loopback(a.address))
+      return error(n, path, text + " cannot be a port's address (unspecified, group or loopback)");
     if (a.address.is_v4() && a.bits <= 30) {
       const uint32_t host = a.address.v4_host_order() & (a.bits == 0 ? UINT32_MAX : UINT32_MAX >> a.bits);
       const uint32_t all = a.bits == 0 ? UINT32_MAX : UINT32_MAX >> a.bits;
@@ -402,8 +437,12 @@ class Reader {
       to = prefix(v, f, r.to);
       if (!to) return;
       IpAddress network = r.to.address;
-      for (unsigned bit = r.to.bits + (network.is_v4() ? 96u : 0u); bit < 128; ++bit) network.bytes[bit / 8] &= static_cast<uint8_t>(~(0x80 >> bit % 8));
-      if (network != r.to.address) error(v, f, r.to.address.to_string() + "/" + std::to_string(r.to.bits) + " has host bits; did you mean " + network.to_string() + "/" + std::to_string(r.to.bits) + "?");
+      for (unsigned bit = r.to.bits + (network.is_v4() ? 96u : 0u); bit < 128; ++bit)
+        network.bytes[bit / 8] &= static_cast<uint8_t>(~(0x80 >> bit % 8));
+      if (network != r.to.address)
+        error(v, f,
+              r.to.address.to_string() + "/" + std::to_string(r.to.bits) + " has host bits; did you mean " + network.to_string() +
+                  "/" + std::to_string(r.to.bits) + "?");
     });
     if (!is_map) return;
     if (n["to"].IsDefined() && n["via"].IsDefined()) {
@@ -419,7 +458,10 @@ class Reader {
   void neighbor(const YAML::Node& n, const std::string& path, PortSection& p) {
     NeighborSection s;
     bool a = false, m = false;
-    if (!map(n, path, {"address", "mac"}, [&](const std::string& key, const YAML::Node& v, const std::string& f) { (key == "mac" ? m : a) = key == "mac" ? mac(v, f, s.mac) : address(v, f, s.address); })) return;
+    if (!map(n, path, {"address", "mac"}, [&](const std::string& key, const YAML::Node& v, const std::string& f) {
+          (key == "mac" ? m : a) = key == "mac" ? mac(v, f, s.mac) : address(v, f, s.address);
+        }))
+      return;
     if (!n["address"].IsDefined() || !n["mac"].IsDefined()) return error(n, path, "needs both `address` and `mac`");
     if (a && m) p.neighbors.push_back(s);
   }
@@ -428,8 +470,12 @@ class Reader {
     for (size_t i = 0; i < out_.ports.size(); ++i) {
       for (size_t j = 0; j < i; ++j) {
         const PortSection &a = out_.ports[j], &b = out_.ports[i];
-        if (a.name == b.name) error(places_[i].name.IsDefined() && !places_[i].name.IsNull() ? places_[i].name : places_[i].node, places_[i].path + ".name", quoted(b.name) + " is already the name of " + places_[j].path);
-        if (!a.device.empty() && a.device == b.device) error(places_[i].device, places_[i].path + ".device", quoted(b.device) + " is already the device of " + places_[j].path);
+        if (a.name == b.name)
+          error(places_[i].name.IsDefined() && !places_[i].name.IsNull() ? places_[i].name : places_[i].node,
+                places_[i].path + ".name", quoted(b.name) + " is already the name of " + places_[j].path);
+        if (!a.device.empty() && a.device == b.device)
+          error(places_[i].device, places_[i].path + ".device",
+                quoted(b.device) + " is already the device of " + places_[j].path);
       }
       for (size_t x = 0; x < out_.ports[i].addresses.size(); ++x) {
         const Prefix& p = out_.ports[i].addresses[x];
@@ -437,7 +483,8 @@ class Reader {
         for (size_t j = 0; j <= i; ++j) {
           for (size_t y = 0; y < (j == i ? x : out_.ports[j].addresses.size()); ++y) {
             if (out_.ports[j].addresses[y].address == p.address) {
-              error(places_[i].addresses[x], places_[i].path + ".addresses[" + std::to_string(x) + "]", p.address.to_string() + " is already an address of " + places_[j].path);
+              error(places_[i].addresses[x], places_[i].path + ".addresses[" + std::to_string(x) + "]",
+                    p.address.to_string() + " is already an address of " + places_[j].path);
             }
           }
         }
@@ -446,7 +493,8 @@ class Reader {
     // The devices in full: every worker gets a queue.
     for (size_t i = 0; i < out_.ports.size(); ++i) {
       std::string why;
-      const auto args = expand_device(out_.ports[i].device, static_cast<uint32_t>(i), out_.ports[i].mtu, static_cast<uint32_t>(out_.cores.size()), &why);
+      const auto args = expand_device(out_.ports[i].device, static_cast<uint32_t>(i), out_.ports[i].mtu,
+                                      static_cast<uint32_t>(out_.cores.size()), &why);
       if (args) out_.ports[i].devargs = *args;
     }
   }
@@ -454,21 +502,22 @@ class Reader {
   void limits(const YAML::Node& n, const std::string& path) {
     LimitsSection& l = out_.limits;
     YAML::Node range;
-    map(n, path, {"connections", "half_open", "time_wait", "neighbors", "payload_packets", "header_packets", "rx_descriptors", "tx_descriptors",
-                  "upstream_ports", "resets_per_second", "icmp_per_second"},
+    map(n, path,
+        {"connections", "half_open", "time_wait", "neighbors", "payload_packets", "header_packets", "rx_descriptors",
+         "tx_descriptors", "upstream_ports", "resets_per_second", "icmp_per_second"},
         [&](const std::string& key, const YAML::Node& v, const std::string& p) {
-      if (key == "connections") number(v, p, 16, 10'000'000, l.connections);
-      else if (key == "half_open") number(v, p, 0, 10'000'000, l.half_open);
-      else if (key == "time_wait") number(v, p, 16, 10'000'000, l.time_wait);
-      else if (key == "neighbors") number(v, p, 16, 65'536, l.neighbors);
-      else if (key == "payload_packets") number(v, p, 4'096, 16'777'216, l.payload_packets);
-      else if (key == "header_packets") number(v, p, 1'024, 16'777'216, l.header_packets);
-      else if (key == "rx_descriptors") number(v, p, 64, 32'768, l.rx_descriptors);
-      else if (key == "tx_descriptors") number(v, p, 64, 32'768, l.tx_descriptors);
-      else if (key == "upstream_ports") port_range(v, p);
-      else if (key == "resets_per_second") number(v, p, 0, 10'000'000, l.resets_per_second);
-      else number(v, p, 0, 10'000'000, l.icmp_per_second);
-    });
+          if (key == "connections") number(v, p, 16, 10'000'000, l.connections);
+          else if (key == "half_open") number(v, p, 0, 10'000'000, l.half_open);
+          else if (key == "time_wait") number(v, p, 16, 10'000'000, l.time_wait);
+          else if (key == "neighbors") number(v, p, 16, 65'536, l.neighbors);
+          else if (key == "payload_packets") number(v, p, 4'096, 16'777'216, l.payload_packets);
+          else if (key == "header_packets") number(v, p, 1'024, 16'777'216, l.header_packets);
+          else if (key == "rx_descriptors") number(v, p, 64, 32'768, l.rx_descriptors);
+          else if (key == "tx_descriptors") number(v, p, 64, 32'768, l.tx_descriptors);
+          else if (key == "upstream_ports") port_range(v, p);
+          else if (key == "resets_per_second") number(v, p, 0, 10'000'000, l.resets_per_second);
+          else number(v, p, 0, 10'000'000, l.icmp_per_second);
+        });
   }
 
   void port_range(const YAML::Node& n, const std::string& path) {
@@ -488,31 +537,35 @@ class Reader {
   void tcp(const YAML::Node& n, const std::string& path) {
     TcpSection& t = out_.tcp;
     YAML::Node rto_max, window;
-    map(n, path, {"rcv_buf", "rcv_wnd_initial", "snd_buf", "sack", "timestamps", "window_scaling", "delayed_ack", "delayed_ack_ms", "rto_min_ms", "rto_initial_ms",
-                  "rto_max_ms", "connect_timeout_ms", "user_timeout_ms", "keepalive_idle_ms", "keepalive_interval_ms", "keepalive_probes", "fin_wait_2_ms", "time_wait_ms"},
+    map(n, path,
+        {"rcv_buf", "rcv_wnd_initial", "snd_buf", "sack", "timestamps", "window_scaling", "delayed_ack", "delayed_ack_ms",
+         "rto_min_ms", "rto_initial_ms", "rto_max_ms", "connect_timeout_ms", "user_timeout_ms", "keepalive_idle_ms",
+         "keepalive_interval_ms", "keepalive_probes", "fin_wait_2_ms", "time_wait_ms"},
         [&](const std::string& key, const YAML::Node& v, const std::string& p) {
-      constexpr uint64_t kHour = 3'600'000;
-      if (key == "rcv_buf") number(v, p, 4'096, 64 << 20, t.rcv_buf);
-      else if (key == "rcv_wnd_initial") window.reset(v), number(v, p, 2'048, 64 << 20, t.rcv_wnd_initial);
-      else if (key == "snd_buf") number(v, p, 4'096, 64 << 20, t.snd_buf);
-      else if (key == "sack") boolean(v, p, t.sack);
-      else if (key == "timestamps") boolean(v, p, t.timestamps);
-      else if (key == "window_scaling") boolean(v, p, t.window_scaling);
-      else if (key == "delayed_ack") boolean(v, p, t.delayed_ack);
-      else if (key == "delayed_ack_ms") number(v, p, 1, 500, t.delayed_ack_ms);  // RFC 9293 3.8.6.3: below half a second
-      else if (key == "rto_min_ms") number(v, p, 1, 60'000, t.rto_min_ms);
-      else if (key == "rto_initial_ms") number(v, p, 10, 60'000, t.rto_initial_ms);
-      else if (key == "rto_max_ms") rto_max.reset(v), number(v, p, 1'000, 600'000, t.rto_max_ms);
-      else if (key == "connect_timeout_ms") number(v, p, 100, kHour, t.connect_timeout_ms);
-      else if (key == "user_timeout_ms") number(v, p, 1'000, kHour, t.user_timeout_ms);
-      else if (key == "keepalive_idle_ms") number(v, p, 0, 24 * kHour, t.keepalive_idle_ms);
-      else if (key == "keepalive_interval_ms") number(v, p, 100, kHour, t.keepalive_interval_ms);
-      else if (key == "keepalive_probes") number(v, p, 1, 255, t.keepalive_probes);
-      else if (key == "fin_wait_2_ms") number(v, p, 100, kHour, t.fin_wait_2_ms);
-      else number(v, p, 1'000, 240'000, t.time_wait_ms);
-    });
-    if (t.rto_min_ms > t.rto_max_ms) error(rto_max.IsDefined() && !rto_max.IsNull() ? rto_max : n, path + ".rto_max_ms", "must not be below rto_min_ms");
-    if (t.rcv_wnd_initial > t.rcv_buf) error(window.IsDefined() && !window.IsNull() ? window : n, path + ".rcv_wnd_initial", "must not be above rcv_buf");
+          constexpr uint64_t kHour = 3'600'000;
+          if (key == "rcv_buf") number(v, p, 4'096, 64 << 20, t.rcv_buf);
+          else if (key == "rcv_wnd_initial") window.reset(v), number(v, p, 2'048, 64 << 20, t.rcv_wnd_initial);
+          else if (key == "snd_buf") number(v, p, 4'096, 64 << 20, t.snd_buf);
+          else if (key == "sack") boolean(v, p, t.sack);
+          else if (key == "timestamps") boolean(v, p, t.timestamps);
+          else if (key == "window_scaling") boolean(v, p, t.window_scaling);
+          else if (key == "delayed_ack") boolean(v, p, t.delayed_ack);
+          else if (key == "delayed_ack_ms") number(v, p, 1, 500, t.delayed_ack_ms);  // RFC 9293 3.8.6.3: below half a second
+          else if (key == "rto_min_ms") number(v, p, 1, 60'000, t.rto_min_ms);
+          else if (key == "rto_initial_ms") number(v, p, 10, 60'000, t.rto_initial_ms);
+          else if (key == "rto_max_ms") rto_max.reset(v), number(v, p, 1'000, 600'000, t.rto_max_ms);
+          else if (key == "connect_timeout_ms") number(v, p, 100, kHour, t.connect_timeout_ms);
+          else if (key == "user_timeout_ms") number(v, p, 1'000, kHour, t.user_timeout_ms);
+          else if (key == "keepalive_idle_ms") number(v, p, 0, 24 * kHour, t.keepalive_idle_ms);
+          else if (key == "keepalive_interval_ms") number(v, p, 100, kHour, t.keepalive_interval_ms);
+          else if (key == "keepalive_probes") number(v, p, 1, 255, t.keepalive_probes);
+          else if (key == "fin_wait_2_ms") number(v, p, 100, kHour, t.fin_wait_2_ms);
+          else number(v, p, 1'000, 240'000, t.time_wait_ms);
+        });
+    if (t.rto_min_ms > t.rto_max_ms)
+      error(rto_max.IsDefined() && !rto_max.IsNull() ? rto_max : n, path + ".rto_max_ms", "must not be below rto_min_ms");
+    if (t.rcv_wnd_initial > t.rcv_buf)
+      error(window.IsDefined() && !window.IsNull() ? window : n, path + ".rcv_wnd_initial", "must not be above rcv_buf");
   }
 
   std::string file_, run_dir_;

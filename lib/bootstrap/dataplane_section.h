@@ -1,8 +1,8 @@
-// The `dataplane:` section of the configuration file: cores, memory, ports, addresses, limits. Everything else in the file is Envoy's and
-// control's; this is the one key that both programs read. YAML and JSON alike (JSON is YAML).
+// The `dataplane:` section of the configuration file: cores, memory, ports, addresses, limits. Everything else in the file is
+// Envoy's and control's; this is the one key that both programs read. YAML and JSON alike (JSON is YAML).
 //
-// Reading never stops at the first mistake: all errors of the section come back at once, each with its place and what to do. Unknown keys are
-// errors. What the machine has (devices, cores, hugepages) is not looked at here: lib/io answers that at start.
+// Reading never stops at the first mistake: all errors of the section come back at once, each with its place and what to do.
+// Unknown keys are errors. What the machine has (devices, cores, hugepages) is not looked at here: lib/io answers that at start.
 #pragma once
 
 #include <array>
@@ -18,9 +18,9 @@ namespace millrace::bootstrap {
 
 struct SectionError {
   std::string file;
-  int line = 0, column = 0;   // from 1; 0: the file as a whole
-  std::string path;           // "dataplane.ports[0].mtu"
-  std::string message;        // what is wrong and what to do
+  int line = 0, column = 0;  // from 1; 0: the file as a whole
+  std::string path;          // "dataplane.ports[0].mtu"
+  std::string message;       // what is wrong and what to do
 
   // "file:line:column: path: message"
   std::string to_string() const;
@@ -28,11 +28,11 @@ struct SectionError {
 
 struct Prefix {
   base::IpAddress address;
-  uint8_t bits = 0;           // 0..32 for IPv4, 0..128 for IPv6
+  uint8_t bits = 0;  // 0..32 for IPv4, 0..128 for IPv6
 };
 
 struct RouteSection {
-  Prefix to;                  // host bits are zero
+  Prefix to;  // host bits are zero
   base::IpAddress via;
 };
 
@@ -44,38 +44,38 @@ struct NeighborSection {
 enum class Offloads : uint8_t { kAuto, kOff };
 
 struct PortSection {
-  std::string name;                          // default "port<index>"
-  std::string device;                        // as written
-  std::string devargs;                       // for DPDK: a PCI address, or a vdev with its arguments filled in (expand_device)
-  uint16_t mtu = 1500;                       // 576..9216; IPv6 needs 1280
-  uint16_t vlan = 0;                         // 0: untagged; 1..4094
-  std::vector<Prefix> addresses;             // at least one; host bits kept
-  std::vector<base::IpAddress> gateways;     // default routers, one a family
+  std::string name;                       // default "port<index>"
+  std::string device;                     // as written
+  std::string devargs;                    // for DPDK: a PCI address, or a vdev with its arguments filled in (expand_device)
+  uint16_t mtu = 1500;                    // 576..9216; IPv6 needs 1280
+  uint16_t vlan = 0;                      // 0: untagged; 1..4094
+  std::vector<Prefix> addresses;          // at least one; host bits kept
+  std::vector<base::IpAddress> gateways;  // default routers, one a family
   std::vector<RouteSection> routes;
-  std::vector<NeighborSection> neighbors;    // static entries
+  std::vector<NeighborSection> neighbors;  // static entries
   Offloads offloads = Offloads::kAuto;
-  std::optional<std::array<uint8_t, 6>> mac; // default: the device's own
+  std::optional<std::array<uint8_t, 6>> mac;  // default: the device's own
 };
 
 // Sizes per worker, decided at start. The defaults suit one worker in `memory_mb` 512.
 struct LimitsSection {
-  uint32_t connections = 32'768;             // TCP connections, both sides together
-  uint32_t half_open = 1'024;                // beyond it SYNs are answered with cookies
+  uint32_t connections = 32'768;  // TCP connections, both sides together
+  uint32_t half_open = 1'024;     // beyond it SYNs are answered with cookies
   uint32_t time_wait = 65'536;
   uint32_t neighbors = 1'024;
-  uint32_t payload_packets = 65'536;         // 2,304 bytes each
-  uint32_t header_packets = 16'384;          // 384 bytes each: headers, ACK, RST, ARP
-  uint32_t rx_descriptors = 1'024;           // of each port's receive queue
+  uint32_t payload_packets = 65'536;  // 2,304 bytes each
+  uint32_t header_packets = 16'384;   // 384 bytes each: headers, ACK, RST, ARP
+  uint32_t rx_descriptors = 1'024;    // of each port's receive queue
   uint32_t tx_descriptors = 1'024;
-  uint16_t upstream_port_first = 16'384;     // local ports of connections to endpoints, inclusive
+  uint16_t upstream_port_first = 16'384;  // local ports of connections to endpoints, inclusive
   uint16_t upstream_port_last = 65'535;
-  uint32_t resets_per_second = 1'000;        // RST answers to segments of nobody
-  uint32_t icmp_per_second = 1'000;          // echo replies
+  uint32_t resets_per_second = 1'000;  // RST answers to segments of nobody
+  uint32_t icmp_per_second = 1'000;    // echo replies
 };
 
 // Knobs of the transport; the names and meanings are those of tcp::Config, times in milliseconds here.
 struct TcpSection {
-  uint32_t rcv_buf = 256 * 1024;             // bytes
+  uint32_t rcv_buf = 256 * 1024;  // bytes
   uint32_t rcv_wnd_initial = 64 * 1024;
   uint32_t snd_buf = 256 * 1024;
   bool sack = true, timestamps = true, window_scaling = true, delayed_ack = true;
@@ -88,20 +88,20 @@ struct TcpSection {
 };
 
 struct DataplaneSection {
-  std::vector<uint32_t> cores{1};            // one worker on each, in this order
-  uint32_t main_core = 0;                    // loader and supervisor threads; may not be a worker core
+  std::vector<uint32_t> cores{1};  // one worker on each, in this order
+  uint32_t main_core = 0;          // loader and supervisor threads; may not be a worker core
   bool hugepages = true;
   uint32_t memory_mb = 512;
-  std::string file_prefix = "millrace";      // EAL's; default derived from the run directory, so that two gateways coexist
-  std::vector<PortSection> ports;            // 1..16
+  std::string file_prefix = "millrace";  // EAL's; default derived from the run directory, so that two gateways coexist
+  std::vector<PortSection> ports;        // 1..16
   LimitsSection limits;
   TcpSection tcp;
 };
 
 struct SectionResult {
-  std::optional<DataplaneSection> section;   // only when there is no error and the key is there
-  bool present = false;                      // the file has the key
-  std::vector<SectionError> errors;          // in the order of the file
+  std::optional<DataplaneSection> section;  // only when there is no error and the key is there
+  bool present = false;                     // the file has the key
+  std::vector<SectionError> errors;         // in the order of the file
 };
 
 // Reads the section out of a whole configuration file. `file` is only for messages. `run_dir` gives the default of file_prefix
@@ -109,9 +109,11 @@ struct SectionResult {
 // A file without the key: not an error, `present` false.
 SectionResult read_dataplane_section(std::string_view text, std::string_view file, std::string_view run_dir = "/run/millrace");
 
-// DPDK's device arguments for a `device`: PCI addresses and full vdev strings ("net_tap0,iface=x") as they are; short forms with options that
-// work: "af_packet:IFACE", "af_xdp:IFACE", "memif:SOCKET[,role=server|client][,id=N]", "tap:IFACE", "virtio_user:SOCKET", "vhost:SOCKET". Short forms take
-// further ",key=value" options, which win over the filled-in ones. nullopt, with `why`, when it is none of these. `index` numbers the vdev.
-std::optional<std::string> expand_device(std::string_view device, uint32_t index, uint16_t mtu, uint32_t queues, std::string* why);
+// DPDK's device arguments for a `device`: PCI addresses and full vdev strings ("net_tap0,iface=x") as they are; short forms with
+// options that work: "af_packet:IFACE", "af_xdp:IFACE", "memif:SOCKET[,role=server|client][,id=N]", "tap:IFACE",
+// "virtio_user:SOCKET", "vhost:SOCKET". Short forms take further ",key=value" options, which win over the filled-in ones.
+// nullopt, with `why`, when it is none of these. `index` numbers the vdev.
+std::optional<std::string> expand_device(std::string_view device, uint32_t index, uint16_t mtu, uint32_t queues,
+                                         std::string* why);
 
 }  // namespace millrace::bootstrap

@@ -23,13 +23,14 @@ bool is_pci(std::string_view s) {
 
 struct Form {
   const char* driver;
-  const char* target_key;                 // what stands behind the colon
+  const char* target_key;  // what stands behind the colon
   std::vector<std::pair<std::string, std::string>> defaults;
 };
 
 }  // namespace
 
-std::optional<std::string> expand_device(std::string_view device, uint32_t index, uint16_t mtu, uint32_t queues, std::string* why) {
+std::optional<std::string> expand_device(std::string_view device, uint32_t index, uint16_t mtu, uint32_t queues,
+                                         std::string* why) {
   const std::string_view head = device.substr(0, device.find(','));
   if (is_pci(head)) return std::string(device);
   if (head.starts_with("net_")) {
@@ -47,23 +48,33 @@ std::optional<std::string> expand_device(std::string_view device, uint32_t index
   const std::string frame_size = mtu + 18 + 64 <= 2048 ? "2048" : "16384";
   const std::map<std::string, Form> forms = {
       // A larger ring than the default 512 frames; no queueing discipline in the way.
-      {"af_packet", {"net_af_packet", "iface", {{"blocksz", frame_size == "2048" ? "4096" : "16384"}, {"framesz", frame_size}, {"framecnt", "2048"}, {"qpairs", q}, {"qdisc_bypass", "1"}}}},
+      {"af_packet",
+       {"net_af_packet",
+        "iface",
+        {{"blocksz", frame_size == "2048" ? "4096" : "16384"},
+         {"framesz", frame_size},
+         {"framecnt", "2048"},
+         {"qpairs", q},
+         {"qdisc_bypass", "1"}}}},
       // The driver's busy polling receives nothing on veth, and without it poll() may block the worker for a second: off.
       {"af_xdp", {"net_af_xdp", "iface", {{"start_queue", "0"}, {"queue_count", q}, {"busy_budget", "0"}}}},
       // Frames never exceed one buffer: DPDK 22.11's chained descriptors keep stale flags.
-      {"memif", {"net_memif", "socket", {{"role", "client"}, {"id", "0"}, {"bsize", "2048"}, {"rsize", "11"}, {"socket-abstract", "no"}}}},
+      {"memif",
+       {"net_memif", "socket", {{"role", "client"}, {"id", "0"}, {"bsize", "2048"}, {"rsize", "11"}, {"socket-abstract", "no"}}}},
       {"tap", {"net_tap", "iface", {}}},
       {"virtio_user", {"net_virtio_user", "path", {{"queues", q}, {"queue_size", "1024"}}}},
       {"vhost", {"net_vhost", "iface", {{"queues", q}}}},
   };
   const auto it = forms.find(form);
   if (it == forms.end()) {
-    *why = "'" + std::string(device) + "' is no device: use a PCI address (0000:3b:00.0), af_packet:IFACE, af_xdp:IFACE, memif:SOCKET, tap:IFACE, "
+    *why = "'" + std::string(device) +
+           "' is no device: use a PCI address (0000:3b:00.0), af_packet:IFACE, af_xdp:IFACE, memif:SOCKET, tap:IFACE, "
            "virtio_user:SOCKET, vhost:SOCKET, or a DPDK virtual device (net_<driver><n>,arguments)";
     return std::nullopt;
   }
   if (target.empty()) {
-    *why = "'" + form + ":' names nothing: say which " + (std::string(it->second.target_key) == "iface" && form != "vhost" ? "interface" : "socket") + ", as in " + form + ":" +
+    *why = "'" + form + ":' names nothing: say which " +
+           (std::string(it->second.target_key) == "iface" && form != "vhost" ? "interface" : "socket") + ", as in " + form + ":" +
            (form == "memif" || form == "virtio_user" || form == "vhost" ? "/run/millrace/" + form + ".sock" : "veth0");
     return std::nullopt;
   }

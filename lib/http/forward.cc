@@ -124,9 +124,10 @@ std::string_view address_text(const base::IpAddress& a, Scratch& scratch) {
 // Fields that Envoy's header map holds once (its inline headers): repeated ones become one list, in the place of the first.
 bool join_single_fields(HeaderTable& headers, Scratch& scratch) {
   constexpr auto bit = [](HeaderId id) { return uint64_t{1} << static_cast<int>(id); };
-  constexpr uint64_t kSingle = bit(HeaderId::kContentType) | bit(HeaderId::kTe) | bit(HeaderId::kUserAgent) | bit(HeaderId::kXForwardedFor) |
-                               bit(HeaderId::kXForwardedProto) | bit(HeaderId::kXForwardedHost) | bit(HeaderId::kXForwardedPort) |
-                               bit(HeaderId::kXRequestId) | bit(HeaderId::kVia) | bit(HeaderId::kGrpcTimeout);
+  constexpr uint64_t kSingle = bit(HeaderId::kContentType) | bit(HeaderId::kTe) | bit(HeaderId::kUserAgent) |
+                               bit(HeaderId::kXForwardedFor) | bit(HeaderId::kXForwardedProto) | bit(HeaderId::kXForwardedHost) |
+                               bit(HeaderId::kXForwardedPort) | bit(HeaderId::kXRequestId) | bit(HeaderId::kVia) |
+                               bit(HeaderId::kGrpcTimeout);
   uint64_t seen = 0, twice = 0;
   for (const Header& h : headers) {
     twice |= seen & bit(h.id);
@@ -139,7 +140,8 @@ bool join_single_fields(HeaderTable& headers, Scratch& scratch) {
   return !scratch.overflowed();
 }
 
-// Envoy (Http::Utility::isValidRefererValue) drops a Referer that names a fragment or credentials, or that is no reference (RFC 9110 10.1.3).
+// Envoy (Http::Utility::isValidRefererValue) drops a Referer that names a fragment or credentials, or that is no reference (RFC
+// 9110 10.1.3).
 bool is_valid_referer(std::string_view v) {
   for (const char c : v)
     if (c == '#' || static_cast<uint8_t>(c) <= ' ' || c == 0x7f) return false;

@@ -101,7 +101,8 @@ bool fill_local_reply(ResponseHead* head, uint16_t status, std::string_view body
     head->status = 200;
     *body_out = {};
     const std::string_view message = percent_encode(body, scratch);
-    return put(HeaderId::kContentType, "application/grpc") && put(HeaderId::kGrpcStatus, scratch.decimal(grpc_status_of(status))) &&
+    return put(HeaderId::kContentType, "application/grpc") &&
+           put(HeaderId::kGrpcStatus, scratch.decimal(grpc_status_of(status))) &&
            (message.empty() || head->headers.push({"grpc-message", message, HeaderId::kOther})) && !scratch.overflowed();
   }
   head->status = status;

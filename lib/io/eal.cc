@@ -1,20 +1,20 @@
 #include "lib/io/eal.h"
 
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <sched.h>
+#include <string_view>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <cstdio>
-#include <cstring>
-#include <string_view>
 
 #include "lib/io/eal_log.h"
 
@@ -40,12 +40,15 @@ Status check_cores(const EalOptions& o) {
   const bool known = sched_getaffinity(0, sizeof allowed, &allowed) == 0;
   auto check = [&](uint32_t core, const char* field) -> Status {
     if (static_cast<long>(core) >= online || core >= CPU_SETSIZE) {
-      return Error{"core " + std::to_string(core) + " of " + field + " is out of range: this machine has cores 0 to " + std::to_string(online - 1)};
+      return Error{"core " + std::to_string(core) + " of " + field + " is out of range: this machine has cores 0 to " +
+                   std::to_string(online - 1)};
     }
     if (known && !CPU_ISSET(core, &allowed)) {
-      return Error{"core " + std::to_string(core) + " of " + field + " may not be used by this process (taskset or cgroup cpuset); choose another or widen the set"};
+      return Error{"core " + std::to_string(core) + " of " + field +
+                   " may not be used by this process (taskset or cgroup cpuset); choose another or widen the set"};
     }
-    if (core >= RTE_MAX_LCORE) return Error{"core " + std::to_string(core) + " is beyond DPDK's limit of " + std::to_string(RTE_MAX_LCORE)};
+    if (core >= RTE_MAX_LCORE)
+      return Error{"core " + std::to_string(core) + " is beyond DPDK's limit of " + std::to_string(RTE_MAX_LCORE)};
     return {};
   };
   if (o.worker_cores.empty()) return Error{"dataplane.cores is empty: name at least one core for a worker"};
@@ -53,7 +56,9 @@ Status check_cores(const EalOptions& o) {
   for (size_t i = 0; i < o.worker_cores.size(); ++i) {
     const uint32_t c = o.worker_cores[i];
     if (Status s = check(c, "dataplane.cores"); !s) return s;
-    if (c == o.main_core) return Error{"core " + std::to_string(c) + " is both dataplane.main_core and in dataplane.cores: a worker needs a core of its own"};
+    if (c == o.main_core)
+      return Error{"core " + std::to_string(c) +
+                   " is both dataplane.main_core and in dataplane.cores: a worker needs a core of its own"};
     for (size_t j = 0; j < i; ++j)
       if (o.worker_cores[j] == c) return Error{"core " + std::to_string(c) + " appears twice in dataplane.cores"};
   }
@@ -68,8 +73,8 @@ Status check_hugepages(const EalOptions& o) {
   if (free_mb >= o.memory_mb) return {};
   const uint64_t total_2m = read_number("/proc/sys/vm/nr_hugepages");
   const uint64_t need = total_2m + (o.memory_mb - free_mb + 1) / 2;
-  return Error{"no hugepages: dataplane.memory_mb asks for " + std::to_string(o.memory_mb) + " MB and " + std::to_string(free_mb) +
-               " MB are free; reserve them with 'sysctl -w vm.nr_hugepages=" + std::to_string(need) +
+  return Error{"no hugepages: dataplane.memory_mb asks for " + std::to_string(o.memory_mb) + " MB and " +
+               std::to_string(free_mb) + " MB are free; reserve them with 'sysctl -w vm.nr_hugepages=" + std::to_string(need) +
                "', lower memory_mb, or set dataplane.hugepages: false (slow)"};
 }
 
@@ -79,7 +84,8 @@ bool is_pci_address(const std::string& device) {
   unsigned domain, bus, dev, fn;
   int end = 0;
   const std::string head = device.substr(0, device.find(','));
-  if (std::sscanf(head.c_str(), "%x:%x:%x.%x%n", &domain, &bus, &dev, &fn, &end) == 4 && head[static_cast<size_t>(end)] == 0) return true;
+  if (std::sscanf(head.c_str(), "%x:%x:%x.%x%n", &domain, &bus, &dev, &fn, &end) == 4 && head[static_cast<size_t>(end)] == 0)
+    return true;
   end = 0;
   return std::sscanf(head.c_str(), "%x:%x.%x%n", &bus, &dev, &fn, &end) == 3 && head[static_cast<size_t>(end)] == 0;
 }
@@ -92,10 +98,21 @@ base::Status init_eal(const EalOptions& o) {
   // Lcore ids are those of the cores, so that worker_lcore() needs no table.
   std::string lcores = std::to_string(o.main_core) + "@" + std::to_string(o.main_core);
   for (uint32_t c : o.worker_cores) lcores += "," + std::to_string(c) + "@" + std::to_string(c);
-  std::vector<std::string> args = {"millrace-dataplane", "--lcores", lcores, "--main-lcore", std::to_string(o.main_core),
-                                   "--file-prefix", o.file_prefix, "--no-telemetry", "--log-level", "*:warning", "-m", std::to_string(o.memory_mb)};
+  std::vector<std::string> args = {"millrace-dataplane",
+                                   "--lcores",
+                                   lcores,
+                                   "--main-lcore",
+                                   std::to_string(o.main_core),
+                                   "--file-prefix",
+                                   o.file_prefix,
+                                   "--no-telemetry",
+                                   "--log-level",
+                                   "*:warning",
+                                   "-m",
+                                   std::to_string(o.memory_mb)};
   if (o.hugepages) {
-    args.insert(args.end(), {"--in-memory", "--single-file-segments"});  // memfds: memif and virtio-user can share them, nothing to clean up
+    args.insert(args.end(),
+                {"--in-memory", "--single-file-segments"});  // memfds: memif and virtio-user can share them, nothing to clean up
   } else {
     args.insert(args.end(), {"--no-huge", "--no-shconf"});
   }
@@ -117,8 +134,11 @@ base::Status init_eal(const EalOptions& o) {
   EalLog log;
   const int r = rte_eal_init(static_cast<int>(args.size()), argv.data());
   if (r < 0) {
-    return Error{"DPDK did not start: " + std::string(rte_errno == EACCES || rte_errno == EPERM ? "not enough privileges (run as root, or see README for the capabilities)"
-                                                                                             : rte_strerror(rte_errno)) + log.tail()};
+    return Error{"DPDK did not start: " +
+                 std::string(rte_errno == EACCES || rte_errno == EPERM
+                                 ? "not enough privileges (run as root, or see README for the capabilities)"
+                                 : rte_strerror(rte_errno)) +
+                 log.tail()};
   }
   return {};
 }
@@ -129,7 +149,9 @@ unsigned worker_lcore(const EalOptions& o, uint32_t index) { return o.worker_cor
 
 base::Status launch_worker(const EalOptions& o, uint32_t index, int (*function)(void*), void* argument) {
   const int r = rte_eal_remote_launch(function, argument, worker_lcore(o, index));
-  if (r != 0) return Error{"worker " + std::to_string(index) + " did not start on core " + std::to_string(o.worker_cores[index]) + ": " + rte_strerror(-r)};
+  if (r != 0)
+    return Error{"worker " + std::to_string(index) + " did not start on core " + std::to_string(o.worker_cores[index]) + ": " +
+                 rte_strerror(-r)};
   return {};
 }
 
@@ -161,7 +183,8 @@ EalLog::~EalLog() {
   while (!all.empty()) {
     const std::string_view line = all.substr(0, all.find('\n'));
     all.remove_prefix(std::min(all.size(), line.size() + 1));
-    const bool news = line.find("mp action callback") == std::string_view::npos && line.find("hugepages reported on node") == std::string_view::npos;
+    const bool news = line.find("mp action callback") == std::string_view::npos &&
+                      line.find("hugepages reported on node") == std::string_view::npos;
     if (news) std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
   }
   std::free(text_);

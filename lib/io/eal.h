@@ -11,16 +11,16 @@
 namespace millrace::io {
 
 struct EalOptions {
-  std::vector<uint32_t> worker_cores;     // one worker lcore on each
-  uint32_t main_core = 0;                 // where the main thread and the threads it makes run
-  bool hugepages = true;                  // false: ordinary pages (slow; for tests)
+  std::vector<uint32_t> worker_cores;  // one worker lcore on each
+  uint32_t main_core = 0;              // where the main thread and the threads it makes run
+  bool hugepages = true;               // false: ordinary pages (slow; for tests)
   uint32_t memory_mb = 512;
   std::string file_prefix = "millrace";
-  std::vector<std::string> devices;       // as of open_port(): says which PCI devices may be touched
+  std::vector<std::string> devices;  // as of open_port(): says which PCI devices may be touched
 };
 
-// Initialises EAL. Each failure is one sentence: a core that is not there or not allowed, too few hugepages (and how many it takes), no privileges.
-// At most once per process.
+// Initialises EAL. Each failure is one sentence: a core that is not there or not allowed, too few hugepages (and how many it
+// takes), no privileges. At most once per process.
 base::Status init_eal(const EalOptions& options);
 // Ends EAL: after every port is closed and every pool is freed.
 void cleanup_eal();

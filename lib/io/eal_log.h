@@ -1,5 +1,6 @@
-// What DPDK and the libraries below it (libbpf, libxdp) write while something starts, held back: the last lines become part of an error
-// sentence; when all went well DPDK's own warnings are passed on and the libraries' chatter is not. Main thread, at start only.
+// What DPDK and the libraries below it (libbpf, libxdp) write while something starts, held back: the last lines become part of an
+// error sentence; when all went well DPDK's own warnings are passed on and the libraries' chatter is not. Main thread, at start
+// only.
 #pragma once
 
 #include <cstdio>
@@ -18,11 +19,11 @@ class EalLog {
   std::string tail();
 
  private:
-  FILE* stream_ = nullptr;   // DPDK's log
+  FILE* stream_ = nullptr;  // DPDK's log
   char* text_ = nullptr;
   size_t size_ = 0;
-  int saved_ = -1;           // the real standard error
-  int caught_ = -1;          // what was written to it instead
+  int saved_ = -1;   // the real standard error
+  int caught_ = -1;  // what was written to it instead
   bool told_ = false;
 };
 

@@ -11,12 +11,12 @@
 //  4. Never a leak: the destructor frees. `release()` hands the raw mbuf to a port and ends our ownership.
 #pragma once
 
-#include <rte_mbuf.h>
-
 #include <cstdint>
 #include <cstring>
 #include <span>
 #include <utility>
+
+#include <rte_mbuf.h>
 
 #include "lib/base/assert.h"
 #include "lib/base/bytes.h"
@@ -88,7 +88,8 @@ class PacketPtr {
   rte_mbuf* m_ = nullptr;
 };
 
-// A pool of equal packets. Does not own the mempool: whoever made it (lib/io/packet_pool.h for the data plane, HeapPacketPool for tests) does.
+// A pool of equal packets. Does not own the mempool: whoever made it (lib/io/packet_pool.h for the data plane, HeapPacketPool for
+// tests) does.
 class PacketPool {
  public:
   PacketPool() = default;

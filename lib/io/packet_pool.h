@@ -1,5 +1,5 @@
-// Where the data plane's packets come from: pools in EAL's memory with per-core caches. Tests and the simulator have a pool of their own that
-// needs no EAL (tests/support/heap_packet_pool.h); both are rte_mempools, so nobody above sees a difference.
+// Where the data plane's packets come from: pools in EAL's memory with per-core caches. Tests and the simulator have a pool of
+// their own that needs no EAL (tests/support/heap_packet_pool.h); both are rte_mempools, so nobody above sees a difference.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@
 
 namespace millrace::io {
 
-// Bytes of data room of a payload packet behind the headroom: an Ethernet frame of MTU 1500 with VLAN tags, and memif's buffer size.
+// Bytes of data room of a payload packet behind the headroom: an Ethernet frame of MTU 1500 with VLAN tags, and memif's buffer
+// size.
 inline constexpr uint32_t kPayloadRoom = 2048;
 // Data room of a header packet: Ethernet 14 + VLAN 4 + IPv6 40 + TCP 60, rounded up; also ARP, ND and RST frames.
 inline constexpr uint32_t kHeaderRoom = 128;

@@ -27,12 +27,12 @@ class PacketQueue {
   ~PacketQueue() { clear(); }
 
   bool empty() const { return head_ == nullptr; }
-  uint64_t bytes() const { return bytes_; }         // payload
-  uint64_t truesize() const { return truesize_; }   // what the pools have lent, in bytes
+  uint64_t bytes() const { return bytes_; }        // payload
+  uint64_t truesize() const { return truesize_; }  // what the pools have lent, in bytes
   uint32_t packets() const { return packets_; }
 
-  // Takes ownership. Empty packets are freed at once. A payload of at most kCopyBelow bytes is copied into the tail packet when that
-  // is unshared and has room, so that many small segments do not pin a buffer each.
+  // Takes ownership. Empty packets are freed at once. A payload of at most kCopyBelow bytes is copied into the tail packet when
+  // that is unshared and has room, so that many small segments do not pin a buffer each.
   void push(PacketPtr p) {
     if (!p || p.size() == 0) return;
     if (p.size() <= kCopyBelow && try_append(p.bytes())) return;
@@ -176,10 +176,8 @@ class PacketQueue {
   }
   void link(rte_mbuf* m) {
     m->next = nullptr;
-    if (tail_ != nullptr)
-      tail_->next = m;
-    else
-      head_ = m;
+    if (tail_ != nullptr) tail_->next = m;
+    else head_ = m;
     tail_ = m;
     account(m, +1);
   }

@@ -1,5 +1,11 @@
 #include "lib/io/port.h"
 
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <sys/random.h>
+#include <unistd.h>
+
 #include <rte_bus.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
@@ -9,12 +15,6 @@
 #include <rte_lcore.h>
 #include <rte_spinlock.h>
 #include <rte_tcp.h>
-#include <sys/random.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <bit>
-#include <cstring>
 
 #include "lib/io/eal_log.h"
 
@@ -49,7 +49,8 @@ class EthQueue final : public PortQueue {
     uint16_t kept = 0;
     for (uint16_t i = 0; i < got; ++i) {
       rte_mbuf* m = out[i];
-      if (m->nb_segs > 1) [[unlikely]] m = straighten(m);
+      if (m->nb_segs > 1) [[unlikely]]
+        m = straighten(m);
       if (m != nullptr) out[kept++] = m;
     }
     return kept;
@@ -125,7 +126,8 @@ Status check_interface(const std::string& devargs) {
   const bool by_socket = devargs.starts_with("net_af_packet") || devargs.starts_with("net_af_xdp");
   if (!by_socket || iface.empty()) return {};
   if (access(("/sys/class/net/" + iface).c_str(), F_OK) != 0) {
-    return Error{"there is no network interface '" + iface + "' in this network namespace; create it first (ip link show lists those that are there)"};
+    return Error{"there is no network interface '" + iface +
+                 "' in this network namespace; create it first (ip link show lists those that are there)"};
   }
   return {};
 }
@@ -160,12 +162,17 @@ base::Status Port::probe() {
     id_ = UINT16_MAX;
     const int r = rte_dev_probe(options_.devargs.c_str());
     if (r < 0 && r != -EEXIST) {
-      const char* hint = r == -EFAULT ? "; is it spelt as DPDK names its drivers, and is the driver installed?" : r == -EBUSY || r == -EADDRINUSE ? "; is another process using it?" : is_pci_address(name) ? "; is it bound to vfio-pci?" : "";
+      const char* hint = r == -EFAULT ? "; is it spelt as DPDK names its drivers, and is the driver installed?"
+                         : r == -EBUSY || r == -EADDRINUSE ? "; is another process using it?"
+                         : is_pci_address(name)            ? "; is it bound to vfio-pci?"
+                                                           : "";
       return Error{"the device did not come up: " + std::string(rte_strerror(-r)) + hint + log.tail()};
     }
     if (rte_eth_dev_get_port_by_name(name.c_str(), &id_) != 0) {
       id_ = UINT16_MAX;
-      return Error{std::string("DPDK found no such Ethernet device") + (is_pci_address(name) ? "; is it bound to vfio-pci?" : "; check the name (net_<driver><number>,arguments)") + log.tail()};
+      return Error{std::string("DPDK found no such Ethernet device") +
+                   (is_pci_address(name) ? "; is it bound to vfio-pci?" : "; check the name (net_<driver><number>,arguments)") +
+                   log.tail()};
     }
   }
   return {};
@@ -194,7 +201,8 @@ void Port::choose_capabilities(const rte_eth_dev_info& info) {
 
 base::Status Port::configure(std::span<const PacketPool> pools) {
   rte_eth_dev_info info{};
-  if (const int r = rte_eth_dev_info_get(id_, &info); r != 0) return Error{std::string("the driver tells nothing about the device: ") + rte_strerror(-r)};
+  if (const int r = rte_eth_dev_info_get(id_, &info); r != 0)
+    return Error{std::string("the driver tells nothing about the device: ") + rte_strerror(-r)};
   driver_ = info.driver_name;
   choose_capabilities(info);
 
@@ -208,9 +216,11 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
   capabilities_.max_mtu = info.max_mtu == 0 ? UINT16_MAX : info.max_mtu;
   const uint32_t one_buffer = pools[0].data_room() - kFrameOverhead;
   const bool scatter = options_.mtu > one_buffer && (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
-  if (!scatter || !capabilities_.tx_multi_segment) capabilities_.max_mtu = static_cast<uint16_t>(std::min<uint32_t>(capabilities_.max_mtu, one_buffer));
+  if (!scatter || !capabilities_.tx_multi_segment)
+    capabilities_.max_mtu = static_cast<uint16_t>(std::min<uint32_t>(capabilities_.max_mtu, one_buffer));
   if (options_.mtu > capabilities_.max_mtu) {
-    return Error{"mtu " + std::to_string(options_.mtu) + " is too large: this device takes at most " + std::to_string(capabilities_.max_mtu)};
+    return Error{"mtu " + std::to_string(options_.mtu) + " is too large: this device takes at most " +
+                 std::to_string(capabilities_.max_mtu)};
   }
   capabilities_.mtu = options_.mtu;
   capabilities_.rx_scatter = scatter;
@@ -221,8 +231,9 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
   conf.txmode.offloads = tx_offloads_;
   std::array<uint8_t, 52> key{};
   const uint64_t tcp_hash = RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV6_TCP;
-  const bool rss = workers > 1 && rx_queues == workers && (info.flow_type_rss_offloads & tcp_hash) == tcp_hash && info.reta_size > 0 &&
-                   std::has_single_bit(info.reta_size) && (info.hash_key_size == 40 || info.hash_key_size == 52);
+  const bool rss = workers > 1 && rx_queues == workers && (info.flow_type_rss_offloads & tcp_hash) == tcp_hash &&
+                   info.reta_size > 0 && std::has_single_bit(info.reta_size) &&
+                   (info.hash_key_size == 40 || info.hash_key_size == 52);
   if (rss) {
     if (getrandom(key.data(), key.size(), 0) != static_cast<ssize_t>(key.size())) return Error{"no random bytes for the RSS key"};
     conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
@@ -232,12 +243,14 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
   }
   EalLog log;
   if (const int r = rte_eth_dev_configure(id_, rx_queues, tx_queues_, &conf); r != 0) {
-    return Error{"the driver refused " + std::to_string(rx_queues) + " queues with the offloads it advertises: " + rte_strerror(-r) + "; try offloads: off" + log.tail()};
+    return Error{"the driver refused " + std::to_string(rx_queues) +
+                 " queues with the offloads it advertises: " + rte_strerror(-r) + "; try offloads: off" + log.tail()};
   }
   uint16_t current = 0;
   if (rte_eth_dev_get_mtu(id_, &current) == 0) {
     const int r = rte_eth_dev_set_mtu(id_, options_.mtu);
-    if (r != 0 && r != -ENOTSUP) return Error{"the device refused mtu " + std::to_string(options_.mtu) + ": " + rte_strerror(-r) + log.tail()};
+    if (r != 0 && r != -ENOTSUP)
+      return Error{"the device refused mtu " + std::to_string(options_.mtu) + ": " + rte_strerror(-r) + log.tail()};
   }
   uint16_t rx_desc = options_.rx_descriptors, tx_desc = options_.tx_descriptors;
   rte_eth_dev_adjust_nb_rx_tx_desc(id_, &rx_desc, &tx_desc);
@@ -255,27 +268,33 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
   if (options_.mac) {
     rte_ether_addr mac;
     std::memcpy(mac.addr_bytes, options_.mac->data(), 6);
-    if (const int r = rte_eth_dev_default_mac_addr_set(id_, &mac); r != 0) return Error{std::string("the device refused the MAC address: ") + rte_strerror(-r) + log.tail()};
+    if (const int r = rte_eth_dev_default_mac_addr_set(id_, &mac); r != 0)
+      return Error{std::string("the device refused the MAC address: ") + rte_strerror(-r) + log.tail()};
   }
   capabilities_.rss = rss;
   if (tx_queues_ < workers) {
     locks_ = std::make_unique<TxLock[]>(tx_queues_);
     for (uint16_t q = 0; q < tx_queues_; ++q) rte_spinlock_init(&locks_[q].lock);
-    notes_.push_back("only " + std::to_string(tx_queues_) + " transmit queues for " + std::to_string(workers) + " workers: they take turns");
+    notes_.push_back("only " + std::to_string(tx_queues_) + " transmit queues for " + std::to_string(workers) +
+                     " workers: they take turns");
   }
-  if (rx_queues < workers) notes_.push_back("only " + std::to_string(rx_queues) + " receive queues for " + std::to_string(workers) + " workers: frames are handed over in software");
+  if (rx_queues < workers)
+    notes_.push_back("only " + std::to_string(rx_queues) + " receive queues for " + std::to_string(workers) +
+                     " workers: frames are handed over in software");
 
   queues_.clear();
   for (uint16_t w = 0; w < workers; ++w) {
     const uint16_t tx = w % tx_queues_;
-    queues_.push_back(std::make_unique<EthQueue>(id_, w < rx_queues ? w : EthQueue::kNoQueue, tx, locks_ ? &locks_[tx].lock : nullptr, capabilities_, pools[w]));
+    queues_.push_back(std::make_unique<EthQueue>(id_, w < rx_queues ? w : EthQueue::kNoQueue, tx,
+                                                 locks_ ? &locks_[tx].lock : nullptr, capabilities_, pools[w]));
   }
   return {};
 }
 
 base::Status Port::start() {
   EalLog log;
-  if (const int r = rte_eth_dev_start(id_); r != 0) return Error{std::string("the device did not start: ") + rte_strerror(-r) + log.tail()};
+  if (const int r = rte_eth_dev_start(id_); r != 0)
+    return Error{std::string("the device did not start: ") + rte_strerror(-r) + log.tail()};
   started_ = true;
   rte_ether_addr mac{};
   if (rte_eth_macaddr_get(id_, &mac) == 0) std::memcpy(capabilities_.mac.data(), mac.addr_bytes, 6);
@@ -316,7 +335,8 @@ void Port::read_rss(const rte_eth_dev_info& info) {
   }
   EalLog log;
   rte_eth_dev_rss_reta_update(id_, reta.data(), info.reta_size);  // may be refused: what is read back counts
-  const bool ok = rte_eth_dev_rss_reta_query(id_, reta.data(), info.reta_size) == 0 && rte_eth_dev_rss_hash_conf_get(id_, &conf) == 0;
+  const bool ok =
+      rte_eth_dev_rss_reta_query(id_, reta.data(), info.reta_size) == 0 && rte_eth_dev_rss_hash_conf_get(id_, &conf) == 0;
   if (!ok) {
     log.tail();
     capabilities_.rss = false;
@@ -327,8 +347,8 @@ void Port::read_rss(const rte_eth_dev_info& info) {
   rss_ = std::move(t);
 }
 
-// The driver must accept a frame that asks for what it advertises (rte_eth_tx_prepare); where it does not, software does it. Whether received
-// frames are really marked rightly is tested on the first of them (dataplane/ip_layer).
+// The driver must accept a frame that asks for what it advertises (rte_eth_tx_prepare); where it does not, software does it.
+// Whether received frames are really marked rightly is tested on the first of them (dataplane/ip_layer).
 void Port::test_offloads() {
   PortCapabilities& c = capabilities_;
   if (!c.tx_tcp_checksum && !c.tx_ip_checksum) return;
@@ -347,7 +367,8 @@ void Port::test_offloads() {
   m.l2_len = 14;
   m.l3_len = 20;
   m.l4_len = 20;
-  m.ol_flags = RTE_MBUF_F_TX_IPV4 | (c.tx_ip_checksum ? RTE_MBUF_F_TX_IP_CKSUM : 0) | (c.tx_tcp_checksum ? RTE_MBUF_F_TX_TCP_CKSUM : 0);
+  m.ol_flags =
+      RTE_MBUF_F_TX_IPV4 | (c.tx_ip_checksum ? RTE_MBUF_F_TX_IP_CKSUM : 0) | (c.tx_tcp_checksum ? RTE_MBUF_F_TX_TCP_CKSUM : 0);
   rte_mbuf* one = &m;
   if (rte_eth_tx_prepare(id_, 0, &one, 1) == 1) return;
   c.tx_ip_checksum = c.tx_tcp_checksum = c.tso = false;
@@ -381,17 +402,24 @@ std::string capability_table(std::span<const std::unique_ptr<Port>> ports) {
     name = std::max(name, p->name().size());
     driver = std::max(driver, p->driver().size());
   }
-  std::string out = cell("port", name) + cell("driver", driver) + cell("mac", 17) + cell("mtu", 5) + cell("rxq", 3) + cell("rx checksum", 11) +
-                    cell("tx checksum", 11) + cell("tso", 3) + cell("chains", 6) + cell("spreading", 9) + "link\n";
-  auto sums = [](bool ip, bool tcp) { return std::string(ip && tcp ? "device" : ip ? "ip only" : tcp ? "tcp only" : "software"); };
+  std::string out = cell("port", name) + cell("driver", driver) + cell("mac", 17) + cell("mtu", 5) + cell("rxq", 3) +
+                    cell("rx checksum", 11) + cell("tx checksum", 11) + cell("tso", 3) + cell("chains", 6) +
+                    cell("spreading", 9) + "link\n";
+  auto sums = [](bool ip, bool tcp) {
+    return std::string(ip && tcp ? "device" : ip ? "ip only" : tcp ? "tcp only" : "software");
+  };
   for (const auto& p : ports) {
     const PortCapabilities& c = p->capabilities();
     char mac[18];
     std::snprintf(mac, sizeof mac, "%02x:%02x:%02x:%02x:%02x:%02x", c.mac[0], c.mac[1], c.mac[2], c.mac[3], c.mac[4], c.mac[5]);
-    out += cell(p->name(), name) + cell(p->driver(), driver) + cell(mac, 17) + cell(std::to_string(c.mtu), 5) + cell(std::to_string(c.rx_queues), 3) +
-           cell(sums(c.rx_ip_checksum, c.rx_tcp_checksum), 11) + cell(sums(c.tx_ip_checksum, c.tx_tcp_checksum), 11) + cell(c.tso ? "yes" : "no", 3) +
+    out += cell(p->name(), name) + cell(p->driver(), driver) + cell(mac, 17) + cell(std::to_string(c.mtu), 5) +
+           cell(std::to_string(c.rx_queues), 3) + cell(sums(c.rx_ip_checksum, c.rx_tcp_checksum), 11) +
+           cell(sums(c.tx_ip_checksum, c.tx_tcp_checksum), 11) + cell(c.tso ? "yes" : "no", 3) +
            cell(c.tx_multi_segment ? std::to_string(c.max_tx_segments) : "copied", 6) +
-           cell(p->options().workers == 1 ? "-" : p->rss() ? "rss" : "software", 9) +
+           cell(p->options().workers == 1 ? "-"
+                : p->rss()                ? "rss"
+                                          : "software",
+                9) +
            (p->link_up() ? (p->link_mbps() > 0 ? std::to_string(p->link_mbps()) + " Mb/s" : "up") : "down") + "\n";
     for (const std::string& n : p->notes()) out += "  " + p->name() + ": " + n + "\n";
   }

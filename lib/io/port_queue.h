@@ -1,5 +1,5 @@
-// What a worker sees of a port: one receive and one transmit queue, and what the port can do. The only virtual calls of the packet
-// path: one a burst, so that tests put a port of memory (tests/support/fake_port.h) in the place of DPDK's (port.h).
+// What a worker sees of a port: one receive and one transmit queue, and what the port can do. The only virtual calls of the
+// packet path: one a burst, so that tests put a port of memory (tests/support/fake_port.h) in the place of DPDK's (port.h).
 #pragma once
 
 #include <array>
@@ -12,29 +12,30 @@ struct rte_mbuf;
 
 namespace millrace::io {
 
-inline constexpr uint16_t kMaxPorts = 16;       // ports of one gateway; sizes the counters in shared memory
-inline constexpr uint16_t kRxBurst = 32;        // frames of one receive call
-inline constexpr uint16_t kMaxRxSegments = 8;   // of one received chain; longer ones are dropped (kRxTooManySegments)
-inline constexpr uint32_t kChainFrom = 512;     // payload bytes from which a frame refers to its payload instead of copying it
+inline constexpr uint16_t kMaxPorts = 16;      // ports of one gateway; sizes the counters in shared memory
+inline constexpr uint16_t kRxBurst = 32;       // frames of one receive call
+inline constexpr uint16_t kMaxRxSegments = 8;  // of one received chain; longer ones are dropped (kRxTooManySegments)
+inline constexpr uint32_t kChainFrom = 512;    // payload bytes from which a frame refers to its payload instead of copying it
 
 using MacAddress = std::array<uint8_t, 6>;
 
-// What a port can do, after the start-up test and the `offloads` setting: the hot path asks nothing else. False means that software does it.
+// What a port can do, after the start-up test and the `offloads` setting: the hot path asks nothing else. False means that
+// software does it.
 struct PortCapabilities {
-  bool rx_ip_checksum = false;     // marks IPv4 headers good/bad
-  bool rx_tcp_checksum = false;    // marks TCP checksums good/bad
-  bool tx_ip_checksum = false;     // fills IPv4 header checksums in
-  bool tx_tcp_checksum = false;    // fills TCP checksums in (pseudo-header sum given)
-  bool tso = false;                // cuts big TCP segments
-  bool tx_multi_segment = false;   // sends chained frames
-  bool rx_scatter = false;         // may deliver chains
-  bool rss = false;                // spreads flows by a Toeplitz hash that steering.h can predict
-  // A peer on the same host (veth, tap) leaves TCP checksums half done: only the pseudo-header's sum is in the field, because the bytes never
-  // left memory. Where this is set such a segment counts as good; any other wrong sum is dropped as everywhere.
+  bool rx_ip_checksum = false;    // marks IPv4 headers good/bad
+  bool rx_tcp_checksum = false;   // marks TCP checksums good/bad
+  bool tx_ip_checksum = false;    // fills IPv4 header checksums in
+  bool tx_tcp_checksum = false;   // fills TCP checksums in (pseudo-header sum given)
+  bool tso = false;               // cuts big TCP segments
+  bool tx_multi_segment = false;  // sends chained frames
+  bool rx_scatter = false;        // may deliver chains
+  bool rss = false;               // spreads flows by a Toeplitz hash that steering.h can predict
+  // A peer on the same host (veth, tap) leaves TCP checksums half done: only the pseudo-header's sum is in the field, because the
+  // bytes never left memory. Where this is set such a segment counts as good; any other wrong sum is dropped as everywhere.
   bool partial_rx_checksum = false;
-  uint16_t mtu = 1500;             // in force: largest IP packet
-  uint16_t max_mtu = 1500;         // largest that the port could be set to
-  uint16_t max_tx_segments = 1;    // mbufs of one chained frame
+  uint16_t mtu = 1500;           // in force: largest IP packet
+  uint16_t max_mtu = 1500;       // largest that the port could be set to
+  uint16_t max_tx_segments = 1;  // mbufs of one chained frame
   uint16_t rx_queues = 1;
   MacAddress mac{};
 };

@@ -1,11 +1,11 @@
 #include "lib/io/steering.h"
 
-#include <rte_mbuf.h>
-#include <rte_ring.h>
-
 #include <bit>
 #include <cstdlib>
 #include <cstring>
+
+#include <rte_mbuf.h>
+#include <rte_ring.h>
 
 #include "lib/base/assert.h"
 #include "lib/base/bytes.h"
@@ -24,7 +24,8 @@ struct HardwareSteering {
 namespace {
 
 // The tuple as it is in a frame that arrives: source is the remote end. Returns its length.
-uint32_t rss_input(uint8_t out[36], const base::IpAddress& local, uint16_t local_port, const base::IpAddress& remote, uint16_t remote_port) {
+uint32_t rss_input(uint8_t out[36], const base::IpAddress& local, uint16_t local_port, const base::IpAddress& remote,
+                   uint16_t remote_port) {
   const uint32_t skip = local.is_v4() ? 12 : 0, n = 16 - skip;
   std::memcpy(out, remote.bytes.data() + skip, n);
   std::memcpy(out + n, local.bytes.data() + skip, n);
@@ -117,8 +118,10 @@ HandoverMesh::HandoverMesh(uint32_t workers) : workers_(workers), rings_(size_t{
     for (uint32_t j = 0; j < workers; ++j) {
       if (i == j) continue;
       const auto size = static_cast<size_t>(rte_ring_get_memsize(kRingSize));
-      auto* ring = static_cast<rte_ring*>(std::aligned_alloc(RTE_CACHE_LINE_SIZE, (size + RTE_CACHE_LINE_SIZE - 1) & ~size_t{RTE_CACHE_LINE_SIZE - 1}));
-      MILLRACE_ASSERT(ring != nullptr && rte_ring_init(ring, "handover", kRingSize, RING_F_SP_ENQ | RING_F_SC_DEQ) == 0, "memory for hand-over rings");
+      auto* ring = static_cast<rte_ring*>(
+          std::aligned_alloc(RTE_CACHE_LINE_SIZE, (size + RTE_CACHE_LINE_SIZE - 1) & ~size_t{RTE_CACHE_LINE_SIZE - 1}));
+      MILLRACE_ASSERT(ring != nullptr && rte_ring_init(ring, "handover", kRingSize, RING_F_SP_ENQ | RING_F_SC_DEQ) == 0,
+                      "memory for hand-over rings");
       rings_[size_t{i} * workers + j] = ring;
     }
   }
@@ -139,7 +142,8 @@ bool HandoverMesh::push(uint32_t from, uint32_t to, rte_mbuf* frame) {
 
 uint16_t HandoverMesh::pop(uint32_t from, uint32_t to, rte_mbuf** out, uint16_t n) {
   if (from == to) return 0;
-  return static_cast<uint16_t>(rte_ring_sc_dequeue_burst(rings_[size_t{from} * workers_ + to], reinterpret_cast<void**>(out), n, nullptr));
+  return static_cast<uint16_t>(
+      rte_ring_sc_dequeue_burst(rings_[size_t{from} * workers_ + to], reinterpret_cast<void**>(out), n, nullptr));
 }
 
 }  // namespace millrace::io

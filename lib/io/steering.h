@@ -1,9 +1,10 @@
 // Which worker owns a flow, and the way from one worker to another for frames that arrive at the wrong one.
 //
-// One function, owner(), is used both ways: to dispatch what arrives, and to choose the local port of a connection we open so that its return
-// traffic arrives at the worker that opened it.
-//   hardware  the port spreads by RSS with a key and table that we know: owner = table[toeplitz(remote, local)], and frames arrive there
-//   software  it cannot (one queue, or a spreading of its own like af_packet's fan-out): owner = symmetric hash mod workers; whoever
+// One function, owner(), is used both ways: to dispatch what arrives, and to choose the local port of a connection we open so
+// that its return traffic arrives at the worker that opened it.
+//   hardware  the port spreads by RSS with a key and table that we know: owner = table[toeplitz(remote, local)], and frames
+//   arrive there software  it cannot (one queue, or a spreading of its own like af_packet's fan-out): owner = symmetric hash mod
+//   workers; whoever
 //             receives the frame hands it over
 #pragma once
 
@@ -40,14 +41,16 @@ class Steering {
   // True when the queue of arrival already is the answer: no hash needed.
   bool by_queue(uint16_t port) const { return workers_ == 1 || hardware_[port] != nullptr; }
   // The worker that owns the flow whose local address belongs to `port`. Ports in host order.
-  uint32_t owner(uint16_t port, const base::IpAddress& local, uint16_t local_port, const base::IpAddress& remote, uint16_t remote_port) const;
+  uint32_t owner(uint16_t port, const base::IpAddress& local, uint16_t local_port, const base::IpAddress& remote,
+                 uint16_t remote_port) const;
   uint32_t workers() const { return workers_; }
 
   // owner() for many local ports of one (local address, remote endpoint): the hash of all but the local port once, then two table
   // look-ups a candidate (Toeplitz is linear over XOR).
   class PortChoice {
    public:
-    PortChoice(const Steering& s, uint16_t port, const base::IpAddress& local, const base::IpAddress& remote, uint16_t remote_port);
+    PortChoice(const Steering& s, uint16_t port, const base::IpAddress& local, const base::IpAddress& remote,
+               uint16_t remote_port);
     uint32_t owner(uint16_t local_port) const;
 
    private:
@@ -63,7 +66,8 @@ class Steering {
   friend class PortChoice;
   uint32_t workers_;
   uint64_t seed_;
-  std::array<std::shared_ptr<HardwareSteering>, kMaxPorts> hardware_;  // shared_ptr: set at start only, never touched on the hot path
+  std::array<std::shared_ptr<HardwareSteering>, kMaxPorts>
+      hardware_;  // shared_ptr: set at start only, never touched on the hot path
 };
 
 // Bounded single-producer single-consumer rings between each pair of workers, in heap memory (no EAL needed).

@@ -1,5 +1,5 @@
-// The frames of one loop iteration on their way to one port: collected, then handed over in bursts. Builds frames from a header and
-// a piece of a PacketQueue, by reference where the port can chain and the piece is worth it, else by copy.
+// The frames of one loop iteration on their way to one port: collected, then handed over in bursts. Builds frames from a header
+// and a piece of a PacketQueue, by reference where the port can chain and the piece is worth it, else by copy.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@
 
 namespace millrace::io {
 
-// Pools that frames are built from. `payload`: linear frames with payload; `headers`: kHeaderRoom bytes, for frames without payload and in front
-// of chains; `indirect`: mbufs without data that refer to payload (null pool: never chain).
+// Pools that frames are built from. `payload`: linear frames with payload; `headers`: kHeaderRoom bytes, for frames without
+// payload and in front of chains; `indirect`: mbufs without data that refer to payload (null pool: never chain).
 struct TxPools {
   PacketPool payload, headers, indirect;
 };
@@ -27,8 +27,9 @@ class TxBuffer {
   TxBuffer(const TxBuffer&) = delete;
   TxBuffer& operator=(const TxBuffer&) = delete;
 
-  // A frame of `header_bytes` uninitialised bytes (at most kHeaderRoom) followed by `length` payload bytes of `payload` from `offset`.
-  // The caller writes the header in place (first segment's data) and then calls send(). Null when a pool is empty (counted kTxNoMbuf).
+  // A frame of `header_bytes` uninitialised bytes (at most kHeaderRoom) followed by `length` payload bytes of `payload` from
+  // `offset`. The caller writes the header in place (first segment's data) and then calls send(). Null when a pool is empty
+  // (counted kTxNoMbuf).
   rte_mbuf* build(uint32_t header_bytes, const PacketQueue* payload, uint64_t offset, uint32_t length);
   // Takes ownership of a complete frame (single or chained).
   void send(rte_mbuf* frame);
@@ -38,7 +39,7 @@ class TxBuffer {
 
   uint32_t waiting() const { return count_; }
   PortQueue& port() { return port_; }
-  static constexpr uint32_t kCapacity = 128;   // frames; a full buffer flushes itself
+  static constexpr uint32_t kCapacity = 128;  // frames; a full buffer flushes itself
   static constexpr uint32_t kFlushRetries = 8;
 
  private:

@@ -92,7 +92,8 @@ class RegexTable {
     const TranslatedRegex& t = translations_.get(expression);
     const auto [it, fresh] = ids_.try_emplace(std::tuple(input, name, t.expression), static_cast<uint32_t>(planned_.size()));
     if (fresh) {
-      planned_.push_back({input, name, input == RegexInput::kPath ? t.literal_prefix : "", {t.expression, t.matches_empty}, UINT32_MAX});
+      planned_.push_back(
+          {input, name, input == RegexInput::kPath ? t.literal_prefix : "", {t.expression, t.matches_empty}, UINT32_MAX});
       sources_.push_back(expression);
       uses_.push_back(std::move(use));
       ranks_.emplace_back();
@@ -147,7 +148,10 @@ uint64_t needed_header(const MatcherSpec& m, uint8_t code) {
 class HostWriter {
  public:
   HostWriter(const VirtualHostSpec& spec, std::string_view object_name, TranslationCache& translations)
-      : spec_(spec), writer_(table::Kind::kVirtualHost, object_name), index_(static_cast<uint32_t>(spec.routes.size())), regexes_(translations) {}
+      : spec_(spec),
+        writer_(table::Kind::kVirtualHost, object_name),
+        index_(static_cast<uint32_t>(spec.routes.size())),
+        regexes_(translations) {}
 
   // First pass: finds the expressions, which have to be compiled before anything can be written about them.
   void collect() {
@@ -160,7 +164,8 @@ class HostWriter {
       }
       for (uint32_t i = 0; i < r.headers.size(); ++i)
         if (r.headers[i].kind == StringMatchKind::kRegex)
-          regexes_.add(RegexInput::kHeader, lower_text(r.headers[i].name), r.headers[i].value, {rank, matcher_field(rank, false, i)});
+          regexes_.add(RegexInput::kHeader, lower_text(r.headers[i].name), r.headers[i].value,
+                       {rank, matcher_field(rank, false, i)});
       for (uint32_t i = 0; i < r.query.size(); ++i)
         if (r.query[i].kind == StringMatchKind::kRegex)
           regexes_.add(RegexInput::kQuery, r.query[i].name, r.query[i].value, {rank, matcher_field(rank, true, i)});
@@ -199,10 +204,17 @@ class HostWriter {
     out.case_sensitive = r.case_sensitive;
     out.path_regex = route_regex_[rank];
     switch (r.path_kind) {
-      case PathKind::kExact: index_.add_exact(literal, folded, rank); break;
-      case PathKind::kPrefix: index_.add_prefix(literal, folded, false, rank); break;
-      case PathKind::kSeparatedPrefix: index_.add_prefix(literal, folded, true, rank); break;
-      case PathKind::kRegex: break;
+      case PathKind::kExact:
+        index_.add_exact(literal, folded, rank);
+        break;
+      case PathKind::kPrefix:
+        index_.add_prefix(literal, folded, false, rank);
+        break;
+      case PathKind::kSeparatedPrefix:
+        index_.add_prefix(literal, folded, true, rank);
+        break;
+      case PathKind::kRegex:
+        break;
     }
     RouteMeta meta;
     out.grpc_only = r.grpc_only;
@@ -345,8 +357,8 @@ struct RouteCompiler::Impl {
     return db != nullptr && db->set.patterns == set.patterns ? db : nullptr;
   }
 
-  // Compiles what is not in the cache. A set with an expression that Hyperscan refuses is tried again without it; a set that costs too much
-  // is halved, down to the expression that is to blame.
+  // Compiles what is not in the cache. A set with an expression that Hyperscan refuses is tried again without it; a set that
+  // costs too much is halved, down to the expression that is to blame.
   std::vector<ReadyDb> make_databases(std::vector<PlannedDb> plan, const RegexTable& regexes, const VirtualHostSpec& spec,
                                       std::vector<SpecError>* errors) {
     constexpr size_t kMaxErrors = 100;
@@ -357,7 +369,9 @@ struct RouteCompiler::Impl {
       if (e == UINT32_MAX) return;
       const RegexTable::Use& use = regexes.use(e);
       // Offsets in Hyperscan's words are those of our rewriting: no use to a reader.
-      errors->push_back({use.field, "Hyperscan cannot compile \"" + regexes.source(e) + "\": " + why.substr(0, why.find(" at index ")), route_label(use.route, spec.routes[use.route])});
+      errors->push_back({use.field,
+                         "Hyperscan cannot compile \"" + regexes.source(e) + "\": " + why.substr(0, why.find(" at index ")),
+                         route_label(use.route, spec.routes[use.route])});
     };
     while (!todo.empty() && errors->size() < kMaxErrors) {
       std::vector<PlannedDb> missing;
@@ -433,7 +447,8 @@ CompiledObject RouteCompiler::compile_virtual_host(const VirtualHostSpec& spec, 
   impl_->stats.regexes = static_cast<uint32_t>(writer.regexes().size());
   std::vector<ReadyDb> dbs = impl_->make_databases(std::move(plan), writer.regexes(), spec, &errors);
   if (!errors.empty()) return failed(std::move(errors));
-  std::sort(dbs.begin(), dbs.end(), [](const ReadyDb& a, const ReadyDb& b) { return std::tie(a.plan.group, a.hash) < std::tie(b.plan.group, b.hash); });
+  std::sort(dbs.begin(), dbs.end(),
+            [](const ReadyDb& a, const ReadyDb& b) { return std::tie(a.plan.group, a.hash) < std::tie(b.plan.group, b.hash); });
   impl_->stats.databases = static_cast<uint32_t>(dbs.size());
 
   CompiledObject out = writer.write(dbs);

@@ -1,8 +1,8 @@
-// Control's side of lib/route: virtual hosts and route tables as plain values in, table objects out. Heap, exceptions of the standard
-// library and seconds of time are allowed here; link route_compiler_dep (it needs RE2), the data plane links route_dep.
+// Control's side of lib/route: virtual hosts and route tables as plain values in, table objects out. Heap, exceptions of the
+// standard library and seconds of time are allowed here; link route_compiler_dep (it needs RE2), the data plane links route_dep.
 //
-// Spec structs mirror lib/table/objects.h field by field (see there for the Envoy field each comes from); names, hosts and paths as the
-// user wrote them: the compiler lower-cases what has to be. Defaults are Envoy's.
+// Spec structs mirror lib/table/objects.h field by field (see there for the Envoy field each comes from); names, hosts and paths
+// as the user wrote them: the compiler lower-cases what has to be. Defaults are Envoy's.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +25,13 @@ namespace millrace::route {
 //   exact_match: ""  (deprecated field) -> kPrefix with "": Envoy takes it as "any value, and never missing".
 //   string_match.safe_regex, safe_regex_match -> kRegex (ignore_case has no effect on it, as in Envoy).
 struct MatcherSpec {
-  std::string name;             // header (any case; ":method", ":path", ":authority", ":scheme" and "host" too) or query parameter
+  std::string name;  // header (any case; ":method", ":path", ":authority", ":scheme" and "host" too) or query parameter
   table::StringMatchKind kind = table::StringMatchKind::kPresent;
-  std::string value;            // text or regular expression
+  std::string value;                       // text or regular expression
   int64_t range_start = 0, range_end = 0;  // kRange: [start, end); headers only
-  bool invert = false;          // query parameters: only with kPresent
+  bool invert = false;                     // query parameters: only with kPresent
   bool ignore_case = false;
-  bool treat_missing_as_empty = false;     // headers only
+  bool treat_missing_as_empty = false;  // headers only
 };
 struct HeaderOptionSpec {
   std::string name, value;
@@ -49,16 +49,16 @@ struct WeightedClusterSpec {
 };
 struct RedirectSpec {
   std::string scheme, host, path, prefix_rewrite;
-  uint16_t port = 0;            // 0: unchanged
-  uint16_t status = 301;        // 301, 302, 303, 307, 308
+  uint16_t port = 0;      // 0: unchanged
+  uint16_t status = 301;  // 301, 302, 303, 307, 308
   bool strip_query = false, https_redirect = false;
 };
 struct RouteSpec {
   std::string name;
   // match
   table::PathKind path_kind = table::PathKind::kPrefix;
-  std::string path;             // literal, or the expression for kRegex
-  bool case_sensitive = true;   // no effect on kRegex, as in Envoy
+  std::string path;            // literal, or the expression for kRegex
+  bool case_sensitive = true;  // no effect on kRegex, as in Envoy
   bool grpc_only = false;
   std::vector<MatcherSpec> headers, query;
   uint32_t fraction_numerator = 1, fraction_denominator = 1;  // runtime_fraction.default_value: n of 100, 10'000 or 1'000'000
@@ -66,14 +66,14 @@ struct RouteSpec {
   table::ActionKind action = table::ActionKind::kCluster;
   std::vector<WeightedClusterSpec> clusters;  // kCluster: exactly one; kWeightedClusters: one or more, sum of weights 1..2^32-1
   RedirectSpec redirect;
-  uint16_t direct_status = 0;                 // kDirectResponse: 100..599
+  uint16_t direct_status = 0;  // kDirectResponse: 100..599
   std::string direct_body;
   uint16_t cluster_not_found_status = 503;
-  std::string prefix_rewrite;                 // "": none
+  std::string prefix_rewrite;  // "": none
   std::optional<std::string> host_rewrite;
   bool auto_host_rewrite = false, append_xfh = false;
-  uint32_t timeout_ms = 15'000;               // 0: none
-  std::optional<uint32_t> idle_timeout_ms;    // not set: the connection manager's; 0: none
+  uint32_t timeout_ms = 15'000;             // 0: none
+  std::optional<uint32_t> idle_timeout_ms;  // not set: the connection manager's; 0: none
   HeaderMutationsSpec headers_mut;
 };
 struct VirtualHostSpec {
@@ -87,7 +87,7 @@ struct VirtualHostSpec {
 struct RouteTableSpec {
   std::string name;
   struct Host {
-    std::string object_name;              // of the virtual host object: virtual_host_object_name(table, host)
+    std::string object_name;  // of the virtual host object: virtual_host_object_name(table, host)
     std::vector<std::string> domains;
   };
   std::vector<Host> virtual_hosts;
@@ -101,7 +101,8 @@ std::string virtual_host_object_name(std::string_view route_table, std::string_v
 // ---- output -----------------------------------------------------------------------------------------------------------
 
 // One thing wrong, with the path of the field below the message that was compiled (Envoy's field names):
-// "routes[3].match.safe_regex.regex", "virtual_hosts[1].domains[0]". `route` names the route for a person ("" : its index says it).
+// "routes[3].match.safe_regex.regex", "virtual_hosts[1].domains[0]". `route` names the route for a person ("" : its index says
+// it).
 struct SpecError {
   std::string path;
   std::string message;
@@ -110,23 +111,26 @@ struct SpecError {
 struct CompiledObject {
   std::shared_ptr<const std::vector<uint64_t>> words;  // 8-byte aligned storage of the blob, header included (version 1)
   size_t size_bytes = 0;
-  std::vector<SpecError> errors;                       // all there are; then there is no blob
+  std::vector<SpecError> errors;  // all there are; then there is no blob
   bool ok() const { return errors.empty(); }
   const uint8_t* bytes() const { return reinterpret_cast<const uint8_t*>(words->data()); }
   template <class T>
-  const T& as() const { return *reinterpret_cast<const T*>(bytes()); }
+  const T& as() const {
+    return *reinterpret_cast<const T*>(bytes());
+  }
 };
 
 // What compilation cost: how much of the regex work was found in the cache.
 struct CompileStats {
-  uint32_t regexes = 0;              // distinct expressions of the last virtual host
+  uint32_t regexes = 0;  // distinct expressions of the last virtual host
   uint32_t databases = 0;
-  uint32_t databases_compiled = 0;   // of them, not in the cache
+  uint32_t databases_compiled = 0;  // of them, not in the cache
   uint32_t patterns_compiled = 0;
 };
 
-// Compiles virtual hosts and remembers the databases it made (by content hash) and how it split the expressions over them, so that a
-// literal route added recompiles no database and a regex added only a small one. Not thread-safe; one for a control process.
+// Compiles virtual hosts and remembers the databases it made (by content hash) and how it split the expressions over them, so
+// that a literal route added recompiles no database and a regex added only a small one. Not thread-safe; one for a control
+// process.
 class RouteCompiler {
  public:
   explicit RouteCompiler(CompileLimits limits = {});
@@ -134,7 +138,8 @@ class RouteCompiler {
   RouteCompiler(RouteCompiler&&) noexcept;
   RouteCompiler& operator=(RouteCompiler&&) noexcept;
 
-  // `object_name`: virtual_host_object_name(). Blocks while expressions are compiled in a child process (compiler.cc says how long).
+  // `object_name`: virtual_host_object_name(). Blocks while expressions are compiled in a child process (compiler.cc says how
+  // long).
   CompiledObject compile_virtual_host(const VirtualHostSpec& spec, std::string_view object_name);
   // Forgets what it remembers of a virtual host that is gone.
   void forget(std::string_view object_name);
@@ -152,8 +157,8 @@ class RouteCompiler {
 // Domains: no empty ones, '*' only as first or last character, no duplicates in the whole table (Envoy's wording of the errors).
 CompiledObject compile_route_table(const RouteTableSpec& spec);
 
-// Checks without compiling databases: quick, for `millctl check` while typing. Finds everything that compile_virtual_host finds, but for
-// expressions that only Hyperscan refuses.
+// Checks without compiling databases: quick, for `millctl check` while typing. Finds everything that compile_virtual_host finds,
+// but for expressions that only Hyperscan refuses.
 std::vector<SpecError> check_virtual_host(const VirtualHostSpec& spec);
 std::vector<SpecError> check_domains(const RouteTableSpec& spec);
 

@@ -10,14 +10,15 @@
 namespace millrace::route {
 
 struct ConsideredRoute {
-  uint32_t route = 0;      // index into VirtualHost.routes
+  uint32_t route = 0;  // index into VirtualHost.routes
   bool matched = false;
-  std::string why;         // one sentence: "path begins with /api", "header x-tenant is \"b\", not \"a\"", "prefix /x does not match"
+  std::string why;  // one sentence: "path begins with /api", "header x-tenant is \"b\", not \"a\"", "prefix /x does not match"
 };
 struct RouteExplanation {
   MatchResult result;
-  std::vector<ConsideredRoute> considered;  // ascending; the winner is last. At most `limit` failures, the last ones before the winner
-  uint32_t left_out = 0;                    // earlier failures beyond the limit
+  std::vector<ConsideredRoute>
+      considered;         // ascending; the winner is last. At most `limit` failures, the last ones before the winner
+  uint32_t left_out = 0;  // earlier failures beyond the limit
 };
 // Heap allowed; not for poll cores.
 RouteExplanation explain_route(const VirtualHostRuntime& host, const http::RequestHead& head, const MatchContext& context,

@@ -122,7 +122,13 @@ std::vector<uint8_t> IndexBuilder::finish() {
       const auto [it, fresh] = map.try_emplace(key, static_cast<uint32_t>(builds.size()));
       if (fresh) {
         builds.push_back({literal, {}, {}, {}, UINT32_MAX, false});
-        nodes.push_back({text_at == UINT32_MAX ? put_text(literal) : text_at, static_cast<uint32_t>(literal.size()), 0, UINT32_MAX, {}, {}, {}});
+        nodes.push_back({text_at == UINT32_MAX ? put_text(literal) : text_at,
+                         static_cast<uint32_t>(literal.size()),
+                         0,
+                         UINT32_MAX,
+                         {},
+                         {},
+                         {}});
         hashes.push_back(key.hash);
       }
       return it->second;

@@ -33,7 +33,7 @@ class IndexBuilder {
   };
   struct Prefix {
     std::string_view literal;
-    uint32_t number;     // rank or database
+    uint32_t number;  // rank or database
     Use use;
     uint32_t best_rank;
   };

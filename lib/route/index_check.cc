@@ -1,5 +1,5 @@
-// What the loader checks before a worker follows it blindly. Complements table::validate (which checks that every reference of the object
-// lies inside it): here are the numbers that mean something only to the matcher.
+// What the loader checks before a worker follows it blindly. Complements table::validate (which checks that every reference of
+// the object lies inside it): here are the numbers that mean something only to the matcher.
 #include <bit>
 #include <cstring>
 #include <string>
@@ -22,8 +22,10 @@ class IndexCheck {
   base::Status run() {
     if (index_.magic != kIndexMagic || index_.version != kIndexVersion) return bad("the route index is of another version");
     if (index_.size != size_) return bad("the route index has another size than it says");
-    if (index_.header_ids != header_id_fingerprint()) return bad("the route index numbers header names otherwise than this program");
-    if (!fits(index_.meta) || !fits(index_.numbers) || !fits(index_.text)) return bad("a section of the route index runs out of it");
+    if (index_.header_ids != header_id_fingerprint())
+      return bad("the route index numbers header names otherwise than this program");
+    if (!fits(index_.meta) || !fits(index_.numbers) || !fits(index_.text))
+      return bad("a section of the route index runs out of it");
     if (index_.meta.count != host_.routes.count) return bad("the route index was made for another number of routes");
     if (index_.longest_folded > kMaxPathLiteralBytes) return bad("the longest literal of the route index is too long");
     for (int folded = 0; folded < 2; ++folded) {
@@ -87,12 +89,14 @@ class IndexCheck {
   bool prefix(const PrefixTable& t, bool folded) const {
     if (!fits(t.nodes) || !slots(t.slots, t.nodes.count) || !fits(t.lengths)) return false;
     for (uint32_t i = 0; i < t.lengths.count; ++i)
-      if (t.lengths.in(blob_)[i] > kMaxPathLiteralBytes || (i > 0 && t.lengths.in(blob_)[i] <= t.lengths.in(blob_)[i - 1])) return false;
+      if (t.lengths.in(blob_)[i] > kMaxPathLiteralBytes || (i > 0 && t.lengths.in(blob_)[i] <= t.lengths.in(blob_)[i - 1]))
+        return false;
     const PrefixNode* nodes = t.nodes.in(blob_);
     for (uint32_t i = 0; i < t.nodes.count; ++i) {
       const PrefixNode& n = nodes[i];
       if (!literal(n.text, n.length, folded) || !ranks(n.plain) || !ranks(n.separated) || !databases(n.dbs)) return false;
-      // Every step to a parent shortens the text (so walks end), and the parent's text begins this one's (so it begins the path too).
+      // Every step to a parent shortens the text (so walks end), and the parent's text begins this one's (so it begins the path
+      // too).
       if (n.parent > t.nodes.count) return false;
       if (n.parent != 0) {
         const PrefixNode& p = nodes[n.parent - 1];
@@ -125,10 +129,12 @@ base::Status check_regexes(const table::VirtualHost& host) {
     const table::Regex& r = host.regexes.at(&host, i);
     if (r.db >= host.regex_dbs.count) return bad("a regex names a database that is not there");
     const table::RegexDb& db = host.regex_dbs.at(&host, r.db);
-    if (r.position >= db.ids.count || db.ids.at(&host, r.position) != i) return bad("a regex and its database disagree about its position");
+    if (r.position >= db.ids.count || db.ids.at(&host, r.position) != i)
+      return bad("a regex and its database disagree about its position");
     for (uint32_t k = 0; k < r.ranks.count; ++k) {
       const uint32_t rank = r.ranks.at(&host, k);
-      if (rank >= host.routes.count || (k > 0 && rank <= r.ranks.at(&host, k - 1))) return bad("a regex's routes are out of range or order");
+      if (rank >= host.routes.count || (k > 0 && rank <= r.ranks.at(&host, k - 1)))
+        return bad("a regex's routes are out of range or order");
     }
   }
   for (uint32_t i = 0; i < host.regex_dbs.count; ++i) {
@@ -136,7 +142,8 @@ base::Status check_regexes(const table::VirtualHost& host) {
     if (db.input > table::RegexInput::kQuery) return bad("a regex database has an unknown input");
     if (db.ids.count == 0 || db.ids.count > kMaxPatternsPerDb) return bad("a regex database has too many or no expressions");
     for (uint32_t k = 0; k < db.ids.count; ++k)
-      if (const uint32_t id = db.ids.at(&host, k); id != UINT32_MAX && id >= host.regexes.count) return bad("a regex database names a regex that is not there");
+      if (const uint32_t id = db.ids.at(&host, k); id != UINT32_MAX && id >= host.regexes.count)
+        return bad("a regex database names a regex that is not there");
   }
   return {};
 }
@@ -144,14 +151,17 @@ base::Status check_regexes(const table::VirtualHost& host) {
 base::Status check_routes(const table::VirtualHost& host) {
   for (uint32_t i = 0; i < host.routes.count; ++i) {
     const table::Route& r = host.routes.at(&host, i);
-    if (r.path_kind > table::PathKind::kRegex || r.action > table::ActionKind::kDirectResponse) return bad("a route is of an unknown kind");
+    if (r.path_kind > table::PathKind::kRegex || r.action > table::ActionKind::kDirectResponse)
+      return bad("a route is of an unknown kind");
     if (r.fraction_denominator == 0) return bad("a route's runtime fraction has denominator 0");
-    if (r.path_kind == table::PathKind::kRegex && r.path_regex >= host.regexes.count) return bad("a route names a regex that is not there");
+    if (r.path_kind == table::PathKind::kRegex && r.path_regex >= host.regexes.count)
+      return bad("a route names a regex that is not there");
     for (uint32_t k = 0; k < r.headers.count; ++k)
       if (auto s = check_matcher(host, r.headers.at(&host, k), table::RegexInput::kHeader); !s.ok()) return s;
     for (uint32_t k = 0; k < r.query.count; ++k)
       if (auto s = check_matcher(host, r.query.at(&host, k), table::RegexInput::kQuery); !s.ok()) return s;
-    if (r.action == table::ActionKind::kCluster && r.clusters.count != 1) return bad("a cluster route has not exactly one cluster");
+    if (r.action == table::ActionKind::kCluster && r.clusters.count != 1)
+      return bad("a cluster route has not exactly one cluster");
     if (r.action == table::ActionKind::kWeightedClusters) {
       uint64_t sum = 0;
       for (uint32_t k = 0; k < r.clusters.count; ++k) sum += r.clusters.at(&host, k).weight;
@@ -176,7 +186,8 @@ bool slots_ok(const table::RouteTable& t, const table::Array<uint32_t>& slots, u
 
 uint64_t header_id_fingerprint() {
   uint64_t h = static_cast<uint64_t>(http::HeaderId::kCount);
-  for (int i = 1; i < static_cast<int>(http::HeaderId::kCount); ++i) h = base::hash64(http::header_name(static_cast<http::HeaderId>(i)), h);
+  for (int i = 1; i < static_cast<int>(http::HeaderId::kCount); ++i)
+    h = base::hash64(http::header_name(static_cast<http::HeaderId>(i)), h);
   return h;
 }
 
@@ -185,7 +196,8 @@ base::Status validate_index(const table::VirtualHost& host) {
   if (host.require_tls > table::RequireTls::kAll) return bad("require_tls is unknown");
   if (auto s = check_regexes(host); !s.ok()) return s;
   if (auto s = check_routes(host); !s.ok()) return s;
-  if (host.index.count < sizeof(IndexHeader) || host.index.offset % 8 != 0) return bad("the route index is missing or misaligned");
+  if (host.index.count < sizeof(IndexHeader) || host.index.offset % 8 != 0)
+    return bad("the route index is missing or misaligned");
   return IndexCheck(host, host.index.begin(&host), host.index.count).run();
 }
 
@@ -195,7 +207,9 @@ base::Status validate_route_table(const table::RouteTable& t) {
     const table::Array<table::DomainEntry>& domains;
     const table::Array<uint32_t>& slots;
     const table::Array<uint32_t>* lengths;
-  } parts[] = {{t.exact, t.exact_slots, nullptr}, {t.suffixes, t.suffix_slots, &t.suffix_lengths}, {t.prefixes, t.prefix_slots, &t.prefix_lengths}};
+  } parts[] = {{t.exact, t.exact_slots, nullptr},
+               {t.suffixes, t.suffix_slots, &t.suffix_lengths},
+               {t.prefixes, t.prefix_slots, &t.prefix_lengths}};
   for (const auto& part : parts) {
     if (!slots_ok(t, part.slots, part.domains.count)) return wrong("a domain hash table is damaged");
     for (uint32_t i = 0; i < part.domains.count; ++i) {

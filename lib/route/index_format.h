@@ -1,12 +1,14 @@
-// How VirtualHost.index lies in memory: the path structures of one virtual host as one position-independent blob. Offsets count from the
-// blob's first byte. Written by index_builder, checked once by validate_index(), then followed blindly by the matcher.
+// How VirtualHost.index lies in memory: the path structures of one virtual host as one position-independent blob. Offsets count
+// from the blob's first byte. Written by index_builder, checked once by validate_index(), then followed blindly by the matcher.
 //
 //   exact[f]    hash table: whole path -> ranks                            f = 0 case-sensitive, 1 folded to lower case
-//   prefix[f]   hash table over all prefix literals, searched by length    (Waldvogel et al., "Scalable high speed IP routing lookups",
-//               SIGCOMM 1997: binary search on the distinct lengths. A literal of length L leaves a marker at every length where the search
-//               for it must turn to longer ones. A hit means "look longer", a miss "look shorter", so log2(lengths) probes find the longest
-//               literal that begins the path; `parent` leads from there to all shorter ones.)
-//   meta[rank]  what a route asks of a request beyond its path, in 16 bytes: most routes ask nothing, and most that do are refused by the
+//   prefix[f]   hash table over all prefix literals, searched by length    (Waldvogel et al., "Scalable high speed IP routing
+//   lookups",
+//               SIGCOMM 1997: binary search on the distinct lengths. A literal of length L leaves a marker at every length where
+//               the search for it must turn to longer ones. A hit means "look longer", a miss "look shorter", so log2(lengths)
+//               probes find the longest literal that begins the path; `parent` leads from there to all shorter ones.)
+//   meta[rank]  what a route asks of a request beyond its path, in 16 bytes: most routes ask nothing, and most that do are
+//   refused by the
 //               mask of present headers before a string is touched
 #pragma once
 
@@ -32,9 +34,9 @@ struct Run {
 // Marks a rank whose route asks nothing beyond its path: RouteMeta need not be read.
 inline constexpr uint32_t kUnconditional = uint32_t{1} << 31;
 
-struct Slot {            // open addressing, linear probing, power of two, at most half full
-  uint32_t tag = 0;      // upper half of the text's hash64; the lower half chooses the slot
-  uint32_t node = 0;     // index + 1; 0: free
+struct Slot {         // open addressing, linear probing, power of two, at most half full
+  uint32_t tag = 0;   // upper half of the text's hash64; the lower half chooses the slot
+  uint32_t node = 0;  // index + 1; 0: free
 };
 struct ExactNode {
   uint32_t text = 0, length = 0;  // in the `text` section
@@ -42,11 +44,11 @@ struct ExactNode {
 };
 struct PrefixNode {
   uint32_t text = 0, length = 0;
-  uint32_t parent = 0;            // index + 1 of the longest literal (never a bare marker) that is a shorter prefix; 0: none
-  uint32_t best_rank = 0;         // lowest rank of this node and its ancestors, databases included; UINT32_MAX: none
-  Run plain;                      // ranks of `prefix` routes, as above
-  Run separated;                  // ranks of `path_separated_prefix` routes, as above
-  Run dbs;                        // indices into VirtualHost.regex_dbs, by ascending best_rank (case-sensitive table only)
+  uint32_t parent = 0;     // index + 1 of the longest literal (never a bare marker) that is a shorter prefix; 0: none
+  uint32_t best_rank = 0;  // lowest rank of this node and its ancestors, databases included; UINT32_MAX: none
+  Run plain;               // ranks of `prefix` routes, as above
+  Run separated;           // ranks of `path_separated_prefix` routes, as above
+  Run dbs;                 // indices into VirtualHost.regex_dbs, by ascending best_rank (case-sensitive table only)
 };
 struct ExactTable {
   Section<ExactNode> nodes;
@@ -55,23 +57,23 @@ struct ExactTable {
 struct PrefixTable {
   Section<PrefixNode> nodes;
   Section<Slot> slots;
-  Section<uint32_t> lengths;      // distinct lengths of literals, ascending
+  Section<uint32_t> lengths;  // distinct lengths of literals, ascending
 };
 
 enum RouteNeeds : uint32_t { kNeedsFraction = 1, kNeedsGrpc = 2, kNeedsHeaders = 4, kNeedsQuery = 8 };
 struct RouteMeta {
-  uint64_t present = 0;           // http::HeaderTable::present() bits without which the route cannot match
-  uint32_t needs = 0;             // RouteNeeds; 0: the path decides alone
+  uint64_t present = 0;  // http::HeaderTable::present() bits without which the route cannot match
+  uint32_t needs = 0;    // RouteNeeds; 0: the path decides alone
   uint32_t reserved = 0;
 };
 
 struct IndexHeader {
   uint32_t magic = kIndexMagic;
   uint32_t version = kIndexVersion;
-  uint32_t size = 0;              // bytes of the blob
-  uint32_t longest_folded = 0;    // longest literal of exact[1] and prefix[1]: so much of a path has to be lowered
-  uint64_t header_ids = 0;        // header_id_fingerprint(): the bits of RouteMeta::present mean the same in both programs
-  Section<RouteMeta> meta;        // one a route
+  uint32_t size = 0;            // bytes of the blob
+  uint32_t longest_folded = 0;  // longest literal of exact[1] and prefix[1]: so much of a path has to be lowered
+  uint64_t header_ids = 0;      // header_id_fingerprint(): the bits of RouteMeta::present mean the same in both programs
+  Section<RouteMeta> meta;      // one a route
   Section<uint32_t> numbers;
   Section<char> text;
   ExactTable exact[2];

@@ -14,11 +14,16 @@ MatchScratch::MatchScratch(size_t max_header_bytes)
 
 const char* to_string(MatchOutcome outcome) {
   switch (outcome) {
-    case MatchOutcome::kRoute: return "route";
-    case MatchOutcome::kNoRoute: return "no_route";
-    case MatchOutcome::kTlsRequired: return "tls_required";
-    case MatchOutcome::kPatternFailed: return "pattern_failed";
-    case MatchOutcome::kTooLong: return "too_long";
+    case MatchOutcome::kRoute:
+      return "route";
+    case MatchOutcome::kNoRoute:
+      return "no_route";
+    case MatchOutcome::kTlsRequired:
+      return "tls_required";
+    case MatchOutcome::kPatternFailed:
+      return "pattern_failed";
+    case MatchOutcome::kTooLong:
+      return "too_long";
   }
   return "?";
 }
@@ -51,7 +56,8 @@ const table::DomainEntry* find_domain(const table::RouteTable& table, const tabl
 }  // namespace
 
 HostResult find_virtual_host(const table::RouteTable& table, std::string_view authority) {
-  const HostResult fallback{table.default_virtual_host, table.default_virtual_host == kNoVirtualHost ? HostMatch::kNone : HostMatch::kDefault};
+  const HostResult fallback{table.default_virtual_host,
+                            table.default_virtual_host == kNoVirtualHost ? HostMatch::kNone : HostMatch::kDefault};
   if (table.exact.count + table.suffixes.count + table.prefixes.count == 0) return fallback;
   std::string_view host = table.ignore_port_in_host_matching ? without_port(authority) : authority;
 

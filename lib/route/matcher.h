@@ -1,6 +1,6 @@
-// Which virtual host and which route a request takes. Poll core: no heap, no lock, no system call; everything it reads is a validated,
-// immutable object (lib/table) plus what the loader made of it (runtime.h). The answers are those of Envoy's linear scan
-// (RouteMatcher::findVirtualHost, VirtualHostImpl::getRouteFromEntries), whatever the data structure; tests compare both.
+// Which virtual host and which route a request takes. Poll core: no heap, no lock, no system call; everything it reads is a
+// validated, immutable object (lib/table) plus what the loader made of it (runtime.h). The answers are those of Envoy's linear
+// scan (RouteMatcher::findVirtualHost, VirtualHostImpl::getRouteFromEntries), whatever the data structure; tests compare both.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@
 
 namespace millrace::route {
 
-inline constexpr uint32_t kMaxDomainBytes = 255;              // of one VirtualHost.domains entry (DNS allows 253)
-inline constexpr uint32_t kMaxPathLiteralBytes = 16 * 1024;   // of one path, prefix or path_separated_prefix
+inline constexpr uint32_t kMaxDomainBytes = 255;             // of one VirtualHost.domains entry (DNS allows 253)
+inline constexpr uint32_t kMaxPathLiteralBytes = 16 * 1024;  // of one path, prefix or path_separated_prefix
 inline constexpr uint32_t kMaxRoutesPerVirtualHost = 1 << 20;
 
 // ---- virtual host -----------------------------------------------------------------------------------------------------
@@ -26,8 +26,9 @@ struct HostResult {
   uint32_t index = kNoVirtualHost;  // into RouteTable.virtual_hosts
   HostMatch how = HostMatch::kNone;
 };
-// Exact domain, else the longest suffix wildcard, else the longest prefix wildcard, else "*"; a wildcard never stands for nothing.
-// `authority` as the client sent it: compared in lower case, without its port if the table says ignore_port_in_host_matching.
+// Exact domain, else the longest suffix wildcard, else the longest prefix wildcard, else "*"; a wildcard never stands for
+// nothing. `authority` as the client sent it: compared in lower case, without its port if the table says
+// ignore_port_in_host_matching.
 HostResult find_virtual_host(const table::RouteTable& table, std::string_view authority);
 
 // ---- route ------------------------------------------------------------------------------------------------------------
@@ -49,8 +50,8 @@ class MatchScratch {
 
   char* joined() { return joined_.get(); }
   size_t joined_capacity() const { return joined_capacity_; }
-  char* lower() { return lower_.get(); }          // kMaxPathLiteralBytes + 1
-  uint32_t* ids() { return ids_.get(); }          // kMaxPatternsPerDb, for path databases
+  char* lower() { return lower_.get(); }  // kMaxPathLiteralBytes + 1
+  uint32_t* ids() { return ids_.get(); }  // kMaxPatternsPerDb, for path databases
 
  private:
   size_t joined_capacity_;
@@ -59,8 +60,8 @@ class MatchScratch {
 };
 
 struct MatchContext {
-  uint64_t random_value = 0;       // one per request: runtime_fraction and pick_cluster use the same, as Envoy does
-  bool is_tls = false;             // the downstream connection: used where the head has no x-forwarded-proto or scheme
+  uint64_t random_value = 0;  // one per request: runtime_fraction and pick_cluster use the same, as Envoy does
+  bool is_tls = false;        // the downstream connection: used where the head has no x-forwarded-proto or scheme
   MatchScratch* scratch = nullptr;
 };
 
@@ -75,11 +76,11 @@ const char* to_string(MatchOutcome outcome);  // "route", "no_route", "tls_requi
 
 struct MatchResult {
   MatchOutcome outcome = MatchOutcome::kNoRoute;
-  uint32_t route = UINT32_MAX;     // kRoute: index into VirtualHost.routes
+  uint32_t route = UINT32_MAX;  // kRoute: index into VirtualHost.routes
 };
 
-// The first route (lowest index) of the virtual host that matches. `head` after the connection manager's edits (x-forwarded-proto,
-// x-envoy-internal, normalised path). A request without a path (CONNECT) matches no route.
+// The first route (lowest index) of the virtual host that matches. `head` after the connection manager's edits
+// (x-forwarded-proto, x-envoy-internal, normalised path). A request without a path (CONNECT) matches no route.
 MatchResult match_route(const VirtualHostRuntime& host, const http::RequestHead& head, const MatchContext& context);
 
 // Which of route.clusters: index. Envoy's arithmetic: random % total_weight, then a walk over the weights in order.
@@ -98,7 +99,8 @@ inline uint32_t pick_cluster(const table::VirtualHost& host, const table::Route&
 
 // ---- checks for the loader (heap allowed; called once per object, after table::validate) --------------------------------
 
-// Everything that the matcher will follow without looking: index blob, ranks, database ids, fractions, weights. Error names what is wrong.
+// Everything that the matcher will follow without looking: index blob, ranks, database ids, fractions, weights. Error names what
+// is wrong.
 base::Status validate_index(const table::VirtualHost& host);
 base::Status validate_route_table(const table::RouteTable& table);
 

@@ -1,5 +1,5 @@
-// The matcher as a template over what it tells about its work: NoTrace for poll cores (nothing, at no cost), RecordingTrace for explain.
-// Included by matcher.cc and explain.cc only.
+// The matcher as a template over what it tells about its work: NoTrace for poll cores (nothing, at no cost), RecordingTrace for
+// explain. Included by matcher.cc and explain.cc only.
 #pragma once
 
 #include <algorithm>
@@ -30,16 +30,25 @@ struct NoTrace {
 // absl::SimpleAtoi of Envoy's range match: optional white space around, a sign, digits, no overflow.
 bool parse_int64(std::string_view text, int64_t* out);
 
-// The value of the first parameter of that name in the query; false when there is none. Names and values as sent (not percent-decoded).
+// The value of the first parameter of that name in the query; false when there is none. Names and values as sent (not
+// percent-decoded).
 bool first_query_value(std::string_view path, std::string_view name, std::string_view* value);
 
 template <class Trace>
 class Match {
  public:
   Match(const VirtualHostRuntime& host, const http::RequestHead& head, const MatchContext& context, Trace& trace)
-      : host_(*host.object), dbs_(host.dbs), head_(head), context_(context), trace_(trace),
-        blob_(host_.index.begin(&host_)), index_(*reinterpret_cast<const IndexHeader*>(blob_)), numbers_(index_.numbers.in(blob_)),
-        meta_(index_.meta.in(blob_)), routes_(host_.routes.begin(&host_)), present_(head.headers.present()) {}
+      : host_(*host.object),
+        dbs_(host.dbs),
+        head_(head),
+        context_(context),
+        trace_(trace),
+        blob_(host_.index.begin(&host_)),
+        index_(*reinterpret_cast<const IndexHeader*>(blob_)),
+        numbers_(index_.numbers.in(blob_)),
+        meta_(index_.meta.in(blob_)),
+        routes_(host_.routes.begin(&host_)),
+        present_(head.headers.present()) {}
 
   MatchResult run() {
     MatchResult result;
@@ -57,7 +66,8 @@ class Match {
     walk(index_.prefix[0], chain, path_);
     if (index_.exact[1].nodes.count + index_.prefix[1].nodes.count != 0) {
       // One byte more than the longest literal is enough to tell "equal" from "longer" and to see a separator.
-      const std::string_view lowered(context_.scratch->lower(), std::min<size_t>(path_.size(), size_t{index_.longest_folded} + 1));
+      const std::string_view lowered(context_.scratch->lower(),
+                                     std::min<size_t>(path_.size(), size_t{index_.longest_folded} + 1));
       lower_copy(context_.scratch->lower(), path_.substr(0, lowered.size()));
       exact(index_.exact[1], lowered);
       if (index_.prefix[1].nodes.count != 0) folded_chain = longest_prefix(index_.prefix[1], lowered);
@@ -96,7 +106,8 @@ class Match {
     for (uint64_t at = hash & mask; slots[at].node != 0; at = (at + 1) & mask) {
       if (slots[at].tag != static_cast<uint32_t>(hash >> 32)) continue;
       const ExactNode& n = nodes[slots[at].node - 1];
-      if (n.length == path.size() && std::memcmp(index_.text.in(blob_) + n.text, path.data(), path.size()) == 0) return try_run(n.ranks);
+      if (n.length == path.size() && std::memcmp(index_.text.in(blob_) + n.text, path.data(), path.size()) == 0)
+        return try_run(n.ranks);
     }
   }
 
@@ -117,8 +128,8 @@ class Match {
     return path.size() >= n.length && std::memcmp(index_.text.in(blob_) + n.text, path.data(), n.length) == 0;
   }
 
-  // The longest node (literal or marker) that begins `path`. Its text is compared once, at the end: a miss on the way is certain (the hash
-  // of a text that is there is there too), and a false hit on the way can only make the last comparison fail.
+  // The longest node (literal or marker) that begins `path`. Its text is compared once, at the end: a miss on the way is certain
+  // (the hash of a text that is there is there too), and a false hit on the way can only make the last comparison fail.
   const PrefixNode* longest_prefix(const PrefixTable& table, std::string_view path) const {
     const uint32_t* lengths = table.lengths.in(blob_);
     const PrefixNode* last = nullptr;
@@ -251,9 +262,8 @@ class Match {
     return type.starts_with(kGrpc) && (type.size() == kGrpc.size() || type[kGrpc.size()] == '+');
   }
 
-  // HeaderUtility::matchHeaders
-  // HeaderUtility::HeaderDataBaseImpl::matchesHeaders. Of repeated fields it is enough that one value holds (Envoy since 1.39); fields that Envoy keeps as
-  // one (kJoinedFields) are joined first.
+  // HeaderUtility::matchHeaders HeaderUtility::HeaderDataBaseImpl::matchesHeaders. Of repeated fields it is enough that one value
+  // holds (Envoy since 1.39); fields that Envoy keeps as one (kJoinedFields) are joined first.
   Refusal header_holds(const table::ValueMatch& m) {
     const auto id = static_cast<http::HeaderId>(m.header);
     if (!is_pseudo(m.header) && (kJoinedFields >> static_cast<int>(id) & 1) == 0) {
@@ -281,33 +291,43 @@ class Match {
   }
 
   Refusal missing_holds(const table::ValueMatch& m) {
-    if (!m.treat_missing_as_empty) return m.kind == table::StringMatchKind::kPresent && m.invert ? Refusal::kNone : Refusal::kHeader;
+    if (!m.treat_missing_as_empty)
+      return m.kind == table::StringMatchKind::kPresent && m.invert ? Refusal::kNone : Refusal::kHeader;
     bool holds = false;
     if (!value_holds(m, {}, &holds)) return Refusal::kPatternFailed;
     return holds != (m.invert != 0) ? Refusal::kNone : Refusal::kHeader;
   }
 
   static bool is_pseudo(uint32_t header) {
-    return header == table::kPseudoMethod || header == table::kPseudoPath || header == table::kPseudoAuthority || header == table::kPseudoScheme;
+    return header == table::kPseudoMethod || header == table::kPseudoPath || header == table::kPseudoAuthority ||
+           header == table::kPseudoScheme;
   }
   static constexpr uint64_t joined_field(http::HeaderId id) { return uint64_t{1} << static_cast<int>(id); }
   // Fields that Envoy's header map holds once, whatever came (its inline headers).
   static constexpr uint64_t kJoinedFields =
       joined_field(http::HeaderId::kConnection) | joined_field(http::HeaderId::kContentType) | joined_field(http::HeaderId::kTe) |
-      joined_field(http::HeaderId::kUserAgent) | joined_field(http::HeaderId::kXForwardedFor) | joined_field(http::HeaderId::kXForwardedProto) |
-      joined_field(http::HeaderId::kXForwardedHost) | joined_field(http::HeaderId::kXForwardedPort) | joined_field(http::HeaderId::kXRequestId) |
+      joined_field(http::HeaderId::kUserAgent) | joined_field(http::HeaderId::kXForwardedFor) |
+      joined_field(http::HeaderId::kXForwardedProto) | joined_field(http::HeaderId::kXForwardedHost) |
+      joined_field(http::HeaderId::kXForwardedPort) | joined_field(http::HeaderId::kXRequestId) |
       joined_field(http::HeaderId::kVia) | joined_field(http::HeaderId::kGrpcTimeout);
 
   // All values of a field that is kept as one, joined with ",". False: no room.
   bool header_value(const table::ValueMatch& m, std::string_view* value, bool* missing) {
     switch (m.header) {
-      case table::kPseudoMethod: *value = head_.method; return true;
-      case table::kPseudoPath: *value = head_.path; return true;
-      case table::kPseudoAuthority: *value = head_.authority; return true;
+      case table::kPseudoMethod:
+        *value = head_.method;
+        return true;
+      case table::kPseudoPath:
+        *value = head_.path;
+        return true;
+      case table::kPseudoAuthority:
+        *value = head_.authority;
+        return true;
       case table::kPseudoScheme:
         *value = !head_.scheme.empty() ? head_.scheme : context_.is_tls ? std::string_view("https") : std::string_view("http");
         return true;
-      default: break;
+      default:
+        break;
     }
     const auto id = static_cast<http::HeaderId>(m.header);
     *missing = true;
@@ -352,8 +372,12 @@ class Match {
   bool value_holds(const table::ValueMatch& m, std::string_view value, bool* holds) {
     const std::string_view want = view(&host_, m.value);
     switch (m.kind) {
-      case table::StringMatchKind::kPresent: *holds = true; return true;
-      case table::StringMatchKind::kExact: *holds = m.ignore_case ? equals_folded(value, want) : value == want; return true;
+      case table::StringMatchKind::kPresent:
+        *holds = true;
+        return true;
+      case table::StringMatchKind::kExact:
+        *holds = m.ignore_case ? equals_folded(value, want) : value == want;
+        return true;
       case table::StringMatchKind::kPrefix:
         *holds = value.size() >= want.size() &&
                  (m.ignore_case ? equals_folded(value.substr(0, want.size()), want) : value.starts_with(want));
@@ -370,7 +394,8 @@ class Match {
         *holds = parse_int64(value, &number) && number >= m.range_start && number < m.range_end;
         return true;
       }
-      case table::StringMatchKind::kRegex: return regex_holds(m.regex, value, holds);
+      case table::StringMatchKind::kRegex:
+        return regex_holds(m.regex, value, holds);
     }
     *holds = false;
     return true;

@@ -1,7 +1,11 @@
 #include "lib/route/pattern_db.h"
 
-#include <hs/hs.h>
-
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -9,12 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
+#include <hs/hs.h>
 
 #include "lib/base/assert.h"
 #include "lib/base/hash.h"
@@ -37,8 +36,9 @@ std::string platform() {
 
 namespace {
 
-// UTF8: RE2 matches characters, not bytes, and so do these; scan() keeps ill-formed subjects away, as the flag demands. It costs nothing on
-// ASCII (measured: README). SINGLEMATCH: one report per pattern. DOTALL: subjects hold no line feed, and "." then has the simplest automaton.
+// UTF8: RE2 matches characters, not bytes, and so do these; scan() keeps ill-formed subjects away, as the flag demands. It costs
+// nothing on ASCII (measured: README). SINGLEMATCH: one report per pattern. DOTALL: subjects hold no line feed, and "." then has
+// the simplest automaton.
 constexpr unsigned kFlags = HS_FLAG_DOTALL | HS_FLAG_SINGLEMATCH | HS_FLAG_UTF8;
 
 }  // namespace
@@ -64,8 +64,8 @@ CompiledSet compile_set(const PatternSet& set) {
   }
   hs_database_t* db = nullptr;
   hs_compile_error_t* error = nullptr;
-  if (hs_compile_multi(expressions.data(), flags.data(), ids.data(), static_cast<unsigned>(n), HS_MODE_BLOCK, nullptr, &db, &error) !=
-      HS_SUCCESS) {
+  if (hs_compile_multi(expressions.data(), flags.data(), ids.data(), static_cast<unsigned>(n), HS_MODE_BLOCK, nullptr, &db,
+                       &error) != HS_SUCCESS) {
     out.failure.message = error != nullptr && error->message != nullptr ? error->message : "unknown error";
     out.failure.pattern = error != nullptr ? error->expression : -1;
     hs_free_compile_error(error);
@@ -90,9 +90,9 @@ namespace {
 enum class Note : uint32_t { kBegin = 1, kDone = 2 };
 struct NoteHeader {
   Note note;
-  uint32_t set;       // index into the caller's sets
-  int32_t pattern;    // CompileFailure::pattern
-  uint32_t failed;    // 1: the payload is a message, not a database
+  uint32_t set;     // index into the caller's sets
+  int32_t pattern;  // CompileFailure::pattern
+  uint32_t failed;  // 1: the payload is a message, not a database
   uint64_t payload_bytes;
 };
 
@@ -147,7 +147,8 @@ class Child {
  public:
   using Clock = std::chrono::steady_clock;
 
-  Child(std::span<const PatternSet> sets, std::vector<uint32_t> work, const CompileLimits& limits, std::vector<CompiledSet>& results)
+  Child(std::span<const PatternSet> sets, std::vector<uint32_t> work, const CompileLimits& limits,
+        std::vector<CompiledSet>& results)
       : sets_(sets), work_(std::move(work)), limits_(limits), results_(results) {}
   ~Child() { stop(); }
   Child(const Child&) = delete;
@@ -329,8 +330,9 @@ base::Result<std::shared_ptr<const PatternDb>> PatternDb::load(std::span<const u
   db->size_bytes_ = size;
   const hs_error_t status = hs_deserialize_database_at(bytes, serialized.size(), static_cast<hs_database_t*>(db->memory_));
   if (status != HS_SUCCESS) {
-    return base::Error{status == HS_DB_PLATFORM_ERROR ? "the regex database is for another processor (here: " + platform() + ")"
-                                                      : "the regex database is damaged (Hyperscan error " + std::to_string(status) + ")"};
+    return base::Error{status == HS_DB_PLATFORM_ERROR
+                           ? "the regex database is for another processor (here: " + platform() + ")"
+                           : "the regex database is damaged (Hyperscan error " + std::to_string(status) + ")"};
   }
   hs_scratch_t* scratch = nullptr;
   if (hs_alloc_scratch(static_cast<const hs_database_t*>(db->memory_), &scratch) == HS_SUCCESS) {
@@ -360,7 +362,8 @@ base::Result<PatternScratch> PatternScratch::clone() const {
   PatternScratch copy;
   if (raw_ == nullptr) return copy;
   hs_scratch_t* scratch = nullptr;
-  if (hs_clone_scratch(static_cast<const hs_scratch_t*>(raw_), &scratch) != HS_SUCCESS) return base::Error{"no memory to clone regex scratch"};
+  if (hs_clone_scratch(static_cast<const hs_scratch_t*>(raw_), &scratch) != HS_SUCCESS)
+    return base::Error{"no memory to clone regex scratch"};
   copy.raw_ = scratch;
   return copy;
 }
@@ -384,8 +387,8 @@ struct Scanner {
   ScanStatus run(const PatternDb& db, const PatternScratch& scratch, std::string_view subject) {
     if (scratch.raw_ == nullptr) return ScanStatus::kFailed;
     const char* data = subject.data() != nullptr ? subject.data() : "";
-    const hs_error_t status = hs_scan(static_cast<const hs_database_t*>(db.memory_), data, static_cast<unsigned>(subject.size()), 0,
-                                      static_cast<hs_scratch_t*>(scratch.raw_), &Scanner::on_report, this);
+    const hs_error_t status = hs_scan(static_cast<const hs_database_t*>(db.memory_), data, static_cast<unsigned>(subject.size()),
+                                      0, static_cast<hs_scratch_t*>(scratch.raw_), &Scanner::on_report, this);
     return status == HS_SUCCESS || status == HS_SCAN_TERMINATED ? ScanStatus::kDone : ScanStatus::kFailed;
   }
 };

@@ -1,11 +1,11 @@
 // Regular expressions by Hyperscan: compile (control), load (the data plane's loader), scan (poll core). Only pattern_db.cc knows
-// Hyperscan; this header shows opaque pointers. Expressions given here are already in Hyperscan's syntax (regex_syntax.h makes them
-// from RE2's) and are matched against the whole subject: each is compiled as \A(?:EXPRESSION)\z.
+// Hyperscan; this header shows opaque pointers. Expressions given here are already in Hyperscan's syntax (regex_syntax.h makes
+// them from RE2's) and are matched against the whole subject: each is compiled as \A(?:EXPRESSION)\z.
 //
-// Facts that shape it (Hyperscan 5.4.0): a database with more than 10,000 patterns, or one pattern that can match the empty string,
-// loses the small-write engine that makes short subjects fast; compilation can take seconds and gigabytes for hostile input, hence the
-// child process; any scan result but "done" or "stopped by us" says nothing about matches, so it is reported as kFailed and the matcher
-// answers with an error, never with "no match".
+// Facts that shape it (Hyperscan 5.4.0): a database with more than 10,000 patterns, or one pattern that can match the empty
+// string, loses the small-write engine that makes short subjects fast; compilation can take seconds and gigabytes for hostile
+// input, hence the child process; any scan result but "done" or "stopped by us" says nothing about matches, so it is reported as
+// kFailed and the matcher answers with an error, never with "no match".
 #pragma once
 
 #include <cstddef>
@@ -20,8 +20,8 @@
 
 namespace millrace::route {
 
-inline constexpr uint32_t kMaxPatternsPerDb = 8'192;     // below Hyperscan's small-write limit of 10,000
-inline constexpr uint32_t kMaxExpressionBytes = 8'000;   // Hyperscan's own limit is 16,000 after our rewriting
+inline constexpr uint32_t kMaxPatternsPerDb = 8'192;    // below Hyperscan's small-write limit of 10,000
+inline constexpr uint32_t kMaxExpressionBytes = 8'000;  // Hyperscan's own limit is 16,000 after our rewriting
 inline constexpr size_t kDbAlignment = 64;
 
 // "hyperscan 5.4.0 ... avx2": databases move only between processes that show the same text (handshake of the two programs).
@@ -30,8 +30,8 @@ std::string platform();
 // ---- compile (control; heap, slow) -----------------------------------------------------------------------------------
 
 struct Pattern {
-  std::string expression;     // Hyperscan syntax, not anchored
-  bool matches_empty = false; // it also matches "": compiled with HS_FLAG_ALLOWEMPTY
+  std::string expression;      // Hyperscan syntax, not anchored
+  bool matches_empty = false;  // it also matches "": compiled with HS_FLAG_ALLOWEMPTY
   friend bool operator==(const Pattern&, const Pattern&) = default;
 };
 // What one database holds; a pattern's position is the id that scan() reports. 1..kMaxPatternsPerDb patterns.
@@ -42,8 +42,8 @@ struct PatternSet {
 uint64_t hash_of(const PatternSet& set);
 
 struct CompileFailure {
-  std::string message;   // Hyperscan's words, or "ran out of memory (limit ...)", "took longer than ..."
-  int pattern = -1;      // position of the pattern at fault; -1: the set as a whole
+  std::string message;  // Hyperscan's words, or "ran out of memory (limit ...)", "took longer than ..."
+  int pattern = -1;     // position of the pattern at fault; -1: the set as a whole
 };
 // The serialized database, or why there is none.
 struct CompiledSet {
@@ -60,8 +60,8 @@ struct CompileLimits {
 
 // In this process: no protection against hostile expressions. For tests, and for the child.
 CompiledSet compile_set(const PatternSet& set);
-// In child processes with limited memory and time; one result per set, in order. A set that kills its child fails alone: the others are
-// given to a new one. Blocks; callable from any thread. The child makes no other use of the parent's state.
+// In child processes with limited memory and time; one result per set, in order. A set that kills its child fails alone: the
+// others are given to a new one. Blocks; callable from any thread. The child makes no other use of the parent's state.
 std::vector<CompiledSet> compile_sets_in_child(std::span<const PatternSet> sets, const CompileLimits& limits = {});
 
 // ---- load (the loader thread; heap) ----------------------------------------------------------------------------------
@@ -86,8 +86,8 @@ class PatternDb {
   size_t size_bytes_ = 0, scratch_bytes_ = 0;
 };
 
-// Working memory of hs_scan: one per worker, big enough for every database that the worker may scan. The loader keeps a prototype, fits it
-// to each new database, and hands every worker a clone together with the snapshot whenever grew() says so.
+// Working memory of hs_scan: one per worker, big enough for every database that the worker may scan. The loader keeps a
+// prototype, fits it to each new database, and hands every worker a clone together with the snapshot whenever grew() says so.
 class PatternScratch {
  public:
   PatternScratch() = default;
@@ -113,9 +113,9 @@ class PatternScratch {
 
 enum class ScanStatus : uint8_t { kDone, kFailed };  // kFailed: the answer is unknown (bad scratch, engine error)
 
-// Calls on_match(context, position) once for each pattern that matches the whole subject, in no particular order; it returns true to
-// stop (which is kDone too) and must not scan with the same scratch. The subject holds no NUL-terminator; any bytes are legal, but
-// patterns only match well-formed UTF-8 (as RE2's do): a subject that is not matches nothing.
+// Calls on_match(context, position) once for each pattern that matches the whole subject, in no particular order; it returns true
+// to stop (which is kDone too) and must not scan with the same scratch. The subject holds no NUL-terminator; any bytes are legal,
+// but patterns only match well-formed UTF-8 (as RE2's do): a subject that is not matches nothing.
 using OnMatch = bool (*)(void* context, uint32_t position);
 ScanStatus scan(const PatternDb& db, const PatternScratch& scratch, std::string_view subject, OnMatch on_match, void* context);
 

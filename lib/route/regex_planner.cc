@@ -19,7 +19,9 @@ class PrefixGrouper {
   }
 
  private:
-  std::string_view prefix(uint32_t e) const { return std::string_view(expressions_[e].literal_prefix).substr(0, kMaxLiteralPrefixBytes); }
+  std::string_view prefix(uint32_t e) const {
+    return std::string_view(expressions_[e].literal_prefix).substr(0, kMaxLiteralPrefixBytes);
+  }
 
   void emit(std::string_view key, size_t from, size_t to) {
     auto& group = (*out_)[GroupKey{table::RegexInput::kPath, "", std::string(key), false}];
@@ -30,7 +32,8 @@ class PrefixGrouper {
   void split(size_t from, size_t to) {
     const std::string_view first = prefix(members_[from]), last = prefix(members_[to - 1]);
     const size_t n = std::min(first.size(), last.size());
-    const size_t common = static_cast<size_t>(std::mismatch(first.begin(), first.begin() + static_cast<ptrdiff_t>(n), last.begin()).first - first.begin());
+    const size_t common = static_cast<size_t>(
+        std::mismatch(first.begin(), first.begin() + static_cast<ptrdiff_t>(n), last.begin()).first - first.begin());
     if (to - from <= kLeafPatterns) return emit(first.substr(0, common), from, to);
     size_t at = from;
     while (at < to && prefix(members_[at]).size() == common) ++at;  // these sort first
@@ -91,7 +94,8 @@ void plan_group(const GroupKey& key, const std::vector<uint32_t>& members, const
   for (Kept& k : kept) plan->push_back(std::move(k.db));
   // The best ranks together: a match there makes the scan of the others unnecessary.
   std::sort(fresh.begin(), fresh.end(), [&](uint32_t a, uint32_t b) {
-    return std::tie(expressions[a].best_rank, expressions[a].pattern.expression) < std::tie(expressions[b].best_rank, expressions[b].pattern.expression);
+    return std::tie(expressions[a].best_rank, expressions[a].pattern.expression) <
+           std::tie(expressions[b].best_rank, expressions[b].pattern.expression);
   });
   for (size_t from = 0; from < fresh.size(); from += capacity) {
     PlannedDb db{key, {}, {}};

@@ -1,25 +1,24 @@
 #include "lib/route/regex_syntax.h"
 
-#include <re2/re2.h>
-
 #include <cstdint>
 #include <cstdio>
+#include <re2/re2.h>
 #include <vector>
 
 #include "lib/route/pattern_db.h"
 
 // Differences between the two engines, and what is done about each:
 //   captures, (?P<n>...), (?<n>...)   Hyperscan has no captures: (?:...)
-//   (?i) (?m) (?s) (?U), in groups    flags are tracked here and written out atom by atom; m, s and U do not matter for a full match of a
+//   (?i) (?m) (?s) (?U), in groups    flags are tracked here and written out atom by atom; m, s and U do not matter for a full
+//   match of a
 //                                     subject without line feeds
-//   ^ $ \A \z                         RE2: only the ends of the text; PCRE's $ also stops before a final line feed: written as \A and \z
-//   \v \s                             PCRE's \v is a class, and its \s holds VT: written out
+//   ^ $ \A \z                         RE2: only the ends of the text; PCRE's $ also stops before a final line feed: written as \A
+//   and \z \v \s                             PCRE's \v is a class, and its \s holds VT: written out
 //   (?i)k, (?i)s                      fold to U+212A and U+017F: written out
 //   octal, \x{...}, \Q...\E           written out as characters
-//   \d \w \W [[:alpha:]] [[:^lower:]]   ASCII in both, but under (?i) RE2 folds the set before it negates it: written out as ranges
-//   \pN \p{Greek}                     Unicode tables in both; refused under (?i), where the engines fold differently
-//   \C                                a single byte: Hyperscan cannot, refused
-//   \1, (?=...), (?>...), a*+, (?R)   RE2 cannot, refused by name
+//   \d \w \W [[:alpha:]] [[:^lower:]]   ASCII in both, but under (?i) RE2 folds the set before it negates it: written out as
+//   ranges \pN \p{Greek}                     Unicode tables in both; refused under (?i), where the engines fold differently \C a
+//   single byte: Hyperscan cannot, refused \1, (?=...), (?>...), a*+, (?R)   RE2 cannot, refused by name
 namespace millrace::route {
 
 namespace {
@@ -93,7 +92,7 @@ class Translator {
   std::string error_;
   std::string prefix_, pending_literal_;
   bool prefix_open_ = true, top_alternation_ = false, quantifiable_ = false;
-  size_t re2_from_ = 0;    // text from here on has not been copied to re2_
+  size_t re2_from_ = 0;  // text from here on has not been copied to re2_
 };
 
 void append_utf8(std::string* out, uint32_t c) {
@@ -256,12 +255,23 @@ bool Translator::group_open() {
     const char* name;
   };
   static constexpr Construct kRefused[] = {
-      {"(?=", "lookahead (?=...)"},        {"(?!", "negative lookahead (?!...)"}, {"(?<=", "lookbehind (?<=...)"},
-      {"(?<!", "negative lookbehind (?<!...)"}, {"(?>", "atomic group (?>...)"},   {"(?|", "branch reset (?|...)"},
-      {"(?(", "conditional (?(...)...)"},  {"(?R", "recursion (?R)"},             {"(?&", "recursion (?&name)"},
-      {"(?P>", "recursion (?P>name)"},     {"(?P=", "back-reference (?P=name)"},  {"(?#", "comment (?#...)"},
-      {"(?C", "callout (?C)"},             {"(?0", "recursion (?0)"},             {"(?1", "recursion (?1)"},
-      {"(?'", "quoted group name (?'name')"}, {"(?+", "relative recursion (?+1)"},
+      {"(?=", "lookahead (?=...)"},
+      {"(?!", "negative lookahead (?!...)"},
+      {"(?<=", "lookbehind (?<=...)"},
+      {"(?<!", "negative lookbehind (?<!...)"},
+      {"(?>", "atomic group (?>...)"},
+      {"(?|", "branch reset (?|...)"},
+      {"(?(", "conditional (?(...)...)"},
+      {"(?R", "recursion (?R)"},
+      {"(?&", "recursion (?&name)"},
+      {"(?P>", "recursion (?P>name)"},
+      {"(?P=", "back-reference (?P=name)"},
+      {"(?#", "comment (?#...)"},
+      {"(?C", "callout (?C)"},
+      {"(?0", "recursion (?0)"},
+      {"(?1", "recursion (?1)"},
+      {"(?'", "quoted group name (?'name')"},
+      {"(?+", "relative recursion (?+1)"},
   };
   for (const Construct& c : kRefused)
     if (starts(c.opening)) return refuse(begin, c.name, kNotRegular);
@@ -291,11 +301,16 @@ bool Translator::flags_or_group(size_t begin) {
   bool negate = false;
   for (; more(); ++at_) {
     switch (text_[at_]) {
-      case 'i': next.fold = !negate; break;
+      case 'i':
+        next.fold = !negate;
+        break;
       case 'm':
       case 's':
-      case 'U': break;
-      case '-': negate = true; break;
+      case 'U':
+        break;
+      case '-':
+        negate = true;
+        break;
       case ')':
         ++at_;
         flags_ = next;
@@ -310,7 +325,8 @@ bool Translator::flags_or_group(size_t begin) {
         out_ += "(?:";
         quantifiable_ = false;
         return true;
-      default: return refuse(begin, "group \"(?" + std::string(1, text_[at_]) + "\"", "RE2 knows the flags i, m, s and U only");
+      default:
+        return refuse(begin, "group \"(?" + std::string(1, text_[at_]) + "\"", "RE2 knows the flags i, m, s and U only");
     }
   }
   return refuse(begin, "group", "missing )");
@@ -331,19 +347,33 @@ bool Translator::char_escape(uint32_t* out) {
   }
   ++at_;
   switch (c) {
-    case 'a': *out = '\a'; return true;
-    case 'f': *out = '\f'; return true;
-    case 'n': *out = '\n'; return true;
-    case 'r': *out = '\r'; return true;
-    case 't': *out = '\t'; return true;
-    case 'v': *out = '\v'; return true;
+    case 'a':
+      *out = '\a';
+      return true;
+    case 'f':
+      *out = '\f';
+      return true;
+    case 'n':
+      *out = '\n';
+      return true;
+    case 'r':
+      *out = '\r';
+      return true;
+    case 't':
+      *out = '\t';
+      return true;
+    case 'v':
+      *out = '\v';
+      return true;
     case 'x': {
       uint32_t v = 0;
       int digits = 0;
       if (peek() == '{') {
         ++at_;
-        for (; more() && hex_value(peek()) >= 0 && v <= 0x10ffff; ++digits) v = v * 16 + static_cast<uint32_t>(hex_value(text_[at_++]));
-        if (digits == 0 || peek() != '}' || v > 0x10ffff) return refuse(begin, "escape \\x{", "it wants 1 to 6 hexadecimal digits up to 10FFFF and }");
+        for (; more() && hex_value(peek()) >= 0 && v <= 0x10ffff; ++digits)
+          v = v * 16 + static_cast<uint32_t>(hex_value(text_[at_++]));
+        if (digits == 0 || peek() != '}' || v > 0x10ffff)
+          return refuse(begin, "escape \\x{", "it wants 1 to 6 hexadecimal digits up to 10FFFF and }");
         ++at_;
       } else {
         for (; digits < 2 && hex_value(peek()) >= 0; ++digits) v = v * 16 + static_cast<uint32_t>(hex_value(text_[at_++]));
@@ -352,15 +382,23 @@ bool Translator::char_escape(uint32_t* out) {
       *out = v;
       return true;
     }
-    case 'C': return refuse(begin, "single byte \\C", "Hyperscan does not support it");
-    case 'K': return refuse(begin, "match reset \\K", kNotRegular);
-    case 'R': return refuse(begin, "line break \\R", kNotRegular);
-    case 'X': return refuse(begin, "grapheme cluster \\X", kNotRegular);
-    case 'G': return refuse(begin, "anchor \\G", kNotRegular);
-    case 'Z': return refuse(begin, "anchor \\Z", "RE2 does not support it; use \\z or $");
+    case 'C':
+      return refuse(begin, "single byte \\C", "Hyperscan does not support it");
+    case 'K':
+      return refuse(begin, "match reset \\K", kNotRegular);
+    case 'R':
+      return refuse(begin, "line break \\R", kNotRegular);
+    case 'X':
+      return refuse(begin, "grapheme cluster \\X", kNotRegular);
+    case 'G':
+      return refuse(begin, "anchor \\G", kNotRegular);
+    case 'Z':
+      return refuse(begin, "anchor \\Z", "RE2 does not support it; use \\z or $");
     case 'g':
-    case 'k': return refuse(begin, std::string("back-reference \\") + c, kNotRegular);
-    default: break;
+    case 'k':
+      return refuse(begin, std::string("back-reference \\") + c, kNotRegular);
+    default:
+      break;
   }
   if (is_alpha(static_cast<uint8_t>(c))) return refuse(begin, std::string("escape \\") + c, "RE2 does not know it");
   --at_;
@@ -397,10 +435,20 @@ bool Translator::quoted() {  // after \Q
 bool Translator::escape() {
   ++at_;
   switch (peek()) {
-    case 'A': ++at_; atom("\\A", {}, true); quantifiable_ = false; return true;
-    case 'z': ++at_; atom("\\z", {}, true); quantifiable_ = false; return true;
+    case 'A':
+      ++at_;
+      atom("\\A", {}, true);
+      quantifiable_ = false;
+      return true;
+    case 'z':
+      ++at_;
+      atom("\\z", {}, true);
+      quantifiable_ = false;
+      return true;
     case 'b':
-    case 'B': atom(std::string("\\") + text_[at_++], {}, true); return true;
+    case 'B':
+      atom(std::string("\\") + text_[at_++], {}, true);
+      return true;
     case 'd':
     case 's':
     case 'w':
@@ -413,7 +461,9 @@ bool Translator::escape() {
       atom("[" + ranges + "]");
       return true;
     }
-    case 'Q': ++at_; return quoted();
+    case 'Q':
+      ++at_;
+      return quoted();
     case 'p':
     case 'P': {
       std::string text;
@@ -421,7 +471,8 @@ bool Translator::escape() {
       atom(text);
       return true;
     }
-    default: break;
+    default:
+      break;
   }
   uint32_t c;
   if (!char_escape(&c)) return false;
@@ -429,7 +480,8 @@ bool Translator::escape() {
   return true;
 }
 
-// One item of a bracket class: text to write, and *single when it is one character (which may begin or end a range), else UINT32_MAX.
+// One item of a bracket class: text to write, and *single when it is one character (which may begin or end a range), else
+// UINT32_MAX.
 bool Translator::class_item(std::string* out, uint32_t* single) {
   *single = UINT32_MAX;
   if (starts("[:")) {
@@ -438,7 +490,8 @@ bool Translator::class_item(std::string* out, uint32_t* single) {
       std::string_view name = text_.substr(at_ + 2, close - at_ - 2);
       const bool negate = name.starts_with('^');
       if (negate) name.remove_prefix(1);
-      if (!write_class(name, negate, flags_.fold, out)) return refuse(at_, "character class", "there is no [:" + std::string(name) + ":]");
+      if (!write_class(name, negate, flags_.fold, out))
+        return refuse(at_, "character class", "there is no [:" + std::string(name) + ":]");
       at_ = close + 2;
       return true;
     }
@@ -461,8 +514,10 @@ bool Translator::class_item(std::string* out, uint32_t* single) {
       return write_class(std::string(1, static_cast<char>(c | 0x20)), (c & 0x20) == 0, flags_.fold, out);
     }
     case 'p':
-    case 'P': return property(out);
-    default: return char_escape(single);
+    case 'P':
+      return property(out);
+    default:
+      return char_escape(single);
   }
 }
 
@@ -487,7 +542,8 @@ bool Translator::bracket_class() {
       ++at_;
       uint32_t high;
       if (!class_item(&item, &high)) return false;
-      if (high == UINT32_MAX || high < low) return refuse(begin, "character class", "a range in it is backwards or ends in a class");
+      if (high == UINT32_MAX || high < low)
+        return refuse(begin, "character class", "a range in it is backwards or ends in a class");
       body += '-' + write_rune(high);
     }
   }
@@ -497,7 +553,8 @@ bool Translator::bracket_class() {
   return true;
 }
 
-// * + ? {n} {n,} {n,m}, each with an optional lazy mark, which a full match does not need. A brace that is none of these is a character.
+// * + ? {n} {n,} {n,m}, each with an optional lazy mark, which a full match does not need. A brace that is none of these is a
+//   character.
 bool Translator::quantifier() {
   const size_t begin = at_;
   std::string text(1, text_[at_]);
@@ -540,7 +597,8 @@ bool Translator::quantifier() {
 
 bool Translator::step() {
   switch (text_[at_]) {
-    case '(': return group_open();
+    case '(':
+      return group_open();
     case ')':
       if (stack_.empty()) return refuse(at_, ")", "it closes no group");
       ++at_;
@@ -555,15 +613,29 @@ bool Translator::step() {
       out_ += '|';
       quantifiable_ = false;
       return true;
-    case '^': ++at_; atom("\\A", {}, true); quantifiable_ = false; return true;
-    case '$': ++at_; atom("\\z", {}, true); quantifiable_ = false; return true;
-    case '.': ++at_; atom("."); return true;
-    case '[': return bracket_class();
-    case '\\': return escape();
+    case '^':
+      ++at_;
+      atom("\\A", {}, true);
+      quantifiable_ = false;
+      return true;
+    case '$':
+      ++at_;
+      atom("\\z", {}, true);
+      quantifiable_ = false;
+      return true;
+    case '.':
+      ++at_;
+      atom(".");
+      return true;
+    case '[':
+      return bracket_class();
+    case '\\':
+      return escape();
     case '*':
     case '+':
     case '?':
-    case '{': return quantifier();
+    case '{':
+      return quantifier();
     default: {
       uint32_t c;
       if (!rune(&c)) return false;
@@ -576,7 +648,8 @@ bool Translator::step() {
 TranslatedRegex Translator::run() {
   TranslatedRegex result;
   if (text_.size() > kMaxExpressionBytes) {
-    result.error = "the expression has " + std::to_string(text_.size()) + " bytes; at most " + std::to_string(kMaxExpressionBytes) + " are supported";
+    result.error = "the expression has " + std::to_string(text_.size()) + " bytes; at most " +
+                   std::to_string(kMaxExpressionBytes) + " are supported";
     return result;
   }
   while (more() && error_.empty()) step();

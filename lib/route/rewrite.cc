@@ -28,7 +28,7 @@ class Text {
   bool overflowed_ = false;
 };
 
-constexpr size_t kLongestPort = 6;                       // ":65535"
+constexpr size_t kLongestPort = 6;  // ":65535"
 constexpr std::string_view kHttps = "https", kHttp = "http";
 
 std::string_view format_port(uint16_t port, char (&buffer)[kLongestPort]) {
@@ -41,8 +41,8 @@ std::string_view format_port(uint16_t port, char (&buffer)[kLongestPort]) {
   return {buffer + at, kLongestPort - at};
 }
 
-// processRequestHost: the authority, without its port when the redirect names another one, or when the scheme changes and the port was
-// the default of the old scheme.
+// processRequestHost: the authority, without its port when the redirect names another one, or when the scheme changes and the
+// port was the default of the old scheme.
 std::string_view request_host(const http::RequestHead& head, std::string_view new_scheme, bool new_port, std::string_view proto) {
   const std::string_view host = head.authority;
   if (host.empty()) return host;
@@ -79,7 +79,8 @@ std::string_view rewrite_path(const table::VirtualHost& host, const table::Route
 size_t redirect_target_bound(const table::VirtualHost&, const table::Route& route, const http::RequestHead& head) {
   const table::Redirect& r = route.redirect;
   return std::max<size_t>(r.scheme.count, std::max(head.scheme.size(), kHttps.size())) + 3 +
-         std::max<size_t>(r.host.count, head.authority.size()) + kLongestPort + 1 + r.path.count + r.prefix_rewrite.count + head.path.size();
+         std::max<size_t>(r.host.count, head.authority.size()) + kLongestPort + 1 + r.path.count + r.prefix_rewrite.count +
+         head.path.size();
 }
 
 std::string_view redirect_target(const table::VirtualHost& host, const table::Route& route, const http::RequestHead& head,
@@ -95,7 +96,8 @@ std::string_view redirect_target(const table::VirtualHost& host, const table::Ro
   std::string_view name = view(&host, r.host);
   if (name.empty()) name = request_host(head, scheme, !port.empty(), proto);
 
-  // The path: path_redirect (with the request's query unless it brings its own), or the request's with its matched part rewritten.
+  // The path: path_redirect (with the request's query unless it brings its own), or the request's with its matched part
+  // rewritten.
   const std::string_view path_redirect = view(&host, r.path);
   const bool own_query = path_redirect.find('?') != std::string_view::npos;
   const std::string_view query = head.path.substr(std::min(head.path.find('?'), head.path.size()));

@@ -1,5 +1,5 @@
-// Paths and redirect targets as Envoy makes them: RouteEntryImplBase::rewritePathByPrefixOrRegex and Http::Utility::newUri. Results are
-// written to memory that the caller lends, or are views of the input where nothing changes.
+// Paths and redirect targets as Envoy makes them: RouteEntryImplBase::rewritePathByPrefixOrRegex and Http::Utility::newUri.
+// Results are written to memory that the caller lends, or are views of the input where nothing changes.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace millrace::route {
 
-// How many bytes of head.path prefix_rewrite replaces: the literal's length for prefix and exact routes, the whole path (query stays)
-// for regex routes. `route` matched `head`.
+// How many bytes of head.path prefix_rewrite replaces: the literal's length for prefix and exact routes, the whole path (query
+// stays) for regex routes. `route` matched `head`.
 size_t matched_path_bytes(const table::VirtualHost& host, const table::Route& route, const http::RequestHead& head);
 
 // head.path with RouteAction.prefix_rewrite applied, query kept; head.path itself when the route rewrites nothing.
@@ -21,10 +21,11 @@ std::string_view rewrite_path(const table::VirtualHost& host, const table::Route
                               std::span<char> out);
 
 struct RedirectContext {
-  bool is_tls = false;          // of the downstream connection; used when the head has no scheme or x-forwarded-proto
+  bool is_tls = false;  // of the downstream connection; used when the head has no scheme or x-forwarded-proto
 };
-// The location of a redirect route: scheme, host with its port (dropped when it is the default port of a scheme that changes), path and
-// query by path_redirect, prefix_rewrite and strip_query. Empty view: `out` is too small (redirect_target_bound() is always enough).
+// The location of a redirect route: scheme, host with its port (dropped when it is the default port of a scheme that changes),
+// path and query by path_redirect, prefix_rewrite and strip_query. Empty view: `out` is too small (redirect_target_bound() is
+// always enough).
 std::string_view redirect_target(const table::VirtualHost& host, const table::Route& route, const http::RequestHead& head,
                                  const RedirectContext& context, std::span<char> out);
 size_t redirect_target_bound(const table::VirtualHost& host, const table::Route& route, const http::RequestHead& head);

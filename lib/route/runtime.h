@@ -1,4 +1,5 @@
-// The loader's side of lib/route: turns a published virtual host into what workers can use. Heap and time allowed; never on a poll core.
+// The loader's side of lib/route: turns a published virtual host into what workers can use. Heap and time allowed; never on a
+// poll core.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +13,13 @@
 
 namespace millrace::route {
 
-// Deserialised databases by content hash, shared between versions of a virtual host: an edit that leaves a database alone costs nothing.
-// Holds weak references; a database goes when the last LoadedVirtualHost that uses it goes.
+// Deserialised databases by content hash, shared between versions of a virtual host: an edit that leaves a database alone costs
+// nothing. Holds weak references; a database goes when the last LoadedVirtualHost that uses it goes.
 class PatternDbCache {
  public:
   // From the cache, or loaded from `serialized`; new ones are fitted into `prototype` (*scratch_grew is set when it had to grow).
-  base::Result<std::shared_ptr<const PatternDb>> get(uint64_t hash, std::span<const uint8_t> serialized, PatternScratch& prototype,
-                                                     bool* scratch_grew);
+  base::Result<std::shared_ptr<const PatternDb>> get(uint64_t hash, std::span<const uint8_t> serialized,
+                                                     PatternScratch& prototype, bool* scratch_grew);
   size_t size() const { return dbs_.size(); }
   void sweep();  // forgets databases nobody uses any more
 

@@ -23,7 +23,8 @@ std::string lower_text(std::string_view s) {
 bool is_token(std::string_view s) {  // RFC 9110 5.6.2
   if (s.empty()) return false;
   for (const char c : s) {
-    const bool ok = (lower(c) >= 'a' && lower(c) <= 'z') || (c >= '0' && c <= '9') || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+    const bool ok = (lower(c) >= 'a' && lower(c) <= 'z') || (c >= '0' && c <= '9') ||
+                    std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
     if (!ok) return false;
   }
   return true;
@@ -37,7 +38,8 @@ class Check {
     if (spec_.name.empty()) error("name", "a virtual host needs a name");
     if (spec_.domains.empty()) error("domains", "a virtual host needs at least one domain");
     if (spec_.routes.size() > kMaxRoutesPerVirtualHost) {
-      error("routes", number(spec_.routes.size()) + " routes; at most " + number(kMaxRoutesPerVirtualHost) + " are supported in a virtual host");
+      error("routes", number(spec_.routes.size()) + " routes; at most " + number(kMaxRoutesPerVirtualHost) +
+                          " are supported in a virtual host");
       return std::move(errors_);
     }
     for (uint32_t i = 0; i < spec_.routes.size(); ++i) {
@@ -59,7 +61,9 @@ class Check {
       case ActionKind::kCluster:
         if (r.clusters.size() != 1 || r.clusters[0].name.empty()) at_route("route.cluster", "a cluster name is needed");
         break;
-      case ActionKind::kWeightedClusters: weighted(r); break;
+      case ActionKind::kWeightedClusters:
+        weighted(r);
+        break;
       case ActionKind::kRedirect: {
         const uint16_t s = r.redirect.status;
         if (s != 301 && s != 302 && s != 303 && s != 307 && s != 308) {
@@ -71,7 +75,8 @@ class Check {
         break;
       }
       case ActionKind::kDirectResponse:
-        if (r.direct_status < 200 || r.direct_status > 599) at_route("direct_response.status", number(r.direct_status) + " is not in 200..599");
+        if (r.direct_status < 200 || r.direct_status > 599)
+          at_route("direct_response.status", number(r.direct_status) + " is not in 200..599");
         break;
     }
   }
@@ -80,10 +85,12 @@ class Check {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < r.clusters.size(); ++i) {
       sum += r.clusters[i].weight;
-      if (r.clusters[i].name.empty()) at_route("route.weighted_clusters.clusters[" + number(i) + "].name", "a cluster name is needed");
+      if (r.clusters[i].name.empty())
+        at_route("route.weighted_clusters.clusters[" + number(i) + "].name", "a cluster name is needed");
     }
     if (sum == 0) at_route("route.weighted_clusters", "Sum of weights in the weighted_cluster must be greater than 0.");
-    if (sum > UINT32_MAX) at_route("route.weighted_clusters", "the sum of the weights is " + number(sum) + "; it must be below 2^32");
+    if (sum > UINT32_MAX)
+      at_route("route.weighted_clusters", "the sum of the weights is " + number(sum) + "; it must be below 2^32");
   }
 
   void match(const RouteSpec& r) {
@@ -94,13 +101,16 @@ class Check {
         at_route("match.safe_regex.regex", t.error);
       }
     } else if (r.path.size() > kMaxPathLiteralBytes) {
-      at_route("match", "the path has " + number(r.path.size()) + " bytes; at most " + number(kMaxPathLiteralBytes) + " are supported");
+      at_route("match",
+               "the path has " + number(r.path.size()) + " bytes; at most " + number(kMaxPathLiteralBytes) + " are supported");
     }
-    if (r.path_kind == PathKind::kSeparatedPrefix && (r.path.empty() || r.path.back() == '/' || r.path.find_first_of("?#") != std::string::npos)) {
+    if (r.path_kind == PathKind::kSeparatedPrefix &&
+        (r.path.empty() || r.path.back() == '/' || r.path.find_first_of("?#") != std::string::npos)) {
       at_route("match.path_separated_prefix", "\"" + r.path + "\" must not be empty, end in \"/\" or contain \"?\" or \"#\"");
     }
     const uint32_t d = r.fraction_denominator;
-    if (d != 1 && d != 100 && d != 10'000 && d != 1'000'000) at_route("match.runtime_fraction", "unknown denominator " + number(d));
+    if (d != 1 && d != 100 && d != 10'000 && d != 1'000'000)
+      at_route("match.runtime_fraction", "unknown denominator " + number(d));
     for (uint32_t i = 0; i < r.headers.size(); ++i) matcher(r.headers[i], false, i);
     for (uint32_t i = 0; i < r.query.size(); ++i) matcher(r.query[i], true, i);
   }
@@ -132,25 +142,29 @@ class Check {
 }  // namespace
 
 std::string path_field(uint32_t route, const RouteSpec& spec) {
-  const char* kind = spec.path_kind == PathKind::kRegex ? "safe_regex.regex"
-                     : spec.path_kind == PathKind::kExact ? "path"
-                     : spec.path_kind == PathKind::kPrefix ? "prefix" : "path_separated_prefix";
+  const char* kind = spec.path_kind == PathKind::kRegex    ? "safe_regex.regex"
+                     : spec.path_kind == PathKind::kExact  ? "path"
+                     : spec.path_kind == PathKind::kPrefix ? "prefix"
+                                                           : "path_separated_prefix";
   return "routes[" + number(route) + "].match." + kind;
 }
 std::string matcher_field(uint32_t route, bool query, uint32_t matcher) {
-  return "routes[" + number(route) + "].match." + (query ? "query_parameters[" : "headers[") + number(matcher) + "].string_match.safe_regex.regex";
+  return "routes[" + number(route) + "].match." + (query ? "query_parameters[" : "headers[") + number(matcher) +
+         "].string_match.safe_regex.regex";
 }
 std::string route_label(uint32_t index, const RouteSpec& route) { return route.name.empty() ? "#" + number(index) : route.name; }
 
-std::vector<SpecError> check_spec(const VirtualHostSpec& spec, TranslationCache& translations) { return Check(spec, translations).run(); }
+std::vector<SpecError> check_spec(const VirtualHostSpec& spec, TranslationCache& translations) {
+  return Check(spec, translations).run();
+}
 
 std::vector<SpecError> check_virtual_host(const VirtualHostSpec& spec) {
   TranslationCache translations;
   return check_spec(spec, translations);
 }
 
-// RouteMatcher's constructor has the wording of duplicates; that '*' may stand at an end only is our own, stricter rule (Envoy takes "a*b"
-// for a literal name, which no client can mean).
+// RouteMatcher's constructor has the wording of duplicates; that '*' may stand at an end only is our own, stricter rule (Envoy
+// takes "a*b" for a literal name, which no client can mean).
 std::vector<SpecError> check_domains(const RouteTableSpec& spec) {
   std::vector<SpecError> errors;
   std::map<std::string, bool> seen;
@@ -167,7 +181,9 @@ std::vector<SpecError> check_domains(const RouteTableSpec& spec) {
         continue;
       }
       if (domain.size() > kMaxDomainBytes) {
-        errors.push_back({path, "the domain has " + number(domain.size()) + " bytes; at most " + number(kMaxDomainBytes) + " are supported", ""});
+        errors.push_back(
+            {path, "the domain has " + number(domain.size()) + " bytes; at most " + number(kMaxDomainBytes) + " are supported",
+             ""});
         continue;
       }
       if (domain.find_first_of("\r\n \t/") != std::string::npos || domain.find('\0') != std::string::npos) {
@@ -186,7 +202,9 @@ std::vector<SpecError> check_domains(const RouteTableSpec& spec) {
         continue;
       }
       if (!seen.emplace(domain, true).second) {
-        errors.push_back({path, "Only unique values for domains are permitted. Duplicate entry of domain " + domain + " in route " + spec.name, ""});
+        errors.push_back(
+            {path, "Only unique values for domains are permitted. Duplicate entry of domain " + domain + " in route " + spec.name,
+             ""});
       }
     }
   }

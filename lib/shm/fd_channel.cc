@@ -1,14 +1,13 @@
 #include "lib/shm/fd_channel.h"
 
+#include <cerrno>
+#include <cstring>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <utility>
 
 namespace millrace::shm {
@@ -35,10 +34,13 @@ base::Result<UniqueFd> new_socket() {
 
 base::Result<FdChannel> FdChannel::connect(const std::string& path) {
   sockaddr_un address;
-  if (!make_address(path, address)) return base::Error{"socket path '" + path + "' is empty or longer than " + std::to_string(sizeof address.sun_path - 1) + " bytes"};
+  if (!make_address(path, address))
+    return base::Error{"socket path '" + path + "' is empty or longer than " + std::to_string(sizeof address.sun_path - 1) +
+                       " bytes"};
   auto fd = new_socket();
   if (!fd.ok()) return base::Error{fd.error()};
-  if (::connect(fd->get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return base::Error{reason("connecting to " + path)};
+  if (::connect(fd->get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return base::Error{reason("connecting to " + path)};
   return FdChannel(std::move(*fd));
 }
 
@@ -88,7 +90,8 @@ ReceiveResult FdChannel::receive(Message& out) {
   message.msg_control = control;
   message.msg_controllen = sizeof control;
   ssize_t n;
-  // A peer that closed without reading all we sent shows first as ECONNRESET, once; what it sent before (a refusal) comes behind it.
+  // A peer that closed without reading all we sent shows first as ECONNRESET, once; what it sent before (a refusal) comes behind
+  // it.
   bool reset_seen = false;
   for (;;) {
     n = ::recvmsg(fd(), &message, MSG_CMSG_CLOEXEC);
@@ -110,8 +113,8 @@ ReceiveResult FdChannel::receive(Message& out) {
     }
   }
   if (n <= 0) return ReceiveResult::kClosed;
-  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || static_cast<size_t>(n) < sizeof header || header.magic != kChannelMagic ||
-      header.size != static_cast<size_t>(n) - sizeof header || header.fds != out.fds.size()) {
+  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || static_cast<size_t>(n) < sizeof header ||
+      header.magic != kChannelMagic || header.size != static_cast<size_t>(n) - sizeof header || header.fds != out.fds.size()) {
     out = Message();
     return ReceiveResult::kMalformed;
   }
@@ -147,7 +150,9 @@ FdListener::~FdListener() {
 
 base::Result<FdListener> FdListener::bind(const std::string& path, uint32_t mode) {
   sockaddr_un address;
-  if (!make_address(path, address)) return base::Error{"socket path '" + path + "' is empty or longer than " + std::to_string(sizeof address.sun_path - 1) + " bytes"};
+  if (!make_address(path, address))
+    return base::Error{"socket path '" + path + "' is empty or longer than " + std::to_string(sizeof address.sun_path - 1) +
+                       " bytes"};
   auto fd = new_socket();
   if (!fd.ok()) return base::Error{fd.error()};
   if (::bind(fd->get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
@@ -157,7 +162,8 @@ base::Result<FdListener> FdListener::bind(const std::string& path, uint32_t mode
     if (::lstat(path.c_str(), &st) == 0 && !S_ISSOCK(st.st_mode)) return base::Error{path + " exists and is not a socket"};
     if (FdChannel::connect(path).ok()) return base::Error{path + " is in use by another data plane"};
     if (::unlink(path.c_str()) != 0) return base::Error{reason("removing the old " + path)};
-    if (::bind(fd->get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return base::Error{reason("binding " + path)};
+    if (::bind(fd->get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+      return base::Error{reason("binding " + path)};
   }
   FdListener l;
   l.fd_ = std::move(*fd);

@@ -1,5 +1,5 @@
-// Typed messages with file descriptors over a Unix SOCK_SEQPACKET socket (unix(7), SCM_RIGHTS). For the handshake between control and
-// data plane and as a sign of life; never used by a poll core. Non-blocking throughout: the owner polls the descriptor.
+// Typed messages with file descriptors over a Unix SOCK_SEQPACKET socket (unix(7), SCM_RIGHTS). For the handshake between control
+// and data plane and as a sign of life; never used by a poll core. Non-blocking throughout: the owner polls the descriptor.
 #pragma once
 
 #include <cstdint>
@@ -13,14 +13,14 @@
 namespace millrace::shm {
 
 inline constexpr uint32_t kChannelMagic = 0x4346'4c4d;
-inline constexpr uint32_t kMaxMessageBytes = 64 * 1024;   // header included
-inline constexpr uint32_t kMaxMessageFds = 128;           // below the kernel's SCM_MAX_FD (253): 64 workers' rings and some
+inline constexpr uint32_t kMaxMessageBytes = 64 * 1024;  // header included
+inline constexpr uint32_t kMaxMessageFds = 128;          // below the kernel's SCM_MAX_FD (253): 64 workers' rings and some
 
 struct MessageHeader {
-  uint32_t magic;       // kChannelMagic
-  uint16_t type;        // the user's
-  uint16_t fds;         // descriptors that come with it
-  uint32_t size;        // bytes of the body
+  uint32_t magic;  // kChannelMagic
+  uint16_t type;   // the user's
+  uint16_t fds;    // descriptors that come with it
+  uint32_t size;   // bytes of the body
   uint32_t reserved;
 };
 static_assert(sizeof(MessageHeader) == 16);
@@ -40,10 +40,10 @@ struct Message {
 };
 
 enum class ReceiveResult : uint8_t {
-  kMessage,     // `out` holds one
-  kNothing,     // none waiting
-  kClosed,      // the peer is gone
-  kMalformed,   // wrong magic, sizes that disagree, truncated, or wrong number of descriptors: close the channel
+  kMessage,    // `out` holds one
+  kNothing,    // none waiting
+  kClosed,     // the peer is gone
+  kMalformed,  // wrong magic, sizes that disagree, truncated, or wrong number of descriptors: close the channel
 };
 
 class FdChannel {
@@ -59,8 +59,8 @@ class FdChannel {
   int fd() const { return fd_.get(); }
   void close() { fd_.reset(); }
 
-  // Sends one message whole, or fails: the peer is gone, or does not read (its buffer is full). The descriptors are duplicated by the
-  // kernel; the caller keeps its own.
+  // Sends one message whole, or fails: the peer is gone, or does not read (its buffer is full). The descriptors are duplicated by
+  // the kernel; the caller keeps its own.
   base::Status send(uint16_t type, std::span<const uint8_t> body, std::span<const int> fds = {});
   template <class T>
   base::Status send_struct(uint16_t type, const T& body, std::span<const int> fds = {}) {
@@ -83,7 +83,8 @@ class FdListener {
   FdListener(FdListener&&) noexcept = default;
   FdListener& operator=(FdListener&& other) noexcept;
   ~FdListener();
-  // Binds and listens. A socket file that nobody listens on any more is replaced; a live one is an error. `mode`: permissions of the file.
+  // Binds and listens. A socket file that nobody listens on any more is replaced; a live one is an error. `mode`: permissions of
+  // the file.
   static base::Result<FdListener> bind(const std::string& path, uint32_t mode = 0660);
 
   int fd() const { return fd_.get(); }

@@ -1,13 +1,12 @@
 #include "lib/shm/segment.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <utility>
 
 namespace millrace::shm {
@@ -106,7 +105,8 @@ void Segment::discard(uint64_t offset, uint64_t size) {
   const uint64_t end = (offset + std::min(size, size_ - offset)) / page * page;
   if (begin >= end) return;
   // Best effort: memory that stays is only memory.
-  (void)::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin), static_cast<off_t>(end - begin));
+  (void)::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
+                    static_cast<off_t>(end - begin));
 }
 
 }  // namespace millrace::shm

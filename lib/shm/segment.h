@@ -1,5 +1,5 @@
-// A piece of shared memory: a memfd, its mapping and its size, in one owner. The maker seals it against shrinking and growing, so that
-// nobody who maps it can be killed by a truncation behind his back (SIGBUS); whoever receives a descriptor checks that seal.
+// A piece of shared memory: a memfd, its mapping and its size, in one owner. The maker seals it against shrinking and growing, so
+// that nobody who maps it can be killed by a truncation behind his back (SIGBUS); whoever receives a descriptor checks that seal.
 #pragma once
 
 #include <cstdint>
@@ -54,21 +54,24 @@ class Segment {
   Segment& operator=(const Segment&) = delete;
   ~Segment();
 
-  // A new zeroed segment, mapped read-write. `name` shows in /proc/<pid>/maps (at most 200 characters are used). `size` > 0 is rounded up
-  // to whole pages. Ordinary pages are sparse: a page costs memory when it is first written.
+  // A new zeroed segment, mapped read-write. `name` shows in /proc/<pid>/maps (at most 200 characters are used). `size` > 0 is
+  // rounded up to whole pages. Ordinary pages are sparse: a page costs memory when it is first written.
   static base::Result<Segment> create(const std::string& name, uint64_t size, Pages pages = Pages::kNormal);
-  // A segment that somebody else made. Refused: no memfd with the seals above, smaller than `min_size` or larger than `max_size` bytes.
+  // A segment that somebody else made. Refused: no memfd with the seals above, smaller than `min_size` or larger than `max_size`
+  // bytes.
   static base::Result<Segment> map(UniqueFd fd, Access access, uint64_t min_size, uint64_t max_size);
 
-  uint8_t* data() const { return data_; }                 // page-aligned; null when empty
-  uint64_t size() const { return size_; }                 // bytes
+  uint8_t* data() const { return data_; }  // page-aligned; null when empty
+  uint64_t size() const { return size_; }  // bytes
   std::span<uint8_t> bytes() const { return {data_, size_}; }
   bool empty() const { return data_ == nullptr; }
   int fd() const { return fd_.get(); }
   bool huge() const { return huge_; }
-  // A new descriptor of the same memory through which nobody can map it writable (unless he reopens it by /proc with our own rights).
+  // A new descriptor of the same memory through which nobody can map it writable (unless he reopens it by /proc with our own
+  // rights).
   base::Result<UniqueFd> read_only_fd() const;
-  // Gives the whole pages inside [offset, offset + size) back to the system; they read as zero afterwards. Ordinary pages only; a no-op else.
+  // Gives the whole pages inside [offset, offset + size) back to the system; they read as zero afterwards. Ordinary pages only; a
+  // no-op else.
   void discard(uint64_t offset, uint64_t size);
 
  private:

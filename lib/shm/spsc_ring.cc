@@ -4,20 +4,34 @@ namespace millrace::shm {
 
 const char* to_string(RingError e) {
   switch (e) {
-    case RingError::kNone: return "none";
-    case RingError::kTooSmall: return "ring_too_small";
-    case RingError::kBadMagic: return "ring_bad_magic";
-    case RingError::kBadVersion: return "ring_bad_version";
-    case RingError::kBadCapacity: return "ring_bad_capacity";
-    case RingError::kHeadMisaligned: return "ring_index_misaligned";
-    case RingError::kHeadBehindTail: return "ring_head_behind_tail";
-    case RingError::kHeadBeyondEnd: return "ring_head_beyond_capacity";
-    case RingError::kHeadMovedBack: return "ring_head_moved_back";
-    case RingError::kTailBeyondHead: return "ring_tail_beyond_head";
-    case RingError::kTailMovedBack: return "ring_tail_moved_back";
-    case RingError::kBadRecordSize: return "ring_bad_record_size";
-    case RingError::kRecordBeyondHead: return "ring_record_beyond_head";
-    case RingError::kRecordBeyondEnd: return "ring_record_beyond_end";
+    case RingError::kNone:
+      return "none";
+    case RingError::kTooSmall:
+      return "ring_too_small";
+    case RingError::kBadMagic:
+      return "ring_bad_magic";
+    case RingError::kBadVersion:
+      return "ring_bad_version";
+    case RingError::kBadCapacity:
+      return "ring_bad_capacity";
+    case RingError::kHeadMisaligned:
+      return "ring_index_misaligned";
+    case RingError::kHeadBehindTail:
+      return "ring_head_behind_tail";
+    case RingError::kHeadBeyondEnd:
+      return "ring_head_beyond_capacity";
+    case RingError::kHeadMovedBack:
+      return "ring_head_moved_back";
+    case RingError::kTailBeyondHead:
+      return "ring_tail_beyond_head";
+    case RingError::kTailMovedBack:
+      return "ring_tail_moved_back";
+    case RingError::kBadRecordSize:
+      return "ring_bad_record_size";
+    case RingError::kRecordBeyondHead:
+      return "ring_record_beyond_head";
+    case RingError::kRecordBeyondEnd:
+      return "ring_record_beyond_end";
   }
   return "unknown";
 }

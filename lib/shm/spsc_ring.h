@@ -1,25 +1,28 @@
-// A lock-free ring of variable-length records between one producer and one consumer, in one process or in two. Never blocks, never
-// makes a system call, never allocates.
+// A lock-free ring of variable-length records between one producer and one consumer, in one process or in two. Never blocks,
+// never makes a system call, never allocates.
 //
 //   memory:  RingHeader (3 cache lines: constants | head | tail) then `capacity` bytes of records
-//   record:  | size u32 | ~size u32 | payload, padded to 8 |       a pad record (size kPad) fills the end when the next one would not fit
+//   record:  | size u32 | ~size u32 | payload, padded to 8 |       a pad record (size kPad) fills the end when the next one would
+//   not fit
 //
 // The ordering argument
-//  1. `head` counts bytes ever committed and has one writer, the producer. `tail` counts bytes ever consumed and has one writer, the
-//     consumer. Both only grow (64 bits do not wrap), both are multiples of 8, and tail <= head <= tail + capacity always.
+//  1. `head` counts bytes ever committed and has one writer, the producer. `tail` counts bytes ever consumed and has one writer,
+//     the consumer. Both only grow (64 bits do not wrap), both are multiples of 8, and tail <= head <= tail + capacity always.
 //  2. Byte i of the stream lies at data[i % capacity]; capacity is a power of two.
-//  3. The producer writes only bytes in [head, tail + capacity), the consumer reads only bytes in [tail, head). So no byte is written and
-//     read at the same time, provided each side sees the other's counter late, never early. Late only makes it think there is less to do.
+//  3. The producer writes only bytes in [head, tail + capacity), the consumer reads only bytes in [tail, head). So no byte is
+//     written and read at the same time, provided each side sees the other's counter late, never early. Late only makes it think
+//     there is less to do.
 //  4. PUBLISH  the producer stores head with release after it has written a record.
 //     ACQUIRE  the consumer loads head with acquire before it reads one. Pair: every byte below the head it saw is complete.
-//  5. FREE     the consumer stores tail with release after it has read a record for the last time.
-//     REUSE    the producer loads tail with acquire before it overwrites. Pair: every byte below the tail it saw will not be read again.
-//  6. Each side keeps its own counter in private memory and only ever stores it to the ring: what the other side does to that word cannot
-//     mislead it. Each side caches the other's counter and loads it again only when the cached value gives it nothing to do; so a
-//     producer that is not full does not touch the consumer's cache line, nor the other way round.
-//  7. A counter that comes from the peer is checked against (1) before it is used, and so is every record size (size and its complement
-//     must agree, and the record must lie below head and before the end of the buffer). A violation is a RingError that sticks: the side
-//     that saw it stops using the ring. Payload bytes are the peer's: whoever parses them must not trust them.
+//  5. FREE     the consumer stores tail with release after it has read a record for the last time. REUSE    the producer loads
+//     tail with acquire before it overwrites. Pair: every byte below the tail it saw will not be read again.
+//  6. Each side keeps its own counter in private memory and only ever stores it to the ring: what the other side does to that
+//     word cannot mislead it. Each side caches the other's counter and loads it again only when the cached value gives it nothing
+//     to do; so a producer that is not full does not touch the consumer's cache line, nor the other way round.
+//  7. A counter that comes from the peer is checked against (1) before it is used, and so is every record size (size and its
+//     complement must agree, and the record must lie below head and before the end of the buffer). A violation is a RingError
+//     that sticks: the side that saw it stops using the ring. Payload bytes are the peer's: whoever parses them must not trust
+//     them.
 //  8. reserve() may be given up (no commit): nothing was published. front() may be repeated: nothing is consumed before pop().
 //
 // A new consumer attaches where the last one stopped (tail lies in the ring), a new producer likewise at head.
@@ -56,16 +59,16 @@ const char* to_string(RingError e);
 inline constexpr uint64_t kRingMagic = 0x474e'4952'524c'4d31;
 inline constexpr uint32_t kRingVersion = 1;
 inline constexpr uint64_t kMinRingCapacity = 4096, kMaxRingCapacity = 1ull << 32;
-inline constexpr uint32_t kRecordHeader = 8;       // bytes in front of each payload
+inline constexpr uint32_t kRecordHeader = 8;  // bytes in front of each payload
 
 struct RingHeader {
-  uint64_t magic;                                  // maker: rw before the hand-out, then ro for everybody
+  uint64_t magic;  // maker: rw before the hand-out, then ro for everybody
   uint32_t version;
   uint32_t reserved;
-  uint64_t capacity;                               // bytes of the data area
-  alignas(64) std::atomic<uint64_t> head;          // producer: rw, consumer: ro
-  alignas(64) std::atomic<uint64_t> tail;          // consumer: rw, producer: ro
-  alignas(64) uint8_t data[];                      // producer: rw, consumer: ro
+  uint64_t capacity;                       // bytes of the data area
+  alignas(64) std::atomic<uint64_t> head;  // producer: rw, consumer: ro
+  alignas(64) std::atomic<uint64_t> tail;  // consumer: rw, producer: ro
+  alignas(64) uint8_t data[];              // producer: rw, consumer: ro
 };
 static_assert(sizeof(RingHeader) == 192 && std::atomic<uint64_t>::is_always_lock_free);
 
@@ -77,7 +80,7 @@ uint64_t ring_capacity_for(uint64_t bytes);
 RingError format_ring(std::span<uint8_t> memory, uint64_t capacity);
 
 namespace detail {
-inline constexpr uint32_t kPad = 0x8000'0000;      // size of a pad record: kPad | its bytes, header included
+inline constexpr uint32_t kPad = 0x8000'0000;  // size of a pad record: kPad | its bytes, header included
 constexpr uint64_t record_bytes(uint64_t payload) { return (kRecordHeader + payload + 7) & ~uint64_t{7}; }
 RingError check_header(std::span<uint8_t> memory, RingHeader*& header);
 }  // namespace detail
@@ -90,8 +93,8 @@ class RingProducer {
   RingError attach(std::span<uint8_t> memory);
   bool attached() const { return ring_ != nullptr; }
 
-  // Room for `size` payload bytes (8-aligned), or an empty span: the ring is too full for it, or error() is set, or size > max_record().
-  // Replaces an earlier reservation that was not committed.
+  // Room for `size` payload bytes (8-aligned), or an empty span: the ring is too full for it, or error() is set, or size >
+  // max_record(). Replaces an earlier reservation that was not committed.
   std::span<uint8_t> reserve(uint32_t size) {
     const uint64_t need = detail::record_bytes(size);
     if (__builtin_expect(error_ != RingError::kNone || ring_ == nullptr || need > capacity_ / 2, 0)) return {};
@@ -150,8 +153,8 @@ class RingConsumer {
   RingError attach(std::span<uint8_t> memory);
   bool attached() const { return ring_ != nullptr; }
 
-  // The oldest record (8-aligned; may be of size 0), valid until pop(). data() is null when the ring is empty or error() is set. The producer
-  // is another process: it could still change the bytes, so read each value once and check it after reading.
+  // The oldest record (8-aligned; may be of size 0), valid until pop(). data() is null when the ring is empty or error() is set.
+  // The producer is another process: it could still change the bytes, so read each value once and check it after reading.
   std::span<const uint8_t> front();
   // Consumes what front() returned.
   void pop() {

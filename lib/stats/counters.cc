@@ -57,17 +57,53 @@ constexpr CounterInfo kHistogram[] = {
 #undef MILLRACE_ENTRY
 }  // namespace
 
-template <> std::span<const CounterInfo> infos<LoopCounter>() { return kLoop; }
-template <> std::span<const CounterInfo> infos<PortCounter>() { return kPort; }
-template <> std::span<const CounterInfo> infos<TcpCounter>() { return kTcp; }
-template <> std::span<const CounterInfo> infos<TlsCounter>() { return kTls; }
-template <> std::span<const CounterInfo> infos<HttpCounter>() { return kHttp; }
-template <> std::span<const CounterInfo> infos<LoaderCounter>() { return kLoader; }
-template <> std::span<const CounterInfo> infos<ListenerCounter>() { return kListener; }
-template <> std::span<const CounterInfo> infos<HcmCounter>() { return kHcm; }
-template <> std::span<const CounterInfo> infos<VirtualHostCounter>() { return kVirtualHost; }
-template <> std::span<const CounterInfo> infos<ClusterCounter>() { return kCluster; }
-template <> std::span<const CounterInfo> infos<Pool>() { return kPool; }
-template <> std::span<const CounterInfo> infos<WorkerHistogram>() { return kHistogram; }
+template <>
+std::span<const CounterInfo> infos<LoopCounter>() {
+  return kLoop;
+}
+template <>
+std::span<const CounterInfo> infos<PortCounter>() {
+  return kPort;
+}
+template <>
+std::span<const CounterInfo> infos<TcpCounter>() {
+  return kTcp;
+}
+template <>
+std::span<const CounterInfo> infos<TlsCounter>() {
+  return kTls;
+}
+template <>
+std::span<const CounterInfo> infos<HttpCounter>() {
+  return kHttp;
+}
+template <>
+std::span<const CounterInfo> infos<LoaderCounter>() {
+  return kLoader;
+}
+template <>
+std::span<const CounterInfo> infos<ListenerCounter>() {
+  return kListener;
+}
+template <>
+std::span<const CounterInfo> infos<HcmCounter>() {
+  return kHcm;
+}
+template <>
+std::span<const CounterInfo> infos<VirtualHostCounter>() {
+  return kVirtualHost;
+}
+template <>
+std::span<const CounterInfo> infos<ClusterCounter>() {
+  return kCluster;
+}
+template <>
+std::span<const CounterInfo> infos<Pool>() {
+  return kPool;
+}
+template <>
+std::span<const CounterInfo> infos<WorkerHistogram>() {
+  return kHistogram;
+}
 
 }  // namespace millrace::stats

@@ -1,7 +1,8 @@
 // Counters in shared memory: the word, the enums and names made from counters.def, and arrays indexed by an enum.
 //
-// Every word has one writer, so adding is a plain load, add and store (no locked instruction), all relaxed: a reader wants a recent value,
-// not an order between words. What must be ordered (epochs, directory entries) says so where it stands, in region.h.
+// Every word has one writer, so adding is a plain load, add and store (no locked instruction), all relaxed: a reader wants a
+// recent value, not an order between words. What must be ordered (epochs, directory entries) says so where it stands, in
+// region.h.
 #pragma once
 
 #include <atomic>
@@ -108,18 +109,30 @@ template <class Enum>
 const CounterInfo& info(Enum e) {
   return infos<Enum>()[static_cast<uint32_t>(e)];
 }
-template <> std::span<const CounterInfo> infos<LoopCounter>();
-template <> std::span<const CounterInfo> infos<PortCounter>();
-template <> std::span<const CounterInfo> infos<TcpCounter>();
-template <> std::span<const CounterInfo> infos<TlsCounter>();
-template <> std::span<const CounterInfo> infos<HttpCounter>();
-template <> std::span<const CounterInfo> infos<LoaderCounter>();
-template <> std::span<const CounterInfo> infos<ListenerCounter>();
-template <> std::span<const CounterInfo> infos<HcmCounter>();
-template <> std::span<const CounterInfo> infos<VirtualHostCounter>();
-template <> std::span<const CounterInfo> infos<ClusterCounter>();
-template <> std::span<const CounterInfo> infos<Pool>();
-template <> std::span<const CounterInfo> infos<WorkerHistogram>();
+template <>
+std::span<const CounterInfo> infos<LoopCounter>();
+template <>
+std::span<const CounterInfo> infos<PortCounter>();
+template <>
+std::span<const CounterInfo> infos<TcpCounter>();
+template <>
+std::span<const CounterInfo> infos<TlsCounter>();
+template <>
+std::span<const CounterInfo> infos<HttpCounter>();
+template <>
+std::span<const CounterInfo> infos<LoaderCounter>();
+template <>
+std::span<const CounterInfo> infos<ListenerCounter>();
+template <>
+std::span<const CounterInfo> infos<HcmCounter>();
+template <>
+std::span<const CounterInfo> infos<VirtualHostCounter>();
+template <>
+std::span<const CounterInfo> infos<ClusterCounter>();
+template <>
+std::span<const CounterInfo> infos<Pool>();
+template <>
+std::span<const CounterInfo> infos<WorkerHistogram>();
 
 // An array of counters indexed by its enum: `block[TcpCounter::kAccepted].add()`.
 template <class Enum>

@@ -12,6 +12,8 @@ constexpr DropReasonInfo kInfo[] = {
 static_assert(sizeof(kInfo) / sizeof(kInfo[0]) == kDropReasonCount);
 }  // namespace
 
-const DropReasonInfo& info(DropReason r) { return kInfo[static_cast<uint16_t>(r) < kDropReasonCount ? static_cast<uint16_t>(r) : 0]; }
+const DropReasonInfo& info(DropReason r) {
+  return kInfo[static_cast<uint16_t>(r) < kDropReasonCount ? static_cast<uint16_t>(r) : 0];
+}
 
 }  // namespace millrace::stats

@@ -16,9 +16,9 @@ enum class DropReason : uint16_t {
 enum class Severity : uint8_t { kInfo, kWarning, kError };  // expected on a healthy network / worth a look / something is wrong
 
 struct DropReasonInfo {
-  const char* name;      // stable, snake_case: the key in JSON and metrics
+  const char* name;  // stable, snake_case: the key in JSON and metrics
   Severity severity;
-  const char* text;      // one sentence for a person
+  const char* text;  // one sentence for a person
 };
 const DropReasonInfo& info(DropReason r);
 

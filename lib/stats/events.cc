@@ -13,25 +13,37 @@ constexpr bool is_extra(StringId id) { return id >= StringId::kExtraRequestHeade
 
 const char* to_string(Protocol p) {
   switch (p) {
-    case Protocol::kHttp10: return "HTTP/1.0";
-    case Protocol::kHttp11: return "HTTP/1.1";
-    case Protocol::kHttp2: return "HTTP/2";
+    case Protocol::kHttp10:
+      return "HTTP/1.0";
+    case Protocol::kHttp11:
+      return "HTTP/1.1";
+    case Protocol::kHttp2:
+      return "HTTP/2";
     case Protocol::kNone:
-    case Protocol::kTcp: break;
+    case Protocol::kTcp:
+      break;
   }
   return "-";
 }
 
 const char* to_string(RecordError e) {
   switch (e) {
-    case RecordError::kNone: return "none";
-    case RecordError::kTooShort: return "record_too_short";
-    case RecordError::kWrongType: return "record_of_unexpected_type";
-    case RecordError::kWrongVersion: return "record_of_other_version";
-    case RecordError::kWrongSize: return "record_size_disagrees";
-    case RecordError::kTooManyStrings: return "record_with_too_many_strings";
-    case RecordError::kStringsPastEnd: return "record_strings_past_end";
-    case RecordError::kBadExtra: return "record_extra_header_malformed";
+    case RecordError::kNone:
+      return "none";
+    case RecordError::kTooShort:
+      return "record_too_short";
+    case RecordError::kWrongType:
+      return "record_of_unexpected_type";
+    case RecordError::kWrongVersion:
+      return "record_of_other_version";
+    case RecordError::kWrongSize:
+      return "record_size_disagrees";
+    case RecordError::kTooManyStrings:
+      return "record_with_too_many_strings";
+    case RecordError::kStringsPastEnd:
+      return "record_strings_past_end";
+    case RecordError::kBadExtra:
+      return "record_extra_header_malformed";
   }
   return "unknown";
 }
@@ -52,7 +64,8 @@ AccessLogBuilder::Kept AccessLogBuilder::fit(const LogString& s) {
   return k;
 }
 
-AccessLogBuilder::AccessLogBuilder(const AccessLogRecord& record, std::span<const LogString> strings) : record_(record), strings_(strings) {
+AccessLogBuilder::AccessLogBuilder(const AccessLogRecord& record, std::span<const LogString> strings)
+    : record_(record), strings_(strings) {
   for (const LogString& s : strings_) {
     const Kept k = fit(s);
     if (k.bytes == 0) continue;
@@ -160,7 +173,8 @@ uint32_t write_loader_event(std::span<uint8_t> out, EventType type, LoaderEvent 
 RecordError read_loader_event(std::span<const uint8_t> bytes, LoaderEvent& event, std::string_view& text) {
   RecordHeader header;
   if (const RecordError e = check_record(bytes, header); e != RecordError::kNone) return e;
-  if (header.type != EventType::kSnapshotAccepted && header.type != EventType::kSnapshotRejected && header.type != EventType::kLoaderNote)
+  if (header.type != EventType::kSnapshotAccepted && header.type != EventType::kSnapshotRejected &&
+      header.type != EventType::kLoaderNote)
     return RecordError::kWrongType;
   if (bytes.size() < sizeof event) return RecordError::kTooShort;
   std::memcpy(&event, bytes.data(), sizeof event);

@@ -1,12 +1,14 @@
-// Records that the data plane puts on its event rings (one a worker, one of the loader), read by control. Binary, fixed little-endian layouts,
-// no formatting: control makes text of them. A record is RecordHeader, the fixed part of its type, then (access log) a list of strings.
+// Records that the data plane puts on its event rings (one a worker, one of the loader), read by control. Binary, fixed
+// little-endian layouts, no formatting: control makes text of them. A record is RecordHeader, the fixed part of its type, then
+// (access log) a list of strings.
 //
 //   +--------------+------------------------+-----------------+-----------------+
 //   | RecordHeader | AccessLogRecord        | StringRef × n   | string bytes    |   padded to 8 by the ring
 //   +--------------+------------------------+-----------------+-----------------+
 //
-// A missing string is not in the list; control prints "-" for it. A string longer than its limit (string_limit) is cut, and its reference and
-// the record say so. Nothing in a record is trusted: AccessLogView::parse checks every length against the bytes received.
+// A missing string is not in the list; control prints "-" for it. A string longer than its limit (string_limit) is cut, and its
+// reference and the record say so. Nothing in a record is trusted: AccessLogView::parse checks every length against the bytes
+// received.
 #pragma once
 
 #include <cstdint>
@@ -23,92 +25,116 @@ inline constexpr uint16_t kEventVersion = 1;
 
 enum class EventType : uint16_t {
   kNone = 0,
-  kAccessLog = 1,          // worker: one request, or one TCP-proxied connection, has ended
-  kSnapshotAccepted = 2,   // loader: LoaderEvent without text
-  kSnapshotRejected = 3,   // loader: LoaderEvent with the reason as text
-  kLoaderNote = 4,         // loader: LoaderEvent with a warning as text (tables are in force nevertheless)
+  kAccessLog = 1,         // worker: one request, or one TCP-proxied connection, has ended
+  kSnapshotAccepted = 2,  // loader: LoaderEvent without text
+  kSnapshotRejected = 3,  // loader: LoaderEvent with the reason as text
+  kLoaderNote = 4,        // loader: LoaderEvent with a warning as text (tables are in force nevertheless)
 };
 
 struct RecordHeader {
   EventType type;
-  uint16_t version;        // kEventVersion
-  uint32_t size;           // bytes of the whole record, this header included
+  uint16_t version;  // kEventVersion
+  uint32_t size;     // bytes of the whole record, this header included
 };
 static_assert(sizeof(RecordHeader) == 8);
 
 // ---- access log -----------------------------------------------------------------------------------------------------------
 enum class Protocol : uint8_t { kNone = 0, kHttp10, kHttp11, kHttp2, kTcp };
-const char* to_string(Protocol p);   // "HTTP/1.1" as %PROTOCOL% prints it; "-" for kNone and kTcp
+const char* to_string(Protocol p);  // "HTTP/1.1" as %PROTOCOL% prints it; "-" for kNone and kTcp
 
 // Wire values of the negotiated version, 0: no TLS.
 inline constexpr uint16_t kWireTls12 = 0x0303, kWireTls13 = 0x0304;
 
 enum AccessLogFlag : uint16_t {
-  kFlagStringsTruncated = 1 << 0,   // at least one string was cut to its limit
-  kFlagStringsMissing = 1 << 1,     // at least one string did not fit into the record at all
+  kFlagStringsTruncated = 1 << 0,  // at least one string was cut to its limit
+  kFlagStringsMissing = 1 << 1,    // at least one string did not fit into the record at all
   kFlagDownstreamTls = 1 << 2,
   kFlagUpstreamTls = 1 << 3,
   kFlagTlsResumed = 1 << 4,
-  kFlagConnectionRecord = 1 << 5,   // no request: a connection ended (TCP proxy, no filter chain, listener filter timeout)
+  kFlagConnectionRecord = 1 << 5,  // no request: a connection ended (TCP proxy, no filter chain, listener filter timeout)
 };
 
 inline constexpr uint64_t kNoTime = UINT64_MAX;  // a moment that never came; prints "-"
 
 struct AccessLogRecord {
   RecordHeader header;
-  uint64_t start_wall_ns = 0;                // CLOCK_REALTIME, first byte of the request (START_TIME)
-  uint64_t duration_ns = 0;                  // to the last byte of the response (DURATION)
+  uint64_t start_wall_ns = 0;  // CLOCK_REALTIME, first byte of the request (START_TIME)
+  uint64_t duration_ns = 0;    // to the last byte of the response (DURATION)
   // Moments after the start:
-  uint64_t request_rx_last_ns = kNoTime;     // last byte of the request received (REQUEST_DURATION)
-  uint64_t upstream_tx_first_ns = kNoTime;   // first byte of the request sent to the upstream
+  uint64_t request_rx_last_ns = kNoTime;    // last byte of the request received (REQUEST_DURATION)
+  uint64_t upstream_tx_first_ns = kNoTime;  // first byte of the request sent to the upstream
   uint64_t upstream_tx_last_ns = kNoTime;
-  uint64_t upstream_rx_first_ns = kNoTime;   // first byte of the response received (RESPONSE_DURATION)
+  uint64_t upstream_rx_first_ns = kNoTime;  // first byte of the response received (RESPONSE_DURATION)
   uint64_t upstream_rx_last_ns = kNoTime;
   uint64_t downstream_tx_first_ns = kNoTime;
-  uint64_t bytes_received = 0, bytes_sent = 0;             // bodies (BYTES_RECEIVED, BYTES_SENT); of connections: TCP payload
+  uint64_t bytes_received = 0, bytes_sent = 0;  // bodies (BYTES_RECEIVED, BYTES_SENT); of connections: TCP payload
   uint64_t upstream_bytes_sent = 0, upstream_bytes_received = 0;
-  uint64_t flags = 0;                        // ResponseFlags::bits
-  uint64_t connection_id = 0;                // of the downstream connection (CONNECTION_ID); unique in this data plane incarnation
-  uint64_t listener = 0;                     // table::ObjectId
+  uint64_t flags = 0;          // ResponseFlags::bits
+  uint64_t connection_id = 0;  // of the downstream connection (CONNECTION_ID); unique in this data plane incarnation
+  uint64_t listener = 0;       // table::ObjectId
   uint64_t route_table = 0, virtual_host = 0, cluster = 0;  // table::ObjectId; 0: none
   base::IpAddress downstream_remote, downstream_local, upstream_remote, upstream_local;
   base::IpAddress downstream_direct_remote;  // the TCP peer, where downstream_remote came from x-forwarded-for
   uint16_t downstream_remote_port = 0, downstream_local_port = 0, upstream_remote_port = 0, upstream_local_port = 0;
   uint16_t downstream_direct_remote_port = 0;
-  uint16_t response_code = 0;                // 0: none was sent
-  uint16_t tls_version = 0;                  // wire value of the downstream connection
-  uint16_t tls_cipher = 0;                   // IANA number of the cipher suite
-  uint16_t record_flags = 0;                 // AccessLogFlag
-  uint16_t filter_chain = UINT16_MAX;        // index into Listener.filter_chains; UINT16_MAX: none matched
-  uint16_t attempt_count = 0;                // UPSTREAM_REQUEST_ATTEMPT_COUNT
-  uint32_t route_rank = UINT32_MAX;          // index into VirtualHost.routes; UINT32_MAX: none
+  uint16_t response_code = 0;          // 0: none was sent
+  uint16_t tls_version = 0;            // wire value of the downstream connection
+  uint16_t tls_cipher = 0;             // IANA number of the cipher suite
+  uint16_t record_flags = 0;           // AccessLogFlag
+  uint16_t filter_chain = UINT16_MAX;  // index into Listener.filter_chains; UINT16_MAX: none matched
+  uint16_t attempt_count = 0;          // UPSTREAM_REQUEST_ATTEMPT_COUNT
+  uint32_t route_rank = UINT32_MAX;    // index into VirtualHost.routes; UINT32_MAX: none
   uint16_t worker = 0, reserved16 = 0;
   Protocol protocol = Protocol::kNone;
   Protocol upstream_protocol = Protocol::kNone;
-  uint32_t string_count = 0;                 // StringRefs behind this struct; set by the builder
+  uint32_t string_count = 0;  // StringRefs behind this struct; set by the builder
   uint32_t reserved = 0;
 };
 static_assert(sizeof(AccessLogRecord) % 8 == 0);
 
 enum class StringId : uint16_t {
-  kMethod = 1, kPath, kOriginalPath, kAuthority, kForwardedFor, kUserAgent, kRequestId, kReferer, kUpstreamServiceTime,
-  kRouteName, kClusterName, kVirtualHostName, kFilterChainName, kServerName /* SNI */, kUpstreamHost /* endpoint hostname */,
-  kResponseCodeDetails /* the text: lib/http owns the list */, kTransportFailure,
-  kConnectionTermination, kScheme, kForwardedProto, kContentType,
-  // Extra headers: any %REQ(X)%, %RESP(X)% or %TRAILER(X)% of a configured format that is not in the list above. The loader reads the formats of a
-  // listener's access logs and gives the worker the names it must record (RuntimeSnapshot: AccessLogFields); the string is one byte of name length,
-  // the lower-case name, then the value. Read with AccessLogView::extra().
-  kExtraRequestHeader = 64, kExtraResponseHeader, kExtraResponseTrailer,
+  kMethod = 1,
+  kPath,
+  kOriginalPath,
+  kAuthority,
+  kForwardedFor,
+  kUserAgent,
+  kRequestId,
+  kReferer,
+  kUpstreamServiceTime,
+  kRouteName,
+  kClusterName,
+  kVirtualHostName,
+  kFilterChainName,
+  kServerName /* SNI */,
+  kUpstreamHost /* endpoint hostname */,
+  kResponseCodeDetails /* the text: lib/http owns the list */,
+  kTransportFailure,
+  kConnectionTermination,
+  kScheme,
+  kForwardedProto,
+  kContentType,
+  // Extra headers: any %REQ(X)%, %RESP(X)% or %TRAILER(X)% of a configured format that is not in the list above. The loader reads
+  // the formats of a listener's access logs and gives the worker the names it must record (RuntimeSnapshot: AccessLogFields); the
+  // string is one byte of name length, the lower-case name, then the value. Read with AccessLogView::extra().
+  kExtraRequestHeader = 64,
+  kExtraResponseHeader,
+  kExtraResponseTrailer,
 };
 // Longest value kept of a string; longer ones are cut.
 constexpr uint32_t string_limit(StringId id) {
   switch (id) {
-    case StringId::kMethod: return 64;
+    case StringId::kMethod:
+      return 64;
     case StringId::kPath:
-    case StringId::kOriginalPath: return 2048;
-    case StringId::kRequestId: return 128;
-    case StringId::kUpstreamServiceTime: return 32;
-    default: return 512;
+    case StringId::kOriginalPath:
+      return 2048;
+    case StringId::kRequestId:
+      return 128;
+    case StringId::kUpstreamServiceTime:
+      return 32;
+    default:
+      return 512;
   }
 }
 inline constexpr uint32_t kMaxRecordStrings = 64;
@@ -118,7 +144,7 @@ inline constexpr uint32_t kMaxAccessLogRecord = sizeof(AccessLogRecord) + kMaxRe
 
 struct StringRef {
   StringId id;
-  uint16_t size_and_cut;   // low 15 bits: bytes; top bit: cut to its limit
+  uint16_t size_and_cut;  // low 15 bits: bytes; top bit: cut to its limit
   uint32_t size() const { return size_and_cut & 0x7fff; }
   bool cut() const { return (size_and_cut & 0x8000) != 0; }
 };
@@ -131,16 +157,21 @@ static_assert(sizeof(StringRef) == 4);
 struct LogString {
   StringId id;
   std::string_view value;
-  std::string_view name = {};   // extra headers only
+  std::string_view name = {};  // extra headers only
 };
 class AccessLogBuilder {
  public:
   AccessLogBuilder(const AccessLogRecord& record, std::span<const LogString> strings);
-  uint32_t size() const { return size_; }       // bytes of the record; at most kMaxAccessLogRecord
-  void write(std::span<uint8_t> out) const;     // out.size() >= size()
+  uint32_t size() const { return size_; }    // bytes of the record; at most kMaxAccessLogRecord
+  void write(std::span<uint8_t> out) const;  // out.size() >= size()
 
  private:
-  struct Kept { uint32_t value_size; uint32_t name_size; uint32_t bytes; bool cut; };
+  struct Kept {
+    uint32_t value_size;
+    uint32_t name_size;
+    uint32_t bytes;
+    bool cut;
+  };
   static Kept fit(const LogString& s);
   const AccessLogRecord& record_;
   std::span<const LogString> strings_;
@@ -148,7 +179,16 @@ class AccessLogBuilder {
   uint16_t flags_ = 0;
 };
 
-enum class RecordError : uint8_t { kNone = 0, kTooShort, kWrongType, kWrongVersion, kWrongSize, kTooManyStrings, kStringsPastEnd, kBadExtra };
+enum class RecordError : uint8_t {
+  kNone = 0,
+  kTooShort,
+  kWrongType,
+  kWrongVersion,
+  kWrongSize,
+  kTooManyStrings,
+  kStringsPastEnd,
+  kBadExtra
+};
 const char* to_string(RecordError e);
 
 // The header of any record; error when it is not one. Never reads outside `bytes`.
@@ -160,8 +200,12 @@ class AccessLogView {
   // Copies the fixed part and the references first, so that a peer that changes the bytes meanwhile can harm nobody.
   RecordError parse(std::span<const uint8_t> bytes);
   const AccessLogRecord& fixed() const { return fixed_; }
-  ResponseFlags flags() const { ResponseFlags f; f.bits = fixed_.flags; return f; }
-  std::optional<std::string_view> string(StringId id) const;   // the first of that id
+  ResponseFlags flags() const {
+    ResponseFlags f;
+    f.bits = fixed_.flags;
+    return f;
+  }
+  std::optional<std::string_view> string(StringId id) const;  // the first of that id
   // The recorded extra header of that kind and (lower case) name.
   std::optional<std::string_view> extra(StringId kind, std::string_view lower_case_name) const;
   uint32_t string_count() const { return fixed_.string_count; }
@@ -176,16 +220,16 @@ class AccessLogView {
 };
 
 // ---- loader ---------------------------------------------------------------------------------------------------------------
-inline constexpr uint32_t kMaxLoaderText = 1024;   // longer reasons are cut
+inline constexpr uint32_t kMaxLoaderText = 1024;  // longer reasons are cut
 
 struct LoaderEvent {
   RecordHeader header;
-  uint64_t incarnation = 0;   // of the control process whose snapshot it was
+  uint64_t incarnation = 0;  // of the control process whose snapshot it was
   uint64_t epoch = 0;
-  uint64_t object = 0;        // table::ObjectId the reason is about; 0: the root or none
-  uint64_t build_ns = 0;      // from command to offer
-  uint32_t objects = 0;       // in the snapshot
-  uint32_t text_size = 0;     // bytes behind this struct
+  uint64_t object = 0;     // table::ObjectId the reason is about; 0: the root or none
+  uint64_t build_ns = 0;   // from command to offer
+  uint32_t objects = 0;    // in the snapshot
+  uint32_t text_size = 0;  // bytes behind this struct
 };
 static_assert(sizeof(LoaderEvent) == 48);
 inline constexpr uint32_t kMaxLoaderEvent = sizeof(LoaderEvent) + kMaxLoaderText;

@@ -61,28 +61,41 @@ uint64_t region_layout_hash() {
 
 const char* to_string(ScopeKind k) {
   switch (k) {
-    case ScopeKind::kNone: return "none";
-    case ScopeKind::kOverflow: return "overflow";
-    case ScopeKind::kListener: return "listener";
-    case ScopeKind::kHcm: return "http";
-    case ScopeKind::kVirtualHost: return "virtual_host";
-    case ScopeKind::kCluster: return "cluster";
-    case ScopeKind::kEndpoint: return "endpoint";
-    case ScopeKind::kCount: break;
+    case ScopeKind::kNone:
+      return "none";
+    case ScopeKind::kOverflow:
+      return "overflow";
+    case ScopeKind::kListener:
+      return "listener";
+    case ScopeKind::kHcm:
+      return "http";
+    case ScopeKind::kVirtualHost:
+      return "virtual_host";
+    case ScopeKind::kCluster:
+      return "cluster";
+    case ScopeKind::kEndpoint:
+      return "endpoint";
+    case ScopeKind::kCount:
+      break;
   }
   return "unknown";
 }
 
 std::span<const CounterInfo> scope_counters(ScopeKind k) {
   switch (k) {
-    case ScopeKind::kListener: return infos<ListenerCounter>();
-    case ScopeKind::kHcm: return infos<HcmCounter>();
-    case ScopeKind::kVirtualHost: return infos<VirtualHostCounter>();
+    case ScopeKind::kListener:
+      return infos<ListenerCounter>();
+    case ScopeKind::kHcm:
+      return infos<HcmCounter>();
+    case ScopeKind::kVirtualHost:
+      return infos<VirtualHostCounter>();
     case ScopeKind::kCluster:
-    case ScopeKind::kEndpoint: return infos<ClusterCounter>();
+    case ScopeKind::kEndpoint:
+      return infos<ClusterCounter>();
     case ScopeKind::kNone:
     case ScopeKind::kOverflow:
-    case ScopeKind::kCount: break;
+    case ScopeKind::kCount:
+      break;
   }
   return {};
 }
@@ -97,10 +110,12 @@ void WorkerBlock::flag(ResponseFlags set) {
 uint64_t region_size(const RegionConfig& config) { return layout_of(config.workers, config.scopes).size; }
 
 base::Result<Region> Region::create(std::span<uint8_t> memory, const RegionConfig& config) {
-  if (config.workers == 0 || config.workers > kMaxWorkers) return base::Error{"statistics region: 1 to " + std::to_string(kMaxWorkers) + " workers"};
+  if (config.workers == 0 || config.workers > kMaxWorkers)
+    return base::Error{"statistics region: 1 to " + std::to_string(kMaxWorkers) + " workers"};
   if (config.scopes < kMinScopes || config.scopes > kMaxScopes)
     return base::Error{"statistics region: " + std::to_string(kMinScopes) + " to " + std::to_string(kMaxScopes) + " scopes"};
-  if (config.port_names.size() > kMaxPorts) return base::Error{"statistics region: at most " + std::to_string(kMaxPorts) + " ports"};
+  if (config.port_names.size() > kMaxPorts)
+    return base::Error{"statistics region: at most " + std::to_string(kMaxPorts) + " ports"};
   if (config.incarnation == 0) return base::Error{"statistics region: incarnation 0"};
   const Layout l = layout_of(config.workers, config.scopes);
   if (memory.size() < l.size) return base::Error{"statistics region: needs " + std::to_string(l.size) + " bytes"};
@@ -125,7 +140,8 @@ base::Result<Region> Region::create(std::span<uint8_t> memory, const RegionConfi
   config.version.copy(h.version, sizeof h.version - 1);
   Region region(&h);
   ScopeEntry& overflow = region.scope_entries()[kOverflowScope];
-  overflow.meta.store(pack_meta(ScopeKind::kOverflow, static_cast<uint8_t>(ScopeState::kLive), false, 0), std::memory_order_relaxed);
+  overflow.meta.store(pack_meta(ScopeKind::kOverflow, static_cast<uint8_t>(ScopeState::kLive), false, 0),
+                      std::memory_order_relaxed);
   uint64_t name = 0;
   std::memcpy(&name, "overflow", 8);
   overflow.name[0].store(name, std::memory_order_relaxed);
@@ -136,7 +152,8 @@ base::Result<Region> Region::create(std::span<uint8_t> memory, const RegionConfi
 
 WorkerBlock& Region::worker(uint32_t w) const {
   MILLRACE_ASSERT(w < header_->workers, "worker number in range");
-  return *reinterpret_cast<WorkerBlock*>(reinterpret_cast<uint8_t*>(header_) + header_->workers_offset + w * header_->worker_stride);
+  return *reinterpret_cast<WorkerBlock*>(reinterpret_cast<uint8_t*>(header_) + header_->workers_offset +
+                                         w * header_->worker_stride);
 }
 WorkerStats Region::worker_stats(uint32_t w) const { return {&worker(w), scope_blocks(w), header_->scopes}; }
 ScopeEntry* Region::scope_entries() const {
@@ -144,16 +161,21 @@ ScopeEntry* Region::scope_entries() const {
 }
 ScopeBlock* Region::scope_blocks(uint32_t w) const {
   MILLRACE_ASSERT(w < header_->workers, "worker number in range");
-  return reinterpret_cast<ScopeBlock*>(reinterpret_cast<uint8_t*>(header_) + header_->blocks_offset + w * block_stride(header_->scopes));
+  return reinterpret_cast<ScopeBlock*>(reinterpret_cast<uint8_t*>(header_) + header_->blocks_offset +
+                                       w * block_stride(header_->scopes));
 }
 
 // ---- directory --------------------------------------------------------------------------------------------------------------
 
 ScopeDirectory::ScopeDirectory(const Region& region, base::TimeNs linger_ns)
-    : region_(region), linger_ns_(linger_ns), key_of_(region.scopes()), state_(region.scopes(), static_cast<uint8_t>(ScopeState::kFree)),
+    : region_(region),
+      linger_ns_(linger_ns),
+      key_of_(region.scopes()),
+      state_(region.scopes(), static_cast<uint8_t>(ScopeState::kFree)),
       releases_(region.scopes()) {}
 
-void ScopeDirectory::write_entry(ScopeSlot slot, ScopeKind kind, uint64_t key, uint8_t state, std::string_view name, ScopeSlot parent) {
+void ScopeDirectory::write_entry(ScopeSlot slot, ScopeKind kind, uint64_t key, uint8_t state, std::string_view name,
+                                 ScopeSlot parent) {
   ScopeEntry& e = region_.scope_entries()[slot];
   const bool truncated = name.size() > kMaxScopeName;
   if (truncated) name = name.substr(0, kMaxScopeName);
@@ -161,7 +183,8 @@ void ScopeDirectory::write_entry(ScopeSlot slot, ScopeKind kind, uint64_t key, u
   if (!name.empty()) std::memcpy(words, name.data(), name.size());
   const uint32_t sequence = e.sequence.load(std::memory_order_relaxed);
   e.sequence.store(sequence + 1, std::memory_order_relaxed);
-  // Release on every word: none may become visible before the odd number. Pairs with the acquire loads of the words in RegionView::scope.
+  // Release on every word: none may become visible before the odd number. Pairs with the acquire loads of the words in
+  // RegionView::scope.
   e.key.store(key, std::memory_order_release);
   e.meta.store(pack_meta(kind, state, truncated, parent), std::memory_order_release);
   e.name_size.store(name.size(), std::memory_order_release);
@@ -181,7 +204,8 @@ ScopeSlot ScopeDirectory::acquire(ScopeKind kind, uint64_t key, std::string_view
   const std::pair<uint16_t, uint64_t> k{static_cast<uint16_t>(kind), key};
   if (const auto it = index_.find(k); it != index_.end()) {
     // A lingering slot that came back: its entry in lingering_ is skipped by sweep().
-    if (state_[it->second] != static_cast<uint8_t>(ScopeState::kLive)) set_state(it->second, static_cast<uint8_t>(ScopeState::kLive));
+    if (state_[it->second] != static_cast<uint8_t>(ScopeState::kLive))
+      set_state(it->second, static_cast<uint8_t>(ScopeState::kLive));
     return it->second;
   }
   ScopeSlot slot;
@@ -229,7 +253,8 @@ void ScopeDirectory::sweep(base::TimeNs now, base::TimeNs safe_before) {
       l = lingering_.back();
       lingering_.pop_back();
     };
-    if (state_[l.slot] != static_cast<uint8_t>(ScopeState::kLingering) || l.release != releases_[l.slot]) {  // came back meanwhile
+    if (state_[l.slot] != static_cast<uint8_t>(ScopeState::kLingering) ||
+        l.release != releases_[l.slot]) {  // came back meanwhile
       drop();
       continue;
     }
@@ -307,7 +332,8 @@ const WorkerBlock& RegionView::worker(uint32_t w) const {
 
 const ScopeBlock& RegionView::block(uint32_t w, ScopeSlot slot) const {
   MILLRACE_ASSERT(w < workers_ && slot < scopes_, "worker and slot in range");
-  return *reinterpret_cast<const ScopeBlock*>(base_ + blocks_offset_ + w * block_stride(scopes_) + uint64_t{slot} * sizeof(ScopeBlock));
+  return *reinterpret_cast<const ScopeBlock*>(base_ + blocks_offset_ + w * block_stride(scopes_) +
+                                              uint64_t{slot} * sizeof(ScopeBlock));
 }
 
 std::optional<Scope> RegionView::scope(ScopeSlot slot) const {
@@ -318,8 +344,8 @@ std::optional<Scope> RegionView::scope(ScopeSlot slot) const {
     if (before % 2 != 0) continue;
     Scope s;
     s.slot = slot;
-    // Acquire on every word: the second look at the number comes after them. Pairs with the release stores of the words in write_entry: who
-    // sees a new word sees the odd number before it.
+    // Acquire on every word: the second look at the number comes after them. Pairs with the release stores of the words in
+    // write_entry: who sees a new word sees the odd number before it.
     s.key = e.key.load(std::memory_order_acquire);
     s.generation = e.generation.load(std::memory_order_acquire);
     const uint64_t meta = e.meta.load(std::memory_order_acquire);
@@ -331,7 +357,8 @@ std::optional<Scope> RegionView::scope(ScopeSlot slot) const {
     s.state = static_cast<ScopeState>(meta >> 16 & 0xff);
     s.truncated = (meta >> 24 & 0xff) != 0;
     s.parent = static_cast<ScopeSlot>(meta >> 32);
-    if (s.kind == ScopeKind::kNone || s.kind >= ScopeKind::kCount || s.state == ScopeState::kFree || s.state > ScopeState::kLingering)
+    if (s.kind == ScopeKind::kNone || s.kind >= ScopeKind::kCount || s.state == ScopeState::kFree ||
+        s.state > ScopeState::kLingering)
       return std::nullopt;
     s.name.assign(reinterpret_cast<const char*>(words), std::min<uint64_t>(size, kMaxScopeName));
     return s;

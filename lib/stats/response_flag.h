@@ -38,13 +38,17 @@ struct ResponseFlags {
   constexpr void set(ResponseFlag f) { bits |= bit(f); }
   constexpr bool has(ResponseFlag f) const { return (bits & bit(f)) != 0; }
   constexpr bool empty() const { return bits == 0; }
-  constexpr ResponseFlags operator|(ResponseFlags o) const { ResponseFlags r; r.bits = bits | o.bits; return r; }
+  constexpr ResponseFlags operator|(ResponseFlags o) const {
+    ResponseFlags r;
+    r.bits = bits | o.bits;
+    return r;
+  }
   friend constexpr bool operator==(ResponseFlags, ResponseFlags) = default;
 
   // Longest text format() can give: 64 names of at most 5 characters and their commas.
   static constexpr size_t kMaxText = 64 * 6;
-  // Envoy's form: "UF,URX" in bit order, "-" for none; bits outside the list are left out. Writes at most `capacity` bytes, whole names only;
-  // returns the length.
+  // Envoy's form: "UF,URX" in bit order, "-" for none; bits outside the list are left out. Writes at most `capacity` bytes, whole
+  // names only; returns the length.
   size_t format(char* out, size_t capacity) const;
 };
 

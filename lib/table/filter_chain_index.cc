@@ -41,19 +41,22 @@ base::Result<FilterChainIndex> build_filter_chain_index(const std::vector<Filter
     Rules rules{{}, {c.application_protocols.begin(), c.application_protocols.end()}, c.transport_protocol};
     for (const std::string& name : c.server_names) {
       if (name.find('*') != std::string::npos && (name.compare(0, 2, "*.") != 0 || name.find('*', 1) != std::string::npos)) {
-        return base::Error{"partial wildcards are not supported in \"server_names\" (filter chain '" + c.name + "': \"" + name + "\")"};
+        return base::Error{"partial wildcards are not supported in \"server_names\" (filter chain '" + c.name + "': \"" + name +
+                           "\")"};
       }
       rules.names.insert(lower(name));
     }
     const auto [same, fresh] = seen.emplace(std::move(rules), i);
     if (!fresh) {
-      return base::Error{"filter chain '" + c.name + "' has the same matching rules defined as '" + chains[same->second].name + "'"};
+      return base::Error{"filter chain '" + c.name + "' has the same matching rules defined as '" + chains[same->second].name +
+                         "'"};
     }
 
     const auto claim = [&](Claims& claims) {
       bool ok = true;
       if (c.application_protocols.empty()) ok = claims.emplace(std::pair{c.transport_protocol, std::string()}, i).second;
-      for (const std::string& p : c.application_protocols) ok = claims.emplace(std::pair{c.transport_protocol, p}, i).second && ok;
+      for (const std::string& p : c.application_protocols)
+        ok = claims.emplace(std::pair{c.transport_protocol, p}, i).second && ok;
       return ok;
     };
     bool ok = true;

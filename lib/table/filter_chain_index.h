@@ -1,7 +1,9 @@
-// Builds, from the filter chain matches of one listener, the index that the data plane looks connections up in: Listener.exact_names,
-// wildcard_names, any_name_chains. Pure functions for control; the reader is dataplane/filter_chain_match.h.
+// Builds, from the filter chain matches of one listener, the index that the data plane looks connections up in:
+// Listener.exact_names, wildcard_names, any_name_chains. Pure functions for control; the reader is
+// dataplane/filter_chain_match.h.
 //
-// Source: envoy.config.listener.v3.FilterChainMatch. Errors carry Envoy's words; the caller puts "error adding listener '<name>': " in front.
+// Source: envoy.config.listener.v3.FilterChainMatch. Errors carry Envoy's words; the caller puts "error adding listener '<name>':
+// " in front.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +29,8 @@ struct FilterChainIndex {
     uint64_t hash = 0;             // base::hash64(text)
     std::vector<uint32_t> chains;  // indices; named transport before any, named protocols before any, then by index
   };
-  std::vector<Name> exact_names;      // sorted by text
-  std::vector<Name> wildcard_names;   // sorted by text
+  std::vector<Name> exact_names;     // sorted by text
+  std::vector<Name> wildcard_names;  // sorted by text
   std::vector<uint32_t> any_name_chains;
 };
 

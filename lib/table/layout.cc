@@ -6,13 +6,20 @@ namespace millrace::table {
 
 const char* to_string(Kind k) {
   switch (k) {
-    case Kind::kListener: return "listener";
-    case Kind::kRouteTable: return "route_table";
-    case Kind::kVirtualHost: return "virtual_host";
-    case Kind::kCluster: return "cluster";
-    case Kind::kEndpointSet: return "endpoint_set";
-    case Kind::kSecret: return "secret";
-    case Kind::kCount: break;
+    case Kind::kListener:
+      return "listener";
+    case Kind::kRouteTable:
+      return "route_table";
+    case Kind::kVirtualHost:
+      return "virtual_host";
+    case Kind::kCluster:
+      return "cluster";
+    case Kind::kEndpointSet:
+      return "endpoint_set";
+    case Kind::kSecret:
+      return "secret";
+    case Kind::kCount:
+      break;
   }
   return "unknown";
 }

@@ -8,8 +8,8 @@
 
 namespace millrace::table {
 
-inline constexpr uint32_t kObjectMagic = 0x4f52'4c4d;   // "MLRO"
-inline constexpr uint16_t kLayoutVersion = 1;           // bump on any change of objects.h: both programs must agree
+inline constexpr uint32_t kObjectMagic = 0x4f52'4c4d;  // "MLRO"
+inline constexpr uint16_t kLayoutVersion = 1;          // bump on any change of objects.h: both programs must agree
 
 enum class Kind : uint16_t { kListener = 1, kRouteTable, kVirtualHost, kCluster, kEndpointSet, kSecret, kCount };
 const char* to_string(Kind k);  // "listener", "route_table", ...
@@ -23,10 +23,10 @@ struct ObjectHeader {
   uint32_t magic;
   uint16_t layout_version;
   Kind kind;
-  uint32_t size;        // bytes, header included; multiple of 8
-  uint32_t checksum;    // CRC-32C of everything behind the header
+  uint32_t size;      // bytes, header included; multiple of 8
+  uint32_t checksum;  // CRC-32C of everything behind the header
   ObjectId id;
-  uint64_t version;     // grows with each publication of the same id within one control incarnation
+  uint64_t version;  // grows with each publication of the same id within one control incarnation
 };
 static_assert(sizeof(ObjectHeader) == 32);
 
@@ -61,8 +61,8 @@ struct SnapshotHeader {
   uint16_t layout_version;
   uint16_t reserved;
   uint32_t count;
-  uint32_t checksum;   // CRC-32C of the references
-  uint64_t epoch;      // from 1; a new control goes on above the last epoch its data plane has accepted
+  uint32_t checksum;  // CRC-32C of the references
+  uint64_t epoch;     // from 1; a new control goes on above the last epoch its data plane has accepted
   uint64_t incarnation;
 };
 static_assert(sizeof(SnapshotHeader) == 32);

@@ -1,5 +1,6 @@
-// What control and data plane say to each other: the handshake over the socket, then commands through the command ring. (Events and statistics
-// go the other way: lib/stats/events.h, lib/stats/region.h.) Plain structs, little endian, fixed sizes; strings are NUL-padded.
+// What control and data plane say to each other: the handshake over the socket, then commands through the command ring. (Events
+// and statistics go the other way: lib/stats/events.h, lib/stats/region.h.) Plain structs, little endian, fixed sizes; strings
+// are NUL-padded.
 //
 //   control                                            data plane
 //      | -- kHello {versions, incarnation} ----------------> |   checks versions; another control connected? then kRefused
@@ -26,37 +27,37 @@ enum class LinkMessage : uint16_t { kHello = 1, kWelcome, kAttach, kReady, kRefu
 struct LinkVersions {
   uint32_t link = kLinkVersion;
   uint32_t layout = kLayoutVersion;
-  uint32_t stats_layout = 0;               // stats::kRegionLayoutVersion
-  uint32_t events = 0;                     // stats::kEventVersion
-  uint64_t stats_hash = 0;                 // stats::region_layout_hash()
-  char regex_engine[64] = {};              // hs_version(); empty: not compared
-  char regex_platform[64] = {};            // what databases are compiled for; empty: not compared
+  uint32_t stats_layout = 0;     // stats::kRegionLayoutVersion
+  uint32_t events = 0;           // stats::kEventVersion
+  uint64_t stats_hash = 0;       // stats::region_layout_hash()
+  char regex_engine[64] = {};    // hs_version(); empty: not compared
+  char regex_platform[64] = {};  // what databases are compiled for; empty: not compared
 };
 // Null when `mine` and `theirs` can work together; else a static sentence naming the first difference.
 const char* link_mismatch(const LinkVersions& mine, const LinkVersions& theirs);
 
 struct LinkHello {
   LinkVersions versions;
-  uint64_t incarnation = 0;                // of control, random
+  uint64_t incarnation = 0;  // of control, random
   uint32_t pid = 0;
   uint32_t reserved = 0;
 };
 struct LinkWelcome {
   LinkVersions versions;
-  uint64_t incarnation = 0;                // of the data plane, random
-  uint64_t last_epoch = 0;                 // highest epoch it ever accepted: control goes on above it
+  uint64_t incarnation = 0;  // of the data plane, random
+  uint64_t last_epoch = 0;   // highest epoch it ever accepted: control goes on above it
   uint32_t pid = 0;
-  uint32_t workers = 0;                    // so many worker event rings follow the stats region, then the loader's
+  uint32_t workers = 0;  // so many worker event rings follow the stats region, then the loader's
 };
 struct LinkAttach {
-  uint64_t arena_size = 0;                 // bytes, of the whole segment
-  uint64_t command_capacity = 0;           // bytes of the command ring
+  uint64_t arena_size = 0;        // bytes, of the whole segment
+  uint64_t command_capacity = 0;  // bytes of the command ring
 };
 struct LinkReady {
   uint64_t reserved = 0;
 };
 struct LinkRefused {
-  char reason[256] = {};                   // one sentence
+  char reason[256] = {};  // one sentence
 };
 
 // ---- commands, control -> loader -----------------------------------------------------------------------------------------
@@ -64,9 +65,9 @@ enum class CommandType : uint32_t { kPublishSnapshot = 1 };
 
 struct PublishSnapshot {
   CommandType type = CommandType::kPublishSnapshot;
-  uint32_t count = 0;                      // references behind the root
+  uint32_t count = 0;  // references behind the root
   uint64_t epoch = 0;
-  uint64_t root_offset = 0;                // of the SnapshotHeader in the arena
+  uint64_t root_offset = 0;  // of the SnapshotHeader in the arena
 };
 static_assert(sizeof(PublishSnapshot) == 24);
 

@@ -44,7 +44,8 @@ Str ObjectWriter::string(std::string_view text) {
 }
 
 Blob ObjectWriter::blob(std::span<const uint8_t> bytes, uint32_t alignment) {
-  MILLRACE_ASSERT(alignment != 0 && alignment <= 64 && (alignment & (alignment - 1)) == 0, "alignment is a power of two up to 64");
+  MILLRACE_ASSERT(alignment != 0 && alignment <= 64 && (alignment & (alignment - 1)) == 0,
+                  "alignment is a power of two up to 64");
   Blob b;
   if (bytes.empty()) return b;
   b.offset = append(bytes.data(), 1, bytes.size(), alignment);
@@ -81,9 +82,8 @@ base::Result<std::vector<uint8_t>> ObjectWriter::seal(const void* root, size_t r
 }
 
 std::vector<uint8_t> write_snapshot(uint64_t epoch, uint64_t incarnation, std::vector<ObjectRef> refs) {
-  std::sort(refs.begin(), refs.end(), [](const ObjectRef& a, const ObjectRef& b) {
-    return a.kind != b.kind ? a.kind < b.kind : a.id < b.id;
-  });
+  std::sort(refs.begin(), refs.end(),
+            [](const ObjectRef& a, const ObjectRef& b) { return a.kind != b.kind ? a.kind < b.kind : a.id < b.id; });
   SnapshotHeader header{};
   header.magic = kSnapshotMagic;
   header.layout_version = kLayoutVersion;

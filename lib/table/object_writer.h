@@ -6,8 +6,8 @@
 //   base::Result<std::vector<uint8_t>> blob = w.finish(root);
 //
 // Children come before their parents: an element that holds references is written by array() after its own strings and arrays.
-// Padding bytes inside structs are cleared by nobody but their own initialisers: value-initialise elements (T{}) so that equal content
-// gives equal bytes; finish() relies on it for nothing but the publisher's "unchanged" test.
+// Padding bytes inside structs are cleared by nobody but their own initialisers: value-initialise elements (T{}) so that equal
+// content gives equal bytes; finish() relies on it for nothing but the publisher's "unchanged" test.
 #pragma once
 
 #include <cstdint>
@@ -25,9 +25,9 @@
 
 namespace millrace::table {
 
-inline constexpr uint32_t kObjectAlignment = 8;             // of every object in the arena, and of its size
+inline constexpr uint32_t kObjectAlignment = 8;  // of every object in the arena, and of its size
 inline constexpr uint64_t kMaxObjectSize = UINT32_MAX & ~uint64_t{kObjectAlignment - 1};
-inline constexpr uint32_t kMaxObjectName = 4096;            // bytes
+inline constexpr uint32_t kMaxObjectName = 4096;  // bytes
 
 class ObjectWriter {
  public:
@@ -48,13 +48,15 @@ class ObjectWriter {
     return a;
   }
   template <class T>
-  Array<T> array(const std::vector<T>& elements) { return array(std::span<const T>(elements)); }
+  Array<T> array(const std::vector<T>& elements) {
+    return array(std::span<const T>(elements));
+  }
 
   // Bytes so far, root and header included.
   uint64_t size() const { return size_of_front_ + tail_.size(); }
 
-  // The blob: header (id from kind and name, version 0: the publisher stamps it), root, everything referred to; size a multiple of 8. Error when
-  // it would be larger than 4 GiB or the root is not of the writer's kind. The writer is empty afterwards.
+  // The blob: header (id from kind and name, version 0: the publisher stamps it), root, everything referred to; size a multiple
+  // of 8. Error when it would be larger than 4 GiB or the root is not of the writer's kind. The writer is empty afterwards.
   template <class Root>
   base::Result<std::vector<uint8_t>> finish(Root root) {
     static_assert(std::is_trivially_copyable_v<Root> && std::is_same_v<decltype(root.header), ObjectHeader>);

@@ -1,5 +1,5 @@
-// What each kind of object holds. All structs are plain data; field comments name the Envoy v3 field they come from.
-// A struct with references has `template <class V> void refs(V& v) const` listing them: the validator walks these, so a new reference
+// What each kind of object holds. All structs are plain data; field comments name the Envoy v3 field they come from. A struct
+// with references has `template <class V> void refs(V& v) const` listing them: the validator walks these, so a new reference
 // field that is not listed fails validate_test.
 #pragma once
 
@@ -14,110 +14,155 @@ namespace millrace::table {
 enum class StringMatchKind : uint8_t { kExact, kPrefix, kSuffix, kContains, kRegex, kPresent, kRange };
 // ValueMatch.header for what is not in the header table: ":method", ":path" (with query), ":authority" and "host", ":scheme".
 inline constexpr uint8_t kPseudoMethod = 0xf0, kPseudoPath = 0xf1, kPseudoAuthority = 0xf2, kPseudoScheme = 0xf3;
-struct ValueMatch {                       // one header or query parameter matcher
-  Str name;                               // lower case for headers, as written for query parameters
-  Str value;                              // exact/prefix/suffix/contains text (lower-cased when ignore_case)
-  int64_t range_start = 0, range_end = 0; // kRange: [start, end)
-  uint32_t regex = 0;                     // kRegex: index into VirtualHost.regexes
+struct ValueMatch {                        // one header or query parameter matcher
+  Str name;                                // lower case for headers, as written for query parameters
+  Str value;                               // exact/prefix/suffix/contains text (lower-cased when ignore_case)
+  int64_t range_start = 0, range_end = 0;  // kRange: [start, end)
+  uint32_t regex = 0;                      // kRegex: index into VirtualHost.regexes
   StringMatchKind kind = StringMatchKind::kPresent;
-  uint8_t invert = 0;                     // HeaderMatcher.invert_match; for kPresent: present_match=false is stored as invert
+  uint8_t invert = 0;  // HeaderMatcher.invert_match; for kPresent: present_match=false is stored as invert
   uint8_t ignore_case = 0;
-  uint8_t treat_missing_as_empty = 0;     // HeaderMatcher.treat_missing_header_as_empty
-  uint8_t header = 0;                     // headers: http::HeaderId of the name, 0 for names the gateway does not know; see kPseudo...
+  uint8_t treat_missing_as_empty = 0;  // HeaderMatcher.treat_missing_header_as_empty
+  uint8_t header = 0;  // headers: http::HeaderId of the name, 0 for names the gateway does not know; see kPseudo...
   uint8_t reserved[7] = {};
-  template <class V> void refs(V& v) const { v(name); v(value); }
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    v(value);
+  }
 };
 
 // ---- header manipulation (envoy.config.core.v3.HeaderValueOption) -----------------------------------------------------
 enum class HeaderAppend : uint8_t { kAppendIfExistsOrAdd, kAddIfAbsent, kOverwriteIfExistsOrAdd, kOverwriteIfExists };
 struct HeaderOption {
-  Str name;                               // lower case
-  Str value;                              // literal; %VAR% substitution is compiled into `parts` later, rejected until then
+  Str name;   // lower case
+  Str value;  // literal; %VAR% substitution is compiled into `parts` later, rejected until then
   HeaderAppend append = HeaderAppend::kAppendIfExistsOrAdd;
   uint8_t keep_empty_value = 0;
   uint16_t reserved = 0;
-  template <class V> void refs(V& v) const { v(name); v(value); }
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    v(value);
+  }
 };
 struct HeaderMutations {
   Array<HeaderOption> request_add, response_add;
   Array<Str> request_remove, response_remove;
-  template <class V> void refs(V& v) const { v(request_add); v(response_add); v(request_remove); v(response_remove); }
+  template <class V>
+  void refs(V& v) const {
+    v(request_add);
+    v(response_add);
+    v(request_remove);
+    v(response_remove);
+  }
 };
 
 // ---- virtual host: the unit of compilation (DESIGN section 2) ----------------------------------------------------------
 enum class PathKind : uint8_t { kPrefix, kExact, kSeparatedPrefix, kRegex };
 enum class ActionKind : uint8_t { kCluster, kWeightedClusters, kRedirect, kDirectResponse };
 
-struct WeightedCluster {                  // WeightedCluster.ClusterWeight
+struct WeightedCluster {  // WeightedCluster.ClusterWeight
   Str name;
   ObjectId cluster = kNoObject;
-  uint32_t weight = 0;                    // sum of all weights of an action fits 32 bits
+  uint32_t weight = 0;  // sum of all weights of an action fits 32 bits
   uint32_t reserved = 0;
   HeaderMutations headers;
-  template <class V> void refs(V& v) const { v(name); headers.refs(v); }
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    headers.refs(v);
+  }
 };
-struct Redirect {                         // RedirectAction
-  Str scheme;                             // empty: unchanged ("https" also for https_redirect)
-  Str host, path, prefix_rewrite;         // empty: unchanged
-  uint16_t port = 0;                      // 0: unchanged
+struct Redirect {                  // RedirectAction
+  Str scheme;                      // empty: unchanged ("https" also for https_redirect)
+  Str host, path, prefix_rewrite;  // empty: unchanged
+  uint16_t port = 0;               // 0: unchanged
   uint16_t status = 301;
   uint8_t strip_query = 0;
-  uint8_t https_redirect = 0;             // drops port 80 / keeps others as Envoy does
-  uint8_t has_path = 0, has_prefix = 0;   // an empty string can be meant
-  template <class V> void refs(V& v) const { v(scheme); v(host); v(path); v(prefix_rewrite); }
+  uint8_t https_redirect = 0;            // drops port 80 / keeps others as Envoy does
+  uint8_t has_path = 0, has_prefix = 0;  // an empty string can be meant
+  template <class V>
+  void refs(V& v) const {
+    v(scheme);
+    v(host);
+    v(path);
+    v(prefix_rewrite);
+  }
 };
 struct Route {
   // match (RouteMatch); rank is the index in VirtualHost.routes: the lowest that matches wins
   Str name;
-  Str path;                               // literal, lower-cased when !case_sensitive; the expression for kRegex
-  uint32_t path_regex = 0;                // kRegex: index into VirtualHost.regexes
+  Str path;                 // literal, lower-cased when !case_sensitive; the expression for kRegex
+  uint32_t path_regex = 0;  // kRegex: index into VirtualHost.regexes
   PathKind path_kind = PathKind::kPrefix;
   uint8_t case_sensitive = 1;
   ActionKind action = ActionKind::kCluster;
-  uint8_t grpc_only = 0;                  // RouteMatch.grpc
-  Array<ValueMatch> headers, query;       // all must hold
-  // RouteMatch.runtime_fraction.default_value: the route takes part when random % denominator < numerator. Denominator 100, 10'000 or
-  // 1'000'000 as configured (the same random number also chooses the weighted cluster, so the arithmetic shows); 1/1 when there is none.
+  uint8_t grpc_only = 0;             // RouteMatch.grpc
+  Array<ValueMatch> headers, query;  // all must hold
+  // RouteMatch.runtime_fraction.default_value: the route takes part when random % denominator < numerator. Denominator 100,
+  // 10'000 or 1'000'000 as configured (the same random number also chooses the weighted cluster, so the arithmetic shows); 1/1
+  // when there is none.
   uint32_t fraction_numerator = 1, fraction_denominator = 1;
   // action
-  Array<WeightedCluster> clusters;        // kCluster: exactly one (weight ignored); kWeightedClusters: one or more
+  Array<WeightedCluster> clusters;  // kCluster: exactly one (weight ignored); kWeightedClusters: one or more
   uint32_t total_weight = 0;
   Redirect redirect;
-  uint16_t direct_status = 0;             // kDirectResponse
+  uint16_t direct_status = 0;  // kDirectResponse
   uint16_t cluster_not_found_status = 503;
   Str direct_body;
-  Str prefix_rewrite;                     // RouteAction.prefix_rewrite ("" with has_prefix_rewrite 0: none)
-  Str host_rewrite;                       // RouteAction.host_rewrite_literal
+  Str prefix_rewrite;  // RouteAction.prefix_rewrite ("" with has_prefix_rewrite 0: none)
+  Str host_rewrite;    // RouteAction.host_rewrite_literal
   uint8_t has_prefix_rewrite = 0, has_host_rewrite = 0, auto_host_rewrite = 0, append_xfh = 0;
   uint32_t timeout_ms = 15'000;           // RouteAction.timeout; 0: none
   uint32_t idle_timeout_ms = UINT32_MAX;  // RouteAction.idle_timeout; UINT32_MAX: the HCM's stream_idle_timeout; 0: none
   HeaderMutations headers_mut;
-  template <class V> void refs(V& v) const {
-    v(name); v(path); v(headers); v(query); v(clusters); redirect.refs(v); v(direct_body); v(prefix_rewrite); v(host_rewrite);
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    v(path);
+    v(headers);
+    v(query);
+    v(clusters);
+    redirect.refs(v);
+    v(direct_body);
+    v(prefix_rewrite);
+    v(host_rewrite);
     headers_mut.refs(v);
   }
 };
 
-// Regex databases are compiled by control (lib/route/compiler.h). Each holds < 10,000 expressions, anchored \A(?:...)\z; an expression
-// reports its position in the database, and `ids` says which Regex that is: so a database keeps its bytes when other regexes come and go.
+// Regex databases are compiled by control (lib/route/compiler.h). Each holds < 10,000 expressions, anchored \A(?:...)\z; an
+// expression reports its position in the database, and `ids` says which Regex that is: so a database keeps its bytes when other
+// regexes come and go.
 enum class RegexInput : uint8_t { kPath, kHeader, kQuery };
 struct RegexDb {
-  Blob serialized;                        // hs_serialize_database; the loader deserialises it
-  uint64_t hash = 0;                      // of the expressions and flags in order: the loader's cache key
-  Array<uint32_t> ids;                    // position in the database -> index into VirtualHost.regexes; UINT32_MAX: no longer used
-  Str literal_prefix;                     // kPath: all its expressions begin with this text, so only such paths need a scan
-  Str name;                               // kHeader/kQuery: the header or parameter
-  uint32_t best_rank = 0;                 // kPath: lowest rank any of its expressions belongs to
+  Blob serialized;         // hs_serialize_database; the loader deserialises it
+  uint64_t hash = 0;       // of the expressions and flags in order: the loader's cache key
+  Array<uint32_t> ids;     // position in the database -> index into VirtualHost.regexes; UINT32_MAX: no longer used
+  Str literal_prefix;      // kPath: all its expressions begin with this text, so only such paths need a scan
+  Str name;                // kHeader/kQuery: the header or parameter
+  uint32_t best_rank = 0;  // kPath: lowest rank any of its expressions belongs to
   RegexInput input = RegexInput::kPath;
   uint8_t reserved[3] = {};
-  template <class V> void refs(V& v) const { v(serialized); v(ids); v(literal_prefix); v(name); }
+  template <class V>
+  void refs(V& v) const {
+    v(serialized);
+    v(ids);
+    v(literal_prefix);
+    v(name);
+  }
 };
 struct Regex {
-  Str expression;                         // as configured
-  Array<uint32_t> ranks;                  // kPath: the routes that use it, ascending
-  uint32_t db = 0;                        // index into VirtualHost.regex_dbs
-  uint32_t position = 0;                  // in that database
-  template <class V> void refs(V& v) const { v(expression); v(ranks); }
+  Str expression;         // as configured
+  Array<uint32_t> ranks;  // kPath: the routes that use it, ascending
+  uint32_t db = 0;        // index into VirtualHost.regex_dbs
+  uint32_t position = 0;  // in that database
+  template <class V>
+  void refs(V& v) const {
+    v(expression);
+    v(ranks);
+  }
 };
 
 enum class RequireTls : uint8_t { kNone, kExternalOnly, kAll };
@@ -126,45 +171,65 @@ enum class RequireTls : uint8_t { kNone, kExternalOnly, kAll };
 struct VirtualHost {
   ObjectHeader header;
   Str name;
-  Array<Str> domains;                     // as configured, for people
+  Array<Str> domains;  // as configured, for people
   Array<Route> routes;
   Array<Regex> regexes;
   Array<RegexDb> regex_dbs;
-  Blob index;                             // lib/route's; 8-byte aligned
+  Blob index;  // lib/route's; 8-byte aligned
   HeaderMutations headers_mut;
   RequireTls require_tls = RequireTls::kNone;
   uint8_t reserved[7] = {};
-  template <class V> void refs(V& v) const {
-    v(name); v(domains); v(routes); v(regexes); v(regex_dbs); v(index); headers_mut.refs(v);
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    v(domains);
+    v(routes);
+    v(regexes);
+    v(regex_dbs);
+    v(index);
+    headers_mut.refs(v);
   }
 };
 
 // ---- route table: which virtual host (RouteConfiguration) ---------------------------------------------------------------
-struct DomainEntry {                      // one domain, lower-cased, without its '*'
+struct DomainEntry {  // one domain, lower-cased, without its '*'
   Str text;
-  uint64_t hash = 0;                      // base::hash64(text)
-  uint32_t virtual_host = 0;              // index into RouteTable.virtual_hosts
+  uint64_t hash = 0;          // base::hash64(text)
+  uint32_t virtual_host = 0;  // index into RouteTable.virtual_hosts
   uint32_t reserved = 0;
-  template <class V> void refs(V& v) const { v(text); }
+  template <class V>
+  void refs(V& v) const {
+    v(text);
+  }
 };
 struct RouteTable {
   ObjectHeader header;
   Str name;
   Array<ObjectId> virtual_hosts;
-  Array<DomainEntry> exact;               // sorted by (hash, text)
-  Array<uint32_t> exact_slots;            // power of two, load <= 50 %: index+1 into `exact`, linear probing from hash
-  Array<DomainEntry> suffixes;            // "*.foo.com" -> ".foo.com", "*-bar.foo.com" -> "-bar.foo.com"; sorted by (length desc, text)
-  Array<DomainEntry> prefixes;            // "foo.*" -> "foo."; sorted by (length desc, text)
+  Array<DomainEntry> exact;     // sorted by (hash, text)
+  Array<uint32_t> exact_slots;  // power of two, load <= 50 %: index+1 into `exact`, linear probing from hash
+  Array<DomainEntry> suffixes;  // "*.foo.com" -> ".foo.com", "*-bar.foo.com" -> "-bar.foo.com"; sorted by (length desc, text)
+  Array<DomainEntry> prefixes;  // "foo.*" -> "foo."; sorted by (length desc, text)
   Array<uint32_t> suffix_slots, prefix_slots;      // as exact_slots; empty when there are none
   Array<uint32_t> suffix_lengths, prefix_lengths;  // the distinct text lengths, descending: one probe each
-  uint32_t default_virtual_host = UINT32_MAX;  // of "*"; UINT32_MAX: none
+  uint32_t default_virtual_host = UINT32_MAX;      // of "*"; UINT32_MAX: none
   uint8_t ignore_port_in_host_matching = 0;
   uint8_t most_specific_header_mutations_wins = 0;
   uint8_t reserved[2] = {};
   HeaderMutations headers_mut;
-  template <class V> void refs(V& v) const {
-    v(name); v(virtual_hosts); v(exact); v(exact_slots); v(suffixes); v(prefixes);
-    v(suffix_slots); v(prefix_slots); v(suffix_lengths); v(prefix_lengths); headers_mut.refs(v);
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    v(virtual_hosts);
+    v(exact);
+    v(exact_slots);
+    v(suffixes);
+    v(prefixes);
+    v(suffix_slots);
+    v(prefix_slots);
+    v(suffix_lengths);
+    v(prefix_lengths);
+    headers_mut.refs(v);
   }
 };
 
@@ -174,24 +239,28 @@ enum class TlsVersion : uint8_t { kTls12 = 0, kTls13 = 1 };
 enum class ServerHeader : uint8_t { kOverwrite, kAppendIfAbsent, kPassThrough };
 enum class EscapedSlashes : uint8_t { kKeepUnchanged, kReject, kUnescapeAndRedirect, kUnescapeAndForward };
 
-struct AccessLog {                        // FileAccessLog; formatting is control's, the data plane only says which
+struct AccessLog {  // FileAccessLog; formatting is control's, the data plane only says which
   Str path;
-  Str format;                             // text_format with Envoy's operators; empty: the default format
-  uint8_t json = 0;                       // `format` is a JSON object of operators
+  Str format;        // text_format with Envoy's operators; empty: the default format
+  uint8_t json = 0;  // `format` is a JSON object of operators
   uint8_t reserved[7] = {};
-  template <class V> void refs(V& v) const { v(path); v(format); }
+  template <class V>
+  void refs(V& v) const {
+    v(path);
+    v(format);
+  }
 };
 struct HttpConnectionManager {
   Str stat_prefix;
-  ObjectId route_table = kNoObject;       // inline route_config or rds
+  ObjectId route_table = kNoObject;  // inline route_config or rds
   Str route_table_name;
   Array<AccessLog> access_logs;
-  Str server_name;                        // default "envoy", as Envoy's clients expect
+  Str server_name;  // default "envoy", as Envoy's clients expect
   Str via;
   Str default_host_for_http_10;
-  uint32_t stream_idle_timeout_ms = 300'000;      // 0: off
+  uint32_t stream_idle_timeout_ms = 300'000;  // 0: off
   uint32_t request_timeout_ms = 0, request_headers_timeout_ms = 0;
-  uint32_t idle_timeout_ms = 3'600'000;           // common_http_protocol_options.idle_timeout
+  uint32_t idle_timeout_ms = 3'600'000;  // common_http_protocol_options.idle_timeout
   uint32_t max_connection_duration_ms = 0, max_stream_duration_ms = 0;
   uint32_t delayed_close_timeout_ms = 1'000, drain_timeout_ms = 5'000;
   uint32_t max_request_headers_bytes = 60 * 1024, max_headers_count = 100, max_requests_per_connection = 0;
@@ -200,10 +269,17 @@ struct HttpConnectionManager {
   EscapedSlashes escaped_slashes = EscapedSlashes::kKeepUnchanged;
   uint8_t use_remote_address = 0, skip_xff_append = 0, generate_request_id = 1, preserve_external_request_id = 0,
           always_set_request_id_in_response = 0, normalize_path = 0, merge_slashes = 0, accept_http_10 = 0, enable_trailers = 0,
-          allow_absolute_url = 1, headers_with_underscores_reject = 0, headers_with_underscores_drop = 0, suppress_envoy_headers = 0;
+          allow_absolute_url = 1, headers_with_underscores_reject = 0, headers_with_underscores_drop = 0,
+          suppress_envoy_headers = 0;
   uint8_t reserved[5] = {};
-  template <class V> void refs(V& v) const {
-    v(stat_prefix); v(route_table_name); v(access_logs); v(server_name); v(via); v(default_host_for_http_10);
+  template <class V>
+  void refs(V& v) const {
+    v(stat_prefix);
+    v(route_table_name);
+    v(access_logs);
+    v(server_name);
+    v(via);
+    v(default_host_for_http_10);
   }
 };
 struct TcpProxy {
@@ -211,48 +287,69 @@ struct TcpProxy {
   Array<WeightedCluster> clusters;
   Array<AccessLog> access_logs;
   uint32_t total_weight = 0;
-  uint32_t idle_timeout_ms = 3'600'000;   // 0: off
+  uint32_t idle_timeout_ms = 3'600'000;  // 0: off
   uint32_t max_connect_attempts = 1;
   uint32_t max_downstream_connection_duration_ms = 0;
-  template <class V> void refs(V& v) const { v(stat_prefix); v(clusters); v(access_logs); }
+  template <class V>
+  void refs(V& v) const {
+    v(stat_prefix);
+    v(clusters);
+    v(access_logs);
+  }
 };
-struct DownstreamTls {                    // DownstreamTlsContext
-  Array<ObjectId> secrets;                // certificates; chosen by SAN among them, the first on a miss
-  Array<Str> alpn;                        // in order of preference; empty: no ALPN
-  Array<Str> cipher_suites;               // TLS 1.2 names as OpenSSL writes them; empty: Envoy's default list
-  Array<Str> curves;                      // empty: X25519, P-256
+struct DownstreamTls {       // DownstreamTlsContext
+  Array<ObjectId> secrets;   // certificates; chosen by SAN among them, the first on a miss
+  Array<Str> alpn;           // in order of preference; empty: no ALPN
+  Array<Str> cipher_suites;  // TLS 1.2 names as OpenSSL writes them; empty: Envoy's default list
+  Array<Str> curves;         // empty: X25519, P-256
   TlsVersion min_version = TlsVersion::kTls12, max_version = TlsVersion::kTls13;
-  uint8_t disable_tickets = 0;            // disable_stateless_session_resumption
+  uint8_t disable_tickets = 0;  // disable_stateless_session_resumption
   uint8_t reserved[5] = {};
-  template <class V> void refs(V& v) const { v(secrets); v(alpn); v(cipher_suites); v(curves); }
+  template <class V>
+  void refs(V& v) const {
+    v(secrets);
+    v(alpn);
+    v(cipher_suites);
+    v(curves);
+  }
 };
 enum class TransportProtocol : uint8_t { kAny, kTls, kRawBuffer };
 struct FilterChain {
   Str name;
-  Array<Str> server_names;                // as configured, for people; the index below is what is matched
+  Array<Str> server_names;  // as configured, for people; the index below is what is matched
   Array<Str> application_protocols;
   TransportProtocol transport_protocol = TransportProtocol::kAny;
-  uint8_t has_tls = 0;                    // terminate with `tls`; otherwise raw bytes (SNI passthrough when the match names SNI)
+  uint8_t has_tls = 0;  // terminate with `tls`; otherwise raw bytes (SNI passthrough when the match names SNI)
   NetworkFilterKind filter = NetworkFilterKind::kHttpConnectionManager;
   uint8_t reserved = 0;
-  uint32_t connect_timeout_ms = 0;        // transport_socket_connect_timeout: TLS handshake; 0: off
+  uint32_t connect_timeout_ms = 0;  // transport_socket_connect_timeout: TLS handshake; 0: off
   DownstreamTls tls;
   HttpConnectionManager hcm;
   TcpProxy tcp;
-  template <class V> void refs(V& v) const {
-    v(name); v(server_names); v(application_protocols); tls.refs(v); hcm.refs(v); tcp.refs(v);
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    v(server_names);
+    v(application_protocols);
+    tls.refs(v);
+    hcm.refs(v);
+    tcp.refs(v);
   }
 };
-struct ServerNameEntry {                  // SNI -> chains that name it; wildcard entries keep ".foo.com" of "*.foo.com"
-  Str text;                               // lower case
+struct ServerNameEntry {  // SNI -> chains that name it; wildcard entries keep ".foo.com" of "*.foo.com"
+  Str text;               // lower case
   uint64_t hash = 0;
-  Array<uint32_t> chains;                 // filter chain indices, most specific transport/ALPN first
-  template <class V> void refs(V& v) const { v(text); v(chains); }
+  Array<uint32_t> chains;  // filter chain indices, most specific transport/ALPN first
+  template <class V>
+  void refs(V& v) const {
+    v(text);
+    v(chains);
+  }
 };
 struct Listener {
   ObjectHeader header;
   Str name;
-  base::IpAddress address;                // unspecified: every address of the gateway, of that family
+  base::IpAddress address;  // unspecified: every address of the gateway, of that family
   uint16_t port = 0;
   uint8_t tls_inspector = 0;
   uint8_t continue_on_listener_filters_timeout = 0;
@@ -264,8 +361,14 @@ struct Listener {
   Array<ServerNameEntry> wildcard_names;  // sorted by text
   Array<uint32_t> any_name_chains;        // chains without server_names, most specific first
   Array<AccessLog> access_logs;           // Listener.access_log: connections for which no chain matched
-  template <class V> void refs(V& v) const {
-    v(name); v(filter_chains); v(exact_names); v(wildcard_names); v(any_name_chains); v(access_logs);
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    v(filter_chains);
+    v(exact_names);
+    v(wildcard_names);
+    v(any_name_chains);
+    v(access_logs);
   }
 };
 
@@ -276,16 +379,19 @@ struct Cluster {
   Str name;
   ObjectId endpoint_set = kNoObject;
   uint32_t connect_timeout_ms = 5'000;
-  uint32_t idle_timeout_ms = 3'600'000;   // of pooled upstream connections
+  uint32_t idle_timeout_ms = 3'600'000;  // of pooled upstream connections
   uint32_t max_requests_per_connection = 0;
   uint32_t least_request_choice_count = 2;
   uint32_t max_connections = 1024, max_pending_requests = 1024, max_requests = 1024;  // circuit_breakers, default priority
   uint32_t per_connection_buffer_limit_bytes = 1024 * 1024;
   uint32_t max_response_headers_bytes = 60 * 1024;
   LbPolicy lb_policy = LbPolicy::kRoundRobin;
-  uint8_t enable_trailers = 0;            // http_protocol_options.enable_trailers
+  uint8_t enable_trailers = 0;  // http_protocol_options.enable_trailers
   uint8_t reserved[6] = {};
-  template <class V> void refs(V& v) const { v(name); }
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+  }
 };
 enum class EndpointState : uint8_t { kHealthy, kDraining, kUnhealthy };  // LbEndpoint.health_status; draining: no new requests
 struct Endpoint {
@@ -293,23 +399,35 @@ struct Endpoint {
   uint16_t port = 0;
   EndpointState state = EndpointState::kHealthy;
   uint8_t reserved = 0;
-  uint32_t weight = 1;                    // load_balancing_weight
+  uint32_t weight = 1;  // load_balancing_weight
   Str hostname;
-  template <class V> void refs(V& v) const { v(hostname); }
+  template <class V>
+  void refs(V& v) const {
+    v(hostname);
+  }
 };
-struct EndpointSet {                      // ClusterLoadAssignment
+struct EndpointSet {  // ClusterLoadAssignment
   ObjectHeader header;
   Str name;
   Array<Endpoint> endpoints;
-  uint32_t total_weight = 0;              // of the healthy ones
+  uint32_t total_weight = 0;  // of the healthy ones
   uint32_t healthy = 0;
-  template <class V> void refs(V& v) const { v(name); v(endpoints); }
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    v(endpoints);
+  }
 };
-struct Secret {                           // TlsCertificate
+struct Secret {  // TlsCertificate
   ObjectHeader header;
   Str name;
   Blob certificate_chain_pem, private_key_pem;
-  template <class V> void refs(V& v) const { v(name); v(certificate_chain_pem); v(private_key_pem); }
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    v(certificate_chain_pem);
+    v(private_key_pem);
+  }
 };
 
 }  // namespace millrace::table

@@ -1,6 +1,6 @@
-// The names of the references of each struct of objects.h, in the order in which refs() visits them (nested structs flattened), for the
-// validator's messages. validate_test reads objects.h and compares: each Str, Blob and Array member must be visited by refs(), and be
-// named here in the same place.
+// The names of the references of each struct of objects.h, in the order in which refs() visits them (nested structs flattened),
+// for the validator's messages. validate_test reads objects.h and compares: each Str, Blob and Array member must be visited by
+// refs(), and be named here in the same place.
 #pragma once
 
 #include "lib/table/objects.h"
@@ -11,27 +11,29 @@ template <class T>
 struct RefNames;
 
 #define MILLRACE_HEADER_MUTATIONS(m) m ".request_add", m ".response_add", m ".request_remove", m ".response_remove"
-#define MILLRACE_REF_NAMES(type, ...)                                \
-  template <>                                                        \
-  struct RefNames<type> {                                            \
-    static constexpr const char* kNames[] = {__VA_ARGS__};           \
+#define MILLRACE_REF_NAMES(type, ...)                      \
+  template <>                                              \
+  struct RefNames<type> {                                  \
+    static constexpr const char* kNames[] = {__VA_ARGS__}; \
   }
 
 MILLRACE_REF_NAMES(ValueMatch, "name", "value");
 MILLRACE_REF_NAMES(HeaderOption, "name", "value");
 MILLRACE_REF_NAMES(WeightedCluster, "name", MILLRACE_HEADER_MUTATIONS("headers"));
 MILLRACE_REF_NAMES(Route, "name", "path", "headers", "query", "clusters", "redirect.scheme", "redirect.host", "redirect.path",
-                   "redirect.prefix_rewrite", "direct_body", "prefix_rewrite", "host_rewrite", MILLRACE_HEADER_MUTATIONS("headers_mut"));
+                   "redirect.prefix_rewrite", "direct_body", "prefix_rewrite", "host_rewrite",
+                   MILLRACE_HEADER_MUTATIONS("headers_mut"));
 MILLRACE_REF_NAMES(RegexDb, "serialized", "ids", "literal_prefix", "name");
 MILLRACE_REF_NAMES(Regex, "expression", "ranks");
-MILLRACE_REF_NAMES(VirtualHost, "name", "domains", "routes", "regexes", "regex_dbs", "index", MILLRACE_HEADER_MUTATIONS("headers_mut"));
+MILLRACE_REF_NAMES(VirtualHost, "name", "domains", "routes", "regexes", "regex_dbs", "index",
+                   MILLRACE_HEADER_MUTATIONS("headers_mut"));
 MILLRACE_REF_NAMES(DomainEntry, "text");
-MILLRACE_REF_NAMES(RouteTable, "name", "virtual_hosts", "exact", "exact_slots", "suffixes", "prefixes", "suffix_slots", "prefix_slots",
-                   "suffix_lengths", "prefix_lengths", MILLRACE_HEADER_MUTATIONS("headers_mut"));
+MILLRACE_REF_NAMES(RouteTable, "name", "virtual_hosts", "exact", "exact_slots", "suffixes", "prefixes", "suffix_slots",
+                   "prefix_slots", "suffix_lengths", "prefix_lengths", MILLRACE_HEADER_MUTATIONS("headers_mut"));
 MILLRACE_REF_NAMES(AccessLog, "path", "format");
-MILLRACE_REF_NAMES(FilterChain, "name", "server_names", "application_protocols", "tls.secrets", "tls.alpn", "tls.cipher_suites", "tls.curves",
-                   "hcm.stat_prefix", "hcm.route_table_name", "hcm.access_logs", "hcm.server_name", "hcm.via", "hcm.default_host_for_http_10",
-                   "tcp.stat_prefix", "tcp.clusters", "tcp.access_logs");
+MILLRACE_REF_NAMES(FilterChain, "name", "server_names", "application_protocols", "tls.secrets", "tls.alpn", "tls.cipher_suites",
+                   "tls.curves", "hcm.stat_prefix", "hcm.route_table_name", "hcm.access_logs", "hcm.server_name", "hcm.via",
+                   "hcm.default_host_for_http_10", "tcp.stat_prefix", "tcp.clusters", "tcp.access_logs");
 MILLRACE_REF_NAMES(ServerNameEntry, "text", "chains");
 MILLRACE_REF_NAMES(Listener, "name", "filter_chains", "exact_names", "wildcard_names", "any_name_chains", "access_logs");
 MILLRACE_REF_NAMES(Cluster, "name");

@@ -17,7 +17,9 @@ using base::Status;
 class Walker;
 
 template <class T>
-concept HasRefs = requires(const T& t, Walker& w) { t.refs(w); };
+concept HasRefs = requires(const T& t, Walker& w) {
+  t.refs(w);
+};
 template <class T>
 inline constexpr bool kIsArray = false;
 template <class T>
@@ -26,7 +28,8 @@ inline constexpr bool kIsArray<Array<T>> = true;
 // Visits every reference of a root struct, depth first. The depth is that of the types: finite, and small.
 class Walker {
  public:
-  explicit Walker(std::span<const uint8_t> bytes) : base_(bytes.data()), size_(bytes.size()), budget_(bytes.size() + kValidatedElementsSlack) {}
+  explicit Walker(std::span<const uint8_t> bytes)
+      : base_(bytes.data()), size_(bytes.size()), budget_(bytes.size() + kValidatedElementsSlack) {}
 
   template <class Root>
   Status run() {
@@ -50,7 +53,8 @@ class Walker {
     }
     if (a.offset < sizeof(ObjectHeader)) return fail("points into the object's header");
     if (a.offset % alignof(T) != 0) return fail("is not aligned");
-    if (uint64_t{a.count} * sizeof(T) > size_ - std::min<uint64_t>(a.offset, size_)) return fail("reaches past the end of the object");
+    if (uint64_t{a.count} * sizeof(T) > size_ - std::min<uint64_t>(a.offset, size_))
+      return fail("reaches past the end of the object");
     if constexpr (HasRefs<T> || kIsArray<T>) {
       const T* elements = a.begin(base_);
       for (uint32_t i = 0; i < a.count && !failed_; ++i) visit(elements[i], i);
@@ -66,7 +70,8 @@ class Walker {
     for (uint32_t d = 0; d < depth_; ++d) {
       const Frame& f = frames_[d];
       if (d > 0) error_ += "[" + std::to_string(f.index) + "]";
-      if (f.names != nullptr && f.ordinal >= 0 && static_cast<size_t>(f.ordinal) < f.name_count && !(field != nullptr && d + 1 == depth_))
+      if (f.names != nullptr && f.ordinal >= 0 && static_cast<size_t>(f.ordinal) < f.name_count &&
+          !(field != nullptr && d + 1 == depth_))
         error_ += std::string(d == 0 ? ": " : ".") + f.names[f.ordinal];
     }
     if (field != nullptr) error_ += std::string(depth_ == 1 ? ": " : ".") + field;
@@ -102,14 +107,16 @@ class Walker {
   const uint8_t* base() const { return base_; }
   bool failed() const { return failed_; }
   template <class Root>
-  const Root& root() const { return *reinterpret_cast<const Root*>(base_); }
+  const Root& root() const {
+    return *reinterpret_cast<const Root*>(base_);
+  }
 
  private:
   struct Frame {
     const char* const* names;
     size_t name_count;
-    int ordinal;       // of the reference being visited; -1 before the first
-    uint32_t index;    // of this struct in its array
+    int ordinal;     // of the reference being visited; -1 before the first
+    uint32_t index;  // of this struct in its array
   };
   static constexpr uint32_t kMaxDepth = 8;  // listener > filter_chains > access_logs > path is 4
 
@@ -343,7 +350,8 @@ Status check_header(std::span<const uint8_t> bytes, bool verify_checksum) {
   std::memcpy(&h, bytes.data(), sizeof h);
   if (h.magic != kObjectMagic) return Error{"not a table object (magic)"};
   if (h.layout_version != kLayoutVersion)
-    return Error{"object of layout version " + std::to_string(h.layout_version) + ", this program knows " + std::to_string(kLayoutVersion)};
+    return Error{"object of layout version " + std::to_string(h.layout_version) + ", this program knows " +
+                 std::to_string(kLayoutVersion)};
   if (root_struct_size(h.kind) == 0) return Error{"object of unknown kind " + std::to_string(static_cast<int>(h.kind))};
   const std::string kind = to_string(h.kind);
   if (h.size != bytes.size()) return Error{kind + ": size field disagrees with the bytes there are"};
@@ -360,13 +368,20 @@ Status validate_object(std::span<const uint8_t> bytes, bool verify_checksum) {
   if (Status s = check_header(bytes, verify_checksum); !s.ok()) return s;
   Walker w(bytes);
   switch (reinterpret_cast<const ObjectHeader*>(bytes.data())->kind) {
-    case Kind::kListener: return w.run<Listener>();
-    case Kind::kRouteTable: return w.run<RouteTable>();
-    case Kind::kVirtualHost: return w.run<VirtualHost>();
-    case Kind::kCluster: return w.run<Cluster>();
-    case Kind::kEndpointSet: return w.run<EndpointSet>();
-    case Kind::kSecret: return w.run<Secret>();
-    case Kind::kCount: break;
+    case Kind::kListener:
+      return w.run<Listener>();
+    case Kind::kRouteTable:
+      return w.run<RouteTable>();
+    case Kind::kVirtualHost:
+      return w.run<VirtualHost>();
+    case Kind::kCluster:
+      return w.run<Cluster>();
+    case Kind::kEndpointSet:
+      return w.run<EndpointSet>();
+    case Kind::kSecret:
+      return w.run<Secret>();
+    case Kind::kCount:
+      break;
   }
   return Error{"object of unknown kind"};
 }
@@ -378,7 +393,8 @@ Status validate_snapshot(std::span<const uint8_t> bytes, uint64_t arena_size) {
   std::memcpy(&h, bytes.data(), sizeof h);
   if (h.magic != kSnapshotMagic) return Error{"not a snapshot root (magic)"};
   if (h.layout_version != kLayoutVersion)
-    return Error{"snapshot of layout version " + std::to_string(h.layout_version) + ", this program knows " + std::to_string(kLayoutVersion)};
+    return Error{"snapshot of layout version " + std::to_string(h.layout_version) + ", this program knows " +
+                 std::to_string(kLayoutVersion)};
   if (snapshot_size(h.count) > bytes.size()) return Error{"snapshot root reaches past the end of the arena"};
   const auto refs_bytes = bytes.subspan(sizeof h, uint64_t{h.count} * sizeof(ObjectRef));
   if (base::crc32c(refs_bytes) != h.checksum) return Error{"snapshot root: checksum is wrong"};
@@ -392,33 +408,48 @@ Status validate_snapshot(std::span<const uint8_t> bytes, uint64_t arena_size) {
     if (r.size < root_struct_size(r.kind) || r.size % 8 != 0) return bad("impossible size");
     if (r.arena_offset == 0 || r.arena_offset % 8 != 0) return bad("offset is 0 or not aligned");
     if (r.arena_offset > arena_size || r.size > arena_size - r.arena_offset) return bad("reaches past the end of the arena");
-    if (i > 0 && !(refs[i - 1].kind < r.kind || (refs[i - 1].kind == r.kind && refs[i - 1].id < r.id))) return bad("not in ascending order");
+    if (i > 0 && !(refs[i - 1].kind < r.kind || (refs[i - 1].kind == r.kind && refs[i - 1].id < r.id)))
+      return bad("not in ascending order");
   }
   return {};
 }
 
 const char* root_struct_name(Kind k) {
   switch (k) {
-    case Kind::kListener: return "Listener";
-    case Kind::kRouteTable: return "RouteTable";
-    case Kind::kVirtualHost: return "VirtualHost";
-    case Kind::kCluster: return "Cluster";
-    case Kind::kEndpointSet: return "EndpointSet";
-    case Kind::kSecret: return "Secret";
-    case Kind::kCount: break;
+    case Kind::kListener:
+      return "Listener";
+    case Kind::kRouteTable:
+      return "RouteTable";
+    case Kind::kVirtualHost:
+      return "VirtualHost";
+    case Kind::kCluster:
+      return "Cluster";
+    case Kind::kEndpointSet:
+      return "EndpointSet";
+    case Kind::kSecret:
+      return "Secret";
+    case Kind::kCount:
+      break;
   }
   return "";
 }
 
 size_t root_struct_size(Kind k) {
   switch (k) {
-    case Kind::kListener: return sizeof(Listener);
-    case Kind::kRouteTable: return sizeof(RouteTable);
-    case Kind::kVirtualHost: return sizeof(VirtualHost);
-    case Kind::kCluster: return sizeof(Cluster);
-    case Kind::kEndpointSet: return sizeof(EndpointSet);
-    case Kind::kSecret: return sizeof(Secret);
-    case Kind::kCount: break;
+    case Kind::kListener:
+      return sizeof(Listener);
+    case Kind::kRouteTable:
+      return sizeof(RouteTable);
+    case Kind::kVirtualHost:
+      return sizeof(VirtualHost);
+    case Kind::kCluster:
+      return sizeof(Cluster);
+    case Kind::kEndpointSet:
+      return sizeof(EndpointSet);
+    case Kind::kSecret:
+      return sizeof(Secret);
+    case Kind::kCount:
+      break;
   }
   return 0;
 }

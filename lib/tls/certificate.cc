@@ -16,7 +16,7 @@ namespace {
 using base::Error;
 using base::Result;
 
-constexpr uint32_t kMinRsaBits = 2048;                       // Envoy refuses less
+constexpr uint32_t kMinRsaBits = 2048;  // Envoy refuses less
 constexpr int64_t kExpiryWarningSeconds = 14 * 24 * 3600;
 
 std::string hex(const unsigned char* p, size_t n) {
@@ -77,17 +77,22 @@ Result<KeyType> key_type(const EVP_PKEY* key) {
     return Error{"only P-256, P-384 or P-521 ECDSA certificates are supported (this one is on curve " + std::string(g) + ")"};
   }
   const char* type = EVP_PKEY_get0_type_name(key);
-  return Error{std::string("only RSA and ECDSA certificates are supported (this one is ") + (type != nullptr ? type : "of an unknown kind") + ")"};
+  return Error{std::string("only RSA and ECDSA certificates are supported (this one is ") +
+               (type != nullptr ? type : "of an unknown kind") + ")"};
 }
 
 }  // namespace
 
 const char* to_string(KeyType t) {
   switch (t) {
-    case KeyType::kRsa: return "RSA";
-    case KeyType::kEcdsaP256: return "ECDSA P-256";
-    case KeyType::kEcdsaP384: return "ECDSA P-384";
-    case KeyType::kEcdsaP521: return "ECDSA P-521";
+    case KeyType::kRsa:
+      return "RSA";
+    case KeyType::kEcdsaP256:
+      return "ECDSA P-256";
+    case KeyType::kEcdsaP384:
+      return "ECDSA P-384";
+    case KeyType::kEcdsaP521:
+      return "ECDSA P-521";
   }
   return "unknown";
 }
@@ -212,7 +217,8 @@ CertificateInfo describe(const std::vector<X509*>& chain, int64_t now) {
   else if (info.not_after - now < kExpiryWarningSeconds) info.warnings.push_back("certificate expires within 14 days");
   for (size_t i = 0; i + 1 < chain.size(); ++i) {
     if (X509_check_issued(chain[i + 1], chain[i]) != X509_V_OK) {
-      info.warnings.push_back("certificate " + std::to_string(i + 2) + " of the chain did not issue certificate " + std::to_string(i + 1));
+      info.warnings.push_back("certificate " + std::to_string(i + 2) + " of the chain did not issue certificate " +
+                              std::to_string(i + 1));
       break;
     }
   }

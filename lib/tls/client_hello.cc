@@ -15,12 +15,16 @@ constexpr uint8_t kHandshakeRecord = 22;
 constexpr uint8_t kClientHelloType = 1;
 constexpr uint32_t kRecordHeader = 5;
 constexpr uint32_t kMessageHeader = 4;
-constexpr uint32_t kMaxRecordBody = 16384;     // RFC 8446 5.1
-constexpr uint32_t kMaxMessageBody = 16384;    // BoringSSL's ssl_max_handshake_message_len without client certificates
-constexpr uint32_t kMaxEmptyRecords = 32;      // BoringSSL's kMaxEmptyRecords
+constexpr uint32_t kMaxRecordBody = 16384;   // RFC 8446 5.1
+constexpr uint32_t kMaxMessageBody = 16384;  // BoringSSL's ssl_max_handshake_message_len without client certificates
+constexpr uint32_t kMaxEmptyRecords = 32;    // BoringSSL's kMaxEmptyRecords
 
 enum Extension : uint16_t {
-  kServerNameExt = 0, kSupportedGroupsExt = 10, kEcPointFormatsExt = 11, kSignatureAlgorithmsExt = 13, kAlpnExt = 16,
+  kServerNameExt = 0,
+  kSupportedGroupsExt = 10,
+  kEcPointFormatsExt = 11,
+  kSignatureAlgorithmsExt = 13,
+  kAlpnExt = 16,
   kSupportedVersionsExt = 43,
 };
 
@@ -140,7 +144,8 @@ HelloError read_extensions(ClientHello& hello) {
         if (!v.get_list8(hello.ec_point_formats) || v.left() != 0) return HelloError::kListExtension;
         break;
       }
-      default: break;
+      default:
+        break;
     }
   }
   return HelloError::kNone;
@@ -195,8 +200,9 @@ HelloResult inspect(ByteSpan bytes, MutableByteSpan scratch, ClientHello& hello,
   const bool truncated = bytes.size() > limit;
   const auto more = [&](size_t n) -> HelloResult {
     // What does not fit the limit will never be complete.
-    if (n > limit) return {bytes.size() >= limit ? HelloVerdict::kTooLarge : HelloVerdict::kNeedMore,
-                           bytes.size() >= limit ? HelloError::kTooLong : HelloError::kNone, limit};
+    if (n > limit)
+      return {bytes.size() >= limit ? HelloVerdict::kTooLarge : HelloVerdict::kNeedMore,
+              bytes.size() >= limit ? HelloError::kTooLong : HelloError::kNone, limit};
     return need(static_cast<uint32_t>(n));
   };
   if (truncated) bytes = bytes.first(limit);
@@ -275,11 +281,13 @@ HelloResult inspect(const io::PacketQueue& queue, MutableByteSpan scratch, Clien
 const char* name(HelloError e) {
   switch (e) {
 #define TLS_HELLO_ERROR(symbol, name, text) \
-  case HelloError::symbol: return name;
+  case HelloError::symbol:                  \
+    return name;
 #include "lib/tls/hello_errors.def"
 #undef TLS_HELLO_ERROR
     case HelloError::kNone:
-    case HelloError::kCount: break;
+    case HelloError::kCount:
+      break;
   }
   return "none";
 }
@@ -287,11 +295,13 @@ const char* name(HelloError e) {
 const char* text(HelloError e) {
   switch (e) {
 #define TLS_HELLO_ERROR(symbol, name, text) \
-  case HelloError::symbol: return text;
+  case HelloError::symbol:                  \
+    return text;
 #include "lib/tls/hello_errors.def"
 #undef TLS_HELLO_ERROR
     case HelloError::kNone:
-    case HelloError::kCount: break;
+    case HelloError::kCount:
+      break;
   }
   return "no error";
 }

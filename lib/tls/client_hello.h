@@ -1,8 +1,8 @@
-// Reads a ClientHello without terminating TLS: what a filter chain match needs (SNI, ALPN, versions) and the inputs of the JA3 and JA4
-// fingerprints. Sans-I/O: a function of the bytes received so far, called again when more of them are there.
+// Reads a ClientHello without terminating TLS: what a filter chain match needs (SNI, ALPN, versions) and the inputs of the JA3
+// and JA4 fingerprints. Sans-I/O: a function of the bytes received so far, called again when more of them are there.
 //
-// The answers are those of Envoy's tls_inspector, which lets BoringSSL start a handshake and stops it in its server-name callback:
-// what BoringSSL would refuse before that point is "not TLS" there, and kNotTls or kBad here.
+// The answers are those of Envoy's tls_inspector, which lets BoringSSL start a handshake and stops it in its server-name
+// callback: what BoringSSL would refuse before that point is "not TLS" there, and kNotTls or kBad here.
 #pragma once
 
 #include <array>
@@ -36,8 +36,8 @@ enum class HelloError : uint8_t {
 const char* name(HelloError e);  // stable, snake_case
 const char* text(HelloError e);  // one sentence for a person
 
-// Walks a wire-format list of 8-bit length prefixed names (ALPN's ProtocolNameList without its outer length). The list was checked
-// when the hello was read: no name is empty or cut.
+// Walks a wire-format list of 8-bit length prefixed names (ALPN's ProtocolNameList without its outer length). The list was
+// checked when the hello was read: no name is empty or cut.
 class AlpnList {
  public:
   class Iterator {
@@ -64,24 +64,24 @@ class AlpnList {
   base::ByteSpan wire_;
 };
 
-// A complete ClientHello. The spans view the bytes given to inspect(), or its scratch; `server_name()` is a copy of its own, because it is
-// lower-cased.
+// A complete ClientHello. The spans view the bytes given to inspect(), or its scratch; `server_name()` is a copy of its own,
+// because it is lower-cased.
 struct ClientHello {
-  uint16_t legacy_version = 0;     // ClientHello.legacy_version, e.g. 0x0303
-  uint16_t max_version = 0;        // highest of supported_versions that is not GREASE, else legacy_version
-  bool has_server_name = false;    // the extension was there
-  bool has_alpn = false;           // the extension was there and sound; a malformed one counts as none, as in Envoy
+  uint16_t legacy_version = 0;   // ClientHello.legacy_version, e.g. 0x0303
+  uint16_t max_version = 0;      // highest of supported_versions that is not GREASE, else legacy_version
+  bool has_server_name = false;  // the extension was there
+  bool has_alpn = false;         // the extension was there and sound; a malformed one counts as none, as in Envoy
   uint8_t server_name_length = 0;
   std::array<char, kMaxServerName> server_name_bytes;  // valid up to server_name_length
 
-  AlpnList alpn;                         // in the client's order of preference
-  base::ByteSpan session_id;             // legacy_session_id
-  base::ByteSpan cipher_suites;          // 16-bit big-endian numbers, as sent
-  base::ByteSpan extensions;             // the whole block, without its outer length; checked: every extension lies inside
-  base::ByteSpan supported_versions;     // 16-bit numbers of the supported_versions extension; empty without it
-  base::ByteSpan supported_groups;       // 16-bit numbers
-  base::ByteSpan signature_algorithms;   // 16-bit numbers
-  base::ByteSpan ec_point_formats;       // bytes
+  AlpnList alpn;                        // in the client's order of preference
+  base::ByteSpan session_id;            // legacy_session_id
+  base::ByteSpan cipher_suites;         // 16-bit big-endian numbers, as sent
+  base::ByteSpan extensions;            // the whole block, without its outer length; checked: every extension lies inside
+  base::ByteSpan supported_versions;    // 16-bit numbers of the supported_versions extension; empty without it
+  base::ByteSpan supported_groups;      // 16-bit numbers
+  base::ByteSpan signature_algorithms;  // 16-bit numbers
+  base::ByteSpan ec_point_formats;      // bytes
 
   // Lower case, otherwise as sent; empty when the client sent none.
   std::string_view server_name() const { return {server_name_bytes.data(), server_name_length}; }
@@ -93,14 +93,17 @@ struct HelloResult {
   uint32_t need = 0;                     // kNeedMore: total bytes needed before another call can say more (a lower bound)
 };
 
-// `bytes`: everything received so far, contiguous, from the first byte of the connection. `scratch`: only used when the handshake message
-// is split over several records (then it must hold the message: `limit` bytes are enough; kBad with kScratch if it does not); may
-// overlap `bytes` only if scratch.data() == bytes.data() (the message is then put together in place). `limit`: bytes, records included.
-// Never reads beyond `bytes`; allocates nothing. Cost: linear in bytes.size(), so callers should wait for `need`.
-HelloResult inspect(base::ByteSpan bytes, base::MutableByteSpan scratch, ClientHello& hello, uint32_t limit = kMaxClientHelloBytes);
+// `bytes`: everything received so far, contiguous, from the first byte of the connection. `scratch`: only used when the handshake
+// message is split over several records (then it must hold the message: `limit` bytes are enough; kBad with kScratch if it does
+// not); may overlap `bytes` only if scratch.data() == bytes.data() (the message is then put together in place). `limit`: bytes,
+// records included. Never reads beyond `bytes`; allocates nothing. Cost: linear in bytes.size(), so callers should wait for
+// `need`.
+HelloResult inspect(base::ByteSpan bytes, base::MutableByteSpan scratch, ClientHello& hello,
+                    uint32_t limit = kMaxClientHelloBytes);
 
-// The same over a queue of packets, which stays as it is. Looks at the first packet in place when all of the hello lies in it, else copies
-// into `scratch` (>= limit bytes, lent by the caller: one per worker suffices, the hello's spans live until it is used again).
+// The same over a queue of packets, which stays as it is. Looks at the first packet in place when all of the hello lies in it,
+// else copies into `scratch` (>= limit bytes, lent by the caller: one per worker suffices, the hello's spans live until it is
+// used again).
 HelloResult inspect(const io::PacketQueue& queue, base::MutableByteSpan scratch, ClientHello& hello,
                     uint32_t limit = kMaxClientHelloBytes);
 

@@ -20,8 +20,8 @@ using base::Error;
 using base::Result;
 using base::Status;
 
-// Envoy's default for TLS 1.2: each pair of AES-128-GCM and ChaCha20 is one group of equal preference there. OpenSSL has no groups;
-// SSL_OP_PRIORITIZE_CHACHA (ChaCha20 first for a client that puts it first) gives the same answers to those who differ.
+// Envoy's default for TLS 1.2: each pair of AES-128-GCM and ChaCha20 is one group of equal preference there. OpenSSL has no
+// groups; SSL_OP_PRIORITIZE_CHACHA (ChaCha20 first for a client that puts it first) gives the same answers to those who differ.
 constexpr const char* kDefaultCiphers =
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-CHACHA20-POLY1305:"
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384";
@@ -43,7 +43,8 @@ bool alpn_to_wire(const std::vector<std::string>& names, std::vector<unsigned ch
   return true;
 }
 
-Status configure(SSL_CTX* ctx, Version min, Version max, const std::vector<std::string>& ciphers, const std::vector<std::string>& curves) {
+Status configure(SSL_CTX* ctx, Version min, Version max, const std::vector<std::string>& ciphers,
+                 const std::vector<std::string>& curves) {
   if (min > max) return Error{"minimum TLS version is above the maximum"};
   SSL_CTX_set_min_proto_version(ctx, openssl_version(min));
   SSL_CTX_set_max_proto_version(ctx, openssl_version(max));
@@ -55,7 +56,8 @@ Status configure(SSL_CTX* ctx, Version min, Version max, const std::vector<std::
   if (SSL_CTX_set1_groups_list(ctx, curves.empty() ? kDefaultCurves : flatten(curves).c_str()) != 1) {
     return Error{"ecdh_curves: " + drain_errors()};
   }
-  SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+  SSL_CTX_set_options(
+      ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
   SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);  // back to us after each record without data: session.cc counts them
   SSL_CTX_set_read_ahead(ctx, 1);
@@ -77,11 +79,13 @@ Status add_trusted(SSL_CTX* ctx, std::string_view pem, OSSL_LIB_CTX* library, bo
 
 // --- server: the callbacks ------------------------------------------------------------------------------------------------
 
-int select_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* in, unsigned in_length, void* arg) {
+int select_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* in, unsigned in_length,
+                void* arg) {
   const auto& ours = *static_cast<const std::vector<unsigned char>*>(arg);
   unsigned char* chosen = nullptr;
   // The list given first decides the preference: ours. No overlap: go on without ALPN, as Envoy does.
-  if (SSL_select_next_proto(&chosen, out_length, ours.data(), static_cast<unsigned>(ours.size()), in, in_length) != OPENSSL_NPN_NEGOTIATED) {
+  if (SSL_select_next_proto(&chosen, out_length, ours.data(), static_cast<unsigned>(ours.size()), in, in_length) !=
+      OPENSSL_NPN_NEGOTIATED) {
     return SSL_TLSEXT_ERR_NOACK;
   }
   *out = chosen;
@@ -90,8 +94,8 @@ int select_alpn(SSL*, const unsigned char** out, unsigned char* out_length, cons
 
 int accept_server_name(SSL*, int*, void*) { return SSL_TLSEXT_ERR_OK; }
 
-// Which ECDSA certificates the client could verify. TLS 1.3: by its signature algorithms, which name the curve. TLS 1.2: by its cipher
-// suites, signature algorithms and groups (RFC 8422 5.1: no groups, no restriction).
+// Which ECDSA certificates the client could verify. TLS 1.3: by its signature algorithms, which name the curve. TLS 1.2: by its
+// cipher suites, signature algorithms and groups (RFC 8422 5.1: no groups, no restriction).
 ServerContext::ClientSignatures client_signatures(SSL* ssl) {
   bool suite = SSL_version(ssl) == TLS1_3_VERSION;
   if (!suite) {
@@ -189,10 +193,14 @@ namespace {
 
 bool value_matches(SanMatcher::Kind kind, std::string_view have, std::string_view want) {
   switch (kind) {
-    case SanMatcher::Kind::kExact: return have == want;
-    case SanMatcher::Kind::kPrefix: return have.starts_with(want);
-    case SanMatcher::Kind::kSuffix: return have.ends_with(want);
-    case SanMatcher::Kind::kContains: return have.find(want) != std::string_view::npos;
+    case SanMatcher::Kind::kExact:
+      return have == want;
+    case SanMatcher::Kind::kPrefix:
+      return have.starts_with(want);
+    case SanMatcher::Kind::kSuffix:
+      return have.ends_with(want);
+    case SanMatcher::Kind::kContains:
+      return have.find(want) != std::string_view::npos;
   }
   return false;
 }
@@ -216,9 +224,12 @@ bool san_matches(const SanMatcher& m, const GENERAL_NAME* n) {
   switch (m.type) {
     case SanMatcher::Type::kDns:
       if (n->type != GEN_DNS) return false;
-      return m.kind == SanMatcher::Kind::kExact ? dns_matches(text(n->d.dNSName), m.value) : value_matches(m.kind, text(n->d.dNSName), m.value);
-    case SanMatcher::Type::kUri: return n->type == GEN_URI && value_matches(m.kind, text(n->d.uniformResourceIdentifier), m.value);
-    case SanMatcher::Type::kEmail: return n->type == GEN_EMAIL && value_matches(m.kind, text(n->d.rfc822Name), m.value);
+      return m.kind == SanMatcher::Kind::kExact ? dns_matches(text(n->d.dNSName), m.value)
+                                                : value_matches(m.kind, text(n->d.dNSName), m.value);
+    case SanMatcher::Type::kUri:
+      return n->type == GEN_URI && value_matches(m.kind, text(n->d.uniformResourceIdentifier), m.value);
+    case SanMatcher::Type::kEmail:
+      return n->type == GEN_EMAIL && value_matches(m.kind, text(n->d.rfc822Name), m.value);
     case SanMatcher::Type::kIp: {
       if (n->type != GEN_IPADD) return false;
       const std::string_view raw = text(n->d.iPAddress);
@@ -308,12 +319,14 @@ Result<std::unique_ptr<ServerContext>> ServerContext::create(LibraryContext& lib
   if (im.ctx == nullptr) return Error{"SSL_CTX: " + drain_errors()};
   SSL_CTX* ctx = im.ctx.get();
   SSL_CTX_set_app_data(ctx, out.get());
-  if (Status s = configure(ctx, config.min_version, config.max_version, config.cipher_suites, config.curves); !s) return Error{s.error()};
+  if (Status s = configure(ctx, config.min_version, config.max_version, config.cipher_suites, config.curves); !s)
+    return Error{s.error()};
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_max_early_data(ctx, 0);
   SSL_CTX_set_recv_max_early_data(ctx, 0);
 
-  // Tickets of a context are taken only by contexts that are configured alike: the hash goes into every session (session id context).
+  // Tickets of a context are taken only by contexts that are configured alike: the hash goes into every session (session id
+  // context).
   EVP_MD* sha256 = EVP_MD_fetch(library.raw(), "SHA256", nullptr);
   EVP_MD_CTX* identity = EVP_MD_CTX_new();
   EVP_DigestInit_ex(identity, sha256, nullptr);
@@ -383,8 +396,9 @@ void ServerContext::set_ticket_keys(const TicketKeys& keys) {
 
 uint32_t ServerContext::certificate_count() const { return static_cast<uint32_t>(impl_->certificates.size()); }
 
-// Envoy's DefaultTlsCertificateSelector: exact name, then the wildcard of the first label, then the first certificate; without SNI, or with
-// full_scan, the first that suits the client. ECDSA is preferred where the client can verify its curve; RSA is the candidate otherwise.
+// Envoy's DefaultTlsCertificateSelector: exact name, then the wildcard of the first label, then the first certificate; without
+// SNI, or with full_scan, the first that suits the client. ECDSA is preferred where the client can verify its curve; RSA is the
+// candidate otherwise.
 uint32_t ServerContext::select_certificate(std::string_view sni, ClientSignatures client) const {
   constexpr uint32_t kNone = Impl::kNoCertificate;
   const Impl& im = *impl_;
@@ -392,10 +406,14 @@ uint32_t ServerContext::select_certificate(std::string_view sni, ClientSignature
   const auto suits = [&](uint32_t i) {
     if (i == kNone) return false;
     switch (im.certificates[i].type) {
-      case KeyType::kRsa: return true;
-      case KeyType::kEcdsaP256: return client.p256;
-      case KeyType::kEcdsaP384: return client.p384;
-      case KeyType::kEcdsaP521: return client.p521;
+      case KeyType::kRsa:
+        return true;
+      case KeyType::kEcdsaP256:
+        return client.p256;
+      case KeyType::kEcdsaP384:
+        return client.p384;
+      case KeyType::kEcdsaP521:
+        return client.p521;
     }
     return false;
   };
@@ -440,7 +458,8 @@ Result<std::unique_ptr<ClientContext>> ClientContext::create(LibraryContext& lib
   if (im.ctx == nullptr) return Error{"SSL_CTX: " + drain_errors()};
   SSL_CTX* ctx = im.ctx.get();
   SSL_CTX_set_app_data(ctx, out.get());
-  if (Status s = configure(ctx, config.min_version, config.max_version, config.cipher_suites, config.curves); !s) return Error{s.error()};
+  if (Status s = configure(ctx, config.min_version, config.max_version, config.cipher_suites, config.curves); !s)
+    return Error{s.error()};
   if (config.tickets) {
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(ctx, &ContextCallbacks::keep_session);
@@ -483,6 +502,8 @@ void ClientContext::keep_renewed_session(SSL* ssl) {
   impl_->session = now;
 }
 
-bool ClientContext::has_resumable_session() const { return impl_->session != nullptr && SSL_SESSION_is_resumable(impl_->session) == 1; }
+bool ClientContext::has_resumable_session() const {
+  return impl_->session != nullptr && SSL_SESSION_is_resumable(impl_->session) == 1;
+}
 
 }  // namespace millrace::tls

@@ -1,9 +1,10 @@
-// What many sessions share: certificates, versions, ciphers, ALPN, ticket keys. Built and destroyed by ordinary threads, used by one
-// worker. OpenSSL 3.0 takes locks on shared objects at every handshake, so nothing is shared between workers: each has its LibraryContext
-// and builds its contexts in it.
+// What many sessions share: certificates, versions, ciphers, ALPN, ticket keys. Built and destroyed by ordinary threads, used by
+// one worker. OpenSSL 3.0 takes locks on shared objects at every handshake, so nothing is shared between workers: each has its
+// LibraryContext and builds its contexts in it.
 //
-// Life: create() on the loader thread -> hand over to the worker -> sessions -> the worker gives it back when sessions() is 0 -> destroyed
-// on the loader thread. (Destroyed on the worker it would be correct too, but would free malloc'ed memory on a poll core.)
+// Life: create() on the loader thread -> hand over to the worker -> sessions -> the worker gives it back when sessions() is 0 ->
+// destroyed on the loader thread. (Destroyed on the worker it would be correct too, but would free malloc'ed memory on a poll
+// core.)
 #pragma once
 
 #include <array>
@@ -31,8 +32,8 @@ class LibraryContext {
   ~LibraryContext();
   LibraryContext(const LibraryContext&) = delete;
   LibraryContext& operator=(const LibraryContext&) = delete;
-  // Called once by the worker's own thread, after it registered its arena and before its loop: seeds the thread's random generators and
-  // creates OpenSSL's per-thread state, so that the first handshake does neither.
+  // Called once by the worker's own thread, after it registered its arena and before its loop: seeds the thread's random
+  // generators and creates OpenSSL's per-thread state, so that the first handshake does neither.
   void warm_up_thread();
   ossl_lib_ctx_st* raw() const { return ctx_; }
 
@@ -49,10 +50,10 @@ const char* to_string(Version v);  // "TLSv1.2", "TLSv1.3": as %DOWNSTREAM_TLS_V
 inline constexpr size_t kTicketKeyBytes = 80;
 using TicketKey = std::array<uint8_t, kTicketKeyBytes>;
 struct TicketKeys {
-  TicketKey current{};             // encrypts, decrypts
-  TicketKey previous{}, next{};    // decrypt only; a ticket under `previous` is renewed
+  TicketKey current{};           // encrypts, decrypts
+  TicketKey previous{}, next{};  // decrypt only; a ticket under `previous` is renewed
   bool has_previous = false, has_next = false;
-  static TicketKeys random();      // fresh `current`; for ordinary threads, when no keys are configured (then shared by all workers)
+  static TicketKeys random();  // fresh `current`; for ordinary threads, when no keys are configured (then shared by all workers)
 };
 
 struct CertificatePem {
@@ -61,15 +62,15 @@ struct CertificatePem {
 };
 
 struct ServerConfig {
-  std::vector<CertificatePem> certificates;    // at least one; the first answers when SNI matches none
-  std::vector<std::string> alpn;               // in order of preference; empty: none is negotiated
-  std::vector<std::string> cipher_suites;      // TLS 1.2, OpenSSL names or Envoy's groups; empty: Envoy's default list
-  std::vector<std::string> curves;             // empty: X25519, P-256
+  std::vector<CertificatePem> certificates;  // at least one; the first answers when SNI matches none
+  std::vector<std::string> alpn;             // in order of preference; empty: none is negotiated
+  std::vector<std::string> cipher_suites;    // TLS 1.2, OpenSSL names or Envoy's groups; empty: Envoy's default list
+  std::vector<std::string> curves;           // empty: X25519, P-256
   Version min_version = Version::kTls12, max_version = Version::kTls13;
-  bool disable_tickets = false;                // disable_stateless_session_resumption
-  bool full_scan_on_sni_mismatch = false;      // full_scan_certs_on_sni_mismatch
-  std::string client_ca_pem;                   // trusted_ca; empty: a client certificate is not asked for
-  bool require_client_certificate = false;     // with client_ca_pem
+  bool disable_tickets = false;             // disable_stateless_session_resumption
+  bool full_scan_on_sni_mismatch = false;   // full_scan_certs_on_sni_mismatch
+  std::string client_ca_pem;                // trusted_ca; empty: a client certificate is not asked for
+  bool require_client_certificate = false;  // with client_ca_pem
 };
 
 class Session;
@@ -85,13 +86,15 @@ class ServerContext {
 
   // The worker's thread only, between sessions' calls. Without keys no tickets are issued.
   void set_ticket_keys(const TicketKeys& keys);
-  // Open now. Any thread: 0, once no worker can open more, means that the context may be destroyed (acquire, pairs with the release of
-  // the worker's count).
+  // Open now. Any thread: 0, once no worker can open more, means that the context may be destroyed (acquire, pairs with the
+  // release of the worker's count).
   uint32_t sessions() const { return sessions_.load(std::memory_order_acquire); }
 
-  // Which certificate (index into ServerConfig.certificates) answers; what the handshake itself uses. `sni` in any case, may be empty.
-  // The flags say which ECDSA curves the client can verify; none: RSA only.
-  struct ClientSignatures { bool p256 = false, p384 = false, p521 = false; };
+  // Which certificate (index into ServerConfig.certificates) answers; what the handshake itself uses. `sni` in any case, may be
+  // empty. The flags say which ECDSA curves the client can verify; none: RSA only.
+  struct ClientSignatures {
+    bool p256 = false, p384 = false, p521 = false;
+  };
   uint32_t select_certificate(std::string_view sni, ClientSignatures client) const;
   uint32_t certificate_count() const;
 
@@ -115,14 +118,14 @@ struct SanMatcher {
 };
 
 struct ClientConfig {
-  std::string trusted_ca_pem;                  // empty: the server's certificate is NOT verified (Envoy's default)
-  std::vector<SanMatcher> sans;                // with trusted_ca_pem: one must match; empty: any name
-  bool verify_sni = false;                     // auto_sni_san_validation: a DNS name must match the session's SNI
+  std::string trusted_ca_pem;    // empty: the server's certificate is NOT verified (Envoy's default)
+  std::vector<SanMatcher> sans;  // with trusted_ca_pem: one must match; empty: any name
+  bool verify_sni = false;       // auto_sni_san_validation: a DNS name must match the session's SNI
   std::vector<std::string> alpn;
   std::vector<std::string> cipher_suites, curves;
   Version min_version = Version::kTls12, max_version = Version::kTls12;  // Envoy's client maximum is TLS 1.2 by default
-  CertificatePem certificate;                  // shown when the server asks; empty chain: none
-  bool tickets = true;                         // keep and offer sessions; false: max_session_keys 0
+  CertificatePem certificate;                                            // shown when the server asks; empty chain: none
+  bool tickets = true;                                                   // keep and offer sessions; false: max_session_keys 0
 };
 
 class ClientContext {
@@ -132,7 +135,7 @@ class ClientContext {
   ClientContext(const ClientContext&) = delete;
   ClientContext& operator=(const ClientContext&) = delete;
   uint32_t sessions() const { return sessions_.load(std::memory_order_acquire); }
-  bool has_resumable_session() const;          // a ticket of an earlier session is kept (one per context: max_session_keys 1)
+  bool has_resumable_session() const;  // a ticket of an earlier session is kept (one per context: max_session_keys 1)
 
  private:
   friend class SessionPool;

@@ -14,7 +14,9 @@ using base::ByteSpan;
 // A digest fed with text in small pieces.
 class TextDigest {
  public:
-  explicit TextDigest(const EVP_MD* md) : ctx_(EVP_MD_CTX_new()) { ok_ = ctx_ != nullptr && EVP_DigestInit_ex(ctx_, md, nullptr) == 1; }
+  explicit TextDigest(const EVP_MD* md) : ctx_(EVP_MD_CTX_new()) {
+    ok_ = ctx_ != nullptr && EVP_DigestInit_ex(ctx_, md, nullptr) == 1;
+  }
   ~TextDigest() { EVP_MD_CTX_free(ctx_); }
   TextDigest(const TextDigest&) = delete;
   TextDigest& operator=(const TextDigest&) = delete;
@@ -99,10 +101,14 @@ bool ja3(const ClientHello& h, Ja3& out) {
   d.add_decimal(h.legacy_version);
   d.add(",");
   DashList ciphers(d);
-  for_each_u16(h.cipher_suites, [&](uint16_t v) { if (!is_grease(v)) ciphers.add(v); });
+  for_each_u16(h.cipher_suites, [&](uint16_t v) {
+    if (!is_grease(v)) ciphers.add(v);
+  });
   d.add(",");
   DashList extensions(d);
-  for_each_extension(h.extensions, [&](uint16_t type, ByteSpan) { if (!is_grease(type)) extensions.add(type); });
+  for_each_extension(h.extensions, [&](uint16_t type, ByteSpan) {
+    if (!is_grease(type)) extensions.add(type);
+  });
   d.add(",");
   DashList groups(d);  // GREASE stays in, as in Envoy
   for_each_u16(h.supported_groups, [&](uint16_t v) { groups.add(v); });
@@ -119,13 +125,18 @@ bool ja4(const ClientHello& h, Ja4& out) {
 
   char* p = out.text.data();
   *p++ = 't';
-  const char* version = h.max_version == 0x0304 ? "13" : h.max_version == 0x0303 ? "12" : h.max_version == 0x0302 ? "11"
-                        : h.max_version == 0x0301 ? "10" : "00";
+  const char* version = h.max_version == 0x0304   ? "13"
+                        : h.max_version == 0x0303 ? "12"
+                        : h.max_version == 0x0302 ? "11"
+                        : h.max_version == 0x0301 ? "10"
+                                                  : "00";
   *p++ = version[0];
   *p++ = version[1];
   *p++ = h.has_server_name ? 'd' : 'i';
 
-  for_each_u16(h.cipher_suites, [&](uint16_t v) { if (!is_grease(v) && ciphers < std::size(sorted)) sorted[ciphers++] = v; });
+  for_each_u16(h.cipher_suites, [&](uint16_t v) {
+    if (!is_grease(v) && ciphers < std::size(sorted)) sorted[ciphers++] = v;
+  });
   p = two_digits(p, ciphers);
   for_each_extension(h.extensions, [&](uint16_t type, ByteSpan) { extensions += !is_grease(type); });
   p = two_digits(p, extensions);

@@ -1,5 +1,5 @@
-// JA3 and JA4 of a ClientHello, as Envoy's tls_inspector computes them (enable_ja3_fingerprinting, enable_ja4_fingerprinting: both off by
-// default, so these are computed on request). No heap of our own; the digests go through OpenSSL.
+// JA3 and JA4 of a ClientHello, as Envoy's tls_inspector computes them (enable_ja3_fingerprinting, enable_ja4_fingerprinting:
+// both off by default, so these are computed on request). No heap of our own; the digests go through OpenSSL.
 #pragma once
 
 #include <array>

@@ -1,13 +1,12 @@
 #include "lib/tls/memory.h"
 
-#include <malloc.h>
-#include <sys/mman.h>
-
 #include <array>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <malloc.h>
 #include <new>
+#include <sys/mman.h>
 
 #include <openssl/crypto.h>
 
@@ -23,8 +22,8 @@
 namespace millrace::tls {
 namespace {
 
-// Size classes: every 16 bytes up to 128, then four a doubling up to 16 KiB, then a third and a half of a span: a record buffer of OpenSSL
-// (16.7 KB) is a third. Larger blocks are runs of whole spans.
+// Size classes: every 16 bytes up to 128, then four a doubling up to 16 KiB, then a third and a half of a span: a record buffer
+// of OpenSSL (16.7 KB) is a third. Larger blocks are runs of whole spans.
 constexpr auto kClassBytes = [] {
   std::array<uint32_t, 38> c{};
   unsigned n = 0;
@@ -53,14 +52,14 @@ constexpr uint32_t kNil = UINT32_MAX;
 enum SpanState : uint8_t { kFree, kSmall, kLarge, kLargeTail };
 
 struct Span {
-  void* free = nullptr;  // blocks given back, linked through their first word
-  uint32_t live = 0;     // blocks out
-  uint32_t bump = 0;     // blocks that were ever handed out: those from here on are fresh
+  void* free = nullptr;               // blocks given back, linked through their first word
+  uint32_t live = 0;                  // blocks out
+  uint32_t bump = 0;                  // blocks that were ever handed out: those from here on are fresh
   uint32_t prev = kNil, next = kNil;  // free list, or the class's list of spans with room
-  uint32_t run = 0;      // kLarge: spans of the run
+  uint32_t run = 0;                   // kLarge: spans of the run
   uint8_t size_class = 0;
   SpanState state = kFree;
-  bool listed = false;   // kSmall: on the class's list
+  bool listed = false;  // kSmall: on the class's list
 };
 
 std::array<std::atomic<Arena*>, kMaxArenas> g_arenas{};
@@ -212,7 +211,8 @@ Arena* Arena::create(size_t bytes) {
 }
 
 Arena* Arena::create_over(void* memory, size_t bytes) {
-  MILLRACE_ASSERT(reinterpret_cast<uintptr_t>(memory) % kArenaSpanBytes == 0 && bytes % kArenaSpanBytes == 0, "spans are aligned");
+  MILLRACE_ASSERT(reinterpret_cast<uintptr_t>(memory) % kArenaSpanBytes == 0 && bytes % kArenaSpanBytes == 0,
+                  "spans are aligned");
   auto* a = new (std::nothrow) Arena;
   auto* impl = new (std::nothrow) Impl;
   if (a == nullptr || impl == nullptr) {
@@ -361,8 +361,8 @@ uint64_t Arena::in_use() {
 ArenaCounters Arena::counters() const {
   const auto read = [](uint64_t& v) { return std::atomic_ref<uint64_t>(v).load(std::memory_order_relaxed); };
   ArenaCounters& c = impl_->counters;
-  return {read(c.in_use), read(c.peak), c.capacity, read(c.allocations), read(c.frees), read(c.remote_frees), read(c.foreign_frees),
-          read(c.exhausted)};
+  return {read(c.in_use),       read(c.peak),          c.capacity,       read(c.allocations), read(c.frees),
+          read(c.remote_frees), read(c.foreign_frees), read(c.exhausted)};
 }
 
 // What OpenSSL calls. The class gives them Arena's insides.

@@ -3,11 +3,12 @@
 //
 //  1. install_memory_hooks() is the first thing a program does with OpenSSL: OpenSSL refuses it after its first allocation.
 //  2. An Arena has one owner thread at a time. Only that thread allocates from it.
-//  3. Any thread may free any block. The owner of a block is found by its address; a free by another thread goes onto the owner's remote
-//     list, one atomic push: (release, pairs with the acquire exchange in the owner's next drain); the owner takes the whole list
-//     at once, so there is no ABA.
-//  4. Exhaustion is an answer, not an accident: allocation returns null and is counted. Sessions do not start a handshake, and do not
-//     go on with one, while less than kHandshakeHeadroomBytes is free (session.h), so OpenSSL meets null only when that is misjudged.
+//  3. Any thread may free any block. The owner of a block is found by its address; a free by another thread goes onto the owner's
+//     remote list, one atomic push: (release, pairs with the acquire exchange in the owner's next drain); the owner takes the
+//     whole list at once, so there is no ABA.
+//  4. Exhaustion is an answer, not an accident: allocation returns null and is counted. Sessions do not start a handshake, and do
+//     not go on with one, while less than kHandshakeHeadroomBytes is free (session.h), so OpenSSL meets null only when that is
+//     misjudged.
 //  5. An Arena lives as long as any block of it does: it is released at the end of the process, or when in_use() is 0.
 #pragma once
 
@@ -19,50 +20,52 @@
 
 namespace millrace::tls {
 
-inline constexpr size_t kArenaSpanBytes = 64 * 1024;           // unit in which an arena hands memory to its size classes
-inline constexpr size_t kArenaMinBytes = 4 * 1024 * 1024;      // an arena below this could not hold one span of every size class
-inline constexpr unsigned kMaxArenas = 256;                    // registered at one time: workers and helpers of one process
+inline constexpr size_t kArenaSpanBytes = 64 * 1024;       // unit in which an arena hands memory to its size classes
+inline constexpr size_t kArenaMinBytes = 4 * 1024 * 1024;  // an arena below this could not hold one span of every size class
+inline constexpr unsigned kMaxArenas = 256;                // registered at one time: workers and helpers of one process
 
 // Must precede every other use of OpenSSL in the process. Idempotent. Error when OpenSSL has allocated already.
 base::Status install_memory_hooks();
 bool memory_hooks_installed();
 
-struct ArenaCounters {          // writer: the owner thread; may be read by others as a snapshot
-  uint64_t in_use = 0;          // bytes handed out, rounded up to their size class
-  uint64_t peak = 0;            // most of that
-  uint64_t capacity = 0;        // bytes of all spans
+struct ArenaCounters {    // writer: the owner thread; may be read by others as a snapshot
+  uint64_t in_use = 0;    // bytes handed out, rounded up to their size class
+  uint64_t peak = 0;      // most of that
+  uint64_t capacity = 0;  // bytes of all spans
   uint64_t allocations = 0, frees = 0;
-  uint64_t remote_frees = 0;    // of those frees: by other threads
-  uint64_t foreign_frees = 0;   // malloc'ed blocks that the owner thread freed (contexts are built elsewhere; should stay near 0)
-  uint64_t exhausted = 0;       // allocations refused
+  uint64_t remote_frees = 0;   // of those frees: by other threads
+  uint64_t foreign_frees = 0;  // malloc'ed blocks that the owner thread freed (contexts are built elsewhere; should stay near 0)
+  uint64_t exhausted = 0;      // allocations refused
 };
 
 class Arena {
  public:
-  // Reserves `bytes` (rounded up to spans, at least kArenaMinBytes) of zeroed, locked-in-advance memory: anonymous mapping, populated,
-  // huge pages where the kernel gives them. For ordinary threads. Null when the machine has not got it, or kMaxArenas are in use.
+  // Reserves `bytes` (rounded up to spans, at least kArenaMinBytes) of zeroed, locked-in-advance memory: anonymous mapping,
+  // populated, huge pages where the kernel gives them. For ordinary threads. Null when the machine has not got it, or kMaxArenas
+  // are in use.
   static Arena* create(size_t bytes);
   // Over memory of the caller (64 KiB aligned, bytes a multiple of it), e.g. from a hugepage heap on the worker's NUMA node.
   static Arena* create_over(void* memory, size_t bytes);
   // in_use() must be 0 and no thread may have it registered.
   static void destroy(Arena* arena);
 
-  // Makes this the arena of the calling thread, or none (null). The thread that leaves must have no more use for OpenSSL or accept malloc.
+  // Makes this the arena of the calling thread, or none (null). The thread that leaves must have no more use for OpenSSL or
+  // accept malloc.
   static void register_thread(Arena* arena);
   static Arena* of_this_thread();
 
-  void* allocate(size_t bytes);              // owner thread; 16-byte aligned; null when exhausted. bytes 0: null
+  void* allocate(size_t bytes);  // owner thread; 16-byte aligned; null when exhausted. bytes 0: null
   void* reallocate(void* block, size_t bytes);
-  void free_local(void* block);              // owner thread
-  void free_remote(void* block);             // any other thread
+  void free_local(void* block);   // owner thread
+  void free_remote(void* block);  // any other thread
   bool owns(const void* p) const { return p >= base_ && p < end_; }
 
   // What could still be had, in bytes: free spans only, so an understatement.
   uint64_t available() const { return uint64_t{free_spans_} * kArenaSpanBytes; }
   // True when one block of so many bytes could be had now. Owner thread.
   bool has_room(size_t bytes) const;
-  uint64_t in_use();                         // owner thread, or nobody: drains the remote list first
-  ArenaCounters counters() const;            // any thread: relaxed reads
+  uint64_t in_use();               // owner thread, or nobody: drains the remote list first
+  ArenaCounters counters() const;  // any thread: relaxed reads
 
   // For tests: refuse every allocation after `n` more have been granted. UINT64_MAX: never.
   void fail_after(uint64_t n) { fail_after_ = n; }

@@ -15,7 +15,9 @@ namespace millrace::tls {
 template <auto F>
 struct Freer {
   template <class T>
-  void operator()(T* p) const { F(p); }
+  void operator()(T* p) const {
+    F(p);
+  }
 };
 inline void free_chain(STACK_OF(X509) * s) { sk_X509_pop_free(s, X509_free); }
 

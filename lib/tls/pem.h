@@ -12,7 +12,7 @@ namespace millrace::tls {
 
 struct LoadedCertificate {
   X509Ptr leaf;
-  ChainPtr chain;   // what follows the leaf; never null, may be empty
+  ChainPtr chain;  // what follows the leaf; never null, may be empty
   PkeyPtr key;
   KeyType type = KeyType::kRsa;
 };

@@ -12,12 +12,13 @@ namespace millrace::tls {
 namespace {
 
 constexpr uint32_t kRecordHeaderBytes = 5;
-constexpr uint32_t kMaxCiphertextBytes = 16384 + 2048;  // RFC 5246 6.2.3; TLS 1.3 allows 256 over 2^14. OpenSSL refuses what is over
+constexpr uint32_t kMaxCiphertextBytes =
+    16384 + 2048;  // RFC 5246 6.2.3; TLS 1.3 allows 256 over 2^14. OpenSSL refuses what is over
 // What OpenSSL allocates for one record in either direction (16.4 KB and its slack).
 constexpr size_t kRecordBufferBytes = 17 * 1024;
 
-// Bytes of the record at the front, header included, when all of it is there; 0 when it is not. Bytes that are no record at all are
-// given to OpenSSL as they are, for it to name the error.
+// Bytes of the record at the front, header included, when all of it is there; 0 when it is not. Bytes that are no record at all
+// are given to OpenSSL as they are, for it to name the error.
 uint32_t front_record(const io::PacketQueue& in) {
   if (in.bytes() < kRecordHeaderBytes) {
     // Even so little can be wrong: a first byte that no record has (20 to 24).
@@ -129,81 +130,120 @@ namespace {
 
 TlsError from_alert(int description) {
   switch (description) {
-    case SSL_AD_UNEXPECTED_MESSAGE: return TlsError::kAlertUnexpectedMessage;
-    case SSL_AD_BAD_RECORD_MAC: return TlsError::kAlertBadRecordMac;
-    case SSL_AD_RECORD_OVERFLOW: return TlsError::kAlertRecordOverflow;
-    case SSL_AD_HANDSHAKE_FAILURE: return TlsError::kAlertHandshakeFailure;
-    case SSL_AD_BAD_CERTIFICATE: return TlsError::kAlertBadCertificate;
-    case SSL_AD_UNSUPPORTED_CERTIFICATE: return TlsError::kAlertUnsupportedCertificate;
-    case SSL_AD_CERTIFICATE_REVOKED: return TlsError::kAlertCertificateRevoked;
-    case SSL_AD_CERTIFICATE_EXPIRED: return TlsError::kAlertCertificateExpired;
-    case SSL_AD_CERTIFICATE_UNKNOWN: return TlsError::kAlertCertificateUnknown;
-    case SSL_AD_ILLEGAL_PARAMETER: return TlsError::kAlertIllegalParameter;
-    case SSL_AD_UNKNOWN_CA: return TlsError::kAlertUnknownCa;
-    case SSL_AD_ACCESS_DENIED: return TlsError::kAlertAccessDenied;
-    case SSL_AD_DECODE_ERROR: return TlsError::kAlertDecodeError;
-    case SSL_AD_DECRYPT_ERROR: return TlsError::kAlertDecryptError;
-    case SSL_AD_PROTOCOL_VERSION: return TlsError::kAlertProtocolVersion;
-    case SSL_AD_INSUFFICIENT_SECURITY: return TlsError::kAlertInsufficientSecurity;
-    case SSL_AD_INTERNAL_ERROR: return TlsError::kAlertInternalError;
-    case SSL_AD_USER_CANCELLED: return TlsError::kAlertUserCanceled;
-    case SSL_AD_NO_RENEGOTIATION: return TlsError::kAlertNoRenegotiation;
-    case SSL_AD_MISSING_EXTENSION: return TlsError::kAlertMissingExtension;
-    case SSL_AD_UNSUPPORTED_EXTENSION: return TlsError::kAlertUnsupportedExtension;
-    case SSL_AD_UNRECOGNIZED_NAME: return TlsError::kAlertUnrecognizedName;
-    case SSL_AD_CERTIFICATE_REQUIRED: return TlsError::kAlertCertificateRequired;
-    case SSL_AD_NO_APPLICATION_PROTOCOL: return TlsError::kAlertNoApplicationProtocol;
-    default: return TlsError::kAlertOther;
+    case SSL_AD_UNEXPECTED_MESSAGE:
+      return TlsError::kAlertUnexpectedMessage;
+    case SSL_AD_BAD_RECORD_MAC:
+      return TlsError::kAlertBadRecordMac;
+    case SSL_AD_RECORD_OVERFLOW:
+      return TlsError::kAlertRecordOverflow;
+    case SSL_AD_HANDSHAKE_FAILURE:
+      return TlsError::kAlertHandshakeFailure;
+    case SSL_AD_BAD_CERTIFICATE:
+      return TlsError::kAlertBadCertificate;
+    case SSL_AD_UNSUPPORTED_CERTIFICATE:
+      return TlsError::kAlertUnsupportedCertificate;
+    case SSL_AD_CERTIFICATE_REVOKED:
+      return TlsError::kAlertCertificateRevoked;
+    case SSL_AD_CERTIFICATE_EXPIRED:
+      return TlsError::kAlertCertificateExpired;
+    case SSL_AD_CERTIFICATE_UNKNOWN:
+      return TlsError::kAlertCertificateUnknown;
+    case SSL_AD_ILLEGAL_PARAMETER:
+      return TlsError::kAlertIllegalParameter;
+    case SSL_AD_UNKNOWN_CA:
+      return TlsError::kAlertUnknownCa;
+    case SSL_AD_ACCESS_DENIED:
+      return TlsError::kAlertAccessDenied;
+    case SSL_AD_DECODE_ERROR:
+      return TlsError::kAlertDecodeError;
+    case SSL_AD_DECRYPT_ERROR:
+      return TlsError::kAlertDecryptError;
+    case SSL_AD_PROTOCOL_VERSION:
+      return TlsError::kAlertProtocolVersion;
+    case SSL_AD_INSUFFICIENT_SECURITY:
+      return TlsError::kAlertInsufficientSecurity;
+    case SSL_AD_INTERNAL_ERROR:
+      return TlsError::kAlertInternalError;
+    case SSL_AD_USER_CANCELLED:
+      return TlsError::kAlertUserCanceled;
+    case SSL_AD_NO_RENEGOTIATION:
+      return TlsError::kAlertNoRenegotiation;
+    case SSL_AD_MISSING_EXTENSION:
+      return TlsError::kAlertMissingExtension;
+    case SSL_AD_UNSUPPORTED_EXTENSION:
+      return TlsError::kAlertUnsupportedExtension;
+    case SSL_AD_UNRECOGNIZED_NAME:
+      return TlsError::kAlertUnrecognizedName;
+    case SSL_AD_CERTIFICATE_REQUIRED:
+      return TlsError::kAlertCertificateRequired;
+    case SSL_AD_NO_APPLICATION_PROTOCOL:
+      return TlsError::kAlertNoApplicationProtocol;
+    default:
+      return TlsError::kAlertOther;
   }
 }
 
 TlsError from_verify_result(long result) {
   switch (result) {
     case X509_V_ERR_CERT_HAS_EXPIRED:
-    case X509_V_ERR_CERT_NOT_YET_VALID: return TlsError::kPeerCertificateExpired;
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+      return TlsError::kPeerCertificateExpired;
     case X509_V_ERR_HOSTNAME_MISMATCH:
     case X509_V_ERR_IP_ADDRESS_MISMATCH:
-    case X509_V_ERR_EMAIL_MISMATCH: return TlsError::kPeerCertificateName;
+    case X509_V_ERR_EMAIL_MISMATCH:
+      return TlsError::kPeerCertificateName;
     case X509_V_ERR_EE_KEY_TOO_SMALL:
     case X509_V_ERR_CA_KEY_TOO_SMALL:
     case X509_V_ERR_CA_MD_TOO_WEAK:
-    case X509_V_ERR_INVALID_PURPOSE: return TlsError::kPeerCertificateBad;
-    case X509_V_ERR_OUT_OF_MEM: return TlsError::kNoMemory;
-    default: return TlsError::kPeerCertificateUntrusted;
+    case X509_V_ERR_INVALID_PURPOSE:
+      return TlsError::kPeerCertificateBad;
+    case X509_V_ERR_OUT_OF_MEM:
+      return TlsError::kNoMemory;
+    default:
+      return TlsError::kPeerCertificateUntrusted;
   }
 }
 
 // kNone: this reason says nothing by itself.
 TlsError from_reason(int reason) {
   switch (reason) {
-    case SSL_R_NO_SHARED_CIPHER: return TlsError::kNoSharedCipher;
+    case SSL_R_NO_SHARED_CIPHER:
+      return TlsError::kNoSharedCipher;
     case SSL_R_NO_SUITABLE_KEY_SHARE:
     case SSL_R_NO_SHARED_GROUPS:
     case SSL_R_NO_SUITABLE_GROUPS:
     case SSL_R_UNSUPPORTED_ELLIPTIC_CURVE:
-    case SSL_R_WRONG_CURVE: return TlsError::kNoSharedGroup;
+    case SSL_R_WRONG_CURVE:
+      return TlsError::kNoSharedGroup;
     case SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM:
     case SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS:
     case SSL_R_WRONG_SIGNATURE_TYPE:
-    case SSL_R_MISSING_SIGALGS_EXTENSION: return TlsError::kNoSharedSignature;
+    case SSL_R_MISSING_SIGALGS_EXTENSION:
+      return TlsError::kNoSharedSignature;
     case SSL_R_UNSUPPORTED_PROTOCOL:
     case SSL_R_UNSUPPORTED_SSL_VERSION:
     case SSL_R_VERSION_TOO_LOW:
     case SSL_R_VERSION_TOO_HIGH:
     case SSL_R_WRONG_SSL_VERSION:
     case SSL_R_UNKNOWN_PROTOCOL:
-    case SSL_R_INAPPROPRIATE_FALLBACK: return TlsError::kUnsupportedVersion;
+    case SSL_R_INAPPROPRIATE_FALLBACK:
+      return TlsError::kUnsupportedVersion;
     case SSL_R_WRONG_VERSION_NUMBER:
-    case SSL_R_BAD_SSL_FILETYPE: return TlsError::kNotTls;
+    case SSL_R_BAD_SSL_FILETYPE:
+      return TlsError::kNotTls;
     case SSL_R_HTTP_REQUEST:
-    case SSL_R_HTTPS_PROXY_REQUEST: return TlsError::kHttpRequest;
+    case SSL_R_HTTPS_PROXY_REQUEST:
+      return TlsError::kHttpRequest;
     case SSL_R_NO_CERTIFICATE_SET:
-    case SSL_R_NO_CERTIFICATE_ASSIGNED: return TlsError::kNoCertificate;
-    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return TlsError::kPeerCertificateMissing;
+    case SSL_R_NO_CERTIFICATE_ASSIGNED:
+      return TlsError::kNoCertificate;
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+      return TlsError::kPeerCertificateMissing;
     case SSL_R_BAD_SIGNATURE:
     case SSL_R_DIGEST_CHECK_FAILED:
     case SSL_R_BINDER_DOES_NOT_VERIFY:
-    case SSL_R_BAD_DIGEST_LENGTH: return TlsError::kBadSignature;
+    case SSL_R_BAD_DIGEST_LENGTH:
+      return TlsError::kBadSignature;
     case SSL_R_LENGTH_MISMATCH:
     case SSL_R_LENGTH_TOO_SHORT:
     case SSL_R_LENGTH_TOO_LONG:
@@ -213,7 +253,8 @@ TlsError from_reason(int reason) {
     case SSL_R_EXCESSIVE_MESSAGE_SIZE:
     case SSL_R_NO_CIPHERS_SPECIFIED:
     case SSL_R_ERROR_IN_RECEIVED_CIPHER_LIST:
-    case SSL_R_CERT_LENGTH_MISMATCH: return TlsError::kDecodeError;
+    case SSL_R_CERT_LENGTH_MISMATCH:
+      return TlsError::kDecodeError;
     case SSL_R_BAD_KEY_SHARE:
     case SSL_R_BAD_PSK_IDENTITY:
     case SSL_R_BAD_ECPOINT:
@@ -221,24 +262,31 @@ TlsError from_reason(int reason) {
     case SSL_R_NO_COMPRESSION_SPECIFIED:
     case SSL_R_BAD_LEGACY_VERSION:
     case SSL_R_INVALID_ALERT:
-    case SSL_R_UNSOLICITED_EXTENSION: return TlsError::kIllegalParameter;
+    case SSL_R_UNSOLICITED_EXTENSION:
+      return TlsError::kIllegalParameter;
     case SSL_R_UNEXPECTED_MESSAGE:
     case SSL_R_UNEXPECTED_RECORD:
     case SSL_R_CCS_RECEIVED_EARLY:
     case SSL_R_NOT_ON_RECORD_BOUNDARY:
     case SSL_R_MIXED_HANDSHAKE_AND_NON_HANDSHAKE_DATA:
-    case SSL_R_APP_DATA_IN_HANDSHAKE: return TlsError::kUnexpectedMessage;
-    case SSL_R_NO_RENEGOTIATION: return TlsError::kRenegotiation;
+    case SSL_R_APP_DATA_IN_HANDSHAKE:
+      return TlsError::kUnexpectedMessage;
+    case SSL_R_NO_RENEGOTIATION:
+      return TlsError::kRenegotiation;
     case SSL_R_DECRYPTION_FAILED:
-    case SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC: return TlsError::kBadRecordMac;
+    case SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC:
+      return TlsError::kBadRecordMac;
     case SSL_R_DATA_LENGTH_TOO_LONG:
     case SSL_R_ENCRYPTED_LENGTH_TOO_LONG:
-    case SSL_R_PACKET_LENGTH_TOO_LONG: return TlsError::kRecordTooLong;
+    case SSL_R_PACKET_LENGTH_TOO_LONG:
+      return TlsError::kRecordTooLong;
     case SSL_R_BAD_RECORD_TYPE:
     case SSL_R_RECORD_TOO_SMALL:
     case SSL_R_RECORD_LENGTH_MISMATCH:
-    case SSL_R_TOO_MANY_WARN_ALERTS: return TlsError::kBadRecord;
-    default: return TlsError::kNone;
+    case SSL_R_TOO_MANY_WARN_ALERTS:
+      return TlsError::kBadRecord;
+    default:
+      return TlsError::kNone;
   }
 }
 
@@ -260,17 +308,27 @@ TlsError Session::error_from_openssl() const {
   if (found != TlsError::kNone) return found;
   // OpenSSL 3.0 has several hundred reasons; the alert it sent sorts the rest.
   switch (alert_sent_) {
-    case SSL_AD_UNEXPECTED_MESSAGE: return TlsError::kUnexpectedMessage;
-    case SSL_AD_BAD_RECORD_MAC: return TlsError::kBadRecordMac;
-    case SSL_AD_RECORD_OVERFLOW: return TlsError::kRecordTooLong;
-    case SSL_AD_DECODE_ERROR: return TlsError::kDecodeError;
-    case SSL_AD_ILLEGAL_PARAMETER: return TlsError::kIllegalParameter;
-    case SSL_AD_DECRYPT_ERROR: return TlsError::kBadSignature;
-    case SSL_AD_PROTOCOL_VERSION: return TlsError::kUnsupportedVersion;
+    case SSL_AD_UNEXPECTED_MESSAGE:
+      return TlsError::kUnexpectedMessage;
+    case SSL_AD_BAD_RECORD_MAC:
+      return TlsError::kBadRecordMac;
+    case SSL_AD_RECORD_OVERFLOW:
+      return TlsError::kRecordTooLong;
+    case SSL_AD_DECODE_ERROR:
+      return TlsError::kDecodeError;
+    case SSL_AD_ILLEGAL_PARAMETER:
+      return TlsError::kIllegalParameter;
+    case SSL_AD_DECRYPT_ERROR:
+      return TlsError::kBadSignature;
+    case SSL_AD_PROTOCOL_VERSION:
+      return TlsError::kUnsupportedVersion;
     case SSL_AD_BAD_CERTIFICATE:
-    case SSL_AD_UNSUPPORTED_CERTIFICATE: return TlsError::kPeerCertificateBad;
-    case SSL_AD_MISSING_EXTENSION: return TlsError::kIllegalParameter;
-    default: return generic_ssl && state_ == State::kHandshake ? TlsError::kDecodeError : TlsError::kInternal;
+    case SSL_AD_UNSUPPORTED_CERTIFICATE:
+      return TlsError::kPeerCertificateBad;
+    case SSL_AD_MISSING_EXTENSION:
+      return TlsError::kIllegalParameter;
+    default:
+      return generic_ssl && state_ == State::kHandshake ? TlsError::kDecodeError : TlsError::kInternal;
   }
 }
 
@@ -325,7 +383,9 @@ bool Session::step_handshake(Call& call, Progress& p) {
       output_pending_ = true;
       call.report_block(p);
       return false;
-    default: fail(p, error_from_openssl()); return false;
+    default:
+      fail(p, error_from_openssl());
+      return false;
   }
 }
 
@@ -583,7 +643,8 @@ Session* SessionPool::open_client(ClientContext& context, std::string_view sni, 
     ok = SSL_set_tlsext_host_name(s->ssl_, name) == 1;
   }
   if (ok && !alpn_wire.empty()) {
-    ok = SSL_set_alpn_protos(s->ssl_, reinterpret_cast<const unsigned char*>(alpn_wire.data()), static_cast<unsigned>(alpn_wire.size())) == 0;
+    ok = SSL_set_alpn_protos(s->ssl_, reinterpret_cast<const unsigned char*>(alpn_wire.data()),
+                             static_cast<unsigned>(alpn_wire.size())) == 0;
   }
   // A kept session is offered to the server it came from; TLS 1.3 tickets are used once (RFC 8446 C.4).
   if (ok && im.session != nullptr && SSL_SESSION_is_resumable(im.session) == 1) {

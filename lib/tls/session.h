@@ -1,12 +1,13 @@
-// One TLS connection, sans-I/O: ciphertext comes out of one PacketQueue, ciphertext goes into another, plaintext likewise. Whoever owns
-// the TCP connection moves the queues; nothing here knows of sockets, TCP or time but for the `now` of send().
+// One TLS connection, sans-I/O: ciphertext comes out of one PacketQueue, ciphertext goes into another, plaintext likewise.
+// Whoever owns the TCP connection moves the queues; nothing here knows of sockets, TCP or time but for the `now` of send().
 //
 //                 receive()                                      send()
 //   TCP rx_queue ── cipher_in ──▶ [ SSL ] ──▶ plain_out     plain_in ──▶ [ SSL ] ──▶ cipher_out ──▶ TCP send
 //                                    └── handshake, alerts, key updates ──▶ cipher_out
 //
 // Rules
-//  1. Every call may put ciphertext into cipher_out, also receive() (handshake, alerts): send it after each call, also after an error.
+//  1. Every call may put ciphertext into cipher_out, also receive() (handshake, alerts): send it after each call, also after an
+//     error.
 //  2. Nothing is lost when a limit stops a call: it goes on where it stopped when called again. Progress says what stopped it.
 //  3. After `error` is set the session only answers with the same error; close it (SessionPool::close).
 //  4. All calls come from the worker that owns the pool.
@@ -26,52 +27,55 @@ struct bio_st;
 
 namespace millrace::tls {
 
-// Record sizes: small records can be used by the peer as soon as their one segment is there; large ones cost less. As H2O does it.
-inline constexpr uint32_t kSmallRecordBytes = 1300;             // plaintext; with 22 to 29 bytes of record it fits one MSS of 1360 and up
-inline constexpr uint32_t kSmallRecordPhaseBytes = 100 * 1024;  // so much goes out in small records, then records grow
-inline constexpr base::TimeNs kRecordIdleReset = base::kSecond; // nothing sent for so long: small again
-inline constexpr uint32_t kMaxRecordBytes = 16 * 1024;          // RFC 8446 5.1
-// Above cipher_limit, what handshake messages, key updates and alerts may still add to cipher_out. Without it an alert that answers an
-// error would be lost on a full queue; with no bound at all a peer that asks for key updates and reads nothing would fill memory.
+// Record sizes: small records can be used by the peer as soon as their one segment is there; large ones cost less. As H2O does
+// it.
+inline constexpr uint32_t kSmallRecordBytes = 1300;  // plaintext; with 22 to 29 bytes of record it fits one MSS of 1360 and up
+inline constexpr uint32_t kSmallRecordPhaseBytes = 100 * 1024;   // so much goes out in small records, then records grow
+inline constexpr base::TimeNs kRecordIdleReset = base::kSecond;  // nothing sent for so long: small again
+inline constexpr uint32_t kMaxRecordBytes = 16 * 1024;           // RFC 8446 5.1
+// Above cipher_limit, what handshake messages, key updates and alerts may still add to cipher_out. Without it an alert that
+// answers an error would be lost on a full queue; with no bound at all a peer that asks for key updates and reads nothing would
+// fill memory.
 inline constexpr uint32_t kControlReserveBytes = 32 * 1024;
-// Free arena memory below which a session is not opened and a handshake does not go on (it fails with kNoMemory): covers one session's
-// handshake, measured in README.md.
+// Free arena memory below which a session is not opened and a handshake does not go on (it fails with kNoMemory): covers one
+// session's handshake, measured in README.md.
 inline constexpr uint64_t kHandshakeHeadroomBytes = 256 * 1024;
-// Records without application data (KeyUpdate, tickets, warnings) that a peer may send in a row after the handshake; one more fails the
-// session with kBadRecord. BoringSSL allows 32 KeyUpdates.
+// Records without application data (KeyUpdate, tickets, warnings) that a peer may send in a row after the handshake; one more
+// fails the session with kBadRecord. BoringSSL allows 32 KeyUpdates.
 inline constexpr uint32_t kMaxControlRecords = 32;
-inline constexpr uint32_t kMaxServerNameBytes = 255;            // RFC 6066 3, as BoringSSL limits it
+inline constexpr uint32_t kMaxServerNameBytes = 255;  // RFC 6066 3, as BoringSSL limits it
 
-struct Wire {                     // the ciphertext side of a session: references to what the caller owns
-  io::PacketQueue& cipher_in;     // consumed from the front
-  io::PacketQueue& cipher_out;    // appended to
-  io::PacketPool& pool;           // where packets for cipher_out and for plaintext come from
-  uint64_t cipher_limit;          // bytes: no further record of application data is begun while cipher_out holds this much
-  bool peer_eof = false;          // the peer has sent FIN: cipher_in is all there will ever be
+struct Wire {                   // the ciphertext side of a session: references to what the caller owns
+  io::PacketQueue& cipher_in;   // consumed from the front
+  io::PacketQueue& cipher_out;  // appended to
+  io::PacketPool& pool;         // where packets for cipher_out and for plaintext come from
+  uint64_t cipher_limit;        // bytes: no further record of application data is begun while cipher_out holds this much
+  bool peer_eof = false;        // the peer has sent FIN: cipher_in is all there will ever be
 };
 
 struct Progress {
-  uint64_t plain_bytes = 0;        // moved into plain_out, or out of plain_in
-  uint64_t cipher_bytes = 0;       // added to cipher_out
+  uint64_t plain_bytes = 0;          // moved into plain_out, or out of plain_in
+  uint64_t cipher_bytes = 0;         // added to cipher_out
   TlsError error = TlsError::kNone;  // the session has failed; the alert, if one is due, is in cipher_out
-  bool handshake_done = false;     // became established in this call
-  bool handshake_stepped = false;  // this call did handshake work (a flight was read or written): what the loop's bound counts
-  bool handshake_pending = false;  // handshake work is possible and was not allowed by allow_handshake_step: call again next iteration
-  bool more = false;               // stopped at max: there is, or may be, more to do at once
-  bool output_blocked = false;     // stopped because cipher_out is at its limit: call again when it has drained
-  bool pool_empty = false;         // stopped because the pool is empty: call again later
-  bool peer_closed = false;        // no more plaintext will come: close_notify was read, or the connection ended without (`truncated`)
-  bool truncated = false;          // the latter. Envoy treats both alike, as end of stream; whoever must know can tell them apart
+  bool handshake_done = false;       // became established in this call
+  bool handshake_stepped = false;    // this call did handshake work (a flight was read or written): what the loop's bound counts
+  bool handshake_pending =
+      false;          // handshake work is possible and was not allowed by allow_handshake_step: call again next iteration
+  bool more = false;  // stopped at max: there is, or may be, more to do at once
+  bool output_blocked = false;  // stopped because cipher_out is at its limit: call again when it has drained
+  bool pool_empty = false;      // stopped because the pool is empty: call again later
+  bool peer_closed = false;  // no more plaintext will come: close_notify was read, or the connection ended without (`truncated`)
+  bool truncated = false;    // the latter. Envoy treats both alike, as end of stream; whoever must know can tell them apart
 };
 
 struct Negotiated {
   Version version = Version::kTls12;
-  const char* cipher = "";          // OpenSSL's name, static storage: "ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_AES_128_GCM_SHA256"
-  uint16_t cipher_id = 0;           // its IANA number, e.g. 0x1301; 0: none yet
-  std::string_view alpn;            // empty: none; valid while the session is open
-  std::string_view server_name;     // server: as the client sent it; client: as asked for; valid while the session is open
+  const char* cipher = "";       // OpenSSL's name, static storage: "ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_AES_128_GCM_SHA256"
+  uint16_t cipher_id = 0;        // its IANA number, e.g. 0x1301; 0: none yet
+  std::string_view alpn;         // empty: none; valid while the session is open
+  std::string_view server_name;  // server: as the client sent it; client: as asked for; valid while the session is open
   bool resumed = false;
-  bool peer_certificate = false;    // the peer showed one (and it verified, where a CA is configured)
+  bool peer_certificate = false;  // the peer showed one (and it verified, where a CA is configured)
 };
 
 class SessionPool;
@@ -82,27 +86,27 @@ class Session {
   State state() const { return state_; }
   bool established() const { return state_ == State::kEstablished; }
   TlsError error() const { return error_; }
-  Negotiated negotiated() const;    // after the handshake; earlier, what is known so far
+  Negotiated negotiated() const;                              // after the handshake; earlier, what is known so far
   uint8_t alert_sent() const { return alert_sent_; }          // AlertDescription of a fatal alert that we sent; 0: none
   uint8_t alert_received() const { return alert_received_; }  // likewise received; 0: none (or close_notify)
   bool close_sent() const { return close_sent_; }
   bool close_received() const { return close_received_; }
 
-  // Reads what cipher_in holds: goes on with the handshake, then decrypts straight into fresh packets of the pool until `max_plain` bytes
-  // were added to plain_out (never more). With allow_handshake_step false an unfinished handshake is left alone.
-  // A client's first flight also comes from receive(), with cipher_in empty.
+  // Reads what cipher_in holds: goes on with the handshake, then decrypts straight into fresh packets of the pool until
+  // `max_plain` bytes were added to plain_out (never more). With allow_handshake_step false an unfinished handshake is left
+  // alone. A client's first flight also comes from receive(), with cipher_in empty.
   Progress receive(const Wire& wire, io::PacketQueue& plain_out, uint64_t max_plain, bool allow_handshake_step = true);
 
-  // Encrypts up to `max` bytes of plain_in, record by record, until cipher_out holds wire.cipher_limit; what was encrypted has left plain_in.
-  // Before the handshake is done, and after close_notify(), it does nothing. A record once begun is finished by a later call with the
-  // same plain_in: callers only append to plain_in meanwhile.
+  // Encrypts up to `max` bytes of plain_in, record by record, until cipher_out holds wire.cipher_limit; what was encrypted has
+  // left plain_in. Before the handshake is done, and after close_notify(), it does nothing. A record once begun is finished by a
+  // later call with the same plain_in: callers only append to plain_in meanwhile.
   Progress send(const Wire& wire, io::PacketQueue& plain_in, uint64_t max, base::TimeNs now);
 
   // Queues close_notify (idempotent); the other direction stays open. Call again while output_blocked or pool_empty is reported.
   Progress close_notify(const Wire& wire);
 
-  // True when decrypted bytes lie inside the session: receive() yields plaintext without new cipher_in. OpenSSL only ever gets whole records:
-  // a partial one waits in cipher_in, where the TCP receive window counts it, and costs no TLS memory.
+  // True when decrypted bytes lie inside the session: receive() yields plaintext without new cipher_in. OpenSSL only ever gets
+  // whole records: a partial one waits in cipher_in, where the TCP receive window counts it, and costs no TLS memory.
   bool has_buffered_input() const;
 
  private:
@@ -124,30 +128,30 @@ class Session {
   SessionPool* pool_ = nullptr;
   ServerContext* server_ = nullptr;
   ClientContext* client_ = nullptr;
-  Call* call_ = nullptr;               // only during a call
+  Call* call_ = nullptr;  // only during a call
   base::TimeNs last_send_ = 0;
-  uint32_t small_phase_sent_ = 0;      // bytes since the start or the last idle reset, up to kSmallRecordPhaseBytes
-  uint32_t retry_length_ = 0;          // plaintext length of a record that SSL_write has begun; 0: none
-  uint32_t record_left_ = 0;           // bytes at the front of cipher_in that belong to a record OpenSSL has begun to read
-  uint32_t control_records_ = 0;       // records without application data in a row
+  uint32_t small_phase_sent_ = 0;  // bytes since the start or the last idle reset, up to kSmallRecordPhaseBytes
+  uint32_t retry_length_ = 0;      // plaintext length of a record that SSL_write has begun; 0: none
+  uint32_t record_left_ = 0;       // bytes at the front of cipher_in that belong to a record OpenSSL has begun to read
+  uint32_t control_records_ = 0;   // records without application data in a row
   State state_ = State::kHandshake;
   TlsError error_ = TlsError::kNone;
   uint8_t alert_sent_ = 0, alert_received_ = 0;
   bool close_sent_ = false, close_received_ = false, truncated_ = false, started_ = false;
-  bool output_pending_ = false;        // OpenSSL waits for room in cipher_out: call it again without new input
+  bool output_pending_ = false;  // OpenSSL waits for room in cipher_out: call it again without new input
   uint32_t next_free_ = 0;
 };
 
 struct SessionCounters {
   uint64_t opened = 0, closed = 0, handshakes = 0, resumed = 0, no_memory = 0, limit = 0;
-  uint64_t errors[kTlsErrorCount] = {};    // by reason, each session at most once
+  uint64_t errors[kTlsErrorCount] = {};  // by reason, each session at most once
 };
 
 // All sessions of one worker. Built by an ordinary thread; afterwards only the worker touches it.
 class SessionPool {
  public:
   explicit SessionPool(uint32_t capacity);
-  ~SessionPool();                          // no session may be open
+  ~SessionPool();  // no session may be open
   SessionPool(const SessionPool&) = delete;
   SessionPool& operator=(const SessionPool&) = delete;
 
@@ -155,7 +159,7 @@ class SessionPool {
   Session* open_server(ServerContext& context);
   // `sni` may be empty. `alpn`: names that replace the context's list for this session; empty: the context's.
   Session* open_client(ClientContext& context, std::string_view sni, std::string_view alpn_wire = {});
-  void close(Session* session);            // frees at once, sends nothing
+  void close(Session* session);  // frees at once, sends nothing
 
   TlsError last_error() const { return last_error_; }
   uint32_t open() const { return open_; }
@@ -170,7 +174,7 @@ class SessionPool {
   Session* opened(Session& s);
 
   std::unique_ptr<Session[]> sessions_;
-  std::unique_ptr<uint8_t[]> gather_;      // kMaxRecordBytes: a record's plaintext when it lies in several packets
+  std::unique_ptr<uint8_t[]> gather_;  // kMaxRecordBytes: a record's plaintext when it lies in several packets
   uint32_t capacity_ = 0, open_ = 0, free_head_ = 0;
   TlsError last_error_ = TlsError::kNone;
   SessionCounters counters_;

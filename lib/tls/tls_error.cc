@@ -5,11 +5,13 @@ namespace millrace::tls {
 const char* name(TlsError e) {
   switch (e) {
 #define TLS_ERROR(symbol, name, text) \
-  case TlsError::symbol: return name;
+  case TlsError::symbol:              \
+    return name;
 #include "lib/tls/tls_errors.def"
 #undef TLS_ERROR
     case TlsError::kNone:
-    case TlsError::kCount: break;
+    case TlsError::kCount:
+      break;
   }
   return "none";
 }
@@ -17,11 +19,13 @@ const char* name(TlsError e) {
 const char* text(TlsError e) {
   switch (e) {
 #define TLS_ERROR(symbol, name, text) \
-  case TlsError::symbol: return text;
+  case TlsError::symbol:              \
+    return text;
 #include "lib/tls/tls_errors.def"
 #undef TLS_ERROR
     case TlsError::kNone:
-    case TlsError::kCount: break;
+    case TlsError::kCount:
+      break;
   }
   return "no error";
 }

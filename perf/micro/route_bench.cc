@@ -2,13 +2,12 @@
 //   ninja -C build perf/micro/route_bench && build/perf/micro/route_bench
 // Requests go over all routes in a fixed pseudo-random order, so that the table competes for the caches as it does in life.
 #include <benchmark/benchmark.h>
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string>
+#include <sys/mman.h>
 #include <vector>
 
 #include "lib/base/prng.h"
@@ -31,7 +30,9 @@ route::RouteSpec make_route(Kind kind, int i) {
       r.path_kind = table::PathKind::kExact;
       r.path = "/service-" + n + "/v1/resource/item";
       break;
-    case kPrefix: r.path = "/service-" + n + "/v1/"; break;
+    case kPrefix:
+      r.path = "/service-" + n + "/v1/";
+      break;
     case kRegex:  // each under its own literal prefix, as services are
       r.path_kind = table::PathKind::kRegex;
       r.path = "/service-" + n + "/v[0-9]+/users/[^/]+/orders/[0-9]{1,12}";
@@ -52,11 +53,15 @@ route::RouteSpec make_route(Kind kind, int i) {
 std::string make_path(Kind kind, int i) {
   const std::string n = std::to_string(i);
   switch (kind) {
-    case kExact: return "/service-" + n + "/v1/resource/item";
+    case kExact:
+      return "/service-" + n + "/v1/resource/item";
     case kPrefix:
-    case kHeaders: return "/service-" + n + "/v1/resource/item?query=1";
-    case kRegex: return "/service-" + n + "/v12/users/bob42/orders/1234567";
-    case kSharedRegex: return "/api/v2/tenant77/thing" + n + "/details/here";
+    case kHeaders:
+      return "/service-" + n + "/v1/resource/item?query=1";
+    case kRegex:
+      return "/service-" + n + "/v12/users/bob42/orders/1234567";
+    case kSharedRegex:
+      return "/api/v2/tenant77/thing" + n + "/details/here";
   }
   return {};
 }
@@ -98,10 +103,13 @@ struct Fixture {
     if (!object.ok()) std::abort();
     route::PatternScratch prototype;
     arena = std::make_unique<HugeCopy>(object);
-    host = std::move(route::LoadedVirtualHost::load(*reinterpret_cast<const table::VirtualHost*>(arena->bytes), cache, prototype, nullptr).value());
+    host = std::move(
+        route::LoadedVirtualHost::load(*reinterpret_cast<const table::VirtualHost*>(arena->bytes), cache, prototype, nullptr)
+            .value());
     scratch.patterns = std::move(prototype.clone().value());
     base::Prng random(1);
-    for (int i = 0; i < 8192; ++i) paths.push_back(make_path(kind, static_cast<int>(random.below(static_cast<uint64_t>(routes)))));
+    for (int i = 0; i < 8192; ++i)
+      paths.push_back(make_path(kind, static_cast<int>(random.below(static_cast<uint64_t>(routes)))));
   }
 };
 

@@ -1,7 +1,6 @@
-// The ring between two threads and within one. Items per second are records; one thread shows the cost of both sides' instructions, two
-// threads that of the cache lines between them.
+// The ring between two threads and within one. Items per second are records; one thread shows the cost of both sides'
+// instructions, two threads that of the cache lines between them.
 #include <benchmark/benchmark.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -14,7 +13,8 @@ namespace millrace {
 namespace {
 
 struct Ring {
-  explicit Ring(uint64_t capacity) : size(shm::ring_bytes(capacity)), memory(static_cast<uint8_t*>(std::aligned_alloc(4096, (size + 4095) / 4096 * 4096))) {
+  explicit Ring(uint64_t capacity)
+      : size(shm::ring_bytes(capacity)), memory(static_cast<uint8_t*>(std::aligned_alloc(4096, (size + 4095) / 4096 * 4096))) {
     std::memset(memory, 0, size);
     shm::format_ring({memory, size}, capacity);
     producer.attach({memory, size});
@@ -80,12 +80,19 @@ void BM_AccessLogRecord(benchmark::State& state) {
   Ring r(4 << 20);
   stats::AccessLogRecord record;
   const stats::LogString strings[] = {
-      {stats::StringId::kMethod, "GET"}, {stats::StringId::kPath, "/api/v1/users/12345/orders?limit=20&offset=40"},
-      {stats::StringId::kAuthority, "www.example.com"}, {stats::StringId::kForwardedFor, "203.0.113.7"},
-      {stats::StringId::kUserAgent, "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Safari/537.36"},
-      {stats::StringId::kRequestId, "2f1c9f0e-6d5c-4f07-9b7e-3a1f6f0f7a11"}, {stats::StringId::kUpstreamServiceTime, "3"},
-      {stats::StringId::kRouteName, "users"}, {stats::StringId::kClusterName, "users-v1"}, {stats::StringId::kVirtualHostName, "www"},
-      {stats::StringId::kResponseCodeDetails, "via_upstream"}, {stats::StringId::kScheme, "https"}};
+      {stats::StringId::kMethod, "GET"},
+      {stats::StringId::kPath, "/api/v1/users/12345/orders?limit=20&offset=40"},
+      {stats::StringId::kAuthority, "www.example.com"},
+      {stats::StringId::kForwardedFor, "203.0.113.7"},
+      {stats::StringId::kUserAgent,
+       "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Safari/537.36"},
+      {stats::StringId::kRequestId, "2f1c9f0e-6d5c-4f07-9b7e-3a1f6f0f7a11"},
+      {stats::StringId::kUpstreamServiceTime, "3"},
+      {stats::StringId::kRouteName, "users"},
+      {stats::StringId::kClusterName, "users-v1"},
+      {stats::StringId::kVirtualHostName, "www"},
+      {stats::StringId::kResponseCodeDetails, "via_upstream"},
+      {stats::StringId::kScheme, "https"}};
   for (auto _ : state) {
     const stats::AccessLogBuilder b(record, strings);
     auto room = r.producer.reserve(b.size());

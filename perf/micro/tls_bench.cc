@@ -35,7 +35,8 @@ struct Bench {
     while (!client->established() || !server->established() || !up.empty() || !down.empty()) {
       client->receive(client_wire(), client_plain, UINT64_MAX);
       server->receive(server_wire(), server_plain, UINT64_MAX);
-      MILLRACE_ASSERT(client->error() == TlsError::kNone && server->error() == TlsError::kNone, "the benchmark's handshake works");
+      MILLRACE_ASSERT(client->error() == TlsError::kNone && server->error() == TlsError::kNone,
+                      "the benchmark's handshake works");
     }
   }
   void close() {
@@ -53,7 +54,8 @@ void handshake(benchmark::State& state, Version v, bool resume, const char* key)
     b.close();
   }
   state.SetItemsProcessed(state.iterations());
-  state.counters["resumed"] = static_cast<double>(b.sessions.counters().resumed) / static_cast<double>(b.sessions.counters().handshakes);
+  state.counters["resumed"] =
+      static_cast<double>(b.sessions.counters().resumed) / static_cast<double>(b.sessions.counters().handshakes);
 }
 BENCHMARK_CAPTURE(handshake, tls13_ecdsa_p256, Version::kTls13, false, "P-256");
 BENCHMARK_CAPTURE(handshake, tls13_resumed, Version::kTls13, true, "P-256");
@@ -101,7 +103,8 @@ BENCHMARK(there_and_out)->Arg(64)->Arg(1300)->Arg(16 * 1024)->Arg(256 * 1024);
 void create_context(benchmark::State& state) {
   Bench b(Version::kTls13, false, "P-256");
   ServerConfig config;
-  config.certificates.assign(static_cast<size_t>(state.range(0)), testing::make_certificate({.sans = {"DNS:a.example", "DNS:b.example"}}));
+  config.certificates.assign(static_cast<size_t>(state.range(0)),
+                             testing::make_certificate({.sans = {"DNS:a.example", "DNS:b.example"}}));
   Arena* mine = Arena::of_this_thread();
   Arena::register_thread(nullptr);
   for (auto _ : state) benchmark::DoNotOptimize(ServerContext::create(*b.library, config).ok());

@@ -27,7 +27,9 @@ void check_views(const ClientHello& h, base::ByteSpan bytes, base::ByteSpan scra
   for (base::ByteSpan v : {h.alpn.wire(), h.session_id, h.cipher_suites, h.extensions, h.supported_versions, h.supported_groups,
                            h.signature_algorithms, h.ec_point_formats}) {
     if (v.empty()) continue;
-    const auto inside = [&](base::ByteSpan outer) { return v.data() >= outer.data() && v.data() + v.size() <= outer.data() + outer.size(); };
+    const auto inside = [&](base::ByteSpan outer) {
+      return v.data() >= outer.data() && v.data() + v.size() <= outer.data() + outer.size();
+    };
     FUZZ_REQUIRE(inside(bytes) || inside(scratch));
   }
   size_t names = 0;
@@ -88,7 +90,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // The same message in records of another size.
   if (whole.verdict == HelloVerdict::kClientHello) {
     std::vector<uint8_t> message;
-    for (size_t at = 0; at + 5 <= size && (message.size() < 4 || message.size() < 4u + (message[1] << 16 | message[2] << 8 | message[3]));) {
+    for (size_t at = 0;
+         at + 5 <= size && (message.size() < 4 || message.size() < 4u + (message[1] << 16 | message[2] << 8 | message[3]));) {
       const size_t n = base::load_be16(data + at + 3);
       message.insert(message.end(), data + at + 5, data + std::min(size, at + 5 + n));
       at += 5 + n;

@@ -1,5 +1,6 @@
 // Whatever the text, reading ends; either errors, each with a path or a place, or a section whose devices are filled in.
 #include "lib/bootstrap/dataplane_section.h"
+
 #include "tests/fuzz/require.h"
 
 using namespace millrace::bootstrap;

@@ -1,5 +1,6 @@
 // A damaged index blob: validate_index() refuses it, or the matcher walks it without harm.
-//   first byte even: the rest is patches of the good blob (offset low, offset high, value)      odd: the rest replaces the blob's beginning
+//   first byte even: the rest is patches of the good blob (offset low, offset high, value)      odd: the rest replaces the blob's
+//   beginning
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -27,9 +28,11 @@ struct Good {
       table::PathKind kind;
       const char* path;
       bool case_sensitive;
-    } routes[] = {{table::PathKind::kExact, "/a", true},   {table::PathKind::kExact, "/B/c", false}, {table::PathKind::kPrefix, "/p", true},
-                  {table::PathKind::kPrefix, "/p/q", true}, {table::PathKind::kPrefix, "/Pre", false}, {table::PathKind::kSeparatedPrefix, "/s", true},
-                  {table::PathKind::kRegex, "/r/[0-9]+", true}, {table::PathKind::kRegex, ".*x", true}, {table::PathKind::kPrefix, "/", true}};
+    } routes[] = {{table::PathKind::kExact, "/a", true},        {table::PathKind::kExact, "/B/c", false},
+                  {table::PathKind::kPrefix, "/p", true},       {table::PathKind::kPrefix, "/p/q", true},
+                  {table::PathKind::kPrefix, "/Pre", false},    {table::PathKind::kSeparatedPrefix, "/s", true},
+                  {table::PathKind::kRegex, "/r/[0-9]+", true}, {table::PathKind::kRegex, ".*x", true},
+                  {table::PathKind::kPrefix, "/", true}};
     for (const auto& r : routes) {
       route::RouteSpec out;
       out.path_kind = r.kind;

@@ -99,7 +99,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   spec.require_tls = static_cast<table::RequireTls>(in.below(16) == 15 ? 1 + in.below(2) : 0);
   unsigned expressions = 0;
   for (uint8_t n = 1 + in.below(6); n > 0; --n) spec.routes.push_back(read_route(in, &expressions));
-  // One object name for each set of expressions: its databases stay in the compiler's cache, and no input waits for a child process twice.
+  // One object name for each set of expressions: its databases stay in the compiler's cache, and no input waits for a child
+  // process twice.
   const auto object = compiler.compile_virtual_host(spec, "t/" + std::to_string(expressions));
   FUZZ_REQUIRE(object.ok());
   FUZZ_REQUIRE(table::validate_object({object.bytes(), object.size_bytes}).ok());
@@ -134,10 +135,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const route::MatchResult got = route::match_route(loaded.runtime(), head, {random, tls, &scratch});
     const int want = reference.match(spec, head, random, tls);
     switch (got.outcome) {
-      case route::MatchOutcome::kRoute: FUZZ_REQUIRE(want == static_cast<int>(got.route)); break;
-      case route::MatchOutcome::kNoRoute: FUZZ_REQUIRE(want == support::LinearMatcher::kNoRoute); break;
-      case route::MatchOutcome::kTlsRequired: FUZZ_REQUIRE(want == support::LinearMatcher::kTlsRequired); break;
-      default: FUZZ_REQUIRE(false);
+      case route::MatchOutcome::kRoute:
+        FUZZ_REQUIRE(want == static_cast<int>(got.route));
+        break;
+      case route::MatchOutcome::kNoRoute:
+        FUZZ_REQUIRE(want == support::LinearMatcher::kNoRoute);
+        break;
+      case route::MatchOutcome::kTlsRequired:
+        FUZZ_REQUIRE(want == support::LinearMatcher::kTlsRequired);
+        break;
+      default:
+        FUZZ_REQUIRE(false);
     }
   }
   return 0;

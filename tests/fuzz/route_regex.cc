@@ -1,8 +1,7 @@
-// Any text as a regular expression: refused with a reason, or accepted by RE2 and Hyperscan alike and the same to both. The first line is the
-// expression, the second a subject.
-#include <re2/re2.h>
-
+// Any text as a regular expression: refused with a reason, or accepted by RE2 and Hyperscan alike and the same to both. The first
+// line is the expression, the second a subject.
 #include <algorithm>
+#include <re2/re2.h>
 #include <string>
 
 #include "lib/route/pattern_db.h"
@@ -22,7 +21,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   // Repeats and Unicode tables can make Hyperscan work for seconds; the length bounds the rest.
-  if (expression.size() > 40 || expression.find_first_of("{pP") != std::string::npos || subject.find('\n') != std::string_view::npos) return 0;
+  if (expression.size() > 40 || expression.find_first_of("{pP") != std::string::npos ||
+      subject.find('\n') != std::string_view::npos)
+    return 0;
   if (expression.find("(?<") != std::string::npos) return 0;  // this RE2 is older than Envoy's
   const route::CompiledSet set = route::compile_set({{{t.expression, t.matches_empty}}});
   if (!set.ok()) return 0;
@@ -31,7 +32,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static route::PatternScratch scratch;
   FUZZ_REQUIRE(scratch.fit(**db).ok());
   bool matched = false;
-  const auto status = route::scan(**db, scratch, subject, [](void* m, uint32_t) { return *static_cast<bool*>(m) = true; }, &matched);
+  const auto status = route::scan(
+      **db, scratch, subject, [](void* m, uint32_t) { return *static_cast<bool*>(m) = true; }, &matched);
   FUZZ_REQUIRE(status == route::ScanStatus::kDone);
   re2::RE2::Options options;
   options.set_log_errors(false);

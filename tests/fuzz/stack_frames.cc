@@ -1,6 +1,7 @@
 // Frames, as anybody on the wire can send them, into a whole TcpStack: nothing crashes, no connection or packet is lost or kept.
-// Input: records of { length (2 bytes, big endian), what the application does (1 byte), time that passes (1 byte, 2^n microseconds), frame }.
-// IP and TCP checksums are put right, so that the fuzzer gets behind them; odd actions leave them as they are.
+// Input: records of { length (2 bytes, big endian), what the application does (1 byte), time that passes (1 byte, 2^n
+// microseconds), frame }. IP and TCP checksums are put right, so that the fuzzer gets behind them; odd actions leave them as they
+// are.
 #include <optional>
 
 #include "dataplane/tcp_stack.h"

@@ -1,5 +1,6 @@
-// The validator of table objects: whatever the bytes, it stays inside them; and what it accepts can be read to the last reference. Each input
-// is tried as it is, and again with magic, version, kind, size and id made legal and the checksum not asked for, so that it gets past the header.
+// The validator of table objects: whatever the bytes, it stays inside them; and what it accepts can be read to the last
+// reference. Each input is tried as it is, and again with magic, version, kind, size and id made legal and the checksum not asked
+// for, so that it gets past the header.
 #include <cstring>
 #include <vector>
 
@@ -45,7 +46,8 @@ uint64_t read(const uint8_t* base, size_t size) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  (void)validate_snapshot({reinterpret_cast<const uint8_t*>(data), reinterpret_cast<uintptr_t>(data) % 8 == 0 ? size : 0}, 1 << 20);
+  (void)validate_snapshot({reinterpret_cast<const uint8_t*>(data), reinterpret_cast<uintptr_t>(data) % 8 == 0 ? size : 0},
+                          1 << 20);
   if (size < sizeof(ObjectHeader)) return 0;
   size = size / 8 * 8;
   std::vector<uint64_t> copy(size / 8);  // aligned
@@ -63,13 +65,26 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!validate_object({bytes, size}, /*verify_checksum=*/false).ok()) return 0;
   volatile uint64_t sum = 0;
   switch (h.kind) {
-    case Kind::kListener: sum = read<Listener>(bytes, size); break;
-    case Kind::kRouteTable: sum = read<RouteTable>(bytes, size); break;
-    case Kind::kVirtualHost: sum = read<VirtualHost>(bytes, size); break;
-    case Kind::kCluster: sum = read<Cluster>(bytes, size); break;
-    case Kind::kEndpointSet: sum = read<EndpointSet>(bytes, size); break;
-    case Kind::kSecret: sum = read<Secret>(bytes, size); break;
-    case Kind::kCount: break;
+    case Kind::kListener:
+      sum = read<Listener>(bytes, size);
+      break;
+    case Kind::kRouteTable:
+      sum = read<RouteTable>(bytes, size);
+      break;
+    case Kind::kVirtualHost:
+      sum = read<VirtualHost>(bytes, size);
+      break;
+    case Kind::kCluster:
+      sum = read<Cluster>(bytes, size);
+      break;
+    case Kind::kEndpointSet:
+      sum = read<EndpointSet>(bytes, size);
+      break;
+    case Kind::kSecret:
+      sum = read<Secret>(bytes, size);
+      break;
+    case Kind::kCount:
+      break;
   }
   (void)sum;
   return 0;

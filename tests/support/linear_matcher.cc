@@ -1,9 +1,8 @@
 #include "tests/support/linear_matcher.h"
 
-#include <re2/re2.h>
-
 #include <charconv>
 #include <optional>
+#include <re2/re2.h>
 #include <set>
 #include <vector>
 
@@ -134,8 +133,9 @@ bool LinearMatcher::header_matches(const route::MatcherSpec& m, const http::Requ
   } else if (name == ":scheme") {
     value = !head.scheme.empty() ? std::string(head.scheme) : is_tls ? "https" : "http";
   } else {
-    static const std::set<std::string> kJoined = {"connection", "content-type", "te", "user-agent", "x-forwarded-for", "x-forwarded-proto",
-                                                  "x-forwarded-host", "x-forwarded-port", "x-request-id", "via", "grpc-timeout"};
+    static const std::set<std::string> kJoined = {
+        "connection",       "content-type",     "te",           "user-agent", "x-forwarded-for", "x-forwarded-proto",
+        "x-forwarded-host", "x-forwarded-port", "x-request-id", "via",        "grpc-timeout"};
     bool any = false;
     for (const http::Header& h : head.headers) {
       if (h.name != name) continue;
@@ -187,11 +187,16 @@ bool LinearMatcher::value_matches(const route::MatcherSpec& m, std::string value
     want = lowered(want);
   }
   switch (m.kind) {
-    case StringMatchKind::kExact: return value == want;
-    case StringMatchKind::kPrefix: return starts_with(value, want);
-    case StringMatchKind::kSuffix: return ends_with(value, want);
-    case StringMatchKind::kContains: return value.find(want) != std::string::npos;
-    default: return false;
+    case StringMatchKind::kExact:
+      return value == want;
+    case StringMatchKind::kPrefix:
+      return starts_with(value, want);
+    case StringMatchKind::kSuffix:
+      return ends_with(value, want);
+    case StringMatchKind::kContains:
+      return value.find(want) != std::string::npos;
+    default:
+      return false;
   }
 }
 

@@ -1,5 +1,6 @@
-// The reference that lib/route is compared with: Envoy's algorithms written down as plainly as possible, on the specs and not on the compiled
-// objects, one route after the other, regular expressions by RE2. Slow on purpose, and without a line in common with lib/route.
+// The reference that lib/route is compared with: Envoy's algorithms written down as plainly as possible, on the specs and not on
+// the compiled objects, one route after the other, regular expressions by RE2. Slow on purpose, and without a line in common with
+// lib/route.
 #pragma once
 
 #include <cstdint>

@@ -10,10 +10,11 @@ import time
 import xml.etree.ElementTree as ElementTree
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# name -> (meson options, the tests to build and run; None: all). Address and undefined behaviour over everything that workers run (control's part
+# takes as long to build again as all the rest: scripts/dev build --asan has it); threads where threads meet.
 SANITIZED = {
-    # Address and undefined behaviour over everything; threads where threads meet.
-    "asan": (["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbuildtype=debugoptimized"], None),
-    "tsan": (["-Db_sanitize=thread", "-Db_lundef=false", "-Dbuildtype=debugoptimized", "-Dcontrol=false"], {"unit_shm", "unit_stats", "unit_tables"}),
+    "asan": (["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbuildtype=debugoptimized", "-Dcontrol=false"], None),
+    "tsan": (["-Db_sanitize=thread", "-Db_lundef=false", "-Dbuildtype=debugoptimized", "-Dcontrol=false"], {"unit_shm", "unit_stats"}),
 }
 
 
@@ -32,8 +33,8 @@ def say(text):
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
-def build(folder, options):
-    """Configures once and builds; exits when that fails, since nothing could be said about the tests."""
+def build(folder, options, tests=None):
+    """Configures once and builds (all, or the programs of the named tests); exits when that fails, since nothing could be said about the tests."""
     path = os.path.join(ROOT, folder)
     env = dict(os.environ)
     if shutil.which("ccache"):
@@ -44,7 +45,10 @@ def build(folder, options):
         p = subprocess.run(["meson", "setup", path, ROOT] + options, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if p.returncode != 0:
             sys.exit(f"meson setup failed:\n{p.stdout}")
-    p = subprocess.run(["ninja", "-C", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    targets = []
+    if tests is not None:
+        targets = [os.path.relpath(t["cmd"][0], path) for suite in ("unit", "sim") for t in meson_tests(path, suite) if t["name"] in tests]
+    p = subprocess.run(["ninja", "-C", path] + targets, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if p.returncode != 0:
         sys.exit("build failed:\n" + "\n".join(p.stdout.splitlines()[-60:]))
     say(f"built {folder} in {time.monotonic() - begun:.0f} s")
@@ -127,12 +131,14 @@ def main():
     parts = {x for x in ("unit", "sim", "e2e", "diff") if getattr(a, x)} or {"unit", "sim", "e2e", "diff"}
     tally = Tally()
     path = build("build", ["-Dbuildtype=release"])
+    if "unit" in parts:
+        run_meson_suite(path, "lint", tally, only={"tidy"})
     for suite in ("unit", "sim"):
         if suite in parts:
             run_meson_suite(path, suite, tally)
     if not a.no_sanitize and parts & {"unit", "sim"}:
         for name, (options, only) in SANITIZED.items():
-            sanitized = build("build-" + name, options)
+            sanitized = build("build-" + name, options, only)
             for suite in ("unit", "sim"):
                 if suite in parts:
                     run_meson_suite(sanitized, suite, tally, label=name + " ", only=only, timeout_factor=6)

@@ -61,17 +61,26 @@ void Balancer::build(const table::EndpointSet& set, table::LbPolicy policy, uint
   Eligible eligible = Eligible::of(set, panic_threshold_percent);
   policy_ = policy;
   switch (policy) {
-    case table::LbPolicy::kRoundRobin: round_robin_.build(std::move(eligible), seed); break;
-    case table::LbPolicy::kLeastRequest: least_request_.build(std::move(eligible), choice_count, seed); break;
-    case table::LbPolicy::kRandom: random_.build(std::move(eligible)); break;
+    case table::LbPolicy::kRoundRobin:
+      round_robin_.build(std::move(eligible), seed);
+      break;
+    case table::LbPolicy::kLeastRequest:
+      least_request_.build(std::move(eligible), choice_count, seed);
+      break;
+    case table::LbPolicy::kRandom:
+      random_.build(std::move(eligible));
+      break;
   }
 }
 
 bool Balancer::empty() const {
   switch (policy_) {
-    case table::LbPolicy::kRoundRobin: return round_robin_.eligible().index.empty();
-    case table::LbPolicy::kLeastRequest: return least_request_.eligible().index.empty();
-    case table::LbPolicy::kRandom: return random_.eligible().index.empty();
+    case table::LbPolicy::kRoundRobin:
+      return round_robin_.eligible().index.empty();
+    case table::LbPolicy::kLeastRequest:
+      return least_request_.eligible().index.empty();
+    case table::LbPolicy::kRandom:
+      return random_.eligible().index.empty();
   }
   return true;
 }

@@ -20,13 +20,17 @@ class Balancer {
     if (policy_ == previous.policy_) round_robin_.adopt(previous.round_robin_);
   }
 
-  // Index into EndpointSet.endpoints, or kNoEndpoint. active(endpoint), random() and usable(endpoint) as in the policies' headers.
+  // Index into EndpointSet.endpoints, or kNoEndpoint. active(endpoint), random() and usable(endpoint) as in the policies'
+  // headers.
   template <class Active, class Rng, class Usable>
   uint32_t pick(Active&& active, Rng&& random, Usable&& usable) {
     switch (policy_) {
-      case table::LbPolicy::kRoundRobin: return round_robin_.pick(usable);
-      case table::LbPolicy::kLeastRequest: return least_request_.pick(active, random, usable);
-      case table::LbPolicy::kRandom: return random_.pick(random, usable);
+      case table::LbPolicy::kRoundRobin:
+        return round_robin_.pick(usable);
+      case table::LbPolicy::kLeastRequest:
+        return least_request_.pick(active, random, usable);
+      case table::LbPolicy::kRandom:
+        return random_.pick(random, usable);
     }
     return kNoEndpoint;
   }

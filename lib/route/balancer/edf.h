@@ -1,6 +1,6 @@
 // Earliest deadline first over weighted endpoints (Envoy's EdfScheduler): whoever's turn is due next is taken, and is due again
-// 1/weight later. Over any stretch each gets its share to within one request. The heap's memory is made when the set is published;
-// pick() allocates nothing and costs O(log endpoints).
+// 1/weight later. Over any stretch each gets its share to within one request. The heap's memory is made when the set is
+// published; pick() allocates nothing and costs O(log endpoints).
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ class Edf {
  private:
   struct Entry {
     double deadline;
-    uint64_t order;   // among equal deadlines, first come first served
+    uint64_t order;  // among equal deadlines, first come first served
     uint32_t slot;
     bool before(const Entry& o) const { return deadline < o.deadline || (deadline == o.deadline && order < o.order); }
   };

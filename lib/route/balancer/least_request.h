@@ -1,6 +1,6 @@
-// LEAST_REQUEST (Envoy's LeastRequestLoadBalancer). Equal weights: of choice_count endpoints drawn at random, the one with the fewest
-// active requests (power of two choices). Unequal: earliest deadline first with weight / (active + 1), active_request_bias 1.
-// The caller keeps the active counts (per endpoint index, keyed by address over edits).
+// LEAST_REQUEST (Envoy's LeastRequestLoadBalancer). Equal weights: of choice_count endpoints drawn at random, the one with the
+// fewest active requests (power of two choices). Unequal: earliest deadline first with weight / (active + 1), active_request_bias
+// 1. The caller keeps the active counts (per endpoint index, keyed by address over edits).
 #pragma once
 
 #include <cstdint>

@@ -23,7 +23,9 @@ class Random {
     return kNoEndpoint;
   }
   template <class Rng>
-  uint32_t pick(Rng&& random) const { return pick(random, [](uint32_t) { return true; }); }
+  uint32_t pick(Rng&& random) const {
+    return pick(random, [](uint32_t) { return true; });
+  }
   const Eligible& eligible() const { return eligible_; }
 
  private:

@@ -16,8 +16,8 @@ class RoundRobin {
   // Carries the position on from the balancer of the previous set. O(1).
   void adopt(const RoundRobin& previous) { next_ = previous.next_; }
 
-  // `usable(endpoint index)`: false to pass over (ejected, already tried). Index into EndpointSet.endpoints, or kNoEndpoint when no
-  // endpoint is eligible and usable. Bounded by the number of endpoints.
+  // `usable(endpoint index)`: false to pass over (ejected, already tried). Index into EndpointSet.endpoints, or kNoEndpoint when
+  // no endpoint is eligible and usable. Bounded by the number of endpoints.
   template <class Usable>
   uint32_t pick(Usable&& usable) {
     const uint32_t n = static_cast<uint32_t>(eligible_.index.size());
@@ -31,7 +31,9 @@ class RoundRobin {
         if (const uint32_t i = eligible_.index[next_++ % n]; usable(i)) return i;
     return kNoEndpoint;
   }
-  uint32_t pick() { return pick([](uint32_t) { return true; }); }
+  uint32_t pick() {
+    return pick([](uint32_t) { return true; });
+  }
   uint64_t position() const { return next_; }
   void set_position(uint64_t p) { next_ = p; }
   const Eligible& eligible() const { return eligible_; }

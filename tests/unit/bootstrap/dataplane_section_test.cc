@@ -93,7 +93,8 @@ dataplane:
 }
 
 TEST(Section, JsonIsRead) {
-  const SectionResult r = read(R"({"static_resources": {}, "dataplane": {"cores": [1], "ports": [{"device": "memif:/run/m.sock,id=3", "addresses": ["10.1.0.1/24"]}]}})");
+  const SectionResult r = read(
+      R"({"static_resources": {}, "dataplane": {"cores": [1], "ports": [{"device": "memif:/run/m.sock,id=3", "addresses": ["10.1.0.1/24"]}]}})");
   ASSERT_EQ(errors(r), "");
   EXPECT_EQ(r.section->ports[0].devargs, "net_memif0,socket=/run/m.sock,role=client,bsize=2048,rsize=11,socket-abstract=no,id=3");
 }
@@ -125,60 +126,105 @@ TEST(Section, BrokenSections) {
       {"dataplane: [\n", "gw.yaml:2:1: not YAML: end of sequence flow not found"},
       {"a: b: c\n", "gw.yaml:1:5: not YAML: illegal map value"},
       {"dataplane: 5\n", "gw.yaml:1:12: dataplane: must be a map of keys, not a plain value"},
-      {"dataplane: {}\n", "gw.yaml:1:12: dataplane: has no `ports`: name at least one, as in ports: [{device: \"af_packet:veth0\", addresses: [\"10.1.0.1/24\"]}]"},
+      {"dataplane: {}\n",
+       "gw.yaml:1:12: dataplane: has no `ports`: name at least one, as in ports: [{device: \"af_packet:veth0\", addresses: "
+       "[\"10.1.0.1/24\"]}]"},
       {"dataplane: {ports: []}\n", "gw.yaml:1:20: dataplane.ports: is empty: name at least one port"},
       {"dataplane: {ports: {}}\n", "gw.yaml:1:20: dataplane.ports: must be a list, not a map"},
       {with_port("  core: 1\n"), "gw.yaml:5:3: dataplane: unknown key 'core'; did you mean 'cores'?"},
-      {with_port("  turbo: 1\n"), "gw.yaml:5:3: dataplane: unknown key 'turbo'; known keys are cores, main_core, hugepages, memory_mb, file_prefix, ports, limits, tcp"},
+      {with_port("  turbo: 1\n"),
+       "gw.yaml:5:3: dataplane: unknown key 'turbo'; known keys are cores, main_core, hugepages, memory_mb, file_prefix, ports, "
+       "limits, tcp"},
       {with_port("  cores: x\n"), "gw.yaml:5:10: dataplane.cores: 'x' is no core number from 0 to 1023 and no range like 1-3"},
-      {with_port("  cores: 3-1\n"), "gw.yaml:5:10: dataplane.cores: '3-1' is no core number from 0 to 1023 and no range like 1-3"},
+      {with_port("  cores: 3-1\n"),
+       "gw.yaml:5:10: dataplane.cores: '3-1' is no core number from 0 to 1023 and no range like 1-3"},
       {with_port("  cores: [1, 1]\n"), "gw.yaml:5:14: dataplane.cores[1]: core 1 is named twice"},
       {with_port("  cores: []\n"), "gw.yaml:5:10: dataplane.cores: names no core: a gateway needs at least one worker"},
-      {with_port("  main_core: 1\n"), "gw.yaml:5:14: dataplane.main_core: core 1 is also in `cores`: a worker needs a core of its own"},
+      {with_port("  main_core: 1\n"),
+       "gw.yaml:5:14: dataplane.main_core: core 1 is also in `cores`: a worker needs a core of its own"},
       {with_port("  main_core: -1\n"), "gw.yaml:5:14: dataplane.main_core: must be a whole number from 0 to 1023, not '-1'"},
       {with_port("  hugepages: maybe\n"), "gw.yaml:5:14: dataplane.hugepages: must be true or false, not 'maybe'"},
       {with_port("  memory_mb: 1\n"), "gw.yaml:5:14: dataplane.memory_mb: must be a whole number from 64 to 1048576, not '1'"},
-      {with_port("  memory_mb: 100\n"), "gw.yaml:5:14: dataplane.memory_mb: 100 MB do not hold the packets of `limits` for 1 worker: at least 176 MB are needed; raise it or lower limits.payload_packets"},
+      {with_port("  memory_mb: 100\n"),
+       "gw.yaml:5:14: dataplane.memory_mb: 100 MB do not hold the packets of `limits` for 1 worker: at least 176 MB are needed; "
+       "raise it or lower limits.payload_packets"},
       {with_port("  memory_mb: 600\n  memory_mb: 600\n"), "gw.yaml:6:3: dataplane.memory_mb: appears twice; keep one"},
-      {with_port("  file_prefix: a/b\n"), "gw.yaml:5:16: dataplane.file_prefix: 'a/b' must be 1 to 64 letters, digits, '-', '_' or '.'"},
+      {with_port("  file_prefix: a/b\n"),
+       "gw.yaml:5:16: dataplane.file_prefix: 'a/b' must be 1 to 64 letters, digits, '-', '_' or '.'"},
       {with_port("    mtu: big\n"), "gw.yaml:5:10: dataplane.ports[0].mtu: must be a whole number from 576 to 9216, not 'big'"},
-      {with_port("    mtu: 1000\n"), "gw.yaml:5:10: dataplane.ports[0].mtu: must be at least 1280 on a port with IPv6 addresses (RFC 8200 5), not '1000'"},
+      {with_port("    mtu: 1000\n"),
+       "gw.yaml:5:10: dataplane.ports[0].mtu: must be at least 1280 on a port with IPv6 addresses (RFC 8200 5), not '1000'"},
       {with_port("    vlan: 4095\n"), "gw.yaml:5:11: dataplane.ports[0].vlan: must be a whole number from 0 to 4094, not '4095'"},
-      {with_port("    name: \"a b\"\n"), "gw.yaml:5:11: dataplane.ports[0].name: 'a b' must be 1 to 31 letters, digits, '-', '_' or '.'"},
+      {with_port("    name: \"a b\"\n"),
+       "gw.yaml:5:11: dataplane.ports[0].name: 'a b' must be 1 to 31 letters, digits, '-', '_' or '.'"},
       {with_port("    offloads: some\n"), "gw.yaml:5:15: dataplane.ports[0].offloads: must be auto or off, not 'some'"},
       {with_port("    mac: 1:2:3\n"), "gw.yaml:5:10: dataplane.ports[0].mac: '1:2:3' is no MAC address, as in 02:00:00:00:00:01"},
-      {with_port("    mac: \"01:00:00:00:00:01\"\n"), "gw.yaml:5:10: dataplane.ports[0].mac: '01:00:00:00:00:01' is a group or zero address; a port needs one of its own"},
-      {with_port("    gateways: [10.9.0.1]\n"), "gw.yaml:5:16: dataplane.ports[0].gateways[0]: 10.9.0.1 is not within the prefix of any address of this port, so it cannot be reached"},
-      {with_port("    gateways: [10.1.0.1]\n"), "gw.yaml:5:16: dataplane.ports[0].gateways[0]: 10.1.0.1 is this port's own address; name the router's"},
-      {with_port("    gateways: [10.1.0.5, 10.1.0.6]\n"), "gw.yaml:5:26: dataplane.ports[0].gateways[1]: is a second gateway for IPv4; one a family, use `routes` for more"},
-      {with_port("    gateways: [10.1.0.5/24]\n"), "gw.yaml:5:16: dataplane.ports[0].gateways[0]: '10.1.0.5/24' is no IP address; leave the prefix length out"},
-      {with_port("    routes: [{to: 10.2.0.1/16, via: 10.1.0.2}]\n"), "gw.yaml:5:19: dataplane.ports[0].routes[0].to: 10.2.0.1/16 has host bits; did you mean 10.2.0.0/16?"},
-      {with_port("    routes: [{to: 10.2.0.0/16}]\n"), "gw.yaml:5:14: dataplane.ports[0].routes[0]: needs both `to` (a prefix) and `via` (the router's address)"},
-      {with_port("    routes: [{to: 10.2.0.0/16, via: \"fd00:1::9\"}]\n"), "gw.yaml:5:37: dataplane.ports[0].routes[0].via: is not of the same family as `to`"},
-      {with_port("    routes: [{to: 10.2.0.0/16, via: 10.3.0.1}]\n"), "gw.yaml:5:37: dataplane.ports[0].routes[0].via: 10.3.0.1 is not within the prefix of any address of this port, so it cannot be reached"},
-      {with_port("    neighbors: [{address: 10.1.0.2}]\n"), "gw.yaml:5:17: dataplane.ports[0].neighbors[0]: needs both `address` and `mac`"},
-      {with_port("  - device: af_packet:veth0\n    addresses: [10.2.0.1/24]\n"), "gw.yaml:5:13: dataplane.ports[1].device: 'af_packet:veth0' is already the device of dataplane.ports[0]"},
-      {with_port("  - device: tap:t0\n    addresses: [10.1.0.1/24]\n"), "gw.yaml:6:17: dataplane.ports[1].addresses[0]: 10.1.0.1 is already an address of dataplane.ports[0]"},
-      {with_port("  - device: tap:t0\n    name: port0\n    addresses: [10.2.0.1/24]\n"), "gw.yaml:6:11: dataplane.ports[1].name: 'port0' is already the name of dataplane.ports[0]"},
-      {"dataplane: {ports: [{addresses: [10.1.0.1/24]}]}\n", "gw.yaml:1:21: dataplane.ports[0]: has no `device`: name a PCI address, af_packet:IFACE, af_xdp:IFACE, memif:SOCKET or another DPDK device"},
-      {"dataplane: {ports: [{device: \"af_packet:v\"}]}\n", "gw.yaml:1:21: dataplane.ports[0]: has no `addresses`: a port needs at least one, as in addresses: [\"10.1.0.1/24\"]"},
+      {with_port("    mac: \"01:00:00:00:00:01\"\n"),
+       "gw.yaml:5:10: dataplane.ports[0].mac: '01:00:00:00:00:01' is a group or zero address; a port needs one of its own"},
+      {with_port("    gateways: [10.9.0.1]\n"),
+       "gw.yaml:5:16: dataplane.ports[0].gateways[0]: 10.9.0.1 is not within the prefix of any address of this port, so it "
+       "cannot be reached"},
+      {with_port("    gateways: [10.1.0.1]\n"),
+       "gw.yaml:5:16: dataplane.ports[0].gateways[0]: 10.1.0.1 is this port's own address; name the router's"},
+      {with_port("    gateways: [10.1.0.5, 10.1.0.6]\n"),
+       "gw.yaml:5:26: dataplane.ports[0].gateways[1]: is a second gateway for IPv4; one a family, use `routes` for more"},
+      {with_port("    gateways: [10.1.0.5/24]\n"),
+       "gw.yaml:5:16: dataplane.ports[0].gateways[0]: '10.1.0.5/24' is no IP address; leave the prefix length out"},
+      {with_port("    routes: [{to: 10.2.0.1/16, via: 10.1.0.2}]\n"),
+       "gw.yaml:5:19: dataplane.ports[0].routes[0].to: 10.2.0.1/16 has host bits; did you mean 10.2.0.0/16?"},
+      {with_port("    routes: [{to: 10.2.0.0/16}]\n"),
+       "gw.yaml:5:14: dataplane.ports[0].routes[0]: needs both `to` (a prefix) and `via` (the router's address)"},
+      {with_port("    routes: [{to: 10.2.0.0/16, via: \"fd00:1::9\"}]\n"),
+       "gw.yaml:5:37: dataplane.ports[0].routes[0].via: is not of the same family as `to`"},
+      {with_port("    routes: [{to: 10.2.0.0/16, via: 10.3.0.1}]\n"),
+       "gw.yaml:5:37: dataplane.ports[0].routes[0].via: 10.3.0.1 is not within the prefix of any address of this port, so it "
+       "cannot be reached"},
+      {with_port("    neighbors: [{address: 10.1.0.2}]\n"),
+       "gw.yaml:5:17: dataplane.ports[0].neighbors[0]: needs both `address` and `mac`"},
+      {with_port("  - device: af_packet:veth0\n    addresses: [10.2.0.1/24]\n"),
+       "gw.yaml:5:13: dataplane.ports[1].device: 'af_packet:veth0' is already the device of dataplane.ports[0]"},
+      {with_port("  - device: tap:t0\n    addresses: [10.1.0.1/24]\n"),
+       "gw.yaml:6:17: dataplane.ports[1].addresses[0]: 10.1.0.1 is already an address of dataplane.ports[0]"},
+      {with_port("  - device: tap:t0\n    name: port0\n    addresses: [10.2.0.1/24]\n"),
+       "gw.yaml:6:11: dataplane.ports[1].name: 'port0' is already the name of dataplane.ports[0]"},
+      {"dataplane: {ports: [{addresses: [10.1.0.1/24]}]}\n",
+       "gw.yaml:1:21: dataplane.ports[0]: has no `device`: name a PCI address, af_packet:IFACE, af_xdp:IFACE, memif:SOCKET or "
+       "another DPDK device"},
+      {"dataplane: {ports: [{device: \"af_packet:v\"}]}\n",
+       "gw.yaml:1:21: dataplane.ports[0]: has no `addresses`: a port needs at least one, as in addresses: [\"10.1.0.1/24\"]"},
       {"dataplane: {ports: [{device: eth0, addresses: [10.1.0.1/24]}]}\n",
-       "gw.yaml:1:30: dataplane.ports[0].device: 'eth0' is no device: use a PCI address (0000:3b:00.0), af_packet:IFACE, af_xdp:IFACE, memif:SOCKET, tap:IFACE, "
+       "gw.yaml:1:30: dataplane.ports[0].device: 'eth0' is no device: use a PCI address (0000:3b:00.0), af_packet:IFACE, "
+       "af_xdp:IFACE, memif:SOCKET, tap:IFACE, "
        "virtio_user:SOCKET, vhost:SOCKET, or a DPDK virtual device (net_<driver><n>,arguments)"},
-      {"dataplane: {ports: [{device: \"af_xdp:\", addresses: [10.1.0.1/24]}]}\n", "gw.yaml:1:30: dataplane.ports[0].device: 'af_xdp:' names nothing: say which interface, as in af_xdp:veth0"},
-      {"dataplane: {ports: [{device: net_tap, addresses: [10.1.0.1/24]}]}\n", "gw.yaml:1:30: dataplane.ports[0].device: 'net_tap' has no number: DPDK's virtual devices are named like net_tap0"},
-      {"dataplane: {ports: [{device: \"tap:t0\", addresses: [10.1.0.1]}]}\n", "gw.yaml:1:52: dataplane.ports[0].addresses[0]: '10.1.0.1' has no prefix length from 0 to 32; write 10.1.0.1/24"},
-      {"dataplane: {ports: [{device: \"tap:t0\", addresses: [10.1.0.999/24]}]}\n", "gw.yaml:1:52: dataplane.ports[0].addresses[0]: '10.1.0.999/24' is no IP address with prefix length, as in 10.1.0.1/24 or fd00:1::1/64"},
-      {"dataplane: {ports: [{device: \"tap:t0\", addresses: [10.1.0.0/24]}]}\n", "gw.yaml:1:52: dataplane.ports[0].addresses[0]: 10.1.0.0 is the network's own address; use one with host bits"},
-      {"dataplane: {ports: [{device: \"tap:t0\", addresses: [10.1.0.255/24]}]}\n", "gw.yaml:1:52: dataplane.ports[0].addresses[0]: 10.1.0.255 is the network's broadcast address"},
-      {"dataplane: {ports: [{device: \"tap:t0\", addresses: [127.0.0.1/8]}]}\n", "gw.yaml:1:52: dataplane.ports[0].addresses[0]: 127.0.0.1 cannot be a port's address (unspecified, group or loopback)"},
-      {with_port("  limits: {connections: 1}\n"), "gw.yaml:5:25: dataplane.limits.connections: must be a whole number from 16 to 10000000, not '1'"},
-      {with_port("  limits: {upstream_ports: 5-1}\n"), "gw.yaml:5:28: dataplane.limits.upstream_ports: '5-1' is no range of ports within 1024-65535, as in 16384-65535"},
+      {"dataplane: {ports: [{device: \"af_xdp:\", addresses: [10.1.0.1/24]}]}\n",
+       "gw.yaml:1:30: dataplane.ports[0].device: 'af_xdp:' names nothing: say which interface, as in af_xdp:veth0"},
+      {"dataplane: {ports: [{device: net_tap, addresses: [10.1.0.1/24]}]}\n",
+       "gw.yaml:1:30: dataplane.ports[0].device: 'net_tap' has no number: DPDK's virtual devices are named like net_tap0"},
+      {"dataplane: {ports: [{device: \"tap:t0\", addresses: [10.1.0.1]}]}\n",
+       "gw.yaml:1:52: dataplane.ports[0].addresses[0]: '10.1.0.1' has no prefix length from 0 to 32; write 10.1.0.1/24"},
+      {"dataplane: {ports: [{device: \"tap:t0\", addresses: [10.1.0.999/24]}]}\n",
+       "gw.yaml:1:52: dataplane.ports[0].addresses[0]: '10.1.0.999/24' is no IP address with prefix length, as in 10.1.0.1/24 or "
+       "fd00:1::1/64"},
+      {"dataplane: {ports: [{device: \"tap:t0\", addresses: [10.1.0.0/24]}]}\n",
+       "gw.yaml:1:52: dataplane.ports[0].addresses[0]: 10.1.0.0 is the network's own address; use one with host bits"},
+      {"dataplane: {ports: [{device: \"tap:t0\", addresses: [10.1.0.255/24]}]}\n",
+       "gw.yaml:1:52: dataplane.ports[0].addresses[0]: 10.1.0.255 is the network's broadcast address"},
+      {"dataplane: {ports: [{device: \"tap:t0\", addresses: [127.0.0.1/8]}]}\n",
+       "gw.yaml:1:52: dataplane.ports[0].addresses[0]: 127.0.0.1 cannot be a port's address (unspecified, group or loopback)"},
+      {with_port("  limits: {connections: 1}\n"),
+       "gw.yaml:5:25: dataplane.limits.connections: must be a whole number from 16 to 10000000, not '1'"},
+      {with_port("  limits: {upstream_ports: 5-1}\n"),
+       "gw.yaml:5:28: dataplane.limits.upstream_ports: '5-1' is no range of ports within 1024-65535, as in 16384-65535"},
       {with_port("  limits: [1]\n"), "gw.yaml:5:11: dataplane.limits: must be a map of keys, not a list"},
-      {with_port("  tcp: {rto_min_ms: 5000, rto_max_ms: 1000}\n"), "gw.yaml:5:39: dataplane.tcp.rto_max_ms: must not be below rto_min_ms"},
-      {with_port("  tcp: {rcv_buf: 8192, rcv_wnd_initial: 16384}\n"), "gw.yaml:5:41: dataplane.tcp.rcv_wnd_initial: must not be above rcv_buf"},
-      {with_port("  tcp: {nagle: true}\n"), "gw.yaml:5:9: dataplane.tcp: unknown key 'nagle'; known keys are rcv_buf, rcv_wnd_initial, snd_buf, sack, timestamps, window_scaling, delayed_ack, "
-       "delayed_ack_ms, rto_min_ms, rto_initial_ms, rto_max_ms, connect_timeout_ms, user_timeout_ms, keepalive_idle_ms, keepalive_interval_ms, keepalive_probes, "
+      {with_port("  tcp: {rto_min_ms: 5000, rto_max_ms: 1000}\n"),
+       "gw.yaml:5:39: dataplane.tcp.rto_max_ms: must not be below rto_min_ms"},
+      {with_port("  tcp: {rcv_buf: 8192, rcv_wnd_initial: 16384}\n"),
+       "gw.yaml:5:41: dataplane.tcp.rcv_wnd_initial: must not be above rcv_buf"},
+      {with_port("  tcp: {nagle: true}\n"),
+       "gw.yaml:5:9: dataplane.tcp: unknown key 'nagle'; known keys are rcv_buf, rcv_wnd_initial, snd_buf, sack, timestamps, "
+       "window_scaling, delayed_ack, "
+       "delayed_ack_ms, rto_min_ms, rto_initial_ms, rto_max_ms, connect_timeout_ms, user_timeout_ms, keepalive_idle_ms, "
+       "keepalive_interval_ms, keepalive_probes, "
        "fin_wait_2_ms, time_wait_ms"},
   };
   for (const Broken& b : table) {
@@ -190,7 +236,8 @@ TEST(Section, BrokenSections) {
 
 TEST(Section, AllErrorsAtOnceInTheOrderOfTheFile) {
   const SectionResult r = read(
-      "dataplane:\n  core: 1\n  hugepages: 7\n  ports:\n  - device: eth0\n    mtu: 1\n    addresses: [10.1.0.1/99, 10.1.0.1/24]\n  - nam: x\n  limits: {foo: 1}\n");
+      "dataplane:\n  core: 1\n  hugepages: 7\n  ports:\n  - device: eth0\n    mtu: 1\n    addresses: [10.1.0.1/99, "
+      "10.1.0.1/24]\n  - nam: x\n  limits: {foo: 1}\n");
   std::vector<int> lines;
   for (const SectionError& e : r.errors) lines.push_back(e.line);
   EXPECT_EQ(lines, (std::vector<int>{2, 3, 5, 6, 7, 8, 8, 8, 9})) << errors(r);

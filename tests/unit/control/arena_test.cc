@@ -1,10 +1,10 @@
 #include "control/arena.h"
 
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <map>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
 
@@ -55,7 +55,9 @@ TEST(Arena, FullIsAnErrorThatSaysHowFull) {
   ASSERT_TRUE(a.allocate(kSize - table::kArenaFirstOffset - 64).ok());
   auto r = a.allocate(65);
   ASSERT_FALSE(r.ok());
-  EXPECT_EQ(r.error(), "the arena is full: 65 bytes wanted, largest free block 64 of 1048576 (1044416 in use, of these 0 wait for a worker)");
+  EXPECT_EQ(
+      r.error(),
+      "the arena is full: 65 bytes wanted, largest free block 64 of 1048576 (1044416 in use, of these 0 wait for a worker)");
   EXPECT_TRUE(a.allocate(64).ok());
   EXPECT_FALSE(a.allocate(1).ok());
   EXPECT_FALSE(a.allocate(UINT64_MAX).ok()) << "rounding up does not wrap";
@@ -94,14 +96,16 @@ TEST(Arena, RandomUseAgainstAModel) {
       }
       const auto next = model.lower_bound(*offset);
       ASSERT_TRUE(next == model.end() || *offset + size <= next->first) << "overlaps the block behind";
-      ASSERT_TRUE(next == model.begin() || std::prev(next)->first + std::prev(next)->second.first <= *offset) << "overlaps the block before";
+      ASSERT_TRUE(next == model.begin() || std::prev(next)->first + std::prev(next)->second.first <= *offset)
+          << "overlaps the block before";
       ASSERT_LE(*offset + size, a.size());
       const uint8_t fill = static_cast<uint8_t>(random.next());
       std::memset(a.at(*offset), fill, size);
       model[*offset] = {size, fill};
     } else if (!model.empty()) {
       auto it = std::next(model.begin(), static_cast<ptrdiff_t>(random.below(model.size())));
-      for (uint64_t k = 0; k < it->second.first; k += 997) ASSERT_EQ(a.at(it->first)[k], it->second.second) << "somebody wrote into the block";
+      for (uint64_t k = 0; k < it->second.first; k += 997)
+        ASSERT_EQ(a.at(it->first)[k], it->second.second) << "somebody wrote into the block";
       a.free(it->first);
       model.erase(it);
     }

@@ -1,13 +1,13 @@
-// Both ends of the link in one process, stepped by hand in virtual time: a data plane (loader, control link, fake workers) and a control
-// (publisher, data plane link). The only place where both sides meet outside the programs.
+// Both ends of the link in one process, stepped by hand in virtual time: a data plane (loader, control link, fake workers) and a
+// control (publisher, data plane link). The only place where both sides meet outside the programs.
 #pragma once
-
-#include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <memory>
 #include <string>
+#include <unistd.h>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "control/dataplane_link.h"
 #include "control/publisher.h"
@@ -53,8 +53,8 @@ struct FakeWorker {
 };
 
 struct FakeDataplane {
-  explicit FakeDataplane(const std::string& socket, uint32_t workers = 2, uint64_t incarnation = 77, std::vector<tls::LibraryContext*> libraries = {},
-                         const std::string& platform = "test")
+  explicit FakeDataplane(const std::string& socket, uint32_t workers = 2, uint64_t incarnation = 77,
+                         std::vector<tls::LibraryContext*> libraries = {}, const std::string& platform = "test")
       : slots(workers) {
     config.workers = workers;
     config.scopes = 256;
@@ -104,7 +104,8 @@ struct FakeDataplane {
 };
 
 struct FakeControl {
-  explicit FakeControl(const std::string& socket, uint64_t incarnation = 1, control::PublisherConfig config = {}, const std::string& platform = "test") {
+  explicit FakeControl(const std::string& socket, uint64_t incarnation = 1, control::PublisherConfig config = {},
+                       const std::string& platform = "test") {
     config.incarnation = incarnation;
     if (config.arena_size == table::kDefaultArenaSize) config.arena_size = 64 << 20;
     auto made = control::Publisher::create(config);
@@ -115,7 +116,10 @@ struct FakeControl {
     l.versions = control::link_versions(platform);
     l.incarnation = incarnation;
     link = std::make_unique<control::DataplaneLink>(
-        l, *publisher, [this](uint32_t worker, std::span<const uint8_t> record) { events.emplace_back(worker, Blob(record.begin(), record.end())); },
+        l, *publisher,
+        [this](uint32_t worker, std::span<const uint8_t> record) {
+          events.emplace_back(worker, Blob(record.begin(), record.end()));
+        },
         [this](const std::string& line) { log.push_back(line); });
   }
   // Names as the compiler gives them: here the blob's own.
@@ -153,10 +157,14 @@ inline void settle(FakeDataplane* d, FakeControl* c, base::TimeNs& now, bool wor
 
 inline std::string state(control::AckState s) {
   switch (s) {
-    case control::AckState::kAcknowledged: return "acknowledged";
-    case control::AckState::kRejected: return "rejected";
-    case control::AckState::kPending: return "pending";
-    case control::AckState::kNotConnected: return "not connected";
+    case control::AckState::kAcknowledged:
+      return "acknowledged";
+    case control::AckState::kRejected:
+      return "rejected";
+    case control::AckState::kPending:
+      return "pending";
+    case control::AckState::kNotConnected:
+      return "not connected";
   }
   return "?";
 }

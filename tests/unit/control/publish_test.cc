@@ -1,13 +1,13 @@
 // The whole way of a table from the publisher to the workers, both sides in one process, stepped by hand.
-#include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
-
 #include <atomic>
 #include <cstdlib>
 #include <map>
 #include <optional>
+#include <signal.h>
+#include <sys/wait.h>
 #include <thread>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
 #include "lib/route/compiler.h"
@@ -31,7 +31,9 @@ class Link : public ::testing::Test {
   std::string ack(FakeControl& c, uint64_t epoch) { return state(c.publisher->acknowledgement(epoch).state); }
 };
 
-const dataplane::ClusterRuntime* cluster_of(const FakeWorker& w, const std::string& name) { return w.tables->cluster(object_id(Kind::kCluster, name)); }
+const dataplane::ClusterRuntime* cluster_of(const FakeWorker& w, const std::string& name) {
+  return w.tables->cluster(object_id(Kind::kCluster, name));
+}
 std::string name_of(const table::Cluster* c) { return std::string(table::view(c, c->name)); }
 
 TEST_F(Link, AWorkerAlwaysHasTables) {
@@ -53,7 +55,10 @@ TEST_F(Link, WhatIsPublishedReachesEveryWorker) {
   EXPECT_EQ(c.link->info().workers, 2u);
   EXPECT_EQ(c.link->info().pid, static_cast<uint32_t>(::getpid()));
 
-  const uint64_t epoch = c.publish({{"a", sample::cluster("a")}, {"a", sample::endpoint_set("a", 3)}, {"l", sample::listener("l")}, {"r", sample::route_table("r", {"h"})}});
+  const uint64_t epoch = c.publish({{"a", sample::cluster("a")},
+                                    {"a", sample::endpoint_set("a", 3)},
+                                    {"l", sample::listener("l")},
+                                    {"r", sample::route_table("r", {"h"})}});
   EXPECT_EQ(epoch, 1u);
   EXPECT_EQ(ack(c, epoch), "pending");
   settle(&d, &c, now, /*workers=*/false);
@@ -156,7 +161,9 @@ TEST_F(Link, MemoryIsReclaimedWhenTheSlowestWorkerHasPassed) {
   }
   settle(&d, &c, now, false);
   EXPECT_EQ(cluster_of(d.workers[1], "a")->object->connect_timeout_ms, 1u);
-  EXPECT_TRUE(table::validate_object({reinterpret_cast<const uint8_t*>(cluster_of(d.workers[1], "a")->object), cluster_of(d.workers[1], "a")->object->header.size}).ok())
+  EXPECT_TRUE(table::validate_object({reinterpret_cast<const uint8_t*>(cluster_of(d.workers[1], "a")->object),
+                                      cluster_of(d.workers[1], "a")->object->header.size})
+                  .ok())
       << "what a worker still reads must not be written over";
   EXPECT_GT(c.publisher->status().arena_retired, 18u * 64);
   EXPECT_EQ(d.loader->snapshots_alive(), 19u);
@@ -247,7 +254,8 @@ TEST_F(Link, ASecondControlIsRefusedAndGetsInWhenTheFirstIsGone) {
   FakeControl second(dir.socket, 2);
   settle(&d, &second, now);
   EXPECT_FALSE(second.link->info().connected);
-  EXPECT_EQ(second.link->info().state, "the data plane refused: this data plane already serves the control process " + std::to_string(::getpid()) + "; stop that one first");
+  EXPECT_EQ(second.link->info().state, "the data plane refused: this data plane already serves the control process " +
+                                           std::to_string(::getpid()) + "; stop that one first");
   EXPECT_TRUE(first->link->info().connected);
   EXPECT_GE(d.count(LoaderCounter::kControlRefused), 1u);
   EXPECT_LE(second.log.size(), 2u) << "said once, not every 100 ms";
@@ -262,7 +270,8 @@ TEST_F(Link, DifferentVersionsRefuseEachOther) {
   settle(&d, &c, now);
   EXPECT_FALSE(c.link->info().connected);
   EXPECT_EQ(c.link->info().state,
-            "the data plane refused: regex databases of this control process do not run in this data plane: Hyperscan version or CPU features differ");
+            "the data plane refused: regex databases of this control process do not run in this data plane: Hyperscan version or "
+            "CPU features differ");
   table::LinkVersions a = control::link_versions("x"), b = a;
   EXPECT_EQ(table::link_mismatch(a, b), nullptr);
   b.link++;
@@ -426,7 +435,11 @@ TEST_F(LoaderAlone, RootTable) {
   EXPECT_EQ(result(), "accepted");
   const uint64_t accepted_epoch = 5;
 
-  struct Case { const char* what; std::function<void()> act; const char* want; };
+  struct Case {
+    const char* what;
+    std::function<void()> act;
+    const char* want;
+  };
   const Case cases[] = {
       {"outside", [&] { command(6, 1 << 20, 1); }, "snapshot root lies outside the arena"},
       {"far outside", [&] { command(6, UINT64_MAX - 7, 1); }, "snapshot root lies outside the arena"},
@@ -434,18 +447,88 @@ TEST_F(LoaderAlone, RootTable) {
       {"first page", [&] { command(6, 8, 1); }, "snapshot root lies outside the arena"},
       {"nothing there", [&] { command(6, 131072, 1); }, "not a snapshot root (magic)"},
       {"at the very end", [&] { command(6, (1 << 20) - 8, 1); }, "snapshot root is shorter than its header"},
-      {"other epoch", [&] { root(65536, 7, {a}); command(6, 65536, 1); }, "snapshot root is not the one the command names"},
-      {"other count", [&] { root(65536, 6, {a}); command(6, 65536, 2); }, "snapshot root is not the one the command names"},
-      {"other control", [&] { root(65536, 6, {a}, 43); command(6, 65536, 1); }, "snapshot root is of another control process"},
-      {"old epoch", [&] { root(65536, 5, {a}); command(5, 65536, 1); }, "epoch 5 is not above the last one, 5"},
-      {"object beyond the arena", [&] { auto r = a; r.arena_offset = (1 << 20) - 64; root(65536, 6, {r}); command(6, 65536, 1); }, "snapshot reference 0: reaches past the end of the arena"},
-      {"object in the first page", [&] { auto r = a; r.arena_offset = 64; root(65536, 6, {r}); command(6, 65536, 1); }, "snapshot reference 0: lies in the arena's first page"},
-      {"no object there", [&] { auto r = a; r.arena_offset = 131072; root(65536, 6, {r}); command(6, 65536, 1); }, "not a table object (magic)"},
-      {"another object there", [&] { auto r = a; r.arena_offset = 16384; put(16384, sample::cluster("b")); root(65536, 6, {r}); command(6, 65536, 1); }, "cluster: is not the object its reference names"},
-      {"another version there", [&] { auto r = a; r.version = 9; root(65536, 6, {r}); command(6, 65536, 1); }, "cluster: is not the object its reference names"},
-      {"shorter than said", [&] { auto r = a; r.arena_offset = 8192; r.size += 8; root(65536, 6, {r}); command(6, 65536, 1); }, "cluster: size field disagrees with the bytes there are"},
+      {"other epoch",
+       [&] {
+         root(65536, 7, {a});
+         command(6, 65536, 1);
+       },
+       "snapshot root is not the one the command names"},
+      {"other count",
+       [&] {
+         root(65536, 6, {a});
+         command(6, 65536, 2);
+       },
+       "snapshot root is not the one the command names"},
+      {"other control",
+       [&] {
+         root(65536, 6, {a}, 43);
+         command(6, 65536, 1);
+       },
+       "snapshot root is of another control process"},
+      {"old epoch",
+       [&] {
+         root(65536, 5, {a});
+         command(5, 65536, 1);
+       },
+       "epoch 5 is not above the last one, 5"},
+      {"object beyond the arena",
+       [&] {
+         auto r = a;
+         r.arena_offset = (1 << 20) - 64;
+         root(65536, 6, {r});
+         command(6, 65536, 1);
+       },
+       "snapshot reference 0: reaches past the end of the arena"},
+      {"object in the first page",
+       [&] {
+         auto r = a;
+         r.arena_offset = 64;
+         root(65536, 6, {r});
+         command(6, 65536, 1);
+       },
+       "snapshot reference 0: lies in the arena's first page"},
+      {"no object there",
+       [&] {
+         auto r = a;
+         r.arena_offset = 131072;
+         root(65536, 6, {r});
+         command(6, 65536, 1);
+       },
+       "not a table object (magic)"},
+      {"another object there",
+       [&] {
+         auto r = a;
+         r.arena_offset = 16384;
+         put(16384, sample::cluster("b"));
+         root(65536, 6, {r});
+         command(6, 65536, 1);
+       },
+       "cluster: is not the object its reference names"},
+      {"another version there",
+       [&] {
+         auto r = a;
+         r.version = 9;
+         root(65536, 6, {r});
+         command(6, 65536, 1);
+       },
+       "cluster: is not the object its reference names"},
+      {"shorter than said",
+       [&] {
+         auto r = a;
+         r.arena_offset = 8192;
+         r.size += 8;
+         root(65536, 6, {r});
+         command(6, 65536, 1);
+       },
+       "cluster: size field disagrees with the bytes there are"},
       {"a malformed command", [&] { ASSERT_TRUE(ring.push(std::vector<uint8_t>(7))); }, "control sent a malformed command"},
-      {"an unknown command", [&] { table::PublishSnapshot p; p.type = static_cast<table::CommandType>(9); ASSERT_TRUE(ring.push({reinterpret_cast<const uint8_t*>(&p), sizeof p})); }, "control sent a malformed command"},
+      {"an unknown command",
+       [&] {
+         table::PublishSnapshot p;
+         p.type = static_cast<table::CommandType>(9);
+         ASSERT_TRUE(ring.push({reinterpret_cast<const uint8_t*>(&p), sizeof p}));
+       },
+       "control sent a malformed command"},
   };
   for (const Case& c : cases) {
     c.act();
@@ -476,7 +559,10 @@ TEST_F(LoaderAlone, ACorruptCommandRingIsGivenUpAndTheTablesStay) {
 // ---- edits --------------------------------------------------------------------------------------------------------------------
 
 struct Model {
-  struct Cluster { uint32_t timeout; std::optional<uint32_t> endpoints; };
+  struct Cluster {
+    uint32_t timeout;
+    std::optional<uint32_t> endpoints;
+  };
   std::map<std::string, Cluster> clusters;
   std::map<std::string, uint16_t> listeners;  // name -> port
 
@@ -504,8 +590,8 @@ struct Model {
   }
 };
 
-// A thousand random edits; workers take tables when they like; control and data plane die now and then. After each quiet moment every worker
-// has exactly the model's tables, and no memory is lost.
+// A thousand random edits; workers take tables when they like; control and data plane die now and then. After each quiet moment
+// every worker has exactly the model's tables, and no memory is lost.
 TEST_F(Link, AThousandRandomEdits) {
   const uint64_t seed = std::getenv("SEED") != nullptr ? std::strtoull(std::getenv("SEED"), nullptr, 10) : 0xed17;
   SCOPED_TRACE("SEED=" + std::to_string(seed));
@@ -585,9 +671,15 @@ TEST_F(Link, AThousandRandomEdits) {
     for (uint64_t n = random.below(6); n > 0; --n) {
       now += base::kMillisecond;
       switch (random.below(3)) {
-        case 0: c->link->step(now); break;
-        case 1: d->link->step(now); break;
-        case 2: d->workers[random.below(3)].turn(); break;
+        case 0:
+          c->link->step(now);
+          break;
+        case 1:
+          d->link->step(now);
+          break;
+        case 2:
+          d->workers[random.below(3)].turn();
+          break;
       }
       // What a worker holds must be whole at any moment.
       for (const FakeWorker& w : d->workers) {
@@ -610,9 +702,11 @@ TEST_F(Link, AThousandRandomEdits) {
   EXPECT_GT(model.clusters.size(), 10u);
 }
 
-// ---- what the loader makes of virtual hosts, and statistics slots ------------------------------------------------------------------
+// ---- what the loader makes of virtual hosts, and statistics slots
+// ------------------------------------------------------------------
 
-route::CompiledObject compile_host(route::RouteCompiler& compiler, const std::string& name, const std::vector<std::string>& regexes) {
+route::CompiledObject compile_host(route::RouteCompiler& compiler, const std::string& name,
+                                   const std::vector<std::string>& regexes) {
   route::VirtualHostSpec spec;
   spec.name = name;
   spec.domains = {"*"};
@@ -635,7 +729,8 @@ TEST_F(Link, RegexesWorkForEveryWorkerAndScratchGrowsWithThem) {
   std::vector<std::string> regexes;
   const auto id = object_id(Kind::kVirtualHost, route::virtual_host_object_name("t", "h"));
   for (int i = 0; i < 6; ++i) {
-    for (int k = 0; k < 8; ++k) regexes.push_back("/v" + std::to_string(i * 8 + k) + "/[a-z]+/users/[^/]+/orders/[0-9]{1," + std::to_string(5 + i) + "}");
+    for (int k = 0; k < 8; ++k)
+      regexes.push_back("/v" + std::to_string(i * 8 + k) + "/[a-z]+/users/[^/]+/orders/[0-9]{1," + std::to_string(5 + i) + "}");
     auto compiled = compile_host(compiler, "h", regexes);
     ASSERT_TRUE(compiled.ok()) << compiled.errors[0].message;
     const Blob blob(compiled.bytes(), compiled.bytes() + compiled.size_bytes);
@@ -703,7 +798,9 @@ TEST_F(Link, TlsContextsAreMadePerWorkerAndSurviveEditsElsewhere) {
   EXPECT_EQ(publish({{"l", sample::listener("l", {.secrets = {"s"}})}}).state, AckState::kAcknowledged);
   EXPECT_EQ(context(0), nullptr);
   ASSERT_FALSE(c.log.empty());
-  EXPECT_EQ(c.log.back(), "data plane: listener 'l', filter chain 'chain-0': a certificate is missing; TLS connections to it are refused until it is there");
+  EXPECT_EQ(c.log.back(),
+            "data plane: listener 'l', filter chain 'chain-0': a certificate is missing; TLS connections to it are refused until "
+            "it is there");
   EXPECT_EQ(publish({{"s", sample::secret("s", pem.chain, pem.key)}}).state, AckState::kAcknowledged);
   tls::ServerContext* first = context(0);
   ASSERT_NE(first, nullptr);
@@ -834,7 +931,10 @@ TEST_F(Link, EventsReachControlAndANewOneGoesOnWhereTheOldStopped) {
 }
 
 TEST(AccessLogFields, WhatFormatsAskFor) {
-  const struct { const char* format; std::vector<std::string> request, response, trailers; } cases[] = {
+  const struct {
+    const char* format;
+    std::vector<std::string> request, response, trailers;
+  } cases[] = {
       {"", {}, {}, {}},
       {"[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE%", {}, {}, {}},
       {"%REQ(X-Tenant)% %RESP(Content-Type)%", {"x-tenant"}, {"content-type"}, {}},
@@ -854,7 +954,8 @@ TEST(AccessLogFields, WhatFormatsAskFor) {
   }
 }
 
-// ---- real threads, real processes ------------------------------------------------------------------------------------------------
+// ---- real threads, real processes
+// ------------------------------------------------------------------------------------------------
 
 void run_dataplane(FakeDataplane& d, const std::atomic<bool>& stop, std::vector<std::thread>& threads) {
   d.link->start();
@@ -890,8 +991,9 @@ TEST_F(Link, ThreadsOfBothSides) {
     base::Prng random(incarnation);
     for (uint32_t i = 1; i <= 60; ++i) {
       const std::string name = "c" + std::to_string(random.below(30));
-      const uint64_t epoch = random.below(5) == 0 ? c.publish({}, {object_id(Kind::kCluster, name)})
-                                                  : c.publish({{name, sample::cluster(name, i)}, {name, sample::endpoint_set(name, i % 6)}});
+      const uint64_t epoch = random.below(5) == 0
+                                 ? c.publish({}, {object_id(Kind::kCluster, name)})
+                                 : c.publish({{name, sample::cluster(name, i)}, {name, sample::endpoint_set(name, i % 6)}});
       if (i % 3 != 0) continue;
       const auto a = c.publisher->wait_acknowledged(epoch, std::chrono::seconds(20));
       ASSERT_EQ(state(a.state), "acknowledged") << a.reason << " incarnation " << incarnation << " edit " << i;
@@ -928,9 +1030,11 @@ TEST_F(Link, ProcessesAreKilledAndStartedAgain) {
     FakeControl c(dir.socket, 1);
     for (uint64_t round = 2; round <= 4; ++round) {
       // Stepped by hand rather than by a thread, so that the next fork is made from one thread too.
-      const uint64_t epoch = c.publish({{"a", sample::cluster("a", static_cast<uint32_t>(round))}, {"a", sample::endpoint_set("a", 3)}});
+      const uint64_t epoch =
+          c.publish({{"a", sample::cluster("a", static_cast<uint32_t>(round))}, {"a", sample::endpoint_set("a", 3)}});
       const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-      while (c.publisher->acknowledgement(epoch).state != AckState::kAcknowledged && std::chrono::steady_clock::now() < deadline) {
+      while (c.publisher->acknowledgement(epoch).state != AckState::kAcknowledged &&
+             std::chrono::steady_clock::now() < deadline) {
         now += base::kMillisecond;
         c.link->step(now);
         ::usleep(500);

@@ -1,5 +1,5 @@
-// Filter chain matching against a naive reference that scans all chains, on tables of hand and of chance. Covers the whole way: the criteria,
-// the index that control builds of them, the object, the lookup.
+// Filter chain matching against a naive reference that scans all chains, on tables of hand and of chance. Covers the whole way:
+// the criteria, the index that control builds of them, the object, the lookup.
 #include "dataplane/filter_chain_match.h"
 
 #include <random>
@@ -24,7 +24,8 @@ struct ListenerObject {
   std::vector<uint8_t> blob;
   const table::Listener& get() const { return *reinterpret_cast<const table::Listener*>(blob.data()); }
 };
-ListenerObject make_listener(const std::vector<FilterChainCriteria>& chains, const table::FilterChainIndex& index, uint32_t fallback) {
+ListenerObject make_listener(const std::vector<FilterChainCriteria>& chains, const table::FilterChainIndex& index,
+                             uint32_t fallback) {
   table::ObjectWriter w(table::Kind::kListener, "test");
   const auto strings = [&](const std::vector<std::string>& list) {
     std::vector<table::Str> out;
@@ -78,12 +79,14 @@ uint32_t match(const ListenerObject& l, const Connection& c) {
   return match_filter_chain(l.get(), facts);
 }
 
-// Envoy's text (listener_components.proto), taken literally: per criterion, keep the chains whose value is the most specific that matches.
+// Envoy's text (listener_components.proto), taken literally: per criterion, keep the chains whose value is the most specific that
+// matches.
 uint32_t reference(const std::vector<FilterChainCriteria>& chains, const Connection& c, uint32_t fallback) {
   std::vector<uint32_t> left;
   std::vector<std::string> patterns;
   if (!c.sni.empty()) patterns.push_back(c.sni);
-  for (size_t dot = c.sni.find('.', 1); dot != std::string::npos; dot = c.sni.find('.', dot + 1)) patterns.push_back("*" + c.sni.substr(dot));
+  for (size_t dot = c.sni.find('.', 1); dot != std::string::npos; dot = c.sni.find('.', dot + 1))
+    patterns.push_back("*" + c.sni.substr(dot));
   for (const std::string& p : patterns) {
     for (uint32_t i = 0; i < chains.size(); ++i) {
       for (const std::string& n : chains[i].server_names)
@@ -122,32 +125,38 @@ TEST(FilterChainMatch, MostSpecificAndNoWayBack) {
       /* 1 */ {.name = "one label", .server_names = {"*.example.com"}},
       /* 2 */ {.name = "two labels", .server_names = {"*.com"}, .application_protocols = {"h2"}},
       /* 3 */ {.name = "api h2", .server_names = {"api.example.com"}, .application_protocols = {"h2"}},
-      /* 4 */ {.name = "api h1", .server_names = {"api.example.com", "API2.example.com"}, .application_protocols = {"http/1.1", "http/1.0"}},
+      /* 4 */
+      {.name = "api h1",
+       .server_names = {"api.example.com", "API2.example.com"},
+       .application_protocols = {"http/1.1", "http/1.0"}},
       /* 5 */ {.name = "any tls", .transport_protocol = kTls},
       /* 6 */ {.name = "any", .application_protocols = {"h2"}},
   };
   auto index = table::build_filter_chain_index(chains);
   ASSERT_TRUE(index.ok()) << index.error();
   const ListenerObject l = make_listener(chains, *index, 99);
-  struct Case { Connection c; uint32_t chain; };
+  struct Case {
+    Connection c;
+    uint32_t chain;
+  };
   const Case cases[] = {
       {{true, "www.example.com", {"h2"}}, 0},
-      {{false, "www.example.com", {}}, 99},             // the name's only chain wants TLS: not "*.example.com"
+      {{false, "www.example.com", {}}, 99},  // the name's only chain wants TLS: not "*.example.com"
       {{true, "foo.example.com", {}}, 1},
-      {{true, "a.b.example.com", {}}, 1},               // a wildcard covers any number of labels
-      {{true, "example.com", {"h2"}}, 2},               // not covered by "*.example.com"
-      {{true, "example.com", {"http/1.1"}}, 99},        // "*.com" matched and wants h2: not "any"
+      {{true, "a.b.example.com", {}}, 1},         // a wildcard covers any number of labels
+      {{true, "example.com", {"h2"}}, 2},         // not covered by "*.example.com"
+      {{true, "example.com", {"http/1.1"}}, 99},  // "*.com" matched and wants h2: not "any"
       {{true, "api.example.com", {"h2", "http/1.1"}}, 3},
       {{true, "api.example.com", {"http/1.1", "h2"}}, 4},  // the client's order decides
       {{true, "api.example.com", {"h3", "http/1.0"}}, 4},
       {{true, "api.example.com", {}}, 99},
-      {{true, "api2.example.com", {"http/1.1"}}, 4},    // configured in capitals
-      {{true, "", {"h2"}}, 5},                          // "tls" is more specific than any
+      {{true, "api2.example.com", {"http/1.1"}}, 4},  // configured in capitals
+      {{true, "", {"h2"}}, 5},                        // "tls" is more specific than any
       {{true, "example.org", {}}, 5},
       {{false, "", {"h2"}}, 6},
       {{false, "", {}}, 99},
       {{true, ".", {}}, 5},
-      {{true, ".com", {}}, 5},                          // an empty label is none
+      {{true, ".com", {}}, 5},  // an empty label is none
       {{true, "com", {}}, 5},
       {{true, "x.com", {"h2"}}, 2},
   };
@@ -163,13 +172,17 @@ TEST(FilterChainMatch, NothingConfigured) {
 }
 
 TEST(FilterChainIndex, ErrorsAreEnvoys) {
-  struct Case { std::vector<FilterChainCriteria> chains; const char* error; };
+  struct Case {
+    std::vector<FilterChainCriteria> chains;
+    const char* error;
+  };
   const Case cases[] = {
       {{{.name = "a", .server_names = {"w*.example.com"}}}, "partial wildcards are not supported in \"server_names\""},
       {{{.name = "a", .server_names = {"*"}}}, "partial wildcards are not supported in \"server_names\""},
       {{{.name = "a", .server_names = {"*.*.com"}}}, "partial wildcards are not supported in \"server_names\""},
       {{{.name = "a"}, {.name = "b"}}, "filter chain 'b' has the same matching rules defined as 'a'"},
-      {{{.name = "a", .server_names = {"x.y"}}, {.name = "b", .server_names = {"X.Y"}}}, "filter chain 'b' has the same matching rules defined as 'a'"},
+      {{{.name = "a", .server_names = {"x.y"}}, {.name = "b", .server_names = {"X.Y"}}},
+       "filter chain 'b' has the same matching rules defined as 'a'"},
       {{{.name = "a", .server_names = {"x.y", "z.y"}}, {.name = "b", .server_names = {"z.y"}}},
        "multiple filter chains with overlapping matching rules are defined"},
       {{{.name = "a", .application_protocols = {"h2"}}, {.name = "b", .application_protocols = {"http/1.1", "h2"}}},
@@ -220,7 +233,8 @@ TEST(FilterChainMatch, AgreesWithTheReferenceOnRandomTables) {
           if (a.empty() || b.empty()) return a.empty() && b.empty();
           return std::find_first_of(a.begin(), a.end(), b.begin(), b.end()) != a.end();
         };
-        overlap = overlap || (meet(chains[i].server_names, chains[j].server_names) && chains[i].transport_protocol == chains[j].transport_protocol &&
+        overlap = overlap || (meet(chains[i].server_names, chains[j].server_names) &&
+                              chains[i].transport_protocol == chains[j].transport_protocol &&
                               meet(chains[i].application_protocols, chains[j].application_protocols));
       }
     }

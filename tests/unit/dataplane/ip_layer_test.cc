@@ -22,12 +22,16 @@ struct SeenArp {
 };
 std::optional<SeenArp> parse_arp(const Bytes& f) {
   SeenArp s;
-  if (f.empty() || wire::EthernetView::parse(f, s.ethernet) != wire::ParseError::kNone || s.ethernet.ether_type != wire::kEtherArp) return std::nullopt;
-  if (wire::ArpView::parse(base::ByteSpan(f).subspan(s.ethernet.payload_offset), s.arp) != wire::ParseError::kNone) return std::nullopt;
+  if (f.empty() || wire::EthernetView::parse(f, s.ethernet) != wire::ParseError::kNone ||
+      s.ethernet.ether_type != wire::kEtherArp)
+    return std::nullopt;
+  if (wire::ArpView::parse(base::ByteSpan(f).subspan(s.ethernet.payload_offset), s.arp) != wire::ParseError::kNone)
+    return std::nullopt;
   return s;
 }
 
-Bytes nd_frame(const wire::NdRepr& nd, const char* src, const IpAddress& dst, const io::MacAddress& dst_mac, uint8_t hop_limit = 255) {
+Bytes nd_frame(const wire::NdRepr& nd, const char* src, const IpAddress& dst, const io::MacAddress& dst_mac,
+               uint8_t hop_limit = 255) {
   Bytes body(nd.length());
   nd.emit(body.data(), ip(src), dst);
   return ethernet_frame(dst_mac, kPeerMac, wire::kEtherIpv6, ip_packet(ip(src), dst, wire::kIpIcmpv6, body, hop_limit));
@@ -40,11 +44,14 @@ struct SeenNd {
 };
 std::optional<SeenNd> parse_nd(const Bytes& f) {
   SeenNd s;
-  if (f.empty() || wire::EthernetView::parse(f, s.ethernet) != wire::ParseError::kNone || s.ethernet.ether_type != wire::kEtherIpv6) return std::nullopt;
+  if (f.empty() || wire::EthernetView::parse(f, s.ethernet) != wire::ParseError::kNone ||
+      s.ethernet.ether_type != wire::kEtherIpv6)
+    return std::nullopt;
   const base::ByteSpan l3 = base::ByteSpan(f).subspan(s.ethernet.payload_offset);
   if (wire::Ipv6View::parse(l3, s.ip) != wire::ParseError::kNone) return std::nullopt;
   const base::ByteSpan message = l3.subspan(s.ip.payload_offset, s.ip.payload_length);
-  if (wire::NdView::parse(message, s.ip.src, s.ip.dst, s.ip.hop_limit, true, s.nd) != wire::ParseError::kNone) return std::nullopt;
+  if (wire::NdView::parse(message, s.ip.src, s.ip.dst, s.ip.hop_limit, true, s.nd) != wire::ParseError::kNone)
+    return std::nullopt;
   return s;
 }
 
@@ -96,8 +103,11 @@ TEST(Arp, NotAnswered) {
       {"for another address", arp_frame(wire::ArpOperation::kRequest, "10.1.0.7", "10.1.0.9"), DropReason::kArpNotOurs},
       {"truncated", truncated, DropReason::kArpMalformed},
       {"somebody claims our address", arp_frame(wire::ArpOperation::kRequest, "10.1.0.1", "10.1.0.1"), DropReason::kIpBadSource},
-      {"tagged on an untagged port", arp_frame(wire::ArpOperation::kRequest, "10.1.0.7", "10.1.0.1", wire::kBroadcastMac, kPeerMac, 5), DropReason::kVlanUnknown},
-      {"to another MAC", arp_frame(wire::ArpOperation::kRequest, "10.1.0.7", "10.1.0.1", {2, 9, 9, 9, 9, 9}), DropReason::kEthNotOurs},
+      {"tagged on an untagged port",
+       arp_frame(wire::ArpOperation::kRequest, "10.1.0.7", "10.1.0.1", wire::kBroadcastMac, kPeerMac, 5),
+       DropReason::kVlanUnknown},
+      {"to another MAC", arp_frame(wire::ArpOperation::kRequest, "10.1.0.7", "10.1.0.1", {2, 9, 9, 9, 9, 9}),
+       DropReason::kEthNotOurs},
   };
   for (const ArpCase& c : cases) {
     Stack s({.static_neighbor = false});
@@ -178,12 +188,14 @@ TEST(Icmp, EchoIsAnsweredForBothFamilies) {
     echo.data = base::as_bytes(data);
     Bytes body(echo.length());
     v4 ? echo.emit_v4(body.data()) : echo.emit_v6(body.data(), src, dst);
-    s.input(ethernet_frame(kOurMac, kPeerMac, v4 ? wire::kEtherIpv4 : wire::kEtherIpv6, ip_packet(src, dst, v4 ? wire::kIpIcmp : wire::kIpIcmpv6, body)));
+    s.input(ethernet_frame(kOurMac, kPeerMac, v4 ? wire::kEtherIpv4 : wire::kEtherIpv6,
+                           ip_packet(src, dst, v4 ? wire::kIpIcmp : wire::kIpIcmpv6, body)));
     const Bytes f = s.port.pop_sent_bytes();
     ASSERT_EQ(f.size(), 14u + (v4 ? 20u : 40u) + body.size());
     wire::IcmpView reply;
     const base::ByteSpan message = base::ByteSpan(f).subspan(14 + (v4 ? 20 : 40));
-    ASSERT_EQ(v4 ? wire::IcmpView::parse_v4(message, true, reply) : wire::IcmpView::parse_v6(message, dst, src, true, reply), wire::ParseError::kNone);
+    ASSERT_EQ(v4 ? wire::IcmpView::parse_v4(message, true, reply) : wire::IcmpView::parse_v6(message, dst, src, true, reply),
+              wire::ParseError::kNone);
     EXPECT_EQ(reply.kind, wire::IcmpKind::kEchoReply);
     EXPECT_EQ(reply.identifier, 77);
     EXPECT_EQ(reply.sequence, 3);
@@ -197,7 +209,8 @@ TEST(Icmp, EchoRepliesAreRateLimited) {
   wire::IcmpEchoRepr echo;
   Bytes body(echo.length());
   echo.emit_v4(body.data());
-  const Bytes f = ethernet_frame(kOurMac, kPeerMac, wire::kEtherIpv4, ip_packet(ip("10.1.0.2"), ip("10.1.0.1"), wire::kIpIcmp, body));
+  const Bytes f =
+      ethernet_frame(kOurMac, kPeerMac, wire::kEtherIpv4, ip_packet(ip("10.1.0.2"), ip("10.1.0.1"), wire::kIpIcmp, body));
   for (int i = 0; i < 300; ++i) s.input(f);
   EXPECT_EQ(s.port.sent(), 100u);  // a tenth of a second's worth at once
   EXPECT_EQ(s.dropped(DropReason::kIcmpRateLimited), 200u);
@@ -209,7 +222,9 @@ struct DropCase {
   DropReason reason;
 };
 TEST(Ip, DropsWithAReason) {
-  auto eth = [](const Bytes& packet, uint16_t type = wire::kEtherIpv4) { return ethernet_frame(kOurMac, kPeerMac, type, packet); };
+  auto eth = [](const Bytes& packet, uint16_t type = wire::kEtherIpv4) {
+    return ethernet_frame(kOurMac, kPeerMac, type, packet);
+  };
   const Bytes good = tcp_bytes(syn("10.1.0.2", "10.1.0.1"));
   Bytes bad_sum = tcp_frame(syn("10.1.0.2", "10.1.0.1"));
   bad_sum.back() ^= 1;
@@ -235,7 +250,8 @@ TEST(Ip, DropsWithAReason) {
       {"from ourselves", tcp_frame(syn("10.1.0.1", "10.1.0.1")), DropReason::kIpBadSource},
       {"from ::1", tcp_frame(syn("::1", "fd00:1::1")), DropReason::kIpBadSource},
       {"UDP", eth(ip_packet(ip("10.1.0.2"), ip("10.1.0.1"), wire::kIpUdp, Bytes(12))), DropReason::kIpUnknownProtocol},
-      {"ICMP of three bytes", eth(ip_packet(ip("10.1.0.2"), ip("10.1.0.1"), wire::kIpIcmp, Bytes(3))), DropReason::kIcmpMalformed},
+      {"ICMP of three bytes", eth(ip_packet(ip("10.1.0.2"), ip("10.1.0.1"), wire::kIpIcmp, Bytes(3))),
+       DropReason::kIcmpMalformed},
       {"TCP of ten bytes", eth(ip_packet(ip("10.1.0.2"), ip("10.1.0.1"), wire::kIpTcp, Bytes(10))), DropReason::kTcpTruncated},
   };
   for (const DropCase& c : cases) {
@@ -293,9 +309,9 @@ TEST(Ip, PortThatMarksWrongSumsAsGoodLosesItsTrust) {
     return v == IpVerdict::kTcp;
   };
   EXPECT_TRUE(input(false));
-  EXPECT_FALSE(input(true));   // caught while its marks are verified
+  EXPECT_FALSE(input(true));  // caught while its marks are verified
   for (int k = 0; k < 100; ++k) EXPECT_TRUE(input(false));
-  EXPECT_FALSE(input(true));   // and never believed again
+  EXPECT_FALSE(input(true));  // and never believed again
   EXPECT_EQ(s.dropped(DropReason::kTcpBadChecksum), 2u);
   layer.flush();
   s.port.clear();
@@ -402,7 +418,11 @@ TEST(Routes, SourceByLongestPrefixOverSeveralPorts) {
   const struct {
     const char *remote, *source;
     int port;
-  } cases[] = {{"10.1.0.7", "10.1.0.1", 0}, {"10.2.0.7", "10.2.0.1", 1}, {"10.3.0.7", "10.3.0.1", 1}, {"172.20.1.1", "10.3.0.1", 1}, {"8.8.8.8", "10.1.0.1", 0}};
+  } cases[] = {{"10.1.0.7", "10.1.0.1", 0},
+               {"10.2.0.7", "10.2.0.1", 1},
+               {"10.3.0.7", "10.3.0.1", 1},
+               {"172.20.1.1", "10.3.0.1", 1},
+               {"8.8.8.8", "10.1.0.1", 0}};
   for (const auto& k : cases) {
     const auto s = layer.source_for(ip(k.remote));
     ASSERT_TRUE(s) << k.remote;

@@ -1,11 +1,11 @@
 // A TcpStack on a port of memory, and frames to and from it as plain data.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include <gtest/gtest.h>
 
 #include "dataplane/tcp_stack.h"
 #include "lib/wire/arp.h"
@@ -48,14 +48,16 @@ struct Seen {
   std::string payload;
 };
 
-inline Bytes ethernet_frame(const io::MacAddress& dst, const io::MacAddress& src, uint16_t type, const Bytes& payload, uint16_t vlan = 0) {
+inline Bytes ethernet_frame(const io::MacAddress& dst, const io::MacAddress& src, uint16_t type, const Bytes& payload,
+                            uint16_t vlan = 0) {
   Bytes f(18);
   f.resize(wire::EthernetRepr{dst, src, type, vlan}.emit(f.data()));
   f.insert(f.end(), payload.begin(), payload.end());
   return f;
 }
 
-inline Bytes ip_packet(const IpAddress& src, const IpAddress& dst, uint8_t protocol, const Bytes& payload, uint8_t hop_limit = 64) {
+inline Bytes ip_packet(const IpAddress& src, const IpAddress& dst, uint8_t protocol, const Bytes& payload,
+                       uint8_t hop_limit = 64) {
   Bytes p(src.is_v4() ? 20 : 40);
   if (src.is_v4()) {
     wire::Ipv4Repr r;
@@ -88,7 +90,8 @@ inline Bytes tcp_bytes(const Segment& s) {
 }
 
 inline Bytes tcp_frame(const Segment& s, uint16_t vlan = 0) {
-  return ethernet_frame(kOurMac, kPeerMac, s.src.is_v4() ? wire::kEtherIpv4 : wire::kEtherIpv6, ip_packet(s.src, s.dst, wire::kIpTcp, tcp_bytes(s)), vlan);
+  return ethernet_frame(kOurMac, kPeerMac, s.src.is_v4() ? wire::kEtherIpv4 : wire::kEtherIpv6,
+                        ip_packet(s.src, s.dst, wire::kIpTcp, tcp_bytes(s)), vlan);
 }
 
 // Checks every checksum on the way. nullopt when the frame is no TCP.
@@ -116,7 +119,8 @@ inline std::optional<Seen> parse_tcp(const Bytes& f) {
   } else {
     return std::nullopt;
   }
-  EXPECT_TRUE(wire::checksum_ok(wire::pseudo_header(s.src, s.dst, wire::kIpTcp, static_cast<uint32_t>(l4.size())) + wire::checksum_sum(l4)));
+  EXPECT_TRUE(wire::checksum_ok(wire::pseudo_header(s.src, s.dst, wire::kIpTcp, static_cast<uint32_t>(l4.size())) +
+                                wire::checksum_sum(l4)));
   if (wire::TcpView::parse(l4, s.tcp) != wire::ParseError::kNone) return std::nullopt;
   s.payload = base::as_chars(l4.subspan(s.tcp.payload_offset));
   return s;
@@ -130,8 +134,8 @@ struct Options {
   uint16_t port_first = 40'000, port_last = 40'063;
   uint32_t payload_packets = 1024;
   bool chain = false;
-  bool tso = false;                  // with transmit checksums
-  bool static_neighbor = true;       // the peers 10.1.0.2 and fd00:1::2 are known
+  bool tso = false;             // with transmit checksums
+  bool static_neighbor = true;  // the peers 10.1.0.2 and fd00:1::2 are known
   uint32_t workers = 1, worker = 0;
   uint32_t max_neighbors = 8;
 };
@@ -165,11 +169,12 @@ class Stack {
     i.routes = {{ip("0.0.0.0"), 0, ip("10.1.0.254")}, {ip("::"), 0, ip("fd00:1::fe")}};
     if (o.static_neighbor) i.neighbors = {{ip("10.1.0.2"), kPeerMac}, {ip("fd00:1::2"), kPeerMac}};
     c.ip.ports = {i};
-    const ListenerSet::Entry entries[] = {{ip("10.1.0.1"), 80, 11, false}, {ip("::"), 80, 12, false}, {ip("0.0.0.0"), 81, 13, true}};
+    const ListenerSet::Entry entries[] = {
+        {ip("10.1.0.1"), 80, 11, false}, {ip("::"), 80, 12, false}, {ip("0.0.0.0"), 81, 13, true}};
     listeners = ListenerSet(entries);
     io::PortQueue* queues[] = {&port};
-    stack.emplace(c, queues, steering != nullptr ? *steering : own_steering, mesh, pool.pool(), headers.pool(), o.chain ? indirect.pool() : io::PacketPool(),
-                  counters.view(), now);
+    stack.emplace(c, queues, steering != nullptr ? *steering : own_steering, mesh, pool.pool(), headers.pool(),
+                  o.chain ? indirect.pool() : io::PacketPool(), counters.view(), now);
     stack->set_listeners(&listeners);
   }
 
@@ -193,7 +198,8 @@ class Stack {
   std::optional<Seen> sent() {
     Bytes f = port.pop_sent_bytes();
     if (f.empty()) return std::nullopt;
-    if (port.capabilities().tx_tcp_checksum) {  // what a device does: IPv4 header, then TCP over the pseudo-header's sum that is there
+    if (port.capabilities()
+            .tx_tcp_checksum) {  // what a device does: IPv4 header, then TCP over the pseudo-header's sum that is there
       wire::store_checksum(f.data() + 24, wire::checksum_finish(wire::checksum_sum({f.data() + 14, 20})));
       wire::store_checksum(f.data() + 50, wire::checksum_finish(wire::checksum_sum(base::ByteSpan(f).subspan(34))));
     }

@@ -166,7 +166,8 @@ TEST(Accept, ChainedFrameIsReadWhole) {
   // 600 | 601 (odd) | rest, and Ethernet's padding in a segment of its own
   rte_mbuf* head = s.pool.make(base::ByteSpan(f).first(600)).release();
   rte_mbuf* tail = head;
-  for (const base::ByteSpan part : {base::ByteSpan(f).subspan(600, 601), base::ByteSpan(f).subspan(1201), base::ByteSpan(f).first(4)}) {
+  for (const base::ByteSpan part :
+       {base::ByteSpan(f).subspan(600, 601), base::ByteSpan(f).subspan(1201), base::ByteSpan(f).first(4)}) {
     tail->next = s.pool.make(part).release();
     tail = tail->next;
     head->nb_segs++;
@@ -410,7 +411,8 @@ TEST(Connect, UnreachableEndsTheAttemptWhenItQuotesOurSyn) {
     e.packet = inner;
     Bytes body(e.length_v4());
     e.emit_v4(body.data());
-    s.input(ethernet_frame(kOurMac, kPeerMac, wire::kEtherIpv4, ip_packet(ip("10.1.0.254"), ip("10.1.0.1"), wire::kIpIcmp, body)));
+    s.input(
+        ethernet_frame(kOurMac, kPeerMac, wire::kEtherIpv4, ip_packet(ip("10.1.0.254"), ip("10.1.0.1"), wire::kIpIcmp, body)));
     EXPECT_EQ(s.stack->pop_ready(), right_seq ? c : nullptr);
     if (right_seq) {
       EXPECT_EQ(TcpStack::take_events(*c), tcp::kEventReset | tcp::kEventClosed);
@@ -585,7 +587,8 @@ TEST(Output, BigSegmentsWhereThePortCuts) {
       const auto pseudo = wire::pseudo_header(p.us, p.addr, wire::kIpTcp, big ? 0 : 20 + payload);
       EXPECT_EQ(base::load_unaligned<uint16_t>(rte_pktmbuf_mtod(m, uint8_t*) + 34 + 16), wire::checksum_fold(pseudo));
       std::string flat;
-      for (const rte_mbuf* seg = m; seg != nullptr; seg = seg->next) flat.append(rte_pktmbuf_mtod(seg, const char*), seg->data_len);
+      for (const rte_mbuf* seg = m; seg != nullptr; seg = seg->next)
+        flat.append(rte_pktmbuf_mtod(seg, const char*), seg->data_len);
       sent += flat.substr(54);
       rte_pktmbuf_free(m);
     }

@@ -1,10 +1,10 @@
-// Two whole stacks back to back over a wire of virtual time: delay, loss, reordering, repeated and damaged frames; bytes must arrive as they
-// were sent, both ways, and every packet must come back. The seed is printed.
-#include <gtest/gtest.h>
-
+// Two whole stacks back to back over a wire of virtual time: delay, loss, reordering, repeated and damaged frames; bytes must
+// arrive as they were sent, both ways, and every packet must come back. The seed is printed.
 #include <deque>
 #include <map>
 #include <optional>
+
+#include <gtest/gtest.h>
 
 #include "dataplane/tcp_stack.h"
 #include "lib/base/prng.h"
@@ -31,7 +31,8 @@ io::MacAddress mac_of(uint8_t side) { return {2, 0, 0, 0, 0, side}; }
 
 // One end: a stack, and an application that sends `total` pseudo-random bytes and checks what it gets.
 struct End {
-  End(uint8_t side, const Impairment& im, TimeNs now) : side(side), pool(4096), headers(2048, 128), indirect(4096, 0), port(mac_of(side)), steering(1, 1) {
+  End(uint8_t side, const Impairment& im, TimeNs now)
+      : side(side), pool(4096), headers(2048, 128), indirect(4096, 0), port(mac_of(side)), steering(1, 1) {
     port.change().tx_multi_segment = im.chain;
     TcpStackConfig c;
     c.max_connections = 16;
@@ -44,7 +45,8 @@ struct End {
     io::PortQueue* q[] = {&port};
     const ListenerSet::Entry e[] = {{base::IpAddress::v4(0), 80, 1, false}, {base::IpAddress{}, 80, 1, false}};
     listeners = ListenerSet(e);
-    stack.emplace(c, q, steering, nullptr, pool.pool(), headers.pool(), im.chain ? indirect.pool() : io::PacketPool(), counters.view(), now);
+    stack.emplace(c, q, steering, nullptr, pool.pool(), headers.pool(), im.chain ? indirect.pool() : io::PacketPool(),
+                  counters.view(), now);
     stack->set_listeners(&listeners);
   }
   static base::IpAddress address(uint8_t side) { return base::IpAddress::v4(0x0a010000u + side); }
@@ -53,7 +55,9 @@ struct End {
     a.bytes[15] = side;
     return a;
   }
-  static uint8_t byte_at(uint64_t i, uint8_t from) { return static_cast<uint8_t>((i * 0x9e3779b97f4a7c15ull) >> 56) ^ static_cast<uint8_t>(from * 37); }
+  static uint8_t byte_at(uint64_t i, uint8_t from) {
+    return static_cast<uint8_t>((i * 0x9e3779b97f4a7c15ull) >> 56) ^ static_cast<uint8_t>(from * 37);
+  }
 
   void work(TimeNs now, uint64_t total) {
     while (Connection* c = stack->pop_ready()) {
@@ -126,7 +130,9 @@ TEST_P(TwoStacks, MoveBytesBothWays) {
   a.connection = a.stack->connect(im.v6 ? End::address6(2) : End::address(2), 80, {}, now, nullptr, &why);
   ASSERT_NE(a.connection, nullptr) << to_string(why);
   const TimeNs limit = now + 600 * kSecond;
-  while (!(a.detached && b.detached && a.stack->active_connections() == 0 && b.stack->active_connections() == 0 && wire.empty()) && now < limit) {
+  while (
+      !(a.detached && b.detached && a.stack->active_connections() == 0 && b.stack->active_connections() == 0 && wire.empty()) &&
+      now < limit) {
     while (!wire.empty() && wire.begin()->first <= now) {
       auto& [end, bytes] = wire.begin()->second;
       io::PacketPtr p = end->pool.make(bytes);
@@ -163,7 +169,8 @@ TEST_P(TwoStacks, MoveBytesBothWays) {
     EXPECT_EQ(e->pool.in_use() + e->indirect.in_use(), 0u);
   }
   if (im.damage_ppm > 0) {
-    EXPECT_GT(a.counters.dropped(stats::DropReason::kTcpBadChecksum) + b.counters.dropped(stats::DropReason::kTcpBadChecksum), 0u);
+    EXPECT_GT(a.counters.dropped(stats::DropReason::kTcpBadChecksum) + b.counters.dropped(stats::DropReason::kTcpBadChecksum),
+              0u);
   }
   if (im.loss_ppm > 0) {
     EXPECT_GT(a.counters.tcp[stats::TcpCounter::kRetransmits].read(), 0u);
@@ -173,13 +180,23 @@ TEST_P(TwoStacks, MoveBytesBothWays) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Wires, TwoStacks,
-                         testing::Values(Impairment{.name = "clean"}, Impairment{.name = "clean_chained", .chain = true}, Impairment{.name = "clean_v6", .v6 = true},
-                                         Impairment{.name = "loss_1_percent", .loss_ppm = 10'000}, Impairment{.name = "loss_chained", .loss_ppm = 5'000, .chain = true},
+                         testing::Values(Impairment{.name = "clean"}, Impairment{.name = "clean_chained", .chain = true},
+                                         Impairment{.name = "clean_v6", .v6 = true},
+                                         Impairment{.name = "loss_1_percent", .loss_ppm = 10'000},
+                                         Impairment{.name = "loss_chained", .loss_ppm = 5'000, .chain = true},
                                          Impairment{.name = "loss_10_percent", .loss_ppm = 100'000, .bytes = 1 << 20},
-                                         Impairment{.name = "reordered", .reorder_ppm = 20'000}, Impairment{.name = "repeated", .duplicate_ppm = 20'000},
+                                         Impairment{.name = "reordered", .reorder_ppm = 20'000},
+                                         Impairment{.name = "repeated", .duplicate_ppm = 20'000},
                                          Impairment{.name = "damaged", .damage_ppm = 5'000},
-                                         Impairment{.name = "everything_at_once", .loss_ppm = 10'000, .duplicate_ppm = 10'000, .reorder_ppm = 10'000, .damage_ppm = 5'000,
-                                                    .delay = 2 * kMillisecond, .chain = true, .v6 = true, .bytes = 2 << 20}),
+                                         Impairment{.name = "everything_at_once",
+                                                    .loss_ppm = 10'000,
+                                                    .duplicate_ppm = 10'000,
+                                                    .reorder_ppm = 10'000,
+                                                    .damage_ppm = 5'000,
+                                                    .delay = 2 * kMillisecond,
+                                                    .chain = true,
+                                                    .v6 = true,
+                                                    .bytes = 2 << 20}),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -1,12 +1,13 @@
-// net_memif between two processes, each with an EAL of its own on ordinary pages: frames of every size there and back, as they were.
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
+// net_memif between two processes, each with an EAL of its own on ordinary pages: frames of every size there and back, as they
+// were.
 #include <chrono>
 #include <cstdio>
 #include <string>
+#include <sys/wait.h>
 #include <thread>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
 
 #include "lib/bootstrap/dataplane_section.h"
 #include "lib/io/eal.h"
@@ -70,7 +71,8 @@ int echo(const std::string& socket) {
     rte_mbuf* frames[kRxBurst];
     const uint16_t n = s.port->queue(0).rx_burst(frames, kRxBurst);
     seen += n;
-    for (uint16_t sent = 0; sent < n && Clock::now() < limit;) sent = static_cast<uint16_t>(sent + s.port->queue(0).tx_burst(frames + sent, static_cast<uint16_t>(n - sent)));
+    for (uint16_t sent = 0; sent < n && Clock::now() < limit;)
+      sent = static_cast<uint16_t>(sent + s.port->queue(0).tx_burst(frames + sent, static_cast<uint16_t>(n - sent)));
     if (Clock::now() > limit) return 5;
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(500));

@@ -35,10 +35,10 @@ struct Case {
   const char* what;
   bool chain;
   uint16_t max_segments;
-  std::vector<size_t> packets;   // sizes in the queue
+  std::vector<size_t> packets;  // sizes in the queue
   uint64_t offset;
   uint32_t length;
-  uint16_t segments;             // of the frame
+  uint16_t segments;  // of the frame
 };
 
 TEST(TxBuffer, FramesHoldWhatTheQueueHolds) {

@@ -1,11 +1,11 @@
 // Who gets the next request: order, shares, states, edits.
 #include "lib/route/balancer/balancer.h"
 
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <cstring>
 #include <map>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
 #include "lib/table/object_writer.h"
@@ -55,7 +55,8 @@ struct Driver {
   std::map<uint32_t, bool> unusable;
   Balancer balancer;
   uint32_t pick() {
-    return balancer.pick([this](uint32_t e) { return active[e]; }, [this] { return random.next(); }, [this](uint32_t e) { return !unusable[e]; });
+    return balancer.pick([this](uint32_t e) { return active[e]; }, [this] { return random.next(); },
+                         [this](uint32_t e) { return !unusable[e]; });
   }
 };
 
@@ -81,7 +82,8 @@ TEST(RoundRobin, PositionSurvivesAnEdit) {
 }
 
 TEST(RoundRobin, WeightsGiveExactShares) {
-  for (const auto& weights : std::vector<std::vector<uint32_t>>{{1, 2, 3}, {1, 99}, {5, 5, 90}, {1, 1000, 1, 7}, {128, 64, 32, 16}}) {
+  for (const auto& weights :
+       std::vector<std::vector<uint32_t>>{{1, 2, 3}, {1, 99}, {5, 5, 90}, {1, 1000, 1, 7}, {128, 64, 32, 16}}) {
     Driver d;
     const Set set = weighted(weights);
     d.balancer.build(set.object(), LbPolicy::kRoundRobin, 2, 3);
@@ -102,7 +104,10 @@ TEST(RoundRobin, WeightsGiveExactShares) {
 }
 
 TEST(Balancers, DrainingAndUnhealthyGetNothing) {
-  const Set set({{1, EndpointState::kHealthy}, {1, EndpointState::kDraining}, {1, EndpointState::kUnhealthy}, {1, EndpointState::kHealthy}});
+  const Set set({{1, EndpointState::kHealthy},
+                 {1, EndpointState::kDraining},
+                 {1, EndpointState::kUnhealthy},
+                 {1, EndpointState::kHealthy}});
   const Set none({{1, EndpointState::kDraining}, {1, EndpointState::kUnhealthy}});
   for (const LbPolicy policy : {LbPolicy::kRoundRobin, LbPolicy::kLeastRequest, LbPolicy::kRandom}) {
     Driver d;
@@ -143,7 +148,7 @@ TEST(Balancers, WeightedAndUnusable) {
 TEST(Balancers, PanicUsesAll) {
   const Set set({{1, EndpointState::kHealthy}, {1, EndpointState::kUnhealthy}, {1, EndpointState::kDraining}});
   EXPECT_EQ(route::balancer::Eligible::of(set.object(), 0).index, (std::vector<uint32_t>{0}));
-  EXPECT_EQ(route::balancer::Eligible::of(set.object(), 33).index, (std::vector<uint32_t>{0}));      // 33.3 % are healthy
+  EXPECT_EQ(route::balancer::Eligible::of(set.object(), 33).index, (std::vector<uint32_t>{0}));  // 33.3 % are healthy
   EXPECT_EQ(route::balancer::Eligible::of(set.object(), 50).index, (std::vector<uint32_t>{0, 1, 2}));
   EXPECT_TRUE(route::balancer::Eligible::of(set.object(), 50).panic);
 }

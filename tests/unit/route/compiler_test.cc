@@ -1,9 +1,9 @@
 // The compiler: errors with their field, what an edit costs, what a hostile expression can do.
 #include "lib/route/compiler.h"
 
-#include <gtest/gtest.h>
-
 #include <chrono>
+
+#include <gtest/gtest.h>
 
 #include "lib/route/regex_planner.h"
 #include "tests/unit/route/route_fixture.h"
@@ -45,11 +45,14 @@ TEST(CompileErrors, EachNamesItsField) {
       {named, "routes[0].match.safe_regex.regex", "lookahead"},
       {regex(""), "routes[0].match.safe_regex.regex", "empty"},
       {regex("a$b"), "routes[0].match.safe_regex.regex", "Hyperscan cannot compile \"a$b\": Embedded end anchors not supported"},
-      {with_header(prefix("/"), matcher("x", StringMatchKind::kRegex, "(a)\\1")), "routes[0].match.headers[0].string_match.safe_regex.regex", "back-reference"},
-      {with_query(prefix("/"), matcher("x", StringMatchKind::kRegex, "a**")), "routes[0].match.query_parameters[0].string_match.safe_regex.regex", "doubled"},
+      {with_header(prefix("/"), matcher("x", StringMatchKind::kRegex, "(a)\\1")),
+       "routes[0].match.headers[0].string_match.safe_regex.regex", "back-reference"},
+      {with_query(prefix("/"), matcher("x", StringMatchKind::kRegex, "a**")),
+       "routes[0].match.query_parameters[0].string_match.safe_regex.regex", "doubled"},
       {with_query(prefix("/"), query_range), "routes[0].match.query_parameters[0]", "no range"},
       {with_header(prefix("/"), matcher("", StringMatchKind::kPresent)), "routes[0].match.headers[0].name", "empty"},
-      {with_header(prefix("/"), matcher("a b", StringMatchKind::kPresent)), "routes[0].match.headers[0].name", "not a header name"},
+      {with_header(prefix("/"), matcher("a b", StringMatchKind::kPresent)), "routes[0].match.headers[0].name",
+       "not a header name"},
       {separated("/a/"), "routes[0].match.path_separated_prefix", "must not be empty, end in"},
       {separated(""), "routes[0].match.path_separated_prefix", "must not be empty"},
       {separated("/a?b"), "routes[0].match.path_separated_prefix", "\"?\""},
@@ -85,11 +88,15 @@ TEST(CompileErrors, AllAtOnce) {
 TEST(CompileErrors, Domains) {
   route::RouteTableSpec spec;
   spec.name = "rt";
-  spec.virtual_hosts = {{"rt/a", {"a.com", "*.b.com", "*"}}, {"rt/b", {"A.com", "*.B.com", "", "x*y", "*a*", "*", "c d", std::string(300, 'a')}}, {"rt/c", {}}};
+  spec.virtual_hosts = {{"rt/a", {"a.com", "*.b.com", "*"}},
+                        {"rt/b", {"A.com", "*.B.com", "", "x*y", "*a*", "*", "c d", std::string(300, 'a')}},
+                        {"rt/c", {}}};
   const auto object = route::compile_route_table(spec);
   const std::vector<std::pair<std::string, std::string>> want = {
-      {"virtual_hosts[1].domains[0]", "Only unique values for domains are permitted. Duplicate entry of domain a.com in route rt"},
-      {"virtual_hosts[1].domains[1]", "Only unique values for domains are permitted. Duplicate entry of domain *.b.com in route rt"},
+      {"virtual_hosts[1].domains[0]",
+       "Only unique values for domains are permitted. Duplicate entry of domain a.com in route rt"},
+      {"virtual_hosts[1].domains[1]",
+       "Only unique values for domains are permitted. Duplicate entry of domain *.b.com in route rt"},
       {"virtual_hosts[1].domains[2]", "the domain is empty"},
       {"virtual_hosts[1].domains[3]", "\"x*y\": a wildcard may stand at the beginning or at the end, once"},
       {"virtual_hosts[1].domains[4]", "\"*a*\": a wildcard may stand at the beginning or at the end, once"},
@@ -158,7 +165,8 @@ TEST(Incremental, AddingOneByOneCostsLittleAndAnswersStayRight) {
 
 TEST(Incremental, SameSpecSameBytes) {
   route::RouteCompiler compiler;
-  auto spec = host_of({regex("/a+"), prefix("/b"), with_header(exact("/c"), matcher("x", StringMatchKind::kRegex, "y+")), folded(prefix("/D"))});
+  auto spec = host_of(
+      {regex("/a+"), prefix("/b"), with_header(exact("/c"), matcher("x", StringMatchKind::kRegex, "y+")), folded(prefix("/D"))});
   const auto one = compiler.compile_virtual_host(spec, "t/h"), two = compiler.compile_virtual_host(spec, "t/h");
   ASSERT_TRUE(one.ok() && two.ok());
   EXPECT_EQ(*one.words, *two.words);
@@ -169,7 +177,8 @@ TEST(Incremental, SameSpecSameBytes) {
 
 TEST(Incremental, EqualExpressionsAreOne) {
   route::RouteCompiler compiler;
-  const auto spec = host_of({regex("/(a|b)"), regex("/(?:a|b)"), regex("/(a|b)"), with_header(regex("/c"), matcher("x", StringMatchKind::kRegex, "/c"))});
+  const auto spec = host_of({regex("/(a|b)"), regex("/(?:a|b)"), regex("/(a|b)"),
+                             with_header(regex("/c"), matcher("x", StringMatchKind::kRegex, "/c"))});
   ASSERT_TRUE(compiler.compile_virtual_host(spec, "t/h").ok());
   EXPECT_EQ(compiler.stats().regexes, 3u);
   Loaded host(spec, &compiler);
@@ -178,8 +187,11 @@ TEST(Incremental, EqualExpressionsAreOne) {
 
 TEST(Planner, ExpressionsAreFoundUnderTheirPrefix) {
   std::vector<route::PlannedExpression> e;
-  for (int i = 0; i < 40; ++i) e.push_back({table::RegexInput::kPath, "", "/s" + std::to_string(i), {"x" + std::to_string(i), false}, static_cast<uint32_t>(i)});
-  for (int i = 0; i < 20; ++i) e.push_back({table::RegexInput::kPath, "", "/", {"y" + std::to_string(i), false}, static_cast<uint32_t>(100 + i)});
+  for (int i = 0; i < 40; ++i)
+    e.push_back(
+        {table::RegexInput::kPath, "", "/s" + std::to_string(i), {"x" + std::to_string(i), false}, static_cast<uint32_t>(i)});
+  for (int i = 0; i < 20; ++i)
+    e.push_back({table::RegexInput::kPath, "", "/", {"y" + std::to_string(i), false}, static_cast<uint32_t>(100 + i)});
   e.push_back({table::RegexInput::kPath, "", "", {"empty", true}, 200});
   for (int i = 0; i < 10; ++i) e.push_back({table::RegexInput::kHeader, "x-a", "", {"h" + std::to_string(i), false}, UINT32_MAX});
   std::vector<int> seen(e.size());
@@ -201,7 +213,8 @@ TEST(Planner, ExpressionsAreFoundUnderTheirPrefix) {
 const char* const kHostile = "/x[^/]{1,900}y[^/]{1,900}z";
 
 TEST(CompileInChild, AHostileSetFailsAloneAndInTime) {
-  const route::PatternSet good{{{"/a[0-9]+", false}}}, hostile{{{"/b", false}, {kHostile, false}}}, refused{{{"/b", false}, {"a\\zb", false}}};
+  const route::PatternSet good{{{"/a[0-9]+", false}}}, hostile{{{"/b", false}, {kHostile, false}}},
+      refused{{{"/b", false}, {"a\\zb", false}}};
   const std::vector<route::PatternSet> sets = {good, hostile, refused, good};
   const auto begin = std::chrono::steady_clock::now();
   const auto results = route::compile_sets_in_child(sets, {.seconds = 1, .children = 1});
@@ -217,9 +230,11 @@ TEST(CompileInChild, AHostileSetFailsAloneAndInTime) {
 
 #if !defined(__SANITIZE_ADDRESS__)  // its allocator aborts on a limit, with pages of report
 TEST(CompileInChild, MemoryIsLimited) {
-  const auto results = route::compile_sets_in_child(std::vector<route::PatternSet>{{{{kHostile, false}}}}, {.memory_bytes = 16 << 20, .seconds = 60});
+  const auto results = route::compile_sets_in_child(std::vector<route::PatternSet>{{{{kHostile, false}}}},
+                                                    {.memory_bytes = 16 << 20, .seconds = 60});
   ASSERT_FALSE(results[0].ok());
-  EXPECT_TRUE(results[0].failure.message.find("16 MiB") != std::string::npos || results[0].failure.message.find("allocate") != std::string::npos)
+  EXPECT_TRUE(results[0].failure.message.find("16 MiB") != std::string::npos ||
+              results[0].failure.message.find("allocate") != std::string::npos)
       << results[0].failure.message;
 }
 #endif
@@ -230,7 +245,8 @@ TEST(CompileInChild, TheCompilerNamesTheExpressionThatIsToBlame) {
   const auto object = compiler.compile_virtual_host(spec, "t/h");
   ASSERT_EQ(object.errors.size(), 1u);
   EXPECT_EQ(object.errors[0].path, "routes[1].match.safe_regex.regex");
-  EXPECT_EQ(object.errors[0].message, std::string("Hyperscan cannot compile \"") + kHostile + "\": compiling took longer than 1 s");
+  EXPECT_EQ(object.errors[0].message,
+            std::string("Hyperscan cannot compile \"") + kHostile + "\": compiling took longer than 1 s");
 }
 
 TEST(PatternDb, DamagedBytesAreRefused) {
@@ -247,7 +263,14 @@ TEST(PatternDb, DamagedBytesAreRefused) {
     route::PatternScratch scratch;
     ASSERT_TRUE(scratch.fit(**db).ok());
     int n = 0;
-    EXPECT_EQ(route::scan(**db, scratch, "/a12", [](void* c, uint32_t) { ++*static_cast<int*>(c); return false; }, &n), route::ScanStatus::kDone);
+    EXPECT_EQ(route::scan(
+                  **db, scratch, "/a12",
+                  [](void* c, uint32_t) {
+                    ++*static_cast<int*>(c);
+                    return false;
+                  },
+                  &n),
+              route::ScanStatus::kDone);
     EXPECT_EQ(n, 1);
   }
   EXPECT_LT(accepted * 10, set.serialized.size() / 7);

@@ -1,8 +1,9 @@
-// Random tables and random requests, through the compiled matcher and through the linear reference: the answers are equal, always.
-#include <gtest/gtest.h>
-
+// Random tables and random requests, through the compiled matcher and through the linear reference: the answers are equal,
+// always.
 #include <cstdlib>
 #include <random>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
 #include "tests/support/linear_matcher.h"
@@ -27,12 +28,16 @@ class Generator {
   explicit Generator(uint64_t seed) : random_(seed) {}
   base::Prng& random() { return random_; }
 
-  std::string pick(std::initializer_list<const char*> from) { return *(from.begin() + static_cast<ptrdiff_t>(random_.below(from.size()))); }
+  std::string pick(std::initializer_list<const char*> from) {
+    return *(from.begin() + static_cast<ptrdiff_t>(random_.below(from.size())));
+  }
 
   std::string path() {
     std::string p;
     const uint64_t n = random_.below(5);
-    for (uint64_t i = 0; i < n; ++i) p += "/" + pick({"a", "b", "ab", "A", "api", "v1", "v2", "x", "", "\xc3\xa9", "12", "long-segment-name", "k", "K", "\xe2\x84\xaa"});
+    for (uint64_t i = 0; i < n; ++i)
+      p += "/" + pick({"a", "b", "ab", "A", "api", "v1", "v2", "x", "", "\xc3\xa9", "12", "long-segment-name", "k", "K",
+                       "\xe2\x84\xaa"});
     if (random_.chance(1, 12)) p += pick({"/", "//", "x", "?", "#", ".", "\xff"});
     return p.empty() ? "/" : p;
   }
@@ -45,21 +50,65 @@ class Generator {
     }
     const uint64_t n = random_.below(4) + (e.empty() ? 1 : 0);
     for (uint64_t i = 0; i < n; ++i) {
-      e += pick({"/[a-z]+", "/[^/]+", "(/.*)?", ".*", "/(a|b|ab)", "/v[0-9]", "(?i:/API)", "/\\d{1,2}", "/\\w+", "/\\pL", "[[:alpha:]]*", "/(?P<n>x)", "$",
-                 "/.", "(?:/a)+", "/a{0,2}b?", "\\b", "/\\x61", "(?i)/k", "/[^a]", "|/b", "/?", "/(?U:a+)", "\\z", "/\\Qa.b\\E", "/[\\w-]+", "/\\D", "/(|v1)", "/(?i)[^k]", "/(?i:[\\W])",
-                 "/(?i)[[:^lower:]]", "/(?i:\\W)", "/(?i)[\\wx]+", "/[[:^alnum:]]", "/(?i)\\w", "(?i)/[a-k]+", "/[^\\S]", "/\\xc3", "/\\x{e9}", "/(?i)\xc3\x89"});
+      e += pick({"/[a-z]+",
+                 "/[^/]+",
+                 "(/.*)?",
+                 ".*",
+                 "/(a|b|ab)",
+                 "/v[0-9]",
+                 "(?i:/API)",
+                 "/\\d{1,2}",
+                 "/\\w+",
+                 "/\\pL",
+                 "[[:alpha:]]*",
+                 "/(?P<n>x)",
+                 "$",
+                 "/.",
+                 "(?:/a)+",
+                 "/a{0,2}b?",
+                 "\\b",
+                 "/\\x61",
+                 "(?i)/k",
+                 "/[^a]",
+                 "|/b",
+                 "/?",
+                 "/(?U:a+)",
+                 "\\z",
+                 "/\\Qa.b\\E",
+                 "/[\\w-]+",
+                 "/\\D",
+                 "/(|v1)",
+                 "/(?i)[^k]",
+                 "/(?i:[\\W])",
+                 "/(?i)[[:^lower:]]",
+                 "/(?i:\\W)",
+                 "/(?i)[\\wx]+",
+                 "/[[:^alnum:]]",
+                 "/(?i)\\w",
+                 "(?i)/[a-k]+",
+                 "/[^\\S]",
+                 "/\\xc3",
+                 "/\\x{e9}",
+                 "/(?i)\xc3\x89"});
     }
     return e;
   }
-  std::string header_name() { return pick({"x-a", "x-b", "X-Tenant", "user-agent", "cookie", "content-type", ":method", ":path", ":authority", "host", ":scheme"}); }
-  std::string value() { return pick({"", "a", "b", "ab", "A", "aB", "abc", "1", "10", "-3", "10 ", "GET", "application/grpc", "example.com", "http", "\xc3\xa9"}); }
+  std::string header_name() {
+    return pick(
+        {"x-a", "x-b", "X-Tenant", "user-agent", "cookie", "content-type", ":method", ":path", ":authority", "host", ":scheme"});
+  }
+  std::string value() {
+    return pick({"", "a", "b", "ab", "A", "aB", "abc", "1", "10", "-3", "10 ", "GET", "application/grpc", "example.com", "http",
+                 "\xc3\xa9"});
+  }
 
   route::MatcherSpec matcher_spec(bool query) {
     route::MatcherSpec m;
     m.name = query ? pick({"q", "r", "a", "long"}) : header_name();
     m.kind = static_cast<StringMatchKind>(random_.below(query ? 6 : 7));
     m.value = value();
-    if (m.kind == StringMatchKind::kRegex) m.value = pick({"a+", ".*", "[a-z]{1,2}", "(?i)ab", "[0-9]*", ".", "GET|POST", "a|b|", "\\d+", "[^a]*"});
+    if (m.kind == StringMatchKind::kRegex)
+      m.value = pick({"a+", ".*", "[a-z]{1,2}", "(?i)ab", "[0-9]*", ".", "GET|POST", "a|b|", "\\d+", "[^a]*"});
     m.range_start = static_cast<int64_t>(random_.below(20)) - 10;
     m.range_end = m.range_start + static_cast<int64_t>(random_.below(20));
     m.ignore_case = random_.chance(1, 4);
@@ -127,18 +176,23 @@ class Generator {
 
 int as_int(const route::MatchResult& m) {
   switch (m.outcome) {
-    case route::MatchOutcome::kRoute: return static_cast<int>(m.route);
-    case route::MatchOutcome::kNoRoute: return LinearMatcher::kNoRoute;
-    case route::MatchOutcome::kTlsRequired: return LinearMatcher::kTlsRequired;
-    default: return -100;
+    case route::MatchOutcome::kRoute:
+      return static_cast<int>(m.route);
+    case route::MatchOutcome::kNoRoute:
+      return LinearMatcher::kNoRoute;
+    case route::MatchOutcome::kTlsRequired:
+      return LinearMatcher::kTlsRequired;
+    default:
+      return -100;
   }
 }
 
 std::string show(const route::VirtualHostSpec& spec, int index) {
   if (index < 0) return std::to_string(index);
   const route::RouteSpec& r = spec.routes[static_cast<size_t>(index)];
-  return std::to_string(index) + " (kind " + std::to_string(static_cast<int>(r.path_kind)) + " \"" + r.path + "\" case_sensitive " +
-         std::to_string(r.case_sensitive) + ", " + std::to_string(r.headers.size()) + " headers, " + std::to_string(r.query.size()) + " query)";
+  return std::to_string(index) + " (kind " + std::to_string(static_cast<int>(r.path_kind)) + " \"" + r.path +
+         "\" case_sensitive " + std::to_string(r.case_sensitive) + ", " + std::to_string(r.headers.size()) + " headers, " +
+         std::to_string(r.query.size()) + " query)";
 }
 
 TEST(Differential, RandomTablesAgainstTheLinearScan) {
@@ -183,20 +237,21 @@ TEST(Differential, RandomTablesAgainstTheLinearScan) {
     Loaded host(spec, &compiler);
     ASSERT_TRUE(host.ok());
     for (int i = 0; i < kRequests; ++i, ++lookups) {
-      const Request request(g.request_path(spec), g.request_headers(), g.pick({"GET", "POST"}), g.pick({"example.com", "a", "ab"}));
+      const Request request(g.request_path(spec), g.request_headers(), g.pick({"GET", "POST"}),
+                            g.pick({"example.com", "a", "ab"}));
       const uint64_t random = g.random().next();
       const bool tls = g.random().chance(1, 2);
       const int want = reference.match(spec, request.head(), random, tls);
       const int got = as_int(host.match(request.head(), random, tls));
       found += want >= 0;
-      ASSERT_EQ(got, want) << "seed " << seed << " table " << t << " path " << request.head().path << "\n got " << show(spec, got) << "\nwant "
-                           << show(spec, want);
+      ASSERT_EQ(got, want) << "seed " << seed << " table " << t << " path " << request.head().path << "\n got " << show(spec, got)
+                           << "\nwant " << show(spec, want);
     }
   }
   std::printf("%llu lookups, %llu found a route, %llu expressions refused\n", static_cast<unsigned long long>(lookups),
               static_cast<unsigned long long>(found), static_cast<unsigned long long>(refused));
   EXPECT_GE(lookups, 200'000u);
-  EXPECT_GT(found, lookups / 4);            // else the generator tests nothing
+  EXPECT_GT(found, lookups / 4);  // else the generator tests nothing
   EXPECT_LT(found, lookups - lookups / 20);
 }
 
@@ -221,11 +276,20 @@ TEST(Differential, RandomDomainsAgainstTheLinearScan) {
       for (uint64_t d = 1 + g.random().below(3); d > 0; --d) {
         std::string domain = name();
         switch (g.random().below(6)) {
-          case 0: domain = "*." + domain; break;
-          case 1: domain = "*-" + domain; break;
-          case 2: domain += ".*"; break;
-          case 3: if (g.random().chance(1, 3)) domain = "*"; break;
-          default: break;
+          case 0:
+            domain = "*." + domain;
+            break;
+          case 1:
+            domain = "*-" + domain;
+            break;
+          case 2:
+            domain += ".*";
+            break;
+          case 3:
+            if (g.random().chance(1, 3)) domain = "*";
+            break;
+          default:
+            break;
         }
         std::string key = domain;
         for (char& c : key) c = static_cast<char>(std::tolower(c));
@@ -245,7 +309,8 @@ TEST(Differential, RandomDomainsAgainstTheLinearScan) {
       const int want = reference.find_virtual_host(spec, host);
       const route::HostResult got = route::find_virtual_host(compiled, host);
       matched += want >= 0;
-      ASSERT_EQ(got.index == route::kNoVirtualHost ? -1 : static_cast<int>(got.index), want) << "seed " << seed << " host " << host;
+      ASSERT_EQ(got.index == route::kNoVirtualHost ? -1 : static_cast<int>(got.index), want)
+          << "seed " << seed << " host " << host;
     }
   }
   EXPECT_GT(matched, 10'000u);

@@ -1,7 +1,7 @@
 // The index blob: what the loader's check refuses, and that what it accepts cannot hurt the matcher, whatever the bytes.
-#include <gtest/gtest.h>
-
 #include <cstring>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/hash.h"
 #include "lib/base/prng.h"
@@ -18,8 +18,9 @@ route::VirtualHostSpec rich_spec() {
   auto weighted = prefix("/w");
   weighted.action = table::ActionKind::kWeightedClusters;
   weighted.clusters = {{"a", 1, {}}, {"b", 2, {}}};
-  return host_of({exact("/a"), exact("/b/c"), folded(exact("/FOLD")), prefix("/p"), prefix("/p/q/r"), folded(prefix("/Pre")), separated("/s"), regex("/r/[0-9]+"),
-                  regex(".*x"), with_header(prefix("/h"), matcher("x-a", StringMatchKind::kRegex, "a+")),
+  return host_of({exact("/a"), exact("/b/c"), folded(exact("/FOLD")), prefix("/p"), prefix("/p/q/r"), folded(prefix("/Pre")),
+                  separated("/s"), regex("/r/[0-9]+"), regex(".*x"),
+                  with_header(prefix("/h"), matcher("x-a", StringMatchKind::kRegex, "a+")),
                   with_query(prefix("/h"), matcher("q", StringMatchKind::kRegex, "b+")), weighted, prefix("/")});
 }
 
@@ -30,7 +31,9 @@ class Corrupted {
   uint8_t* blob() { return reinterpret_cast<uint8_t*>(copy_.data()) + object().index.offset; }
   route::IndexHeader& header() { return *reinterpret_cast<route::IndexHeader*>(blob()); }
   template <class T>
-  T* section(const route::Section<T>& s) { return reinterpret_cast<T*>(blob() + s.offset); }
+  T* section(const route::Section<T>& s) {
+    return reinterpret_cast<T*>(blob() + s.offset);
+  }
   void reset() { copy_ = *host_.compiled().words; }
   bool accepted() { return route::validate_index(object()).ok(); }
   Loaded& host() { return host_; }
@@ -83,7 +86,9 @@ TEST(IndexCheck, EveryRuleRefuses) {
     auto* dbs = reinterpret_cast<table::RegexDb*>(reinterpret_cast<uint8_t*>(&c.object()) + c.object().regex_dbs.offset);
     for (uint32_t i = 0; i < c.object().regex_dbs.count; ++i) dbs[i].input = table::RegexInput::kHeader;
   });
-  auto* routes = [&] { return reinterpret_cast<table::Route*>(reinterpret_cast<uint8_t*>(&c.object()) + c.object().routes.offset); }();
+  auto* routes = [&] {
+    return reinterpret_cast<table::Route*>(reinterpret_cast<uint8_t*>(&c.object()) + c.object().routes.offset);
+  }();
   refused("fraction of zero", [&] { routes[0].fraction_denominator = 0; });
   refused("weights", [&] { routes[11].total_weight = 7; });
   refused("no cluster", [&] { routes[0].clusters.count = 0; });
@@ -105,14 +110,15 @@ TEST(IndexCheck, NoAcceptedCorruptionHurtsTheMatcher) {
     }
     if (!c.accepted()) continue;
     ++accepted;
-    for (const char* path : {"/", "/a", "/b/c", "/fold", "/p/q/r/s", "/prefix", "/s/x", "/r/12", "/zzx", "/h?q=bb", "/w", "*"}) c.match(path);
+    for (const char* path : {"/", "/a", "/b/c", "/fold", "/p/q/r/s", "/prefix", "/s/x", "/r/12", "/zzx", "/h?q=bb", "/w", "*"})
+      c.match(path);
   }
   EXPECT_GT(accepted, 4'000) << "seed " << seed;  // tags, texts, metadata: wrong answers, but no wild reads
 }
 
 TEST(IndexBuilder, TagCollisionsDoNotMislead) {
-  // Slots that lead from texts which are not in the table to nodes of the same length: what a collision of 32 hash bits would do. The search by
-  // length is led astray at that step and must still answer right.
+  // Slots that lead from texts which are not in the table to nodes of the same length: what a collision of 32 hash bits would do.
+  // The search by length is led astray at that step and must still answer right.
   Corrupted c;
   const auto& t = c.header().prefix[0];
   int forged = 0;
@@ -127,7 +133,8 @@ TEST(IndexBuilder, TagCollisionsDoNotMislead) {
       const uint64_t hash = base::hash64(std::string_view(path).substr(0, length));
       uint64_t at = hash & (t.slots.count - 1);
       bool there = false;
-      for (; slots[at].node != 0; at = (at + 1) & (t.slots.count - 1)) there = there || slots[at].tag == static_cast<uint32_t>(hash >> 32);
+      for (; slots[at].node != 0; at = (at + 1) & (t.slots.count - 1))
+        there = there || slots[at].tag == static_cast<uint32_t>(hash >> 32);
       if (there) continue;  // that text is in the table
       slots[at] = {static_cast<uint32_t>(hash >> 32), node + 1};
       if (!c.accepted()) continue;

@@ -18,37 +18,66 @@ struct PathCase {
 
 TEST(MatchPath, FirstMatchWinsWhateverTheKind) {
   Loaded host(host_of({
-      exact("/a"),             // 0
-      prefix("/a/b"),          // 1
-      regex("/a/[0-9]+"),      // 2
-      separated("/a"),         // 3
-      prefix("/a"),            // 4
-      exact("/a"),             // 5 hidden by 0
-      prefix("/a/b/c"),        // 6 hidden by 1
-      regex("/r/.*x"),         // 7
-      exact("/r/x"),           // 8 hidden by 7
-      prefix("/"),             // 9
-      prefix(""),              // 10
+      exact("/a"),         // 0
+      prefix("/a/b"),      // 1
+      regex("/a/[0-9]+"),  // 2
+      separated("/a"),     // 3
+      prefix("/a"),        // 4
+      exact("/a"),         // 5 hidden by 0
+      prefix("/a/b/c"),    // 6 hidden by 1
+      regex("/r/.*x"),     // 7
+      exact("/r/x"),       // 8 hidden by 7
+      prefix("/"),         // 9
+      prefix(""),          // 10
   }));
-  for (const auto& [path, want] : std::initializer_list<PathCase>{
-           {"/a", 0}, {"/a?x=1", 0}, {"/a#f", 0}, {"/a/b", 1}, {"/a/b/c", 1}, {"/a/bc", 1}, {"/a/12", 2}, {"/a/12x", 3}, {"/a/", 3},
-           {"/a/c", 3}, {"/ab", 4}, {"/r/x", 7}, {"/r/yx", 7}, {"/r/y", 9}, {"/", 9}, {"*", 10}, {"?q", 10}, {"", -1}}) {
+  for (const auto& [path, want] : std::initializer_list<PathCase>{{"/a", 0},
+                                                                  {"/a?x=1", 0},
+                                                                  {"/a#f", 0},
+                                                                  {"/a/b", 1},
+                                                                  {"/a/b/c", 1},
+                                                                  {"/a/bc", 1},
+                                                                  {"/a/12", 2},
+                                                                  {"/a/12x", 3},
+                                                                  {"/a/", 3},
+                                                                  {"/a/c", 3},
+                                                                  {"/ab", 4},
+                                                                  {"/r/x", 7},
+                                                                  {"/r/yx", 7},
+                                                                  {"/r/y", 9},
+                                                                  {"/", 9},
+                                                                  {"*", 10},
+                                                                  {"?q", 10},
+                                                                  {"", -1}}) {
     EXPECT_EQ(host(Request(path)), want) << path;
   }
 }
 
 TEST(MatchPath, SeparatedPrefixWantsASlashOrTheEnd) {
   Loaded host(host_of({separated("/api/dev")}));
-  for (const auto& [path, want] : std::initializer_list<PathCase>{{"/api/dev", 0}, {"/api/dev/", 0}, {"/api/dev/v1", 0}, {"/api/dev?x", 0},
-                                                                  {"/api/developer", -1}, {"/api/de", -1}, {"/api/dev#x", 0}}) {
+  for (const auto& [path, want] : std::initializer_list<PathCase>{{"/api/dev", 0},
+                                                                  {"/api/dev/", 0},
+                                                                  {"/api/dev/v1", 0},
+                                                                  {"/api/dev?x", 0},
+                                                                  {"/api/developer", -1},
+                                                                  {"/api/de", -1},
+                                                                  {"/api/dev#x", 0}}) {
     EXPECT_EQ(host(Request(path)), want) << path;
   }
 }
 
 TEST(MatchPath, CaseInsensitiveKinds) {
-  Loaded host(host_of({folded(exact("/Exact")), folded(prefix("/Pre")), folded(separated("/SEP")), exact("/exact"), regex("/(?i)re")}));
-  for (const auto& [path, want] : std::initializer_list<PathCase>{{"/eXaCT", 0}, {"/exact", 0}, {"/exac", -1}, {"/exactly", -1}, {"/PREfix", 1},
-                                                                  {"/sep/x", 2}, {"/sepx", -1}, {"/sep", 2}, {"/RE", 4}, {"/re", 4}}) {
+  Loaded host(
+      host_of({folded(exact("/Exact")), folded(prefix("/Pre")), folded(separated("/SEP")), exact("/exact"), regex("/(?i)re")}));
+  for (const auto& [path, want] : std::initializer_list<PathCase>{{"/eXaCT", 0},
+                                                                  {"/exact", 0},
+                                                                  {"/exac", -1},
+                                                                  {"/exactly", -1},
+                                                                  {"/PREfix", 1},
+                                                                  {"/sep/x", 2},
+                                                                  {"/sepx", -1},
+                                                                  {"/sep", 2},
+                                                                  {"/RE", 4},
+                                                                  {"/re", 4}}) {
     EXPECT_EQ(host(Request(path)), want) << path;
   }
 }
@@ -68,7 +97,8 @@ TEST(MatchPath, NestedPrefixesOfManyLengths) {
   for (int i = 0; i < 200; ++i) routes.push_back(prefix(p += static_cast<char>('a' + i % 26)));
   std::reverse(routes.begin(), routes.end());  // longest first, as people write them
   Loaded host(host_of(routes));
-  for (int length = 1; length <= 200; ++length) EXPECT_EQ(host(Request(p.substr(0, static_cast<size_t>(length) + 1) + "!")), 200 - length);
+  for (int length = 1; length <= 200; ++length)
+    EXPECT_EQ(host(Request(p.substr(0, static_cast<size_t>(length) + 1) + "!")), 200 - length);
   EXPECT_EQ(host(Request("/!")), -1);
 }
 
@@ -111,13 +141,22 @@ TEST(MatchHeader, Table) {
       {"exact inverted, missing counts as empty", missing_is_empty(inverted(exact_m)), {}, true},
       {"exact empty, missing counts as empty", missing_is_empty(matcher("x-a", StringMatchKind::kExact, "")), {}, true},
       {"exact any case", any_case(exact_m), {{"x-a", "V"}}, true},
-      {"exact, one of two values is enough", matcher("x-a", StringMatchKind::kExact, "b"), {{"x-a", "a"}, {"y", "n"}, {"x-a", "b"}}, true},
+      {"exact, one of two values is enough",
+       matcher("x-a", StringMatchKind::kExact, "b"),
+       {{"x-a", "a"}, {"y", "n"}, {"x-a", "b"}},
+       true},
       {"exact, two values are not joined", matcher("x-a", StringMatchKind::kExact, "a,b"), {{"x-a", "a"}, {"x-a", "b"}}, false},
       {"exact, three, one empty", matcher("x-a", StringMatchKind::kExact, ""), {{"x-a", "b"}, {"x-a", "a"}, {"x-a", ""}}, true},
       {"exact inverted, one of two values is equal", inverted(exact_m), {{"x-a", "w"}, {"x-a", "v"}}, false},
       {"exact inverted, two other values", inverted(exact_m), {{"x-a", "w"}, {"x-a", "u"}}, true},
-      {"cookie crumbs are not joined", matcher("cookie", StringMatchKind::kExact, "a=1; b=2"), {{"cookie", "a=1"}, {"cookie", "b=2"}}, false},
-      {"user-agent is one field: joined", matcher("user-agent", StringMatchKind::kExact, "a,b"), {{"user-agent", "a"}, {"user-agent", "b"}}, true},
+      {"cookie crumbs are not joined",
+       matcher("cookie", StringMatchKind::kExact, "a=1; b=2"),
+       {{"cookie", "a=1"}, {"cookie", "b=2"}},
+       false},
+      {"user-agent is one field: joined",
+       matcher("user-agent", StringMatchKind::kExact, "a,b"),
+       {{"user-agent", "a"}, {"user-agent", "b"}},
+       true},
       {"known header", matcher("user-agent", StringMatchKind::kPrefix, "curl/"), {{"user-agent", "curl/8"}}, true},
       {"known header missing", matcher("user-agent", StringMatchKind::kPrefix, "curl/"), {{"x-a", "curl/8"}}, false},
       {"prefix", matcher("x-a", StringMatchKind::kPrefix, "ab"), {{"x-a", "abc"}}, true},
@@ -173,14 +212,27 @@ TEST(MatchQuery, Table) {
   };
   const auto a = matcher("a", StringMatchKind::kExact, "1");
   const std::vector<QueryCase> cases = {
-      {a, "/?a=1", true},          {a, "/?b=2&a=1", true},       {a, "/?a=2&a=1", false}, {a, "/?a=1&a=2", true}, {a, "/?aa=1", false}, {a, "/", false},
-      {a, "/?a", false},           {a, "/?a=1=2", false},        {a, "/?&&a=1", true},
-      {matcher("a", StringMatchKind::kPresent), "/?a", true},    {matcher("a", StringMatchKind::kPresent), "/?b=a", false},
-      {inverted(matcher("a", StringMatchKind::kPresent)), "/?b", true},     {inverted(matcher("a", StringMatchKind::kPresent)), "/?a", false},
-      {matcher("a", StringMatchKind::kExact, ""), "/?a", true},  {matcher("a", StringMatchKind::kExact, ""), "/?a=", true},
-      {matcher("a", StringMatchKind::kRegex, "[0-9]+"), "/?a=12", true},    {matcher("a", StringMatchKind::kRegex, "[0-9]+"), "/?a=12x", false},
-      {matcher("a", StringMatchKind::kPrefix, "x"), "/?a=xy", true},        {any_case(matcher("a", StringMatchKind::kExact, "X")), "/?a=x", true},
-      {matcher("a", StringMatchKind::kContains, "%2"), "/?a=1%20", true},   {matcher("A", StringMatchKind::kPresent), "/?a", false},
+      {a, "/?a=1", true},
+      {a, "/?b=2&a=1", true},
+      {a, "/?a=2&a=1", false},
+      {a, "/?a=1&a=2", true},
+      {a, "/?aa=1", false},
+      {a, "/", false},
+      {a, "/?a", false},
+      {a, "/?a=1=2", false},
+      {a, "/?&&a=1", true},
+      {matcher("a", StringMatchKind::kPresent), "/?a", true},
+      {matcher("a", StringMatchKind::kPresent), "/?b=a", false},
+      {inverted(matcher("a", StringMatchKind::kPresent)), "/?b", true},
+      {inverted(matcher("a", StringMatchKind::kPresent)), "/?a", false},
+      {matcher("a", StringMatchKind::kExact, ""), "/?a", true},
+      {matcher("a", StringMatchKind::kExact, ""), "/?a=", true},
+      {matcher("a", StringMatchKind::kRegex, "[0-9]+"), "/?a=12", true},
+      {matcher("a", StringMatchKind::kRegex, "[0-9]+"), "/?a=12x", false},
+      {matcher("a", StringMatchKind::kPrefix, "x"), "/?a=xy", true},
+      {any_case(matcher("a", StringMatchKind::kExact, "X")), "/?a=x", true},
+      {matcher("a", StringMatchKind::kContains, "%2"), "/?a=1%20", true},
+      {matcher("A", StringMatchKind::kPresent), "/?a", false},
   };
   for (const QueryCase& c : cases) {
     Loaded host(host_of({with_query(prefix("/"), c.matcher)}));
@@ -189,7 +241,8 @@ TEST(MatchQuery, Table) {
 }
 
 TEST(MatchRoute, AFailedPredicateLeavesItToTheNext) {
-  Loaded host(host_of({with_header(exact("/a"), matcher("x", StringMatchKind::kExact, "1")), with_header(regex("/a|/b"), matcher("x", StringMatchKind::kExact, "2")),
+  Loaded host(host_of({with_header(exact("/a"), matcher("x", StringMatchKind::kExact, "1")),
+                       with_header(regex("/a|/b"), matcher("x", StringMatchKind::kExact, "2")),
                        with_query(prefix("/a"), matcher("q", StringMatchKind::kPresent)), exact("/a")}));
   EXPECT_EQ(host(Request("/a", {{"x", "1"}})), 0);
   EXPECT_EQ(host(Request("/a", {{"x", "2"}})), 1);
@@ -234,15 +287,18 @@ TEST(MatchRoute, RequireTls) {
 
 TEST(MatchRoute, NonAsciiPathsAreCharactersToExpressions) {
   Loaded host(host_of({regex("/a.c"), regex("/\\xe9+"), regex("/[^/]{2}"), prefix("/\xc3\xa9")}));
-  EXPECT_EQ(host(Request("/a\xc3\xa9""c")), 0);                // one character between a and c, two bytes
+  EXPECT_EQ(host(Request("/a\xc3\xa9"
+                         "c")),
+            0);  // one character between a and c, two bytes
   EXPECT_EQ(host(Request("/\xc3\xa9\xc3\xa9")), 1);
   EXPECT_EQ(host(Request("/\xe2\x82\xac\xe2\x82\xac")), 2);
-  EXPECT_EQ(host(Request("/\xff\xff")), -1);                   // not UTF-8: no expression matches
-  EXPECT_EQ(host(Request("/\xc3\xa9\xff")), 3);                // a literal does not care
+  EXPECT_EQ(host(Request("/\xff\xff")), -1);     // not UTF-8: no expression matches
+  EXPECT_EQ(host(Request("/\xc3\xa9\xff")), 3);  // a literal does not care
 }
 
 TEST(MatchRoute, AFailingEngineIsAnErrorAndNeverNoMatch) {
-  Loaded host(host_of({exact("/first"), regex("/[a-z]+"), prefix("/"), with_header(prefix("/h"), matcher("x", StringMatchKind::kRegex, "a+"))}));
+  Loaded host(host_of(
+      {exact("/first"), regex("/[a-z]+"), prefix("/"), with_header(prefix("/h"), matcher("x", StringMatchKind::kRegex, "a+"))}));
   route::MatchScratch bad;  // without the scratch that the loader gives
   const auto match = [&](const char* path, std::vector<std::pair<std::string, std::string>> headers = {}) {
     const Request r(path, std::move(headers));
@@ -306,24 +362,41 @@ struct HostCase {
 TEST(FindVirtualHost, EnvoysOrder) {
   route::RouteTableSpec spec;
   spec.name = "t";
-  spec.virtual_hosts = {{"t/0", {"example.com", "Upper.Example.com"}}, {"t/1", {"*.example.com"}}, {"t/2", {"*-bar.example.com"}}, {"t/3", {"foo.*"}},
-                        {"t/4", {"foo.bar.*", "example.com:8080"}}, {"t/5", {"*"}}, {"t/6", {"*.b.example.com", "[::1]"}}};
+  spec.virtual_hosts = {{"t/0", {"example.com", "Upper.Example.com"}},
+                        {"t/1", {"*.example.com"}},
+                        {"t/2", {"*-bar.example.com"}},
+                        {"t/3", {"foo.*"}},
+                        {"t/4", {"foo.bar.*", "example.com:8080"}},
+                        {"t/5", {"*"}},
+                        {"t/6", {"*.b.example.com", "[::1]"}}};
   for (const bool ignore_port : {false, true}) {
     spec.ignore_port_in_host_matching = ignore_port;
     const auto object = route::compile_route_table(spec);
     ASSERT_TRUE(object.ok());
-    ASSERT_TRUE(table::validate_object({object.bytes(), object.size_bytes}).ok()) << table::validate_object({object.bytes(), object.size_bytes}).error();
+    ASSERT_TRUE(table::validate_object({object.bytes(), object.size_bytes}).ok())
+        << table::validate_object({object.bytes(), object.size_bytes}).error();
     const auto& t = object.as<table::RouteTable>();
     ASSERT_TRUE(route::validate_route_table(t).ok());
     using H = route::HostMatch;
-    for (const HostCase& c : std::initializer_list<HostCase>{
-             {"example.com", 0, H::kExact}, {"EXAMPLE.com", 0, H::kExact}, {"upper.example.com", 0, H::kExact}, {"a.example.com", 1, H::kSuffix},
-             {"foo-bar.example.com", 2, H::kSuffix}, {"-bar.example.com", 1, H::kSuffix}, {".example.com", 5, H::kDefault},
-             {"x.b.example.com", 6, H::kSuffix}, {"foo.com", 3, H::kPrefix}, {"foo.bar.com", 4, H::kPrefix}, {"foo.", 5, H::kDefault},
-             {"foo.example.com", 1, H::kSuffix}, {"other", 5, H::kDefault}, {"", 5, H::kDefault},
-             {"example.com:80", ignore_port ? 0 : 5, ignore_port ? H::kExact : H::kDefault},
-             {"example.com:8080", ignore_port ? 0 : 4, H::kExact}, {"[::1]:80", ignore_port ? 6 : 5, ignore_port ? H::kExact : H::kDefault},
-             {"[::1]", 6, H::kExact}}) {
+    for (const HostCase& c :
+         std::initializer_list<HostCase>{{"example.com", 0, H::kExact},
+                                         {"EXAMPLE.com", 0, H::kExact},
+                                         {"upper.example.com", 0, H::kExact},
+                                         {"a.example.com", 1, H::kSuffix},
+                                         {"foo-bar.example.com", 2, H::kSuffix},
+                                         {"-bar.example.com", 1, H::kSuffix},
+                                         {".example.com", 5, H::kDefault},
+                                         {"x.b.example.com", 6, H::kSuffix},
+                                         {"foo.com", 3, H::kPrefix},
+                                         {"foo.bar.com", 4, H::kPrefix},
+                                         {"foo.", 5, H::kDefault},
+                                         {"foo.example.com", 1, H::kSuffix},
+                                         {"other", 5, H::kDefault},
+                                         {"", 5, H::kDefault},
+                                         {"example.com:80", ignore_port ? 0 : 5, ignore_port ? H::kExact : H::kDefault},
+                                         {"example.com:8080", ignore_port ? 0 : 4, H::kExact},
+                                         {"[::1]:80", ignore_port ? 6 : 5, ignore_port ? H::kExact : H::kDefault},
+                                         {"[::1]", 6, H::kExact}}) {
       const route::HostResult r = route::find_virtual_host(t, c.authority);
       EXPECT_EQ(static_cast<int>(r.index), c.want) << c.authority << " ignore_port " << ignore_port;
       EXPECT_EQ(r.how, c.how) << c.authority;

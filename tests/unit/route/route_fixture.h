@@ -1,13 +1,13 @@
 // Short ways to write tables and requests in tests.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/http/message.h"
 #include "lib/route/compiler.h"
@@ -22,7 +22,10 @@ class Request {
  public:
   Request(std::string path, std::vector<std::pair<std::string, std::string>> headers = {}, std::string method = "GET",
           std::string authority = "example.com")
-      : path_(std::move(path)), method_(std::move(method)), authority_(std::move(authority)), headers_(std::move(headers)),
+      : path_(std::move(path)),
+        method_(std::move(method)),
+        authority_(std::move(authority)),
+        headers_(std::move(headers)),
         storage_(headers_.size() + 1) {
     head_.method = method_;
     head_.path = path_;
@@ -116,10 +119,14 @@ class Loaded {
   int operator()(const Request& r, uint64_t random = 0, bool tls = false) {
     const route::MatchResult m = match(r.head(), random, tls);
     switch (m.outcome) {
-      case route::MatchOutcome::kRoute: return static_cast<int>(m.route);
-      case route::MatchOutcome::kNoRoute: return -1;
-      case route::MatchOutcome::kTlsRequired: return -2;
-      default: return -3;
+      case route::MatchOutcome::kRoute:
+        return static_cast<int>(m.route);
+      case route::MatchOutcome::kNoRoute:
+        return -1;
+      case route::MatchOutcome::kTlsRequired:
+        return -2;
+      default:
+        return -3;
     }
   }
 

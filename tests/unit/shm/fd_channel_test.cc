@@ -1,13 +1,13 @@
 #include "lib/shm/fd_channel.h"
 
+#include <cstring>
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstring>
+#include <gtest/gtest.h>
 
 namespace millrace::shm {
 namespace {
@@ -66,7 +66,11 @@ TEST(FdChannel, MalformedMessagesAreNamedAndLeakNoDescriptor) {
   auto both = FdChannel::pair();
   ASSERT_TRUE(both.ok());
   auto& [a, b] = *both;
-  const struct { const char* what; MessageHeader header; size_t size; } cases[] = {
+  const struct {
+    const char* what;
+    MessageHeader header;
+    size_t size;
+  } cases[] = {
       {"shorter than a header", {kChannelMagic, 1, 0, 0, 0}, 8},
       {"magic", {1, 1, 0, 0, 0}, sizeof(MessageHeader)},
       {"size too large", {kChannelMagic, 1, 0, 4, 0}, sizeof(MessageHeader)},

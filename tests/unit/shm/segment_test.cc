@@ -1,11 +1,11 @@
 #include "lib/shm/segment.h"
 
+#include <cstring>
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cstring>
+#include <gtest/gtest.h>
 
 #include "lib/shm/epoch.h"
 
@@ -54,7 +54,8 @@ TEST(Segment, MapRefuses) {
   EXPECT_EQ(error(Segment::map(std::move(unsealed), Access::kReadOnly, 1, 1 << 20)),
             "shared memory: the segment is not sealed against shrinking and growing");
   UniqueFd zero(::open("/dev/zero", O_RDWR | O_CLOEXEC));
-  EXPECT_EQ(error(Segment::map(std::move(zero), Access::kReadOnly, 1, 1 << 20)), "shared memory: the descriptor is not a sealed memory file");
+  EXPECT_EQ(error(Segment::map(std::move(zero), Access::kReadOnly, 1, 1 << 20)),
+            "shared memory: the descriptor is not a sealed memory file");
   EXPECT_FALSE(Segment::create("empty", 0).ok());
 }
 

@@ -1,15 +1,15 @@
 #include "lib/shm/spsc_ring.h"
 
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cstdlib>
 #include <deque>
 #include <memory>
 #include <string>
+#include <sys/wait.h>
 #include <thread>
+#include <unistd.h>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/hash.h"
 #include "lib/base/prng.h"
@@ -19,7 +19,9 @@ namespace millrace::shm {
 namespace {
 
 struct AlignedMemory {
-  explicit AlignedMemory(size_t n) : size(n), p(static_cast<uint8_t*>(std::aligned_alloc(64, (n + 63) / 64 * 64))) { std::memset(p, 0, n); }
+  explicit AlignedMemory(size_t n) : size(n), p(static_cast<uint8_t*>(std::aligned_alloc(64, (n + 63) / 64 * 64))) {
+    std::memset(p, 0, n);
+  }
   ~AlignedMemory() { std::free(p); }
   std::span<uint8_t> span() { return {p, size}; }
   size_t size;
@@ -43,7 +45,11 @@ std::string text(std::span<const uint8_t> s) { return {reinterpret_cast<const ch
 
 TEST(SpscRing, CapacityTable) {
   AlignedMemory memory(ring_bytes(1 << 16));
-  const struct { uint64_t capacity; size_t memory; RingError want; } cases[] = {
+  const struct {
+    uint64_t capacity;
+    size_t memory;
+    RingError want;
+  } cases[] = {
       {4096, ring_bytes(4096), RingError::kNone},
       {1 << 16, ring_bytes(1 << 16), RingError::kNone},
       {4096, ring_bytes(4096) - 1, RingError::kTooSmall},
@@ -52,7 +58,8 @@ TEST(SpscRing, CapacityTable) {
       {0, ring_bytes(1 << 16), RingError::kBadCapacity},
       {kMaxRingCapacity * 2, ring_bytes(1 << 16), RingError::kBadCapacity},
   };
-  for (const auto& c : cases) EXPECT_EQ(format_ring(memory.span().first(c.memory), c.capacity), c.want) << c.capacity << " in " << c.memory;
+  for (const auto& c : cases)
+    EXPECT_EQ(format_ring(memory.span().first(c.memory), c.capacity), c.want) << c.capacity << " in " << c.memory;
   EXPECT_EQ(format_ring(memory.span().subspan(8), 4096), RingError::kTooSmall) << "unaligned";
   EXPECT_EQ(ring_capacity_for(ring_bytes(4096)), 4096u);
   EXPECT_EQ(ring_capacity_for(ring_bytes(4096) - 1), 0u);
@@ -117,7 +124,8 @@ TEST(SpscRing, FullRefusesAndGoesOnWhenThereIsRoom) {
   EXPECT_EQ(r.producer.error(), RingError::kNone);
   r.consumer.front();
   r.consumer.pop();
-  EXPECT_TRUE(r.producer.push(bytes("sixteen bytes 16")) || (r.consumer.front(), r.consumer.pop(), r.producer.push(bytes("sixteen bytes 16"))));
+  EXPECT_TRUE(r.producer.push(bytes("sixteen bytes 16")) ||
+              (r.consumer.front(), r.consumer.pop(), r.producer.push(bytes("sixteen bytes 16"))));
   EXPECT_GT(r.producer.backlog(), 0u);
   EXPECT_LE(r.producer.backlog(), 4096u);
 }
@@ -188,10 +196,32 @@ TEST(SpscRing, AProducerThatLiesIsNamed) {
       {"head moved back", [](RingHeader& h) { h.head = h.head - 8; }, RingError::kHeadMovedBack},
       {"head huge", [](RingHeader& h) { h.head = UINT64_MAX - 7; }, RingError::kHeadBeyondEnd},
       {"size without its complement", [](RingHeader& h) { h.data[40] ^= 1; }, RingError::kBadRecordSize},
-      {"record beyond head", [](RingHeader& h) { const uint64_t w = uint64_t{~uint32_t{1000}} << 32 | 1000; std::memcpy(h.data + 40, &w, 8); }, RingError::kRecordBeyondHead},
-      {"record larger than half", [](RingHeader& h) { const uint64_t w = uint64_t{~uint32_t{3000}} << 32 | 3000; std::memcpy(h.data + 40, &w, 8); }, RingError::kBadRecordSize},
-      {"pad in the middle", [](RingHeader& h) { const uint32_t s = detail::kPad | 16; const uint64_t w = uint64_t{~s} << 32 | s; std::memcpy(h.data + 40, &w, 8); }, RingError::kRecordBeyondEnd},
-      {"pad to the end but not committed", [](RingHeader& h) { const uint32_t s = detail::kPad | (4096 - 40); const uint64_t w = uint64_t{~s} << 32 | s; std::memcpy(h.data + 40, &w, 8); }, RingError::kRecordBeyondHead},
+      {"record beyond head",
+       [](RingHeader& h) {
+         const uint64_t w = uint64_t{~uint32_t{1000}} << 32 | 1000;
+         std::memcpy(h.data + 40, &w, 8);
+       },
+       RingError::kRecordBeyondHead},
+      {"record larger than half",
+       [](RingHeader& h) {
+         const uint64_t w = uint64_t{~uint32_t{3000}} << 32 | 3000;
+         std::memcpy(h.data + 40, &w, 8);
+       },
+       RingError::kBadRecordSize},
+      {"pad in the middle",
+       [](RingHeader& h) {
+         const uint32_t s = detail::kPad | 16;
+         const uint64_t w = uint64_t{~s} << 32 | s;
+         std::memcpy(h.data + 40, &w, 8);
+       },
+       RingError::kRecordBeyondEnd},
+      {"pad to the end but not committed",
+       [](RingHeader& h) {
+         const uint32_t s = detail::kPad | (4096 - 40);
+         const uint64_t w = uint64_t{~s} << 32 | s;
+         std::memcpy(h.data + 40, &w, 8);
+       },
+       RingError::kRecordBeyondHead},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.what);
@@ -213,7 +243,11 @@ TEST(SpscRing, AProducerThatLiesIsNamed) {
 }
 
 TEST(SpscRing, AConsumerThatLiesIsNamed) {
-  const struct { const char* what; void (*corrupt)(RingHeader&); RingError want; } cases[] = {
+  const struct {
+    const char* what;
+    void (*corrupt)(RingHeader&);
+    RingError want;
+  } cases[] = {
       {"tail beyond head", [](RingHeader& h) { h.tail = h.head + 8192; }, RingError::kTailBeyondHead},
       {"tail moved back", [](RingHeader& h) { h.tail = 0; }, RingError::kTailMovedBack},
       {"tail not aligned", [](RingHeader& h) { h.tail = h.tail + 1; }, RingError::kHeadMisaligned},
@@ -234,7 +268,11 @@ TEST(SpscRing, AConsumerThatLiesIsNamed) {
 }
 
 TEST(SpscRing, AttachChecksTheHeader) {
-  const struct { const char* what; void (*corrupt)(RingHeader&); RingError want; } cases[] = {
+  const struct {
+    const char* what;
+    void (*corrupt)(RingHeader&);
+    RingError want;
+  } cases[] = {
       {"magic", [](RingHeader& h) { h.magic ^= 1; }, RingError::kBadMagic},
       {"version", [](RingHeader& h) { h.version = 9; }, RingError::kBadVersion},
       {"capacity", [](RingHeader& h) { h.capacity = 5000; }, RingError::kBadCapacity},
@@ -274,7 +312,8 @@ TEST(SpscRing, RandomDamageNeverEscapes) {
         r.consumer.pop();
       }
     }
-    const size_t where = random.below(2) == 0 ? offsetof(RingHeader, head) + random.below(8) : sizeof(RingHeader) + random.below(4096);
+    const size_t where =
+        random.below(2) == 0 ? offsetof(RingHeader, head) + random.below(8) : sizeof(RingHeader) + random.below(4096);
     r.memory.p[where] ^= static_cast<uint8_t>(1u << random.below(8));
     uint64_t sum = 0;
     int n = 0;

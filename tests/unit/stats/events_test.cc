@@ -1,13 +1,13 @@
 #include "lib/stats/events.h"
 
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
 #include "tests/support/guard_page.h"
@@ -37,9 +37,12 @@ AccessLogRecord sample() {
 }
 
 TEST(AccessLog, WhatIsWrittenIsRead) {
-  const LogString strings[] = {
-      {StringId::kMethod, "GET"}, {StringId::kPath, "/a?b=c"}, {StringId::kUserAgent, ""}, {StringId::kAuthority, "example.com"},
-      {StringId::kExtraRequestHeader, "42", "x-tenant"}, {StringId::kExtraResponseHeader, "", "x-empty"}};
+  const LogString strings[] = {{StringId::kMethod, "GET"},
+                               {StringId::kPath, "/a?b=c"},
+                               {StringId::kUserAgent, ""},
+                               {StringId::kAuthority, "example.com"},
+                               {StringId::kExtraRequestHeader, "42", "x-tenant"},
+                               {StringId::kExtraResponseHeader, "", "x-empty"}};
   const auto bytes = build(sample(), strings);
   AccessLogView v;
   ASSERT_EQ(v.parse(bytes), RecordError::kNone);
@@ -94,7 +97,11 @@ TEST(AccessLog, TooManyStringsAreLeftOutAndItSaysSo) {
 TEST(AccessLog, MalformedRecordsAreNamed) {
   const LogString strings[] = {{StringId::kMethod, "GET"}, {StringId::kExtraRequestHeader, "v", "n"}};
   const auto good = build(sample(), strings);
-  struct Case { const char* what; std::function<void(std::vector<uint8_t>&)> change; RecordError want; };
+  struct Case {
+    const char* what;
+    std::function<void(std::vector<uint8_t>&)> change;
+    RecordError want;
+  };
   const auto resize = [](std::vector<uint8_t>& b, size_t n) {
     b.resize(n);
     const uint32_t size = static_cast<uint32_t>(n);
@@ -109,9 +116,18 @@ TEST(AccessLog, MalformedRecordsAreNamed) {
       {"cut", [&](auto& b) { resize(b, b.size() - 1); }, RecordError::kStringsPastEnd},
       {"longer", [&](auto& b) { resize(b, b.size() + 1); }, RecordError::kWrongSize},
       {"count", [](auto& b) { reinterpret_cast<AccessLogRecord*>(b.data())->string_count = 65; }, RecordError::kTooManyStrings},
-      {"count beyond the end", [](auto& b) { reinterpret_cast<AccessLogRecord*>(b.data())->string_count = 60; }, RecordError::kStringsPastEnd},
-      {"a string beyond the end", [](auto& b) { reinterpret_cast<StringRef*>(b.data() + sizeof(AccessLogRecord))->size_and_cut = 0x7fff; }, RecordError::kStringsPastEnd},
-      {"an extra header of no bytes", [](auto& b) { auto* r = reinterpret_cast<StringRef*>(b.data() + sizeof(AccessLogRecord)); r[0].size_and_cut += r[1].size_and_cut; r[1].size_and_cut = 0; }, RecordError::kBadExtra},
+      {"count beyond the end", [](auto& b) { reinterpret_cast<AccessLogRecord*>(b.data())->string_count = 60; },
+       RecordError::kStringsPastEnd},
+      {"a string beyond the end",
+       [](auto& b) { reinterpret_cast<StringRef*>(b.data() + sizeof(AccessLogRecord))->size_and_cut = 0x7fff; },
+       RecordError::kStringsPastEnd},
+      {"an extra header of no bytes",
+       [](auto& b) {
+         auto* r = reinterpret_cast<StringRef*>(b.data() + sizeof(AccessLogRecord));
+         r[0].size_and_cut += r[1].size_and_cut;
+         r[1].size_and_cut = 0;
+       },
+       RecordError::kBadExtra},
   };
   for (const Case& c : cases) {
     auto bytes = good;
@@ -124,11 +140,16 @@ TEST(AccessLog, MalformedRecordsAreNamed) {
 TEST(AccessLog, RandomDamageStaysInside) {
   base::Prng random(0xacce55);
   const std::string value(300, 'v');
-  const LogString strings[] = {{StringId::kMethod, "GET"}, {StringId::kPath, value}, {StringId::kExtraRequestHeader, "v", "n"}, {StringId::kExtraResponseHeader, value, "name"}};
+  const LogString strings[] = {{StringId::kMethod, "GET"},
+                               {StringId::kPath, value},
+                               {StringId::kExtraRequestHeader, "v", "n"},
+                               {StringId::kExtraResponseHeader, value, "name"}};
   const auto good = build(sample(), strings);
   for (int i = 0; i < 20'000; ++i) {
     auto bytes = good;
-    for (uint64_t n = 1 + random.below(6); n > 0; --n) bytes[random.below(4) != 0 ? sizeof(AccessLogRecord) - 8 + random.below(40) : random.below(bytes.size())] = static_cast<uint8_t>(random.next());
+    for (uint64_t n = 1 + random.below(6); n > 0; --n)
+      bytes[random.below(4) != 0 ? sizeof(AccessLogRecord) - 8 + random.below(40) : random.below(bytes.size())] =
+          static_cast<uint8_t>(random.next());
     support::GuardPage guard(bytes);
     AccessLogView v;
     if (v.parse(guard.bytes()) != RecordError::kNone) continue;
@@ -158,7 +179,8 @@ TEST(LoaderEvents, WrittenAndRead) {
   reinterpret_cast<LoaderEvent*>(bytes.data())->text_size++;
   EXPECT_EQ(read_loader_event(bytes, got, text), RecordError::kWrongSize);
   std::vector<uint8_t> big(kMaxLoaderEvent);
-  EXPECT_EQ(write_loader_event(big, EventType::kLoaderNote, e, std::string(5000, 'x')), kMaxLoaderEvent) << "long reasons are cut";
+  EXPECT_EQ(write_loader_event(big, EventType::kLoaderNote, e, std::string(5000, 'x')), kMaxLoaderEvent)
+      << "long reasons are cut";
   const auto access = build(sample(), {});
   EXPECT_EQ(read_loader_event(access, got, text), RecordError::kWrongType);
 }
@@ -167,7 +189,8 @@ TEST(Corpus, Write) {
   const char* folder = std::getenv("MILLRACE_WRITE_CORPUS");
   if (folder == nullptr) GTEST_SKIP() << "MILLRACE_WRITE_CORPUS is not set";
   const auto write = [&](const std::string& name, const std::vector<uint8_t>& b) {
-    std::ofstream(std::string(folder) + "/" + name, std::ios::binary).write(reinterpret_cast<const char*>(b.data()), static_cast<std::streamsize>(b.size()));
+    std::ofstream(std::string(folder) + "/" + name, std::ios::binary)
+        .write(reinterpret_cast<const char*>(b.data()), static_cast<std::streamsize>(b.size()));
   };
   const LogString strings[] = {{StringId::kMethod, "GET"}, {StringId::kPath, "/a"}, {StringId::kExtraRequestHeader, "v", "n"}};
   write("access-log", build(sample(), strings));

@@ -1,5 +1,3 @@
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -10,6 +8,8 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
 #include "lib/stats/counters.h"
@@ -67,7 +67,8 @@ void check_list(const char* what) {
   std::set<std::string> names;
   for (const CounterInfo& c : list) {
     EXPECT_TRUE(names.insert(c.name).second) << what << " has " << c.name << " twice";
-    for (const char* p = c.name; *p != 0; ++p) EXPECT_TRUE((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '_' || *p == '.') << c.name;
+    for (const char* p = c.name; *p != 0; ++p)
+      EXPECT_TRUE((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '_' || *p == '.') << c.name;
     EXPECT_GT(std::strlen(c.text), 3u) << c.name;
   }
 }
@@ -223,8 +224,10 @@ TEST(Region, NoTwoWritersShareACacheLine) {
   TestRegion t(3);
   const auto line = [](const void* p) { return reinterpret_cast<uintptr_t>(p) / 64; };
   for (uint32_t w = 0; w + 1 < 3; ++w) {
-    EXPECT_LT(line(reinterpret_cast<const uint8_t*>(&t.region->worker(w)) + sizeof(WorkerBlock) - 1), line(&t.region->worker(w + 1)));
-    EXPECT_LT(line(reinterpret_cast<const uint8_t*>(t.region->scope_blocks(w) + t.region->scopes()) - 1), line(t.region->scope_blocks(w + 1)));
+    EXPECT_LT(line(reinterpret_cast<const uint8_t*>(&t.region->worker(w)) + sizeof(WorkerBlock) - 1),
+              line(&t.region->worker(w + 1)));
+    EXPECT_LT(line(reinterpret_cast<const uint8_t*>(t.region->scope_blocks(w) + t.region->scopes()) - 1),
+              line(t.region->scope_blocks(w + 1)));
   }
   EXPECT_EQ(reinterpret_cast<uintptr_t>(&t.region->worker(1)) % 64, 0u);
   EXPECT_EQ(reinterpret_cast<uintptr_t>(t.region->scope_blocks(1)) % 64, 0u);
@@ -249,7 +252,10 @@ TEST(Region, ConfigurationLimits) {
 }
 
 TEST(Region, AttachRefusesWhatIsNotOne) {
-  struct Case { const char* what; void (*change)(RegionHeader&); };
+  struct Case {
+    const char* what;
+    void (*change)(RegionHeader&);
+  };
   const Case cases[] = {
       {"magic", [](RegionHeader& h) { h.magic = 0; }},
       {"version", [](RegionHeader& h) { h.layout_version++; }},

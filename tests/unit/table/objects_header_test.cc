@@ -1,7 +1,6 @@
-// objects.h promises: a reference field that is not listed in refs() fails a test. This reads the header as text, finds every Str, Blob and
-// Array member of every struct, and compares with what refs() lists and with the names that the validator prints (ref_names.h).
-#include <gtest/gtest.h>
-
+// objects.h promises: a reference field that is not listed in refs() fails a test. This reads the header as text, finds every
+// Str, Blob and Array member of every struct, and compares with what refs() lists and with the names that the validator prints
+// (ref_names.h).
 #include <fstream>
 #include <map>
 #include <regex>
@@ -9,14 +8,16 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "lib/table/ref_names.h"
 
 namespace millrace::table {
 namespace {
 
 struct Parsed {
-  std::vector<std::string> references;  // members in order: Str, Blob, Array, and structs that hold such
-  std::vector<std::string> listed;      // in refs(), in order
+  std::vector<std::string> references;        // members in order: Str, Blob, Array, and structs that hold such
+  std::vector<std::string> listed;            // in refs(), in order
   std::map<std::string, std::string> nested;  // member -> struct type
 };
 
@@ -41,7 +42,8 @@ std::map<std::string, Parsed> parse(const std::string& path) {
     Parsed p;
     const size_t refs = body.find("template <class V> void refs");
     const std::string members = body.substr(0, refs);
-    static const std::regex member(R"(([A-Za-z_][\w:]*(?:<[^;{}]*>)?)\s+(\w+(?:\s*=\s*[^;,]+)?(?:\s*,\s*\w+(?:\s*=\s*[^;,]+)?)*)\s*;)");
+    static const std::regex member(
+        R"(([A-Za-z_][\w:]*(?:<[^;{}]*>)?)\s+(\w+(?:\s*=\s*[^;,]+)?(?:\s*,\s*\w+(?:\s*=\s*[^;,]+)?)*)\s*;)");
     for (std::sregex_iterator m(members.begin(), members.end(), member); m != std::sregex_iterator(); ++m) {
       const std::string type = (*m)[1], names = (*m)[2];
       const bool direct = type == "Str" || type == "Blob" || type.rfind("Array<", 0) == 0;
@@ -82,7 +84,9 @@ std::vector<std::string> flatten(const std::map<std::string, Parsed>& all, const
 struct Counter {
   int n = 0;
   template <class T>
-  void operator()(const Array<T>&) { ++n; }
+  void operator()(const Array<T>&) {
+    ++n;
+  }
 };
 
 template <class T>
@@ -110,7 +114,8 @@ TEST(ObjectsHeader, EveryReferenceIsListed) {
 
 TEST(ObjectsHeader, TheParserSeesAMissingReference) {
   const std::string path = ::testing::TempDir() + "/objects_with_a_hole.h";
-  std::ofstream(path) << "struct A { Str x; // Str comment;\n Array<Str> y, z; uint32_t n = 0; template <class V> void refs(V& v) const { v(x); v(z); } };\n"
+  std::ofstream(path) << "struct A { Str x; // Str comment;\n Array<Str> y, z; uint32_t n = 0; template <class V> void refs(V& "
+                         "v) const { v(x); v(z); } };\n"
                          "struct B { A a; template <class V> void refs(V& v) const { } };\n";
   const auto all = parse(path);
   EXPECT_EQ(all.at("A").references, (std::vector<std::string>{"x", "y", "z"}));

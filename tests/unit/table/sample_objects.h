@@ -244,8 +244,12 @@ inline std::vector<uint8_t> listener(const std::string& name, const ListenerOpti
 
 // One of each kind.
 inline std::vector<std::vector<uint8_t>> all() {
-  return {listener("listener-a", {.secrets = {"secret-a"}}), route_table("routes", {"host-a", "host-b", "host-c"}), virtual_host("host-a"),
-          cluster("cluster-a"), endpoint_set("cluster-a", 5), secret("secret-a")};
+  return {listener("listener-a", {.secrets = {"secret-a"}}),
+          route_table("routes", {"host-a", "host-b", "host-c"}),
+          virtual_host("host-a"),
+          cluster("cluster-a"),
+          endpoint_set("cluster-a", 5),
+          secret("secret-a")};
 }
 
 }  // namespace millrace::table::sample

@@ -1,13 +1,13 @@
 #include "lib/table/validate.h"
 
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "lib/base/hash.h"
 #include "lib/base/prng.h"
@@ -28,10 +28,14 @@ void reseal(std::vector<uint8_t>& blob) {
   std::memcpy(blob.data(), &h, sizeof h);
 }
 template <class Root>
-Root& root(std::vector<uint8_t>& blob) { return *reinterpret_cast<Root*>(blob.data()); }
+Root& root(std::vector<uint8_t>& blob) {
+  return *reinterpret_cast<Root*>(blob.data());
+}
 // A mutable element of an array of an object.
 template <class T>
-T& at(std::vector<uint8_t>& blob, const Array<T>& a, uint32_t i) { return const_cast<T&>(a.at(blob.data(), i)); }
+T& at(std::vector<uint8_t>& blob, const Array<T>& a, uint32_t i) {
+  return const_cast<T&>(a.at(blob.data(), i));
+}
 
 TEST(ObjectWriter, WhatItWritesIsValidAndReadsBack) {
   for (auto& blob : sample::all()) {
@@ -92,15 +96,25 @@ TEST(ObjectId, DependsOnKindAndNameAndIsNeverZero) {
 }
 
 TEST(Validate, HeaderTable) {
-  struct Case { const char* what; std::function<void(std::vector<uint8_t>&)> change; const char* want; };
+  struct Case {
+    const char* what;
+    std::function<void(std::vector<uint8_t>&)> change;
+    const char* want;
+  };
   const Case cases[] = {
       {"magic", [](auto& b) { b[0] ^= 1; }, "not a table object (magic)"},
-      {"version", [](auto& b) { root<Cluster>(b).header.layout_version = 77; }, "object of layout version 77, this program knows 1"},
+      {"version", [](auto& b) { root<Cluster>(b).header.layout_version = 77; },
+       "object of layout version 77, this program knows 1"},
       {"kind", [](auto& b) { root<Cluster>(b).header.kind = static_cast<Kind>(9); }, "object of unknown kind 9"},
       {"kind 0", [](auto& b) { root<Cluster>(b).header.kind = static_cast<Kind>(0); }, "object of unknown kind 0"},
       {"size", [](auto& b) { root<Cluster>(b).header.size += 8; }, "cluster: size field disagrees with the bytes there are"},
       {"cut", [](auto& b) { b.resize(b.size() - 8); }, "cluster: size field disagrees with the bytes there are"},
-      {"cut to the root", [](auto& b) { b.resize(64); root<Cluster>(b).header.size = 64; }, "cluster: shorter than its root"},
+      {"cut to the root",
+       [](auto& b) {
+         b.resize(64);
+         root<Cluster>(b).header.size = 64;
+       },
+       "cluster: shorter than its root"},
       {"cut inside the header", [](auto& b) { b.resize(16); }, "object is shorter than its header"},
       {"id", [](auto& b) { root<Cluster>(b).header.id = 0; }, "cluster: id is 0"},
       {"a byte of the content", [](auto& b) { b.back() ^= 1; }, "cluster: checksum is wrong"},
@@ -120,77 +134,165 @@ TEST(Validate, HeaderTable) {
 }
 
 TEST(Validate, FieldTable) {
-  struct Case { const char* what; std::vector<uint8_t> blob; std::function<void(std::vector<uint8_t>&)> change; const char* want; };
+  struct Case {
+    const char* what;
+    std::vector<uint8_t> blob;
+    std::function<void(std::vector<uint8_t>&)> change;
+    const char* want;
+  };
   const auto host = sample::virtual_host("host");
   const auto listener = sample::listener("listener", {.secrets = {"s"}});
   const auto table = sample::route_table("routes", {"a", "b", "c"});
   const auto endpoints = sample::endpoint_set("c", 5);
   const auto cluster = sample::cluster("c");
   const auto route = [](std::vector<uint8_t>& b, uint32_t i) -> Route& { return at(b, root<VirtualHost>(b).routes, i); };
-  const auto chain = [](std::vector<uint8_t>& b, uint32_t i) -> FilterChain& { return at(b, root<Listener>(b).filter_chains, i); };
+  const auto chain = [](std::vector<uint8_t>& b, uint32_t i) -> FilterChain& {
+    return at(b, root<Listener>(b).filter_chains, i);
+  };
   const Case cases[] = {
       // references
-      {"past the end", host, [](auto& b) { root<VirtualHost>(b).name.offset = 0xfffffff0; }, "virtual_host: name reaches past the end of the object"},
-      {"too long", host, [](auto& b) { root<VirtualHost>(b).name.count = 0xffffffff; }, "virtual_host: name reaches past the end of the object"},
-      {"empty but elsewhere", host, [](auto& b) { root<VirtualHost>(b).name = {0xfffffff0, 0}; }, "virtual_host: name points past the end of the object"},
-      {"into the header", host, [](auto& b) { root<VirtualHost>(b).name.offset = 8; }, "virtual_host: name points into the object's header"},
+      {"past the end", host, [](auto& b) { root<VirtualHost>(b).name.offset = 0xfffffff0; },
+       "virtual_host: name reaches past the end of the object"},
+      {"too long", host, [](auto& b) { root<VirtualHost>(b).name.count = 0xffffffff; },
+       "virtual_host: name reaches past the end of the object"},
+      {"empty but elsewhere", host,
+       [](auto& b) {
+         root<VirtualHost>(b).name = {0xfffffff0, 0};
+       },
+       "virtual_host: name points past the end of the object"},
+      {"into the header", host, [](auto& b) { root<VirtualHost>(b).name.offset = 8; },
+       "virtual_host: name points into the object's header"},
       {"unaligned", host, [](auto& b) { root<VirtualHost>(b).routes.offset += 1; }, "virtual_host: routes is not aligned"},
-      {"count times size overflows 32 bits", host, [](auto& b) { root<VirtualHost>(b).routes.count = 0x20000000; }, "virtual_host: routes reaches past the end of the object"},
-      {"nested", host, [&](auto& b) { at(b, route(b, 1).headers, 1).name.offset = 0xfffffff0; }, "virtual_host: routes[1].headers[1].name reaches past the end of the object"},
-      {"nested twice", host, [&](auto& b) { at(b, at(b, route(b, 1).clusters, 0).headers.request_add, 0).value.count = 1 << 30; }, "virtual_host: routes[1].clusters[0].headers.request_add[0].value reaches past the end of the object"},
-      {"a string of an array", host, [](auto& b) { at(b, root<VirtualHost>(b).domains, 1).offset = 1; }, "virtual_host: domains[1] points into the object's header"},
-      {"of a nested struct", host, [&](auto& b) { route(b, 2).redirect.host.offset = 0xfffffff0; }, "virtual_host: routes[2].redirect.host reaches past the end of the object"},
+      {"count times size overflows 32 bits", host, [](auto& b) { root<VirtualHost>(b).routes.count = 0x20000000; },
+       "virtual_host: routes reaches past the end of the object"},
+      {"nested", host, [&](auto& b) { at(b, route(b, 1).headers, 1).name.offset = 0xfffffff0; },
+       "virtual_host: routes[1].headers[1].name reaches past the end of the object"},
+      {"nested twice", host, [&](auto& b) { at(b, at(b, route(b, 1).clusters, 0).headers.request_add, 0).value.count = 1 << 30; },
+       "virtual_host: routes[1].clusters[0].headers.request_add[0].value reaches past the end of the object"},
+      {"a string of an array", host, [](auto& b) { at(b, root<VirtualHost>(b).domains, 1).offset = 1; },
+       "virtual_host: domains[1] points into the object's header"},
+      {"of a nested struct", host, [&](auto& b) { route(b, 2).redirect.host.offset = 0xfffffff0; },
+       "virtual_host: routes[2].redirect.host reaches past the end of the object"},
       // enums and flags
-      {"path kind", host, [&](auto& b) { route(b, 0).path_kind = static_cast<PathKind>(4); }, "virtual_host: routes[0].path_kind is not one of its values"},
-      {"action", host, [&](auto& b) { route(b, 3).action = static_cast<ActionKind>(4); }, "virtual_host: routes[3].action is not one of its values"},
-      {"flag", host, [&](auto& b) { route(b, 0).case_sensitive = 2; }, "virtual_host: routes[0].case_sensitive is neither 0 nor 1"},
-      {"match kind", host, [&](auto& b) { at(b, route(b, 0).query, 0).kind = static_cast<StringMatchKind>(7); }, "virtual_host: routes[0].query[0].kind is not one of its values"},
-      {"header id", host, [&](auto& b) { at(b, route(b, 0).headers, 0).header = 64; }, "virtual_host: routes[0].headers[0].header is not a known header"},
-      {"require tls", host, [](auto& b) { root<VirtualHost>(b).require_tls = static_cast<RequireTls>(3); }, "virtual_host: require_tls is not one of its values"},
-      {"regex input", host, [](auto& b) { at(b, root<VirtualHost>(b).regex_dbs, 0).input = static_cast<RegexInput>(3); }, "virtual_host: regex_dbs[0].input is not one of its values"},
-      {"append", host, [](auto& b) { at(b, root<VirtualHost>(b).headers_mut.response_add, 0).append = static_cast<HeaderAppend>(4); }, "virtual_host: headers_mut.response_add[0].append is not one of its values"},
+      {"path kind", host, [&](auto& b) { route(b, 0).path_kind = static_cast<PathKind>(4); },
+       "virtual_host: routes[0].path_kind is not one of its values"},
+      {"action", host, [&](auto& b) { route(b, 3).action = static_cast<ActionKind>(4); },
+       "virtual_host: routes[3].action is not one of its values"},
+      {"flag", host, [&](auto& b) { route(b, 0).case_sensitive = 2; },
+       "virtual_host: routes[0].case_sensitive is neither 0 nor 1"},
+      {"match kind", host, [&](auto& b) { at(b, route(b, 0).query, 0).kind = static_cast<StringMatchKind>(7); },
+       "virtual_host: routes[0].query[0].kind is not one of its values"},
+      {"header id", host, [&](auto& b) { at(b, route(b, 0).headers, 0).header = 64; },
+       "virtual_host: routes[0].headers[0].header is not a known header"},
+      {"require tls", host, [](auto& b) { root<VirtualHost>(b).require_tls = static_cast<RequireTls>(3); },
+       "virtual_host: require_tls is not one of its values"},
+      {"regex input", host, [](auto& b) { at(b, root<VirtualHost>(b).regex_dbs, 0).input = static_cast<RegexInput>(3); },
+       "virtual_host: regex_dbs[0].input is not one of its values"},
+      {"append", host,
+       [](auto& b) { at(b, root<VirtualHost>(b).headers_mut.response_add, 0).append = static_cast<HeaderAppend>(4); },
+       "virtual_host: headers_mut.response_add[0].append is not one of its values"},
       // indices
-      {"path regex", host, [&](auto& b) { route(b, 2).path_regex = 2; }, "virtual_host: routes[2].path_regex is an index out of range"},
-      {"header regex", host, [&](auto& b) { at(b, route(b, 1).headers, 1).regex = 2; }, "virtual_host: routes[1].headers[1].regex is an index out of range"},
-      {"rank", host, [](auto& b) { at(b, at(b, root<VirtualHost>(b).regexes, 0).ranks, 0) = 4; }, "virtual_host: regexes[0].ranks holds an index out of range"},
-      {"database", host, [](auto& b) { at(b, root<VirtualHost>(b).regexes, 1).db = 2; }, "virtual_host: regexes[1].db is an index out of range"},
-      {"position", host, [](auto& b) { at(b, root<VirtualHost>(b).regexes, 1).position = 2; }, "virtual_host: regexes holds a position beyond its database"},
-      {"database id", host, [](auto& b) { at(b, at(b, root<VirtualHost>(b).regex_dbs, 1).ids, 0) = 2; }, "virtual_host: regex_dbs[1].ids holds an index out of range"},
-      {"best rank", host, [](auto& b) { at(b, root<VirtualHost>(b).regex_dbs, 0).best_rank = 4; }, "virtual_host: regex_dbs[0].best_rank is an index out of range"},
+      {"path regex", host, [&](auto& b) { route(b, 2).path_regex = 2; },
+       "virtual_host: routes[2].path_regex is an index out of range"},
+      {"header regex", host, [&](auto& b) { at(b, route(b, 1).headers, 1).regex = 2; },
+       "virtual_host: routes[1].headers[1].regex is an index out of range"},
+      {"rank", host, [](auto& b) { at(b, at(b, root<VirtualHost>(b).regexes, 0).ranks, 0) = 4; },
+       "virtual_host: regexes[0].ranks holds an index out of range"},
+      {"database", host, [](auto& b) { at(b, root<VirtualHost>(b).regexes, 1).db = 2; },
+       "virtual_host: regexes[1].db is an index out of range"},
+      {"position", host, [](auto& b) { at(b, root<VirtualHost>(b).regexes, 1).position = 2; },
+       "virtual_host: regexes holds a position beyond its database"},
+      {"database id", host, [](auto& b) { at(b, at(b, root<VirtualHost>(b).regex_dbs, 1).ids, 0) = 2; },
+       "virtual_host: regex_dbs[1].ids holds an index out of range"},
+      {"best rank", host, [](auto& b) { at(b, root<VirtualHost>(b).regex_dbs, 0).best_rank = 4; },
+       "virtual_host: regex_dbs[0].best_rank is an index out of range"},
       // content of routes
-      {"no cluster", host, [&](auto& b) { route(b, 0).clusters = {}; }, "virtual_host: routes[0].clusters does not hold exactly one cluster"},
-      {"weights", host, [&](auto& b) { route(b, 1).total_weight = 99; }, "virtual_host: routes[1].total_weight is not the sum of the clusters' weights"},
-      {"no weight", host, [&](auto& b) { Route& r = route(b, 1); r.total_weight = 0; at(b, r.clusters, 0).weight = at(b, r.clusters, 1).weight = 0; }, "virtual_host: routes[1].total_weight is 0: no cluster could be chosen"},
-      {"redirect status", host, [&](auto& b) { route(b, 2).redirect.status = 200; }, "virtual_host: routes[2].redirect.status is not a redirect"},
-      {"direct status", host, [&](auto& b) { route(b, 3).direct_status = 600; }, "virtual_host: routes[3].direct_status is not an HTTP status"},
-      {"fraction", host, [&](auto& b) { route(b, 3).fraction_denominator = 0; }, "virtual_host: routes[3].fraction_denominator is 0"},
+      {"no cluster", host, [&](auto& b) { route(b, 0).clusters = {}; },
+       "virtual_host: routes[0].clusters does not hold exactly one cluster"},
+      {"weights", host, [&](auto& b) { route(b, 1).total_weight = 99; },
+       "virtual_host: routes[1].total_weight is not the sum of the clusters' weights"},
+      {"no weight", host,
+       [&](auto& b) {
+         Route& r = route(b, 1);
+         r.total_weight = 0;
+         at(b, r.clusters, 0).weight = at(b, r.clusters, 1).weight = 0;
+       },
+       "virtual_host: routes[1].total_weight is 0: no cluster could be chosen"},
+      {"redirect status", host, [&](auto& b) { route(b, 2).redirect.status = 200; },
+       "virtual_host: routes[2].redirect.status is not a redirect"},
+      {"direct status", host, [&](auto& b) { route(b, 3).direct_status = 600; },
+       "virtual_host: routes[3].direct_status is not an HTTP status"},
+      {"fraction", host, [&](auto& b) { route(b, 3).fraction_denominator = 0; },
+       "virtual_host: routes[3].fraction_denominator is 0"},
       // route table
-      {"virtual host index", table, [](auto& b) { at(b, root<RouteTable>(b).exact, 1).virtual_host = 3; }, "route_table: exact[1].virtual_host is an index out of range"},
-      {"default", table, [](auto& b) { root<RouteTable>(b).default_virtual_host = 3; }, "route_table: default_virtual_host is an index out of range"},
-      {"hash", table, [](auto& b) { at(b, root<RouteTable>(b).exact, 0).hash ^= 1; }, "route_table: exact[0].hash is not that of the text"},
-      {"slot", table, [](auto& b) { auto& t = root<RouteTable>(b); for (uint32_t i = 0; i < t.exact_slots.count; ++i) if (at(b, t.exact_slots, i) == 0) { at(b, t.exact_slots, i) = 4; break; } }, "route_table: exact_slots holds an index out of range"},
-      {"slots full", table, [](auto& b) { auto& t = root<RouteTable>(b); for (uint32_t i = 0; i < t.exact_slots.count; ++i) at(b, t.exact_slots, i) = 1; }, "route_table: exact_slots is more than half full"},
-      {"slots no power of two", table, [](auto& b) { root<RouteTable>(b).exact_slots.count = 7; }, "route_table: exact_slots is no power of two"},
+      {"virtual host index", table, [](auto& b) { at(b, root<RouteTable>(b).exact, 1).virtual_host = 3; },
+       "route_table: exact[1].virtual_host is an index out of range"},
+      {"default", table, [](auto& b) { root<RouteTable>(b).default_virtual_host = 3; },
+       "route_table: default_virtual_host is an index out of range"},
+      {"hash", table, [](auto& b) { at(b, root<RouteTable>(b).exact, 0).hash ^= 1; },
+       "route_table: exact[0].hash is not that of the text"},
+      {"slot", table,
+       [](auto& b) {
+         auto& t = root<RouteTable>(b);
+         for (uint32_t i = 0; i < t.exact_slots.count; ++i)
+           if (at(b, t.exact_slots, i) == 0) {
+             at(b, t.exact_slots, i) = 4;
+             break;
+           }
+       },
+       "route_table: exact_slots holds an index out of range"},
+      {"slots full", table,
+       [](auto& b) {
+         auto& t = root<RouteTable>(b);
+         for (uint32_t i = 0; i < t.exact_slots.count; ++i) at(b, t.exact_slots, i) = 1;
+       },
+       "route_table: exact_slots is more than half full"},
+      {"slots no power of two", table, [](auto& b) { root<RouteTable>(b).exact_slots.count = 7; },
+       "route_table: exact_slots is no power of two"},
       {"slots missing", table, [](auto& b) { root<RouteTable>(b).exact_slots = {}; }, "route_table: exact_slots is missing"},
       // listener
-      {"default chain", listener, [](auto& b) { root<Listener>(b).default_filter_chain = 2; }, "listener: default_filter_chain is an index out of range"},
-      {"chain of a name", listener, [](auto& b) { at(b, at(b, root<Listener>(b).exact_names, 0).chains, 0) = 2; }, "listener: exact_names[0].chains holds an index out of range"},
-      {"any chain", listener, [](auto& b) { at(b, root<Listener>(b).any_name_chains, 0) = 2; }, "listener: any_name_chains holds an index out of range"},
-      {"filter", listener, [&](auto& b) { chain(b, 0).filter = static_cast<NetworkFilterKind>(2); }, "listener: filter_chains[0].filter is not one of its values"},
-      {"versions", listener, [&](auto& b) { chain(b, 0).tls.min_version = TlsVersion::kTls13; chain(b, 0).tls.max_version = TlsVersion::kTls12; }, "listener: filter_chains[0].tls.min_version is above tls.max_version"},
-      {"tcp without cluster", listener, [&](auto& b) { chain(b, 1).tcp.clusters = {}; }, "listener: filter_chains[1].tcp.clusters is empty"},
+      {"default chain", listener, [](auto& b) { root<Listener>(b).default_filter_chain = 2; },
+       "listener: default_filter_chain is an index out of range"},
+      {"chain of a name", listener, [](auto& b) { at(b, at(b, root<Listener>(b).exact_names, 0).chains, 0) = 2; },
+       "listener: exact_names[0].chains holds an index out of range"},
+      {"any chain", listener, [](auto& b) { at(b, root<Listener>(b).any_name_chains, 0) = 2; },
+       "listener: any_name_chains holds an index out of range"},
+      {"filter", listener, [&](auto& b) { chain(b, 0).filter = static_cast<NetworkFilterKind>(2); },
+       "listener: filter_chains[0].filter is not one of its values"},
+      {"versions", listener,
+       [&](auto& b) {
+         chain(b, 0).tls.min_version = TlsVersion::kTls13;
+         chain(b, 0).tls.max_version = TlsVersion::kTls12;
+       },
+       "listener: filter_chains[0].tls.min_version is above tls.max_version"},
+      {"tcp without cluster", listener, [&](auto& b) { chain(b, 1).tcp.clusters = {}; },
+       "listener: filter_chains[1].tcp.clusters is empty"},
       {"port", listener, [](auto& b) { root<Listener>(b).port = 0; }, "listener: port is 0"},
-      {"name hash", listener, [](auto& b) { at(b, root<Listener>(b).wildcard_names, 0).hash ^= 1; }, "listener: wildcard_names[0].hash is not that of the text"},
-      {"hcm flag", listener, [&](auto& b) { chain(b, 0).hcm.merge_slashes = 7; }, "listener: filter_chains[0].hcm.merge_slashes is neither 0 nor 1"},
-      {"hcm string", listener, [&](auto& b) { chain(b, 0).hcm.via.count = 1 << 20; chain(b, 0).hcm.via.offset = 64; }, "listener: filter_chains[0].hcm.via reaches past the end of the object"},
-      {"access log", listener, [&](auto& b) { at(b, chain(b, 0).hcm.access_logs, 0).json = 2; }, "listener: filter_chains[0].hcm.access_logs[0].json is neither 0 nor 1"},
+      {"name hash", listener, [](auto& b) { at(b, root<Listener>(b).wildcard_names, 0).hash ^= 1; },
+       "listener: wildcard_names[0].hash is not that of the text"},
+      {"hcm flag", listener, [&](auto& b) { chain(b, 0).hcm.merge_slashes = 7; },
+       "listener: filter_chains[0].hcm.merge_slashes is neither 0 nor 1"},
+      {"hcm string", listener,
+       [&](auto& b) {
+         chain(b, 0).hcm.via.count = 1 << 20;
+         chain(b, 0).hcm.via.offset = 64;
+       },
+       "listener: filter_chains[0].hcm.via reaches past the end of the object"},
+      {"access log", listener, [&](auto& b) { at(b, chain(b, 0).hcm.access_logs, 0).json = 2; },
+       "listener: filter_chains[0].hcm.access_logs[0].json is neither 0 nor 1"},
       // cluster, endpoints
-      {"policy", cluster, [](auto& b) { root<Cluster>(b).lb_policy = static_cast<LbPolicy>(3); }, "cluster: lb_policy is not one of its values"},
-      {"state", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 4).state = static_cast<EndpointState>(3); }, "endpoint_set: endpoints[4].state is not one of its values"},
-      {"endpoint port", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 0).port = 0; }, "endpoint_set: endpoints[0].port is 0"},
-      {"endpoint weight", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 0).weight = 0; }, "endpoint_set: endpoints[0].weight is 0"},
-      {"healthy", endpoints, [](auto& b) { root<EndpointSet>(b).healthy = 5; }, "endpoint_set: healthy is not the number of healthy endpoints"},
-      {"total", endpoints, [](auto& b) { root<EndpointSet>(b).total_weight += 1; }, "endpoint_set: total_weight is not the sum of the healthy endpoints' weights"},
+      {"policy", cluster, [](auto& b) { root<Cluster>(b).lb_policy = static_cast<LbPolicy>(3); },
+       "cluster: lb_policy is not one of its values"},
+      {"state", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 4).state = static_cast<EndpointState>(3); },
+       "endpoint_set: endpoints[4].state is not one of its values"},
+      {"endpoint port", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 0).port = 0; },
+       "endpoint_set: endpoints[0].port is 0"},
+      {"endpoint weight", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 0).weight = 0; },
+       "endpoint_set: endpoints[0].weight is 0"},
+      {"healthy", endpoints, [](auto& b) { root<EndpointSet>(b).healthy = 5; },
+       "endpoint_set: healthy is not the number of healthy endpoints"},
+      {"total", endpoints, [](auto& b) { root<EndpointSet>(b).total_weight += 1; },
+       "endpoint_set: total_weight is not the sum of the healthy endpoints' weights"},
   };
   for (const Case& c : cases) {
     auto blob = c.blob;
@@ -221,7 +323,8 @@ TEST(Validate, OverlappingArraysDoNotMultiply) {
   EXPECT_NE(verdict(*made).find("makes the object larger to read than its size allows"), std::string::npos) << verdict(*made);
 }
 
-// Every single byte of every object changed, with a right checksum: nothing outside is read (a guard page behind), whatever the verdict.
+// Every single byte of every object changed, with a right checksum: nothing outside is read (a guard page behind), whatever the
+// verdict.
 TEST(Validate, EveryByteChangedStaysInside) {
   for (const auto& original : sample::all()) {
     support::GuardPage guard(original.size());
@@ -248,7 +351,12 @@ TEST(Validate, RandomDamage) {
     auto blob = samples[random.below(samples.size())];
     for (uint64_t n = 1 + random.below(8); n > 0; --n) {
       const size_t at = sizeof(ObjectHeader) + random.below((blob.size() - sizeof(ObjectHeader)) / 4) * 4;
-      const uint32_t words[] = {static_cast<uint32_t>(random.next()), 0, 1, 0xffffffff, static_cast<uint32_t>(blob.size()), static_cast<uint32_t>(random.below(blob.size()))};
+      const uint32_t words[] = {static_cast<uint32_t>(random.next()),
+                                0,
+                                1,
+                                0xffffffff,
+                                static_cast<uint32_t>(blob.size()),
+                                static_cast<uint32_t>(random.below(blob.size()))};
       std::memcpy(blob.data() + at, &words[random.below(6)], 4);
     }
     support::GuardPage guard(blob.size());
@@ -284,7 +392,12 @@ TEST(Snapshot, WrittenSortedAndValid) {
 }
 
 TEST(Snapshot, RefusalTable) {
-  struct Case { const char* what; std::function<void(SnapshotHeader&, ObjectRef*)> change; bool reseal; const char* want; };
+  struct Case {
+    const char* what;
+    std::function<void(SnapshotHeader&, ObjectRef*)> change;
+    bool reseal;
+    const char* want;
+  };
   const Case cases[] = {
       {"magic", [](auto& h, auto*) { h.magic ^= 1; }, true, "not a snapshot root (magic)"},
       {"version", [](auto& h, auto*) { h.layout_version = 9; }, true, "snapshot of layout version 9, this program knows 1"},
@@ -298,8 +411,10 @@ TEST(Snapshot, RefusalTable) {
       {"odd size", [](auto&, auto* r) { r[1].size += 4; }, true, "snapshot reference 1: impossible size"},
       {"offset 0", [](auto&, auto* r) { r[2].arena_offset = 0; }, true, "snapshot reference 2: offset is 0 or not aligned"},
       {"unaligned", [](auto&, auto* r) { r[2].arena_offset += 4; }, true, "snapshot reference 2: offset is 0 or not aligned"},
-      {"past the end", [](auto&, auto* r) { r[2].arena_offset = (1 << 20) - 2048; }, true, "snapshot reference 2: reaches past the end of the arena"},
-      {"far past the end", [](auto&, auto* r) { r[2].arena_offset = UINT64_MAX - 7; }, true, "snapshot reference 2: reaches past the end of the arena"},
+      {"past the end", [](auto&, auto* r) { r[2].arena_offset = (1 << 20) - 2048; }, true,
+       "snapshot reference 2: reaches past the end of the arena"},
+      {"far past the end", [](auto&, auto* r) { r[2].arena_offset = UINT64_MAX - 7; }, true,
+       "snapshot reference 2: reaches past the end of the arena"},
       {"twice", [](auto&, auto* r) { r[1] = r[0]; }, true, "snapshot reference 1: not in ascending order"},
       {"order", [](auto&, auto* r) { std::swap(r[0], r[1]); }, true, "snapshot reference 1: not in ascending order"},
   };
@@ -321,7 +436,8 @@ TEST(Corpus, Write) {
   if (folder == nullptr) GTEST_SKIP() << "MILLRACE_WRITE_CORPUS is not set";
   int i = 0;
   const auto write = [&](const std::string& name, const std::vector<uint8_t>& blob) {
-    std::ofstream(std::string(folder) + "/" + name, std::ios::binary).write(reinterpret_cast<const char*>(blob.data()), static_cast<std::streamsize>(blob.size()));
+    std::ofstream(std::string(folder) + "/" + name, std::ios::binary)
+        .write(reinterpret_cast<const char*>(blob.data()), static_cast<std::streamsize>(blob.size()));
   };
   for (const auto& blob : sample::all()) write("sample-" + std::to_string(i++), blob);
   write("empty-endpoint-set", sample::endpoint_set("e", 0));

@@ -16,10 +16,11 @@ const int64_t kNow = static_cast<int64_t>(std::time(nullptr));
 
 TEST(Certificate, IsDescribed) {
   const CertificatePem ca = make_certificate({.common_name = "The CA", .ca = true});
-  const CertificatePem c = make_certificate({.common_name = "Leaf",
-                                             .sans = {"DNS:WWW.Example.com", "DNS:*.example.org", "URI:spiffe://td/ns/a", "IP:10.1.2.3", "IP:2001:db8::1"},
-                                             .key = "P-384",
-                                             .issuer = &ca});
+  const CertificatePem c = make_certificate(
+      {.common_name = "Leaf",
+       .sans = {"DNS:WWW.Example.com", "DNS:*.example.org", "URI:spiffe://td/ns/a", "IP:10.1.2.3", "IP:2001:db8::1"},
+       .key = "P-384",
+       .issuer = &ca});
   auto r = check_certificate(c.chain, c.key, kNow);
   ASSERT_TRUE(r.ok()) << r.error();
   EXPECT_EQ(r->subject, "CN=Leaf");
@@ -44,7 +45,9 @@ TEST(Certificate, ErrorsSayWhatIsWrong) {
   const CertificatePem good = make_certificate({}), other = make_certificate({}), rsa = rsa_certificate();
   std::string broken = good.chain;
   broken.replace(broken.size() / 2, 10, "**********");
-  struct Case { std::string chain, key, error; };
+  struct Case {
+    std::string chain, key, error;
+  };
   const Case cases[] = {
       {"", good.key, "PEM text is empty"},
       {"not PEM", good.key, "no \"-----BEGIN CERTIFICATE-----\""},
@@ -77,7 +80,10 @@ TEST(Certificate, ErrorsSayWhatIsWrong) {
 }
 
 TEST(Certificate, WarningsDoNotRefuse) {
-  struct Case { long from, to; const char* warning; };
+  struct Case {
+    long from, to;
+    const char* warning;
+  };
   for (const Case& c : {Case{-7200, -3600, "expired"}, Case{3600, 7200, "not valid yet"}, Case{-3600, 3600, "within 14 days"}}) {
     const CertificatePem pem = make_certificate({.not_before_s = c.from, .not_after_s = c.to});
     auto r = check_certificate(pem.chain, pem.key, kNow);
@@ -96,7 +102,8 @@ TEST(Certificate, CaBundlesCiphersAndCurves) {
   EXPECT_EQ(check_ca_bundle(a.chain + b.chain).value(), 2u);
   EXPECT_FALSE(check_ca_bundle("").ok());
   EXPECT_TRUE(check_cipher_suites({}).ok());
-  EXPECT_TRUE(check_cipher_suites({"[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]", "ECDHE-RSA-AES256-GCM-SHA384"}).ok());
+  EXPECT_TRUE(
+      check_cipher_suites({"[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]", "ECDHE-RSA-AES256-GCM-SHA384"}).ok());
   for (const char* bad : {"ECDHE-NOPE", "ALL", "!MD5", "@SECLEVEL=0", "", "ECDHE-RSA-AES256-GCM-SHA384:"}) {
     auto s = check_cipher_suites({bad});
     ASSERT_FALSE(s.ok()) << bad;
@@ -112,26 +119,45 @@ constexpr ServerContext::ClientSignatures kNoEcdsa{}, kP256{.p256 = true}, kAll{
 
 TEST(CertificateChoice, ByNameThenWildcardThenFirst) {
   auto library = std::move(LibraryContext::create().value());
-  const ServerConfig config = {.certificates = {
-                                   make_certificate({.common_name = "first", .sans = {"DNS:first.example"}}),                             // 0
-                                   make_certificate({.sans = {"DNS:*.example.com", "DNS:www.example.org"}}),                              // 1
-                                   make_certificate({.sans = {"DNS:www.example.com", "DNS:WWW.Example.ORG"}}),                            // 2: .org is taken
-                                   make_certificate({.common_name = "cn.example.net"}),                                                   // 3
-                                   make_certificate({.common_name = "not.used", .sans = {"IP:10.0.0.1"}}),                                // 4
-                                   make_certificate({.sans = {"DNS:both.example"}, .key = "RSA:2048"}),                                   // 5
-                                   make_certificate({.sans = {"DNS:both.example"}}),                                                      // 6
-                                   make_certificate({.sans = {"DNS:p384.example"}, .key = "P-384"}),                                      // 7
-                               }};
+  const ServerConfig config = {
+      .certificates = {
+          make_certificate({.common_name = "first", .sans = {"DNS:first.example"}}),   // 0
+          make_certificate({.sans = {"DNS:*.example.com", "DNS:www.example.org"}}),    // 1
+          make_certificate({.sans = {"DNS:www.example.com", "DNS:WWW.Example.ORG"}}),  // 2: .org is taken
+          make_certificate({.common_name = "cn.example.net"}),                         // 3
+          make_certificate({.common_name = "not.used", .sans = {"IP:10.0.0.1"}}),      // 4
+          make_certificate({.sans = {"DNS:both.example"}, .key = "RSA:2048"}),         // 5
+          make_certificate({.sans = {"DNS:both.example"}}),                            // 6
+          make_certificate({.sans = {"DNS:p384.example"}, .key = "P-384"}),            // 7
+      }};
   auto made = ServerContext::create(*library, config);
   ASSERT_TRUE(made.ok()) << made.error();
   const ServerContext& context = **made;
-  struct Case { const char* sni; ServerContext::ClientSignatures client; uint32_t chosen; };
+  struct Case {
+    const char* sni;
+    ServerContext::ClientSignatures client;
+    uint32_t chosen;
+  };
   const Case cases[] = {
-      {"first.example", kP256, 0},     {"www.example.com", kP256, 2},      {"WWW.EXAMPLE.COM", kP256, 2}, {"api.example.com", kP256, 1},
-      {"a.b.example.com", kP256, 0},   {"example.com", kP256, 0},          {"www.example.org", kP256, 1}, {"cn.example.net", kP256, 3},
-      {"not.used", kP256, 0},          {"both.example", kP256, 6},         {"both.example", kAll, 6},     {"both.example", kNoEcdsa, 5},
-      {"p384.example", kAll, 7},       {"p384.example", kP256, 0},         {"unknown", kNoEcdsa, 0},      {"", kNoEcdsa, 5},
-      {"", kP256, 0},                  {".", kP256, 0},                    {"x.", kP256, 0},
+      {"first.example", kP256, 0},
+      {"www.example.com", kP256, 2},
+      {"WWW.EXAMPLE.COM", kP256, 2},
+      {"api.example.com", kP256, 1},
+      {"a.b.example.com", kP256, 0},
+      {"example.com", kP256, 0},
+      {"www.example.org", kP256, 1},
+      {"cn.example.net", kP256, 3},
+      {"not.used", kP256, 0},
+      {"both.example", kP256, 6},
+      {"both.example", kAll, 6},
+      {"both.example", kNoEcdsa, 5},
+      {"p384.example", kAll, 7},
+      {"p384.example", kP256, 0},
+      {"unknown", kNoEcdsa, 0},
+      {"", kNoEcdsa, 5},
+      {"", kP256, 0},
+      {".", kP256, 0},
+      {"x.", kP256, 0},
   };
   for (const Case& c : cases) EXPECT_EQ(context.select_certificate(c.sni, c.client), c.chosen) << c.sni;
   EXPECT_EQ(context.select_certificate(std::string(300, 'a'), kP256), 0u);
@@ -153,7 +179,8 @@ TEST(CertificateChoice, HundredsOfCertificates) {
   Pair p;
   ServerConfig config;
   const CertificatePem ca = make_certificate({.common_name = "ca", .ca = true});
-  for (int i = 0; i < 500; ++i) config.certificates.push_back(make_certificate({.sans = {"DNS:h" + std::to_string(i) + ".example"}, .issuer = &ca}));
+  for (int i = 0; i < 500; ++i)
+    config.certificates.push_back(make_certificate({.sans = {"DNS:h" + std::to_string(i) + ".example"}, .issuer = &ca}));
   p.configure(config, {.trusted_ca_pem = ca.chain, .verify_sni = true, .max_version = Version::kTls13});
   for (const char* sni : {"h0.example", "h499.example", "h123.example"}) {
     p.open(sni);
@@ -174,7 +201,8 @@ TEST(CertificateChoice, FollowsTheClientsAbilitiesOnTheWire) {
       p.handshake();
       ASSERT_TRUE(p.established()) << name(p.server.session->error());
       if (v == Version::kTls12) {
-        EXPECT_STREQ(p.server.session->negotiated().cipher, rsa_only ? "ECDHE-RSA-AES128-GCM-SHA256" : "ECDHE-ECDSA-AES128-GCM-SHA256");
+        EXPECT_STREQ(p.server.session->negotiated().cipher,
+                     rsa_only ? "ECDHE-RSA-AES128-GCM-SHA256" : "ECDHE-ECDSA-AES128-GCM-SHA256");
       }
     }
   }

@@ -45,7 +45,12 @@ Inspected look(std::string bytes, uint32_t limit = kMaxClientHelloBytes) {
 }
 
 TEST(ClientHello, WhatRealClientsSend) {
-  struct Case { const char* file; const char* sni; const char* alpn; uint16_t legacy, max; };
+  struct Case {
+    const char* file;
+    const char* sni;
+    const char* alpn;
+    uint16_t legacy, max;
+  };
   const Case cases[] = {
       {"openssl_tls13_sni_alpn", "www.example.com", "h2,http/1.1", 0x0303, 0x0304},
       {"openssl_tls12", "www.example.com", "", 0x0303, 0x0303},  // sent as WWW.Example.COM
@@ -82,7 +87,11 @@ TEST(ClientHello, WhatRealClientsSend) {
 }
 
 TEST(ClientHello, WhatIsRefusedAndWhy) {
-  struct Case { const char* file; V verdict; E error; };
+  struct Case {
+    const char* file;
+    V verdict;
+    E error;
+  };
   const Case cases[] = {
       {"http_request", V::kNotTls, E::kNotHandshake},
       {"sslv2_hello", V::kNotTls, E::kNotHandshake},
@@ -118,7 +127,8 @@ TEST(ClientHello, FieldsAreChecked) {
     s[at] = value;
     return look(s).result;
   };
-  const size_t session_id = 5 + 4 + 2 + 32, ciphers = session_id + 1 + 32, compression = ciphers + 2 + 8, extensions = compression + 2;
+  const size_t session_id = 5 + 4 + 2 + 32, ciphers = session_id + 1 + 32, compression = ciphers + 2 + 8,
+               extensions = compression + 2;
   EXPECT_EQ(with(session_id, 33).error, E::kSessionId);
   EXPECT_EQ(with(ciphers + 1, 7).error, E::kCipherSuites);
   EXPECT_EQ(with(ciphers + 1, 0).error, E::kCipherSuites);
@@ -138,7 +148,7 @@ TEST(ClientHello, EveryPrefixNeedsMore) {
   for (const char* file : {"openssl_tls13_sni_alpn", "records_of_100", "records_of_1", "large_one_record"}) {
     SCOPED_TRACE(file);
     std::string bytes = corpus(file);
-    for (size_t n = 0; n < bytes.size(); n += bytes.size() > 4000 ? 37 : 1) {
+    for (size_t n = 0; n<bytes.size(); n += bytes.size()> 4000 ? 37 : 1) {
       const HelloResult r = look(bytes.substr(0, n)).result;
       ASSERT_EQ(r.verdict, V::kNeedMore) << n;
       ASSERT_GT(r.need, n);
@@ -169,7 +179,8 @@ TEST(ClientHello, QueueIsLookedAtInPlaceOrCopied) {
     ASSERT_EQ(inspect(queue, scratch, h).verdict, V::kClientHello);
     EXPECT_EQ(h.server_name(), "www.example.com");
     EXPECT_EQ(queue.bytes(), bytes.size());  // untouched
-    const bool in_place = h.cipher_suites.data() >= queue.front().data() && h.cipher_suites.data() < queue.front().data() + queue.front().size();
+    const bool in_place =
+        h.cipher_suites.data() >= queue.front().data() && h.cipher_suites.data() < queue.front().data() + queue.front().size();
     EXPECT_EQ(in_place, piece == bytes.size());
     queue.push(pool.make("more"));
     EXPECT_EQ(inspect(queue, scratch, h).verdict, V::kClientHello);

@@ -1,16 +1,15 @@
-// Against another program: openssl s_client and curl talk to our server over loopback, openssl s_server answers our client. The only test
-// of this folder with sockets and processes; skipped, with a word, where the programs are missing.
+// Against another program: openssl s_client and curl talk to our server over loopback, openssl s_server answers our client. The
+// only test of this folder with sockets and processes; skipped, with a word, where the programs are missing.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <thread>
+#include <unistd.h>
 
 #include <gtest/gtest.h>
 
@@ -75,7 +74,8 @@ std::string run(int fd, End& e, Done&& done) {
   return got;
 }
 
-// Runs `command` (sh) with @PORT@ replaced while one connection is served: answers "HTTP/1.0 200 OK" with a body to whatever ends in a blank line.
+// Runs `command` (sh) with @PORT@ replaced while one connection is served: answers "HTTP/1.0 200 OK" with a body to whatever ends
+// in a blank line.
 struct Served {
   int exit_status = -1;
   std::string output, request;
@@ -128,10 +128,12 @@ TEST(Interop, OpensslClient) {
     c.certificates.push_back(rsa_certificate());
     c.alpn = {"http/1.1"};
     p.configure(c, client_config());
-    const Served s = serve(p,
-                           std::string("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 10 openssl s_client -ign_eof -connect 127.0.0.1:@PORT@ "
-                                       "-servername www.example.com -alpn h2,http/1.1 ") + (tls13 ? "-tls1_3" : "-tls1_2"),
-                           "the body");
+    const Served s =
+        serve(p,
+              std::string("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 10 openssl s_client -ign_eof -connect 127.0.0.1:@PORT@ "
+                          "-servername www.example.com -alpn h2,http/1.1 ") +
+                  (tls13 ? "-tls1_3" : "-tls1_2"),
+              "the body");
     EXPECT_EQ(s.request, "GET / HTTP/1.0\r\n\r\n");
     EXPECT_NE(s.output.find("the body"), std::string::npos) << s.output;
     EXPECT_NE(s.output.find("ALPN protocol: http/1.1"), std::string::npos) << s.output;
@@ -147,7 +149,8 @@ TEST(Interop, CurlGetsALargeBody) {
   c.alpn = {"http/1.1"};
   p.configure(c, client_config());
   const std::string body(2'000'000, 'b');
-  const Served s = serve(p, "curl -sk --max-time 20 --resolve www.example.com:@PORT@:127.0.0.1 https://www.example.com:@PORT@/path", body);
+  const Served s =
+      serve(p, "curl -sk --max-time 20 --resolve www.example.com:@PORT@:127.0.0.1 https://www.example.com:@PORT@/path", body);
   EXPECT_EQ(s.exit_status, 0);
   EXPECT_EQ(s.output, body);
   EXPECT_TRUE(s.request.starts_with("GET /path HTTP/1.1\r\n"));
@@ -178,7 +181,8 @@ TEST(Interop, OurClientAndOpensslServer) {
       const std::string accept = "127.0.0.1:" + std::to_string(port), cert = dir / "cert.pem", key = dir / "key.pem";
       (void)!std::freopen("/dev/null", "w", stdout);
       (void)!std::freopen("/dev/null", "w", stderr);
-      ::execlp("openssl", "openssl", "s_server", "-accept", accept.c_str(), "-cert", cert.c_str(), "-key", key.c_str(), "-www", nullptr);
+      ::execlp("openssl", "openssl", "s_server", "-accept", accept.c_str(), "-cert", cert.c_str(), "-key", key.c_str(), "-www",
+               nullptr);
       ::_exit(127);
     }
     sockaddr_in a{};
@@ -197,7 +201,9 @@ TEST(Interop, OurClientAndOpensslServer) {
       p.configure(server_config(), {.trusted_ca_pem = ca.chain, .verify_sni = true, .max_version = v});
       p.client.session = p.sessions.open_client(*p.client_context, "upstream.example");
       p.client.queue("GET / HTTP/1.0\r\n\r\n");
-      const std::string got = run(fd, p.client, [](const std::string& s) { return s.find("</html>") != std::string::npos || s.find("</HTML>") != std::string::npos; });
+      const std::string got = run(fd, p.client, [](const std::string& s) {
+        return s.find("</html>") != std::string::npos || s.find("</HTML>") != std::string::npos;
+      });
       EXPECT_TRUE(got.starts_with("HTTP/1.0 200 ok")) << name(p.client.session->error()) << got;
       EXPECT_EQ(p.client.session->negotiated().version, v);
       ::close(fd);

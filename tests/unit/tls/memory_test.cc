@@ -35,7 +35,11 @@ TEST(Arena, BlocksAreAlignedDistinctAndKeepTheirBytes) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
-  struct Block { uint8_t* p; size_t n; uint8_t fill; };
+  struct Block {
+    uint8_t* p;
+    size_t n;
+    uint8_t fill;
+  };
   std::vector<Block> live;
   for (int i = 0; i < 50'000; ++i) {
     const bool grow = live.size() < 300 && random() % 2 == 0;
@@ -78,7 +82,9 @@ TEST(Arena, EverySizeFitsItsClassExactly) {
     ASSERT_NE(p, nullptr) << n;
     ASSERT_GE(a->counters().in_use, n);
     // Waste is bounded: a quarter of a doubling, the step to a third or a half of a span, a span.
-    if (n <= 16384) { ASSERT_LE(a->counters().in_use, n + std::max<size_t>(16, n / 4)) << n; }
+    if (n <= 16384) {
+      ASSERT_LE(a->counters().in_use, n + std::max<size_t>(16, n / 4)) << n;
+    }
     std::memset(p, 0xab, n);
     a->free_local(p);
   }
@@ -113,7 +119,10 @@ TEST(Arena, FreesByOtherThreadsComeHome) {
     blocks[static_cast<size_t>(i % kThreads)].push_back(p);
   }
   std::vector<std::thread> threads;
-  for (auto& mine : blocks) threads.emplace_back([&] { for (void* p : mine) a->free_remote(p); });
+  for (auto& mine : blocks)
+    threads.emplace_back([&] {
+      for (void* p : mine) a->free_remote(p);
+    });
   // The owner goes on meanwhile.
   for (int i = 0; i < 10'000; ++i) a->free_local(a->allocate(64));
   for (auto& t : threads) t.join();
@@ -258,7 +267,8 @@ TEST(SessionMemory, NoHeadroomMeansNoNewSessionAndNoCrash) {
   });
 }
 
-// Behind that rule: OpenSSL gets null at the n-th allocation of a whole connection, for every n. It may fail; it may not crash or leak.
+// Behind that rule: OpenSSL gets null at the n-th allocation of a whole connection, for every n. It may fail; it may not crash or
+// leak.
 TEST(SessionMemory, NullAtEveryAllocation) {
   for (Version v : {Version::kTls12, Version::kTls13}) {
     Pair p;

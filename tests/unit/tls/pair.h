@@ -1,4 +1,5 @@
-// A client and a server session joined by two byte queues, for tests: what one sends is delivered to the other in pieces of a chosen size.
+// A client and a server session joined by two byte queues, for tests: what one sends is delivered to the other in pieces of a
+// chosen size.
 #pragma once
 
 #include <memory>
@@ -99,7 +100,8 @@ struct Pair {
 
 // Keys and certificates are costly to make: one of each kind for all tests.
 inline const CertificatePem& ecdsa_certificate() {
-  static const CertificatePem c = make_certificate({.common_name = "ecdsa", .sans = {"DNS:www.example.com", "DNS:*.example.com"}});
+  static const CertificatePem c =
+      make_certificate({.common_name = "ecdsa", .sans = {"DNS:www.example.com", "DNS:*.example.com"}});
   return c;
 }
 inline const CertificatePem& rsa_certificate() {

@@ -126,7 +126,8 @@ TEST_P(BothVersions, RecordsGrowAfterTheFirst100KiBAndShrinkAfterIdleness) {
     p.client.cipher_limit = kNoLimit;
     p.client.send(now);
     uint8_t h[5];
-    for (uint64_t at = 0; p.client.cipher_out.peek(at, h, 5) == 5; at += 5 + sizes.back()) sizes.push_back(uint32_t{h[3]} << 8 | h[4]);
+    for (uint64_t at = 0; p.client.cipher_out.peek(at, h, 5) == 5; at += 5 + sizes.back())
+      sizes.push_back(uint32_t{h[3]} << 8 | h[4]);
     p.deliver(p.client, p.server);
     p.server.receive();
     p.server.take();
@@ -135,7 +136,7 @@ TEST_P(BothVersions, RecordsGrowAfterTheFirst100KiBAndShrinkAfterIdleness) {
   const uint32_t overhead = GetParam() == Version::kTls13 ? 17 : 24;
   auto sizes = record_sizes(200 * 1024, 10 * base::kSecond);
   EXPECT_EQ(sizes[0], kSmallRecordBytes + overhead);
-  EXPECT_EQ(sizes[78], kSmallRecordBytes + overhead);   // 78 * 1300 < 100 KiB
+  EXPECT_EQ(sizes[78], kSmallRecordBytes + overhead);  // 78 * 1300 < 100 KiB
   EXPECT_EQ(sizes[79], kMaxRecordBytes + overhead);
   sizes = record_sizes(20'000, 10 * base::kSecond + kRecordIdleReset);  // not idle for longer: still large
   EXPECT_EQ(sizes[0], kMaxRecordBytes + overhead);
@@ -372,14 +373,17 @@ struct Failure {
 
 TEST(SessionFailure, IsNamedOnBothSides) {
   const CertificatePem ca = make_certificate({.common_name = "ca", .ca = true});
-  const CertificatePem good = make_certificate({.sans = {"DNS:www.example.com", "URI:spiffe://a/b", "IP:10.1.2.3"}, .issuer = &ca});
-  const CertificatePem expired = make_certificate({.sans = {"DNS:www.example.com"}, .not_before_s = -7200, .not_after_s = -3600, .issuer = &ca});
+  const CertificatePem good =
+      make_certificate({.sans = {"DNS:www.example.com", "URI:spiffe://a/b", "IP:10.1.2.3"}, .issuer = &ca});
+  const CertificatePem expired =
+      make_certificate({.sans = {"DNS:www.example.com"}, .not_before_s = -7200, .not_after_s = -3600, .issuer = &ca});
   const CertificatePem other_ca = make_certificate({.common_name = "other", .ca = true});
   const auto serves = [](const CertificatePem& c) { return ServerConfig{.certificates = {c}}; };
   const auto trusts = [&](const CertificatePem& c, std::vector<SanMatcher> sans = {}, bool sni = false) {
     return ClientConfig{.trusted_ca_pem = c.chain, .sans = std::move(sans), .verify_sni = sni, .max_version = Version::kTls13};
   };
-  ServerConfig only13 = server_config(), only12 = server_config(), mutual = server_config(), p521 = server_config(), chacha = server_config();
+  ServerConfig only13 = server_config(), only12 = server_config(), mutual = server_config(), p521 = server_config(),
+               chacha = server_config();
   only13.min_version = Version::kTls13;
   only12.max_version = Version::kTls12;
   mutual.client_ca_pem = ca.chain;
@@ -387,7 +391,8 @@ TEST(SessionFailure, IsNamedOnBothSides) {
   p521.curves = {"P-521"};
   chacha.max_version = Version::kTls12;
   chacha.cipher_suites = {"ECDHE-ECDSA-CHACHA20-POLY1305"};
-  ClientConfig client13 = client_config(), aes = client_config(Version::kTls12), with_bad_certificate = client_config(Version::kTls12);
+  ClientConfig client13 = client_config(), aes = client_config(Version::kTls12),
+               with_bad_certificate = client_config(Version::kTls12);
   client13.min_version = Version::kTls13;
   aes.cipher_suites = {"ECDHE-ECDSA-AES128-GCM-SHA256"};
   with_bad_certificate.certificate = make_certificate({.common_name = "stranger", .issuer = &other_ca});
@@ -438,7 +443,8 @@ TEST(SessionVerify, NamesThatMatch) {
     SCOPED_TRACE(sans.empty() ? "none" : sans.back().value);
     for (bool sni : {false, true}) {
       Pair p;
-      p.configure({.certificates = {leaf}}, {.trusted_ca_pem = ca.chain, .sans = sans, .verify_sni = sni, .max_version = Version::kTls13});
+      p.configure({.certificates = {leaf}},
+                  {.trusted_ca_pem = ca.chain, .sans = sans, .verify_sni = sni, .max_version = Version::kTls13});
       p.open("www.example.com");
       p.handshake();
       EXPECT_TRUE(p.established()) << name(p.client.session->error());

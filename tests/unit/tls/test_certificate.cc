@@ -21,7 +21,8 @@ std::string text_of(BIO* bio) {
 }
 
 EVP_PKEY* make_key(const std::string& kind) {
-  if (kind.starts_with("RSA:")) return EVP_PKEY_Q_keygen(nullptr, nullptr, "RSA", static_cast<size_t>(std::atoi(kind.c_str() + 4)));
+  if (kind.starts_with("RSA:"))
+    return EVP_PKEY_Q_keygen(nullptr, nullptr, "RSA", static_cast<size_t>(std::atoi(kind.c_str() + 4)));
   if (kind == "ED25519") return EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519");
   return EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", kind.c_str());
 }
@@ -73,7 +74,8 @@ CertificatePem make_certificate(const CertificateSpec& spec) {
 std::string encrypt_key(const std::string& key_pem, const std::string& password) {
   BioPtr in(BIO_new_mem_buf(key_pem.data(), static_cast<int>(key_pem.size()))), out(BIO_new(BIO_s_mem()));
   PkeyPtr key(PEM_read_bio_PrivateKey(in.get(), nullptr, nullptr, nullptr));
-  PEM_write_bio_PKCS8PrivateKey(out.get(), key.get(), EVP_aes_128_cbc(), password.data(), static_cast<int>(password.size()), nullptr, nullptr);
+  PEM_write_bio_PKCS8PrivateKey(out.get(), key.get(), EVP_aes_128_cbc(), password.data(), static_cast<int>(password.size()),
+                                nullptr, nullptr);
   return text_of(out.get());
 }
 

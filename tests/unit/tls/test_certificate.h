@@ -10,9 +10,9 @@ namespace millrace::tls::testing {
 
 struct CertificateSpec {
   std::string common_name = "test";
-  std::vector<std::string> sans;     // OpenSSL's text: "DNS:a.example", "IP:10.0.0.1", "URI:spiffe://x"
-  std::string key = "P-256";         // "P-256", "P-384", "P-521", "secp256k1", "RSA:2048", "ED25519"
-  long not_before_s = -3600;         // from now
+  std::vector<std::string> sans;  // OpenSSL's text: "DNS:a.example", "IP:10.0.0.1", "URI:spiffe://x"
+  std::string key = "P-256";      // "P-256", "P-384", "P-521", "secp256k1", "RSA:2048", "ED25519"
+  long not_before_s = -3600;      // from now
   long not_after_s = 365L * 24 * 3600;
   bool ca = false;
   const CertificatePem* issuer = nullptr;  // null: self-signed
