@@ -81,6 +81,9 @@ int echo(const std::string& socket) {
 }
 
 int ask(const std::string& socket) {
+  // A client's port does not start before its server listens.
+  for (const auto limit = Clock::now() + std::chrono::seconds(20); access(socket.c_str(), F_OK) != 0 && Clock::now() < limit;)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   Side s;
   if (const int r = s.open(socket, "client"); r != 0) return r;
   const auto limit = Clock::now() + std::chrono::seconds(30);

@@ -26,7 +26,8 @@ std::map<std::string, Parsed> parse(const std::string& path) {
   EXPECT_TRUE(in) << path;
   std::stringstream all;
   all << in.rdbuf();
-  std::string text = std::regex_replace(all.str(), std::regex("//[^\n]*"), "");
+  // Comments and layout are nothing to go by.
+  const std::string text = std::regex_replace(std::regex_replace(all.str(), std::regex("//[^\n]*"), ""), std::regex("\\s+"), " ");
   std::map<std::string, Parsed> out;
   std::vector<std::string> with_refs;
   static const std::regex head(R"(struct\s+(\w+)\s*\{)");
