@@ -406,7 +406,7 @@ bool AccessLogFormat::value(const Part& p, const AccessLogView& view, std::strin
     case Op::kResponseCodeDetails:
       return string(view.string(StringId::kResponseCodeDetails));
     case Op::kResponseFlags: {
-      if (view.flags().empty()) return false;
+      if (view.flags().empty()) return string("-");  // also in JSON, as Envoy
       char buffer[stats::ResponseFlags::kMaxText];
       out.append(buffer, view.flags().format(buffer, sizeof buffer));
       return true;
@@ -419,7 +419,7 @@ bool AccessLogFormat::value(const Part& p, const AccessLogView& view, std::strin
         out += stats::info(static_cast<stats::ResponseFlag>(i)).long_name;
         any = true;
       }
-      return any;
+      return any || string("-");
     }
     case Op::kBytesReceived:
       return number(r.bytes_received);

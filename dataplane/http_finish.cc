@@ -76,6 +76,7 @@ void HttpProxy::on_timer(Exchange& ex) {
       if (ex.endpoint != nullptr) ctx_.stats.scope(ex.endpoint->slot)[ClusterCounter::kRqTimeout].add();
     }
     ex.flags.set(ResponseFlag::kUpstreamRequestTimeout);
+    ex.detail = ResponseDetail::kResponseTimeout;
     upstreams_.cancel(ex);
     if (started) return cut_response(ex);
     return reply(ex, LocalReply::kResponseTimeout);
@@ -231,7 +232,7 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
   r.response_code = ex.status;
   r.protocol = ex.request.version == http::Version::kHttp10 ? stats::Protocol::kHttp10 : stats::Protocol::kHttp11;
   if (ex.upstream_sent_at != 0) r.upstream_protocol = stats::Protocol::kHttp11;
-  r.attempt_count = ex.upstream_sent_at != 0 ? 1 : 0;
+  r.attempt_count = ex.upstream_port != 0 ? 1 : 0;  // an endpoint was chosen
   r.worker = static_cast<uint16_t>(ctx_.worker);
   if (d.tls_terminated) {
     r.record_flags |= stats::kFlagDownstreamTls;
@@ -248,6 +249,8 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
     if (!value.empty() && n < stats::kMaxRecordStrings) strings[n++] = {id, value, name};
   };
   add(StringId::kResponseCodeDetails, ex.detail_view());
+  if (ex.detail == ResponseDetail::kResetBeforeResponseRefused)
+    add(StringId::kTransportFailure, "delayed_connect_error:_Connection_refused");
   add(StringId::kMethod, ex.request.method);
   add(StringId::kPath, ex.request.path);
   add(StringId::kOriginalPath, headers.get(http::HeaderId::kXEnvoyOriginalPath));

@@ -346,9 +346,11 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
   if (ex.upstream != nullptr) upstreams_.cancel(ex);
   ex.endpoint = nullptr;
   if (started) {
-    // FIN or RST: for HTTP/1 both end the connection (Envoy's UR is a reset of one stream, of HTTP/2).
-    ex.flags.set(ResponseFlag::kUpstreamConnectionTermination);
-    ex.detail = http::ResponseDetail::kResetAfterResponseConnectionTermination;
+    // A FIN inside a body is an error of the protocol, a reset the end of the connection (as Envoy's codec sees them).
+    const bool protocol = failure == UpstreamFailure::kClosed;
+    ex.flags.set(protocol ? ResponseFlag::kUpstreamProtocolError : ResponseFlag::kUpstreamConnectionTermination);
+    ex.detail = protocol ? http::ResponseDetail::kResetAfterResponseProtocolError
+                         : http::ResponseDetail::kResetAfterResponseConnectionTermination;
     return cut_response(ex);
   }
   const bool partial_head = ex.response_buffer != nullptr && ex.response_buffer->used != 0;

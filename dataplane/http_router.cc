@@ -92,6 +92,7 @@ void HttpProxy::route(Exchange& ex) {
   if (!http::check_underscores(request.headers, options.underscores)) {
     ex.detail_text = http::info(http::H1Error::kUnderscore).details;
     ex.flags.set(ResponseFlag::kDownstreamProtocolError);
+    request.method = request.path = request.authority = {};  // Envoy's codec refuses it before there is a request to log
     return reply_with(ex, 400, http::reason_phrase(400), ResponseDetail::kH1UnexpectedUnderscore, true);
   }
   if (request.version == http::Version::kHttp10 && request.authority.empty()) return reply(ex, LocalReply::kMissingHost);
@@ -221,6 +222,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   if (runtime == nullptr) {
     ctx_.stats.scope(entry.slot)[VirtualHostCounter::kNoCluster].add();
     ex.flags.set(ResponseFlag::kNoClusterFound);
+    ex.route.cluster_name = {};  // Envoy logs only a cluster that exists
     return reply_with(ex, route.cluster_not_found_status, {}, ResponseDetail::kClusterNotFound, false);
   }
 

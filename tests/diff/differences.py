@@ -2,7 +2,8 @@
 
 INTENDED: (configuration, case, aspects, reason); `*` as in shell patterns. Aspects: status, headers, body, end (whether the connection stays),
 upstream (what the upstream server got), tls, cipher.
-INTENDED_LOG: (configuration, pattern of what differs in a log line, what stands for it on both sides, reason)."""
+INTENDED_LOG: (configuration, pattern of what differs in a log line, what stands for it on both sides, reason); a line of
+which nothing is left is not compared."""
 import fnmatch
 import re
 
@@ -19,6 +20,7 @@ _EMPTY = "an empty field is written as '-': the record does not tell empty from 
 _STRICT = "RFC 9112 strictly, against smuggling: a second Host (3.2), folded fields (5.2), a bare CR (2.2), a chunk without its end (7.1) are 400"
 _MEMBER = "white space behind a comma does not make another member of x-forwarded-host: the last one is not repeated"
 _NO_H2 = "HTTP/2 is not spoken yet: its preface is an unknown version"
+_UPGRADE = "an upgrade that no configuration allows is refused before a route is looked for"
 _GAVE_UP = "the bad chunk came with the head: the upstream connection is reset before the head was read there"
 
 INTENDED = [
@@ -38,11 +40,13 @@ INTENDED = [
     ("direct_responses", "large post", "end", _LINGERS),
     ("http10", "8156 chunked", "status headers body upstream end", _HTTP10_CHUNKED),
     ("http10", "8157 chunked", "status headers body upstream end", _HTTP10_CHUNKED),
+    ("passthrough", "refused", "end", _LINGERS),
     ("failures", "101", "status headers body end", _UNASKED_101),
     ("failures", "/unhealthy", "status headers body upstream", _PANIC),
 ]
 INTENDED_LOG = [
-    ("malformed", r"^(GET|POST) / HTTP/1\.1 200 .*|^- - .*", "<read or refused by the codec>", _STRICT),
+    ("malformed", r"^(GET|POST) / HTTP/1\.1 200 .*|^- - .*|^POST / HTTP/1\.1 400 .*", "", _STRICT),
+    ("malformed", r"(details=upgrade_failed .*)cluster=\S+ route=\S+", r"\1", _UPGRADE),
     ("http10", r"^POST / HTTP/1\.0 200 .* host=a .*|^- - \S+ 400 flags=DPE .*", "<chunked 1.0>", _HTTP10_CHUNKED),
     ("failures", r"^GET /unhealthy .*", "<unhealthy>", _PANIC),
     ("failures", r"^GET /x HTTP/1.1 (101|502) .*", "<protocol error>", _UNASKED_101),

@@ -73,6 +73,7 @@ def test_same_log(pair, config):
         a, b = ([compare.normal_log(line) for line in lines] for lines in pair.logs(log))
         assert a, f"Envoy wrote nothing to {log}"
         a, b = ([differences.normal_line(config, line) for line in lines] for lines in (a, b))
+        a, b = ([line for line in lines if line] for lines in (a, b))
         if a != b:
             wrong.append(compare.diff("\n".join(a), "\n".join(b), f"access log {log}"))
     if wrong:

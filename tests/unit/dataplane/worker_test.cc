@@ -142,9 +142,9 @@ TEST(Worker, UpstreamsThatFail) {
       {"resets without a byte", "", false, true, "503 UC", "upstream connect error", true},
       {"closes in the head", "HTTP/1.1 200 OK\r\ncontent-le", true, false, "502 UPE", "HTTP/1.1 502", true},
       {"resets in the head", "HTTP/1.1 200 OK\r\ncontent-le", false, true, "503 UC", "upstream connect error", true},
-      {"closes in the body", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", true, false, "200 UC", "\r\n\r\nabc", false},
+      {"closes in the body", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", true, false, "200 UPE", "\r\n\r\nabc", false},
       {"resets in the body", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", false, true, "200 UC", "\r\n\r\nabc", false},
-      {"closes in a chunk", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabc", true, false, "200 UC", "abc", false},
+      {"closes in a chunk", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabc", true, false, "200 UPE", "abc", false},
       {"sends no HTTP", "SSH-2.0-OpenSSH_9.2\r\n\r\n", false, false, "502 UPE", "upstream connect error", true},
       {"breaks a chunk", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", false, false, "200 UPE", "", false},
       {"switches protocols unasked", "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", false,
@@ -307,7 +307,7 @@ TEST(Worker, UpstreamEndsWhileTheClientIsStuck) {
     ASSERT_TRUE(w.run_until([&] { return c.received.ends_with(body.substr(body.size() - 100)); }, 10 * kSecond));
     w.run(kSecond);
     EXPECT_TRUE(c.received.substr(c.received.find("\r\n\r\n") + 4) == body);
-    EXPECT_EQ(w.last(), complete ? "200 -" : "200 UC");
+    EXPECT_EQ(w.last(), complete ? "200 -" : "200 UPE");
     EXPECT_EQ(c.open(), complete);
   }
 }
