@@ -125,7 +125,7 @@ def main():
     p = argparse.ArgumentParser()
     for part in ("unit", "sim", "e2e", "diff"):
         p.add_argument("--" + part, action="store_true")
-    p.add_argument("--no-sanitize", action="store_true")
+    p.add_argument("--sanitize", action="store_true")
     p.add_argument("-k", dest="word", default="")
     a = p.parse_args()
     parts = {x for x in ("unit", "sim", "e2e", "diff") if getattr(a, x)} or {"unit", "sim", "e2e", "diff"}
@@ -136,7 +136,7 @@ def main():
     for suite in ("unit", "sim"):
         if suite in parts:
             run_meson_suite(path, suite, tally)
-    if not a.no_sanitize and parts & {"unit", "sim"}:
+    if a.sanitize and parts & {"unit", "sim"}:
         for name, (options, only) in SANITIZED.items():
             sanitized = build("build-" + name, options, only)
             for suite in ("unit", "sim"):
