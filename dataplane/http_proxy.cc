@@ -346,11 +346,9 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
   if (ex.upstream != nullptr) upstreams_.cancel(ex);
   ex.endpoint = nullptr;
   if (started) {
-    // A FIN inside a body is an error of the protocol, a reset the end of the connection (as Envoy's codec sees them).
-    const bool protocol = failure == UpstreamFailure::kClosed;
-    ex.flags.set(protocol ? ResponseFlag::kUpstreamProtocolError : ResponseFlag::kUpstreamConnectionTermination);
-    ex.detail = protocol ? http::ResponseDetail::kResetAfterResponseProtocolError
-                         : http::ResponseDetail::kResetAfterResponseConnectionTermination;
+    // A connection that ends inside a body, by FIN or RST, is an error of the protocol to Envoy's codec.
+    ex.flags.set(ResponseFlag::kUpstreamProtocolError);
+    ex.detail = http::ResponseDetail::kResetAfterResponseProtocolError;
     return cut_response(ex);
   }
   const bool partial_head = ex.response_buffer != nullptr && ex.response_buffer->used != 0;

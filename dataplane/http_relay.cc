@@ -151,7 +151,7 @@ void HttpProxy::relay_response(Exchange& ex) {
         ex.flags.set(stats::ResponseFlag::kOverloadManager);
         return cut_response(ex);
       }
-      return on_upstream_failed(ex, ex.upstream->was_reset ? UpstreamFailure::kReset : UpstreamFailure::kClosed);
+      return on_upstream_failed(ex, UpstreamFailure::kClosed);
   }
 }
 

@@ -231,7 +231,7 @@ bool Upstreams::open_connection(EndpointPool& e) {
   u->tls = nullptr;
   u->endpoint = &e;
   u->exchange = nullptr;
-  u->fin_received = u->peer_closed = u->shut_down = u->connected = u->was_reset = false;
+  u->fin_received = u->peer_closed = u->shut_down = u->connected = false;
   u->reusable = true;
   u->requests = 0;
   u->counted_rx = u->counted_tx = 0;
@@ -337,7 +337,7 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
     if (u.connection == nullptr) return;
   }
   if (events & (tcp::kEventReset | tcp::kEventTimedOut)) {
-    u.peer_closed = u.fin_received = u.was_reset = true;
+    u.peer_closed = u.fin_received = true;
     Exchange* ex = u.exchange;
     if (ex == nullptr) {
       close_session(u, false);

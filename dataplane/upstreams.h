@@ -43,7 +43,6 @@ struct UpstreamSession : Session {
   SessionTimer timer{TimerKind::kUpstream};  // connect timeout, then idle timeout
   TimeNs opened_at = 0;
   uint32_t requests = 0;
-  bool was_reset = false;      // peer_closed by a reset, not by a FIN
   bool connected = false;
   bool reusable = true;  // false: closed when its exchange ends
 };

@@ -143,7 +143,7 @@ TEST(Worker, UpstreamsThatFail) {
       {"closes in the head", "HTTP/1.1 200 OK\r\ncontent-le", true, false, "502 UPE", "HTTP/1.1 502", true},
       {"resets in the head", "HTTP/1.1 200 OK\r\ncontent-le", false, true, "503 UC", "upstream connect error", true},
       {"closes in the body", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", true, false, "200 UPE", "\r\n\r\nabc", false},
-      {"resets in the body", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", false, true, "200 UC", "\r\n\r\nabc", false},
+      {"resets in the body", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", false, true, "200 UPE", "\r\n\r\nabc", false},
       {"closes in a chunk", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabc", true, false, "200 UPE", "abc", false},
       {"sends no HTTP", "SSH-2.0-OpenSSH_9.2\r\n\r\n", false, false, "502 UPE", "upstream connect error", true},
       {"breaks a chunk", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", false, false, "200 UPE", "", false},
