@@ -100,7 +100,8 @@ def test_upstream_closes_after_good_responses(gateway):
                 assert r.body == b"good\n"
     codes = [e["code"] + e["flags"] for e in gateway.log(tag, 100)]
     # The race with a FIN on the wire cannot be won without retries; that it is lost at times is Envoy's behaviour too, always flagged UC.
-    assert set(codes) <= {"200-", "503UC"} and codes.count("200-") > 50
+    # A request that lost the race is followed by one on a new connection, which is answered: so at worst every second one is lost.
+    assert set(codes) <= {"200-", "503UC"} and codes.count("200-") >= 50
 
 
 def test_upstream_half_closes(gateway):
