@@ -28,7 +28,6 @@ struct DownstreamSession : Session {
   DownstreamSession() : Session(SessionKind::kDownstream) {}
   DownstreamPhase phase = DownstreamPhase::kFree;
   bool draining = false;  // its listener or chain is gone: the next response says connection: close
-  bool in_wake_list = false;
   bool tls_terminated = false, tls_resumed = false;
   uint16_t tls_version = 0, tls_cipher = 0;  // wire values, once negotiated
   base::IpAddress remote, local;             // the connection's addresses, kept beyond its life for records
