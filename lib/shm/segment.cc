@@ -19,6 +19,13 @@ constexpr unsigned kHuge2M = 21u << 26;  // MFD_HUGE_2MB: log2 of the page size 
 uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 std::string reason(const char* what) { return std::string(what) + ": " + std::strerror(errno); }
 
+// Tables of 100,000 routes span tens of megabytes, which ordinary pages turn into a TLB miss a lookup. Where the administrator lets
+// shared memory have transparent huge pages (/sys/kernel/mm/transparent_hugepage/shmem_enabled: advise) they are used; elsewhere
+// this does nothing.
+void want_huge_pages(void* at, uint64_t size) {
+  if (size >= kHugePageSize) (void)::madvise(at, size, MADV_HUGEPAGE);
+}
+
 }  // namespace
 
 void UniqueFd::reset(int fd) {
@@ -64,6 +71,7 @@ base::Result<Segment> Segment::create(const std::string& name, uint64_t size, Pa
   if (::fcntl(s.fd_.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0) return failed("sealing");
   void* at = ::mmap(nullptr, s.size_, PROT_READ | PROT_WRITE, MAP_SHARED, s.fd_.get(), 0);
   if (at == MAP_FAILED) return failed(huge ? "mmap (are there enough free hugepages?)" : "mmap");
+  if (!huge) want_huge_pages(at, s.size_);
   s.data_ = static_cast<uint8_t*>(at);
   s.huge_ = huge;
   return s;
@@ -88,6 +96,7 @@ base::Result<Segment> Segment::map(UniqueFd fd, Access access, uint64_t min_size
   s.data_ = static_cast<uint8_t*>(at);
   s.size_ = size;
   s.huge_ = static_cast<uint64_t>(st.st_blksize) >= kHugePageSize;
+  if (!s.huge_) want_huge_pages(at, size);
   return s;
 }
 
