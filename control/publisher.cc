@@ -163,6 +163,21 @@ void Publisher::send_newest() {
   if (ring_.push({reinterpret_cast<const uint8_t*>(&command), sizeof command})) sent_epoch_ = epoch_;
 }
 
+bool Publisher::set_stage_period(uint32_t period) {
+  std::lock_guard lock(mutex_);
+  if (!stats_ || !ring_.attached()) return false;
+  stage_period_ = period;
+  send_stage_period();
+  return true;
+}
+
+void Publisher::send_stage_period() {
+  if (!stage_period_ || !ring_.attached()) return;
+  table::SetStagePeriod command;
+  command.period = *stage_period_;
+  if (ring_.push({reinterpret_cast<const uint8_t*>(&command), sizeof command})) stage_period_.reset();
+}
+
 // ---- the link ---------------------------------------------------------------------------------------------------------------
 
 // Copies every live object into an arena that nobody has seen. The old one goes with its last mapping.
@@ -237,6 +252,7 @@ void Publisher::on_linked(stats::RegionView stats, uint64_t last_epoch) {
 void Publisher::on_unlinked() {
   std::lock_guard lock(mutex_);
   stats_.reset();
+  stage_period_.reset();
   ring_ = shm::RingProducer();
   // A data plane that only lost its link still serves from the arena it has: from now on it is left alone. When there is no room
   // for a copy now, prepare_link tries again, and until then replaced objects stay where they are.
@@ -260,6 +276,7 @@ Status Publisher::step() {
   std::lock_guard lock(mutex_);
   if (!stats_) return {};
   send_newest();
+  send_stage_period();
   if (ring_.error() != shm::RingError::kNone) return Error{std::string("command ring: ") + shm::to_string(ring_.error())};
   const uint64_t seen = min_seen();
   if (seen != 0) arena_.reclaim(seen);

@@ -104,6 +104,9 @@ class Publisher {
   // above `last_epoch`.
   void on_linked(stats::RegionView stats, uint64_t last_epoch);
   void on_unlinked();
+  // Stage accounting of the linked data plane: one turn in `period`, 0: off (table::SetStagePeriod). The newest wish goes out as
+  // soon as there is room; false when no data plane is linked. Whether it is in force: LoaderCounter::kStagePeriod.
+  bool set_stage_period(uint32_t period);
   // A record of the loader's event ring.
   void on_loader_event(const stats::LoaderEvent& event, stats::EventType type, std::string_view text);
   // Retries a full ring, reclaims, wakes waiters. Call at least every few milliseconds while linked. Error: the command ring is
@@ -126,6 +129,7 @@ class Publisher {
   base::Result<uint64_t> write_root(const Objects& objects, uint64_t epoch);
   base::Status move_to_fresh_arena();
   void send_newest();
+  void send_stage_period();
   uint64_t min_seen() const;
   Acknowledgement acknowledgement_locked(uint64_t epoch) const;
 
@@ -145,6 +149,7 @@ class Publisher {
   uint64_t fence_epoch_ = 0;  // first epoch of this link: smaller seen_epoch words are older control's
   uint64_t accepted_ = 0, rejected_ = 0;
   std::string rejection_;
+  std::optional<uint32_t> stage_period_;  // to be sent
   shm::Segment commands_;
   shm::RingProducer ring_;
   std::optional<stats::RegionView> stats_;

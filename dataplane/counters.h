@@ -7,11 +7,14 @@
 #include "lib/io/port_queue.h"
 #include "lib/stats/counters.h"
 #include "lib/stats/drop_reason.h"
+#include "lib/stats/stage_clock.h"
 
 namespace millrace::dataplane {
 
 using stats::LoopCounter;
 using stats::PortCounter;
+using stats::Stage;
+using stats::StageScope;
 using stats::TcpCounter;
 
 struct StackCounters {
@@ -19,6 +22,7 @@ struct StackCounters {
   stats::CounterBlock<TcpCounter>* tcp = nullptr;
   stats::CounterBlock<LoopCounter>* loop = nullptr;  // hand-over and timers only
   stats::CounterBlock<PortCounter>* ports[io::kMaxPorts] = {};
+  stats::StageClock* stages = &stats::StageClock::never();  // the worker's; never null
 
   void drop(stats::DropReason r) const { drops[static_cast<uint32_t>(r)].add(); }
 };

@@ -229,6 +229,7 @@ int run(const Options& options) {
   region_config.incarnation = random_u64();
   region_config.start_wall_ns = clock_ns(CLOCK_REALTIME);
   region_config.start_monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+  region_config.tsc_hz = io::tsc_hz();
   region_config.version = MILLRACE_VERSION;
   for (const auto& p : ports) region_config.port_names.push_back(p->name());
   auto segments = SharedSegments::create(region_config);
@@ -258,6 +259,7 @@ int run(const Options& options) {
       return fail(kMachine, "no memory for TLS sessions (" + std::to_string(kTlsArenaMegabytes) + " MB a worker)");
     arenas.push_back(arena);
   }
+  if (section.stage_accounting) loader_config.stage_period = stats::StageClock::kDefaultPeriod;
   std::vector<WorkerTableSlot> slots(workers);
   TableLoader loader(loader_config, *region, slots, &loader_events);
 

@@ -177,8 +177,14 @@ class WorkerTableSlot {
   }
   uint64_t taken() const { return taken_.read(); }
 
+  // Stage accounting (stats/stage_clock.h): one turn in `period`; 0: off. Loader thread.
+  void set_stage_period(uint32_t period) { stage_period_.store(period, std::memory_order_relaxed); }
+  // Worker, once a turn. Relaxed: nothing else hangs on it. On the line that take() reads anyway.
+  uint32_t stage_period() const { return stage_period_.load(std::memory_order_relaxed); }
+
  private:
   alignas(64) std::atomic<const RuntimeSnapshot*> offered_{nullptr};  // loader: rw, worker: ro
+  std::atomic<uint32_t> stage_period_{0};                             // loader: rw, worker: ro
   shm::EpochWord taken_;                                              // worker: rw, loader: ro; RuntimeSnapshot::sequence
   const RuntimeSnapshot* current_ = nullptr;                          // worker only
 };

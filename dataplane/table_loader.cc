@@ -335,11 +335,17 @@ struct TableLoader::Impl {
   bool run_commands() {
     if (!is_attached || ring_broken) return false;
     table::PublishSnapshot newest;
-    bool any = false;
+    bool any = false, did = false;
     for (auto record = ring.front(); record.data() != nullptr; record = ring.front()) {
       table::PublishSnapshot command;
+      table::SetStagePeriod stages;
       if (record.size() == sizeof command) std::memcpy(&command, record.data(), sizeof command);
-      if (record.size() != sizeof command || command.type != table::CommandType::kPublishSnapshot) {
+      if (record.size() == sizeof stages) std::memcpy(&stages, record.data(), sizeof stages);
+      if (record.size() == sizeof stages && stages.type == table::CommandType::kSetStagePeriod &&
+          stages.period <= stats::StageClock::kMaxPeriod) {
+        set_stage_period(stages.period);
+        did = true;
+      } else if (record.size() != sizeof command || command.type != table::CommandType::kPublishSnapshot) {
         count(LoaderCounter::kCommandErrors);
         rejection = "control sent a malformed command";
         tell(stats::EventType::kSnapshotRejected, 0, table::kNoObject, 0, 0, rejection);
@@ -357,7 +363,12 @@ struct TableLoader::Impl {
       tell(stats::EventType::kSnapshotRejected, 0, table::kNoObject, 0, 0, rejection);
     }
     if (any) load(newest);
-    return any;
+    return any || did;
+  }
+
+  void set_stage_period(uint32_t period) {
+    for (WorkerTableSlot& slot : slots) slot.set_stage_period(period);
+    gauge(LoaderCounter::kStagePeriod, period);
   }
 
   // ---- what nobody sees any more ----------------------------------------------------------------------------------------------
@@ -400,6 +411,7 @@ TableLoader::TableLoader(const TableLoaderConfig& config, stats::Region region, 
   auto empty = impl_->assemble({}, 0);
   MILLRACE_ASSERT(empty.ok(), "an empty snapshot needs nothing");
   impl_->offer(std::move(*empty));
+  impl_->set_stage_period(config.stage_period);
 }
 
 TableLoader::~TableLoader() = default;

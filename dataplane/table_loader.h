@@ -24,6 +24,7 @@
 #include "lib/shm/segment.h"
 #include "lib/shm/spsc_ring.h"
 #include "lib/stats/region.h"
+#include "lib/stats/stage_clock.h"
 #include "lib/table/link.h"
 
 namespace millrace::tls {
@@ -36,6 +37,7 @@ struct TableLoaderConfig {
   // One per worker, or empty: then no TLS contexts are made (tests).
   std::vector<tls::LibraryContext*> tls_libraries;
   base::TimeNs scope_linger_ns = stats::kScopeLingerNs;
+  uint32_t stage_period = 0;  // of stage accounting at start (table::SetStagePeriod changes it); 0: off
 };
 
 class TableLoader {

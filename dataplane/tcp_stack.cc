@@ -274,6 +274,7 @@ void TcpStack::output(Connection& c, TimeNs now) {
 }
 
 void TcpStack::flush(TimeNs now) {
+  StageScope stage(*counters_.stages, Stage::kTcpOutput);
   // One turn for each connection that is on the list now; those that have more to say come back to its end.
   base::List<Connection, &Connection::dirty> turn;
   turn.splice_back(dirty_);

@@ -44,6 +44,7 @@ TransportEvents Transports::pull(Session& s, uint32_t events, TimeNs now) {
   const uint64_t waiting = c.plain_rx.bytes();
   const uint64_t room = waiting < kPlainRxLimit ? kPlainRxLimit - waiting : 0;
   const bool handshaking = !c.session->established();
+  StageScope stage(*stack_.counters().stages, handshaking ? Stage::kTlsHandshake : Stage::kTlsRecords);
   const tls::Wire wire{tcp::rx_queue(s.connection->tcb), out, stack_.pool(), tcp::send_space(s.connection->tcb), s.fin_received};
   const tls::Progress p = c.session->receive(wire, c.plain_rx, room, handshakes_left_ > 0);
   if (handshaking && p.handshake_stepped && handshakes_left_ > 0) --handshakes_left_;
@@ -121,6 +122,7 @@ void Transports::on_send_space(Session& s, TimeNs now) {
 void Transports::pump_tx(Session& s, TimeNs now) {
   TlsChannel& c = *s.tls;
   if (c.session->error() != tls::TlsError::kNone) return;
+  StageScope stage(*stack_.counters().stages, Stage::kTlsRecords);
   io::PacketQueue out;
   const tls::Wire wire{tcp::rx_queue(s.connection->tcb), out, stack_.pool(), tcp::send_space(s.connection->tcb), s.fin_received};
   if (!c.plain_tx.empty() && c.session->established()) {

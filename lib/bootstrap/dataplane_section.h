@@ -96,6 +96,7 @@ struct DataplaneSection {
   std::vector<PortSection> ports;        // 1..16
   LimitsSection limits;
   TcpSection tcp;
+  bool stage_accounting = false;  // where cycles go is measured from the start; millctl top --stages changes it while running
 };
 
 struct SectionResult {

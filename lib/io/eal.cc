@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <rte_cycles.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_launch.h>
@@ -144,6 +145,8 @@ base::Status init_eal(const EalOptions& o) {
 }
 
 void cleanup_eal() { rte_eal_cleanup(); }
+
+uint64_t tsc_hz() { return rte_get_tsc_hz(); }
 
 unsigned worker_lcore(const EalOptions& o, uint32_t index) { return o.worker_cores[index]; }
 

@@ -25,6 +25,9 @@ base::Status init_eal(const EalOptions& options);
 // Ends EAL: after every port is closed and every pool is freed.
 void cleanup_eal();
 
+// Ticks of the TSC a second, as EAL determined it; after init_eal().
+uint64_t tsc_hz();
+
 // The lcore id on which worker `index` runs (index of worker_cores): what rte_eal_remote_launch takes.
 unsigned worker_lcore(const EalOptions& options, uint32_t index);
 // Runs `function(argument)` on the lcore of worker `index`; wait_worker() waits for its end and returns what it returned.

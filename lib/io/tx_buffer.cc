@@ -8,8 +8,9 @@ namespace millrace::io {
 using stats::DropReason;
 using stats::PortCounter;
 
-TxBuffer::TxBuffer(PortQueue& port, TxPools pools, stats::CounterBlock<PortCounter>& counters, stats::Counter* drops)
-    : port_(port), pools_(pools), counters_(counters), drops_(drops) {}
+TxBuffer::TxBuffer(PortQueue& port, TxPools pools, stats::CounterBlock<PortCounter>& counters, stats::Counter* drops,
+                   stats::StageClock& stages)
+    : port_(port), pools_(pools), counters_(counters), drops_(drops), stages_(stages) {}
 
 TxBuffer::~TxBuffer() {
   for (uint32_t i = 0; i < count_; ++i) rte_pktmbuf_free(frames_[i]);
@@ -75,6 +76,7 @@ void TxBuffer::send(rte_mbuf* frame) {
 }
 
 void TxBuffer::flush() {
+  stats::StageScope stage(stages_, stats::Stage::kTxBurst, count_);
   uint32_t sent = 0;
   uint64_t bytes = 0;
   for (uint32_t tries = 0; sent < count_ && tries <= kFlushRetries; ++tries) {

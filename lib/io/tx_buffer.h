@@ -10,6 +10,7 @@
 #include "lib/io/port_queue.h"
 #include "lib/stats/counters.h"
 #include "lib/stats/drop_reason.h"
+#include "lib/stats/stage_clock.h"
 
 namespace millrace::io {
 
@@ -21,8 +22,10 @@ struct TxPools {
 
 class TxBuffer {
  public:
-  // `drops`: kDropReasonCount counters, indexed by DropReason. All references outlive the buffer.
-  TxBuffer(PortQueue& port, TxPools pools, stats::CounterBlock<stats::PortCounter>& counters, stats::Counter* drops);
+  // `drops`: kDropReasonCount counters, indexed by DropReason. `stages`: the worker's clock, told of Stage::kTxBurst. All references
+  // outlive the buffer.
+  TxBuffer(PortQueue& port, TxPools pools, stats::CounterBlock<stats::PortCounter>& counters, stats::Counter* drops,
+           stats::StageClock& stages = stats::StageClock::never());
   ~TxBuffer();  // frees what was not sent
   TxBuffer(const TxBuffer&) = delete;
   TxBuffer& operator=(const TxBuffer&) = delete;
@@ -49,6 +52,7 @@ class TxBuffer {
   TxPools pools_;
   stats::CounterBlock<stats::PortCounter>& counters_;
   stats::Counter* drops_;
+  stats::StageClock& stages_;
   uint32_t count_ = 0;
   rte_mbuf* frames_[kCapacity];
 };

@@ -50,6 +50,14 @@ constexpr CounterInfo kPool[] = {
 #define POOL MILLRACE_ENTRY
 #include "lib/stats/counters.def"
 };
+#undef MILLRACE_ENTRY
+#define MILLRACE_ENTRY(symbol, name, text) {name, CounterType::kCounter, text},
+constexpr CounterInfo kStage[] = {
+#define STAGE MILLRACE_ENTRY
+#include "lib/stats/counters.def"
+};
+#undef MILLRACE_ENTRY
+#define MILLRACE_ENTRY(symbol, name, text) {name, CounterType::kGauge, text},
 constexpr CounterInfo kHistogram[] = {
 #define WORKER_HISTOGRAM MILLRACE_ENTRY
 #include "lib/stats/counters.def"
@@ -100,6 +108,10 @@ std::span<const CounterInfo> infos<ClusterCounter>() {
 template <>
 std::span<const CounterInfo> infos<Pool>() {
   return kPool;
+}
+template <>
+std::span<const CounterInfo> infos<Stage>() {
+  return kStage;
 }
 template <>
 std::span<const CounterInfo> infos<WorkerHistogram>() {

@@ -92,6 +92,11 @@ enum class Pool : uint16_t {
 #include "lib/stats/counters.def"
   kCount
 };
+enum class Stage : uint16_t {
+#define STAGE MILLRACE_ENTRY
+#include "lib/stats/counters.def"
+  kCount
+};
 enum class WorkerHistogram : uint16_t {
 #define WORKER_HISTOGRAM MILLRACE_ENTRY
 #include "lib/stats/counters.def"
@@ -131,6 +136,8 @@ template <>
 std::span<const CounterInfo> infos<ClusterCounter>();
 template <>
 std::span<const CounterInfo> infos<Pool>();
+template <>
+std::span<const CounterInfo> infos<Stage>();
 template <>
 std::span<const CounterInfo> infos<WorkerHistogram>();
 

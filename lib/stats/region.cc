@@ -54,6 +54,7 @@ uint64_t region_layout_hash() {
   h = add_names(h, infos<ClusterCounter>());
   h = add_names(h, infos<Pool>());
   h = add_names(h, infos<WorkerHistogram>());
+  h = add_names(h, infos<Stage>());
   for (uint32_t i = 0; i < kDropReasonCount; ++i) h = base::hash64(info(static_cast<DropReason>(i)).name, h);
   for (uint32_t i = 0; i < kResponseFlagCount; ++i) h = base::hash64(info(static_cast<ResponseFlag>(i)).short_name, h);
   return base::hash64(h ^ sizeof(WorkerBlock) ^ uint64_t{sizeof(RegionHeader)} << 32);

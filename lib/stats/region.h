@@ -53,7 +53,7 @@
 namespace millrace::stats {
 
 inline constexpr uint64_t kRegionMagic = 0x5453'4352'4c4d'5631;
-inline constexpr uint32_t kRegionLayoutVersion = 1;
+inline constexpr uint32_t kRegionLayoutVersion = 2;
 // Hash of every name of every counter list, in order: programs built from different lists refuse each other.
 uint64_t region_layout_hash();
 
@@ -108,6 +108,13 @@ struct PoolGauge {
   Counter refused;           // allocations that found it empty
 };
 
+// Where a worker's cycles go (stage_clock.h): of the busy turns that were accounted, one in LoaderCounter::kStagePeriod at random.
+struct StageBlock {
+  Counter turns;                     // busy turns accounted
+  Counter cycles[kCountOf<Stage>];   // TSC cycles, each cycle in one stage; what reading the clock costs is taken off
+  Counter entries[kCountOf<Stage>];  // times a stage was entered, or items where it works on bursts
+};
+
 struct WorkerBlock {                             // its worker: rw; everybody else: ro
   alignas(64) std::atomic<uint64_t> seen_epoch;  // epoch of the snapshot the worker uses; see above
   Counter heartbeat_ns;                          // CLOCK_MONOTONIC of a recent loop turn
@@ -120,6 +127,7 @@ struct WorkerBlock {                             // its worker: rw; everybody el
   PoolGauge pools[kCountOf<Pool>];
   CounterBlock<PortCounter> ports[kMaxPorts];
   Histogram histograms[kCountOf<WorkerHistogram>];
+  alignas(64) StageBlock stages;
 
   void drop(DropReason r, uint64_t n = 1) { drops[static_cast<uint32_t>(r)].add(n); }
   void flag(ResponseFlag f) { response_flags[static_cast<uint32_t>(f)].add(); }

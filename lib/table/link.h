@@ -18,7 +18,7 @@
 
 namespace millrace::table {
 
-inline constexpr uint32_t kLinkVersion = 1;
+inline constexpr uint32_t kLinkVersion = 2;
 inline constexpr const char* kLinkSocketName = "dataplane.sock";  // in the run directory
 
 enum class LinkMessage : uint16_t { kHello = 1, kWelcome, kAttach, kReady, kRefused };
@@ -61,7 +61,7 @@ struct LinkRefused {
 };
 
 // ---- commands, control -> loader -----------------------------------------------------------------------------------------
-enum class CommandType : uint32_t { kPublishSnapshot = 1 };
+enum class CommandType : uint32_t { kPublishSnapshot = 1, kSetStagePeriod = 2 };
 
 struct PublishSnapshot {
   CommandType type = CommandType::kPublishSnapshot;
@@ -70,6 +70,14 @@ struct PublishSnapshot {
   uint64_t root_offset = 0;  // of the SnapshotHeader in the arena
 };
 static_assert(sizeof(PublishSnapshot) == 24);
+
+// Stage accounting of every worker (stats/stage_clock.h) from its next turn on. It belongs to the data plane's life: a control
+// process that comes or goes changes nothing, a data plane that starts takes the configuration's `stage_accounting`.
+struct SetStagePeriod {
+  CommandType type = CommandType::kSetStagePeriod;
+  uint32_t period = 0;  // 0: off; N: one turn in N is accounted; at most StageClock::kMaxPeriod
+};
+static_assert(sizeof(SetStagePeriod) == 8);
 
 // Arena offsets begin here, so that 0 is never an object.
 inline constexpr uint64_t kArenaFirstOffset = 4096;

@@ -29,6 +29,7 @@ TEST(Section, Defaults) {
   EXPECT_TRUE(s.hugepages);
   EXPECT_EQ(s.memory_mb, 512u);
   EXPECT_EQ(s.file_prefix, "millrace");
+  EXPECT_FALSE(s.stage_accounting);
   ASSERT_EQ(s.ports.size(), 1u);
   EXPECT_EQ(s.ports[0].name, "port0");
   EXPECT_EQ(s.ports[0].mtu, 1500);
@@ -49,6 +50,7 @@ dataplane:
   hugepages: false
   memory_mb: 2048
   file_prefix: gw-1
+  stage_accounting: true
   ports:
   - name: ingress
     device: "0000:3b:00.0"
@@ -74,6 +76,7 @@ dataplane:
   EXPECT_EQ(s.main_core, 1u);
   EXPECT_FALSE(s.hugepages);
   EXPECT_EQ(s.file_prefix, "gw-1");
+  EXPECT_TRUE(s.stage_accounting);
   const PortSection& p = s.ports[0];
   EXPECT_EQ(p.devargs, "0000:3b:00.0");
   EXPECT_EQ(p.vlan, 7);
@@ -134,7 +137,7 @@ TEST(Section, BrokenSections) {
       {with_port("  core: 1\n"), "gw.yaml:5:3: dataplane: unknown key 'core'; did you mean 'cores'?"},
       {with_port("  turbo: 1\n"),
        "gw.yaml:5:3: dataplane: unknown key 'turbo'; known keys are cores, main_core, hugepages, memory_mb, file_prefix, ports, "
-       "limits, tcp"},
+       "limits, tcp, stage_accounting"},
       {with_port("  cores: x\n"), "gw.yaml:5:10: dataplane.cores: 'x' is no core number from 0 to 1023 and no range like 1-3"},
       {with_port("  cores: 3-1\n"),
        "gw.yaml:5:10: dataplane.cores: '3-1' is no core number from 0 to 1023 and no range like 1-3"},

@@ -194,6 +194,52 @@ TEST_F(Link, AFullCommandRingCoalesces) {
 
 // ---- deaths -------------------------------------------------------------------------------------------------------------------
 
+TEST_F(Link, StageAccountingIsSwitchedOnEveryWorkerAndOutlivesControl) {
+  using stats::LoaderCounter;
+  FakeControl c(dir.socket, 1, [] {
+    PublisherConfig p;
+    p.command_ring = shm::kMinRingCapacity;
+    return p;
+  }());
+  EXPECT_FALSE(c.publisher->set_stage_period(16)) << "nobody is there to do it";
+  std::optional<FakeDataplane> d(dir.socket);
+  settle(&*d, &c, now);
+  const auto periods = [&] {
+    std::vector<uint32_t> all;
+    for (const dataplane::WorkerTableSlot& s : d->slots) all.push_back(s.stage_period());
+    return all;
+  };
+  EXPECT_EQ(periods(), (std::vector<uint32_t>{0, 0})) << "what was asked of nobody is not done later";
+  EXPECT_TRUE(c.publisher->set_stage_period(16));
+  settle(&*d, &c, now);
+  EXPECT_EQ(periods(), (std::vector<uint32_t>{16, 16}));
+  EXPECT_EQ(d->count(LoaderCounter::kStagePeriod), 16u);
+  // A ring that is full of commands: the newest wish comes through, between snapshots that come through too.
+  uint64_t epoch = 0;
+  for (uint32_t i = 1; i <= 500; ++i) {
+    epoch = c.publish({{"c", sample::cluster("c", i)}});
+    EXPECT_TRUE(c.publisher->set_stage_period(i));
+  }
+  settle(&*d, &c, now);
+  EXPECT_EQ(periods(), (std::vector<uint32_t>{500, 500}));
+  EXPECT_EQ(c.publisher->acknowledgement(epoch).state, AckState::kAcknowledged);
+  EXPECT_EQ(d->count(LoaderCounter::kCommandErrors), 0u);
+  // Nonsense from control is refused and counted.
+  EXPECT_TRUE(c.publisher->set_stage_period(stats::StageClock::kMaxPeriod + 1));
+  settle(&*d, &c, now);
+  EXPECT_EQ(periods(), (std::vector<uint32_t>{500, 500}));
+  EXPECT_EQ(d->count(LoaderCounter::kCommandErrors), 1u);
+  // It belongs to the data plane: another control process finds it as it is, a new data plane begins as it is configured.
+  c.link.reset();
+  settle(&*d, nullptr, now);
+  FakeControl other(dir.socket, 2);
+  settle(&*d, &other, now);
+  EXPECT_EQ(periods(), (std::vector<uint32_t>{500, 500}));
+  EXPECT_TRUE(other.publisher->set_stage_period(0));
+  settle(&*d, &other, now);
+  EXPECT_EQ(periods(), (std::vector<uint32_t>{0, 0}));
+}
+
 TEST_F(Link, ControlDiesAndANewOneTakesOver) {
   FakeDataplane d(dir.socket);
   uint64_t last = 0;

@@ -86,6 +86,7 @@ TEST(Counters, NamesAreUniqueAndPlain) {
   check_list<ClusterCounter>("cluster");
   check_list<Pool>("pool");
   check_list<WorkerHistogram>("histogram");
+  check_list<Stage>("stage");
   EXPECT_STREQ(info(ClusterCounter::kRqTotal).name, "upstream_rq_total");
   EXPECT_EQ(info(ClusterCounter::kRqActive).type, CounterType::kGauge);
 }
