@@ -182,8 +182,7 @@ struct ContextCallbacks {
   // --- client ---
   static int keep_session(SSL* ssl, SSL_SESSION* session) {
     auto* context = static_cast<ClientContext*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)));
-    SSL_SESSION_free(context->impl_->session);
-    context->impl_->session = session;
+    context->impl_->sessions.keep(session);
     return 1;  // the reference is ours now
   }
   static int verify(X509_STORE_CTX* store, void* arg);
@@ -449,7 +448,8 @@ uint32_t ServerContext::select_certificate(std::string_view sni, ClientSignature
 Result<std::unique_ptr<ClientContext>> ClientContext::create(LibraryContext& library, const ClientConfig& config) {
   ERR_clear_error();
   std::unique_ptr<ClientContext> out(new ClientContext);
-  out->impl_ = std::make_unique<Impl>();
+  if (config.max_sessions == 0) return Error{"a TLS client that keeps tickets keeps at least one session"};
+  out->impl_ = std::make_unique<Impl>(config.max_sessions);
   Impl& im = *out->impl_;
   im.sans = config.sans;
   im.verify_sni = config.verify_sni;
@@ -496,14 +496,16 @@ ClientContext::~ClientContext() { MILLRACE_ASSERT(sessions() == 0, "a context ou
 void ClientContext::keep_renewed_session(SSL* ssl) {
   if (!impl_->tickets || SSL_session_reused(ssl) != 1 || SSL_version(ssl) != TLS1_2_VERSION) return;
   SSL_SESSION* now = SSL_get0_session(ssl);
-  if (now == impl_->session || now == nullptr) return;
+  if (now == impl_->sessions.newest() || now == nullptr) return;
   SSL_SESSION_up_ref(now);
-  SSL_SESSION_free(impl_->session);
-  impl_->session = now;
+  impl_->sessions.keep(now);
 }
 
 bool ClientContext::has_resumable_session() const {
-  return impl_->session != nullptr && SSL_SESSION_is_resumable(impl_->session) == 1;
+  const SSL_SESSION* newest = impl_->sessions.newest();
+  return newest != nullptr && SSL_SESSION_is_resumable(newest) == 1;
 }
+
+uint32_t ClientContext::kept_sessions() const { return impl_->sessions.count(); }
 
 }  // namespace millrace::tls

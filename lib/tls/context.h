@@ -126,6 +126,7 @@ struct ClientConfig {
   Version min_version = Version::kTls12, max_version = Version::kTls12;  // Envoy's client maximum is TLS 1.2 by default
   CertificatePem certificate;                                            // shown when the server asks; empty chain: none
   bool tickets = true;                                                   // keep and offer sessions; false: max_session_keys 0
+  uint32_t max_sessions = 1;  // with tickets: the newest so many are kept (max_session_keys, Envoy's default 1); at least 1
 };
 
 class ClientContext {
@@ -135,7 +136,8 @@ class ClientContext {
   ClientContext(const ClientContext&) = delete;
   ClientContext& operator=(const ClientContext&) = delete;
   uint32_t sessions() const { return sessions_.load(std::memory_order_acquire); }
-  bool has_resumable_session() const;  // a ticket of an earlier session is kept (one per context: max_session_keys 1)
+  bool has_resumable_session() const;  // the newest session kept can be resumed
+  uint32_t kept_sessions() const;      // 0 … max_sessions
 
  private:
   friend class SessionPool;

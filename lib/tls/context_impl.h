@@ -36,12 +36,41 @@ struct ServerContext::Impl {
   ~Impl() { EVP_CIPHER_free(ticket_cipher); }
 };
 
+// The newest resumable sessions of a client context, a reference of ours each: a stack that loses its oldest entry when it is full.
+class KeptSessions {
+ public:
+  explicit KeptSessions(uint32_t capacity) : ring_(capacity) {}
+  KeptSessions(const KeptSessions&) = delete;
+  KeptSessions& operator=(const KeptSessions&) = delete;
+  ~KeptSessions() {
+    while (count_ != 0) drop_newest();
+  }
+  SSL_SESSION* newest() const { return count_ == 0 ? nullptr : ring_[top_]; }
+  // Takes the reference over.
+  void keep(SSL_SESSION* s) {
+    top_ = top_ + 1 == ring_.size() ? 0 : top_ + 1;
+    if (count_ == ring_.size()) SSL_SESSION_free(ring_[top_]);
+    else ++count_;
+    ring_[top_] = s;
+  }
+  void drop_newest() {
+    SSL_SESSION_free(ring_[top_]);
+    top_ = top_ == 0 ? static_cast<uint32_t>(ring_.size()) - 1 : top_ - 1;
+    --count_;
+  }
+  uint32_t count() const { return count_; }
+
+ private:
+  std::vector<SSL_SESSION*> ring_;
+  uint32_t top_ = 0, count_ = 0;
+};
+
 struct ClientContext::Impl {
+  explicit Impl(uint32_t max_sessions) : sessions(max_sessions) {}
   SslCtxPtr ctx;
   std::vector<SanMatcher> sans;
   bool verify = false, verify_sni = false, tickets = true;
-  SSL_SESSION* session = nullptr;  // the latest resumable one; a reference of ours
-  ~Impl() { SSL_SESSION_free(session); }
+  KeptSessions sessions;
 };
 
 }  // namespace millrace::tls

@@ -389,7 +389,58 @@ bool Session::step_handshake(Call& call, Progress& p) {
   }
 }
 
-void Session::read_plaintext(Call& call, io::PacketQueue& plain_out, uint64_t max_plain, Progress& p) {
+namespace {
+
+// Where plaintext goes: begin() gives room for `bytes` of it, null when there is none; commit() keeps the first `got` of them.
+struct PacketSink {
+  io::PacketQueue& queue;
+  io::PacketPool& pool;
+  io::PacketPtr packet = {};
+  uint32_t room = 0;
+  uint8_t* begin(uint64_t most) {
+    packet = pool.alloc();
+    if (!packet) return nullptr;
+    room = static_cast<uint32_t>(std::min<uint64_t>(packet.tailroom(), most));
+    return packet.append(room);
+  }
+  void commit(uint32_t got) {
+    packet.trim_back(room - got);
+    queue.push(std::move(packet));
+  }
+};
+struct FlatSink {
+  std::span<uint8_t> out;
+  uint32_t room = 0;
+  uint8_t* begin(uint64_t most) {
+    room = static_cast<uint32_t>(std::min<uint64_t>({out.size(), most, kMaxRecordBytes}));
+    return out.data();
+  }
+  void commit(uint32_t got) { out = out.subspan(got); }
+};
+
+// Where plaintext comes from: bytes() are left, record() gives the first `length` of them in one piece, consume() drops them.
+struct PacketSource {
+  io::PacketQueue& queue;
+  uint8_t* gather;
+  uint64_t bytes() const { return queue.bytes(); }
+  const uint8_t* record(uint32_t length) {
+    if (queue.front().size() >= length) return queue.front().data();
+    queue.peek(0, gather, length);
+    return gather;
+  }
+  void consume(size_t n) { queue.consume(n); }
+};
+struct FlatSource {
+  base::ByteSpan left;
+  uint64_t bytes() const { return left.size(); }
+  const uint8_t* record(uint32_t) const { return left.data(); }
+  void consume(size_t n) { left = left.subspan(n); }
+};
+
+}  // namespace
+
+template <class Sink>
+void Session::read_plaintext(Call& call, Sink& sink, uint64_t max_plain, Progress& p) {
   const Wire& wire = call.wire;
   while (!close_received_ && !truncated_) {
     if (!input_ready(wire)) {
@@ -405,18 +456,16 @@ void Session::read_plaintext(Call& call, io::PacketQueue& plain_out, uint64_t ma
       p.pool_empty = true;
       break;
     }
-    io::PacketPtr packet = wire.pool.alloc();
-    if (!packet) {
+    uint8_t* into = sink.begin(max_plain - p.plain_bytes);
+    if (into == nullptr) {
       p.pool_empty = true;
       break;
     }
-    const uint32_t room = static_cast<uint32_t>(std::min<uint64_t>(packet.tailroom(), max_plain - p.plain_bytes));
     output_pending_ = false;
     size_t got = 0;
-    const int r = SSL_read_ex(ssl_, packet.append(room), room, &got);
+    const int r = SSL_read_ex(ssl_, into, sink.room, &got);
     if (r == 1) {
-      packet.trim_back(room - static_cast<uint32_t>(got));
-      plain_out.push(std::move(packet));
+      sink.commit(static_cast<uint32_t>(got));
       p.plain_bytes += got;
       control_records_ = 0;
       continue;
@@ -439,6 +488,17 @@ void Session::read_plaintext(Call& call, io::PacketQueue& plain_out, uint64_t ma
 }
 
 Progress Session::receive(const Wire& wire, io::PacketQueue& plain_out, uint64_t max_plain, bool allow_handshake_step) {
+  PacketSink sink{plain_out, wire.pool};
+  return receive_into(wire, sink, max_plain, allow_handshake_step);
+}
+
+Progress Session::receive(const Wire& wire, std::span<uint8_t> plain_out, bool allow_handshake_step) {
+  FlatSink sink{plain_out};
+  return receive_into(wire, sink, plain_out.size(), allow_handshake_step);
+}
+
+template <class Sink>
+Progress Session::receive_into(const Wire& wire, Sink& sink, uint64_t max_plain, bool allow_handshake_step) {
   Progress p;
   if (state_ == State::kFailed) {
     p.error = error_;
@@ -459,7 +519,7 @@ Progress Session::receive(const Wire& wire, io::PacketQueue& plain_out, uint64_t
     p.cipher_bytes = call.written;
     if (!done) return p;
   }
-  read_plaintext(call, plain_out, max_plain, p);
+  read_plaintext(call, sink, max_plain, p);
   p.cipher_bytes = call.written;
   return p;
 }
@@ -467,6 +527,17 @@ Progress Session::receive(const Wire& wire, io::PacketQueue& plain_out, uint64_t
 // --- sending ------------------------------------------------------------------------------------------------------------------
 
 Progress Session::send(const Wire& wire, io::PacketQueue& plain_in, uint64_t max, base::TimeNs now) {
+  PacketSource source{plain_in, pool_->gather_.get()};
+  return send_from(wire, source, max, now);
+}
+
+Progress Session::send(const Wire& wire, base::ByteSpan plain, base::TimeNs now) {
+  FlatSource source{plain};
+  return send_from(wire, source, plain.size(), now);
+}
+
+template <class Source>
+Progress Session::send_from(const Wire& wire, Source& source, uint64_t max, base::TimeNs now) {
   Progress p;
   if (state_ == State::kFailed) {
     p.error = error_;
@@ -475,7 +546,7 @@ Progress Session::send(const Wire& wire, io::PacketQueue& plain_in, uint64_t max
   if (state_ != State::kEstablished || close_sent_ || (SSL_get_shutdown(ssl_) & SSL_SENT_SHUTDOWN) != 0) return p;
   Call call(*this, wire);
   if (now - last_send_ > kRecordIdleReset && retry_length_ == 0) small_phase_sent_ = 0;
-  while (!plain_in.empty()) {
+  while (source.bytes() != 0) {
     if (retry_length_ == 0) {
       if (p.plain_bytes >= max) {
         p.more = true;
@@ -493,17 +564,12 @@ Progress Session::send(const Wire& wire, io::PacketQueue& plain_in, uint64_t max
     const uint32_t record = small_phase_sent_ < kSmallRecordPhaseBytes ? kSmallRecordBytes : kMaxRecordBytes;
     const uint32_t length = retry_length_ != 0
                                 ? retry_length_
-                                : static_cast<uint32_t>(std::min({uint64_t{record}, plain_in.bytes(), max - p.plain_bytes}));
-    MILLRACE_ASSERT(length <= plain_in.bytes(), "what a record was begun with is still there");
-    const uint8_t* data = plain_in.front().data();
-    if (plain_in.front().size() < length) {
-      plain_in.peek(0, pool_->gather_.get(), length);
-      data = pool_->gather_.get();
-    }
+                                : static_cast<uint32_t>(std::min({uint64_t{record}, source.bytes(), max - p.plain_bytes}));
+    MILLRACE_ASSERT(length <= source.bytes(), "what a record was begun with is still there");
     size_t written = 0;
-    const int r = SSL_write_ex(ssl_, data, length, &written);
+    const int r = SSL_write_ex(ssl_, source.record(length), length, &written);
     if (r == 1) {
-      plain_in.consume(written);
+      source.consume(written);
       p.plain_bytes += written;
       small_phase_sent_ = std::min(small_phase_sent_ + static_cast<uint32_t>(written), kSmallRecordPhaseBytes);
       retry_length_ = 0;
@@ -647,14 +713,11 @@ Session* SessionPool::open_client(ClientContext& context, std::string_view sni, 
                              static_cast<unsigned>(alpn_wire.size())) == 0;
   }
   // A kept session is offered to the server it came from; TLS 1.3 tickets are used once (RFC 8446 C.4).
-  if (ok && im.session != nullptr && SSL_SESSION_is_resumable(im.session) == 1) {
-    const char* host = SSL_SESSION_get0_hostname(im.session);
+  if (SSL_SESSION* kept = ok ? im.sessions.newest() : nullptr; kept != nullptr && SSL_SESSION_is_resumable(kept) == 1) {
+    const char* host = SSL_SESSION_get0_hostname(kept);
     if (std::string_view(host != nullptr ? host : "") == sni) {
-      ok = SSL_set_session(s->ssl_, im.session) == 1;
-      if (SSL_SESSION_get_protocol_version(im.session) == TLS1_3_VERSION) {
-        SSL_SESSION_free(im.session);
-        im.session = nullptr;
-      }
+      ok = SSL_set_session(s->ssl_, kept) == 1;
+      if (SSL_SESSION_get_protocol_version(kept) == TLS1_3_VERSION) im.sessions.drop_newest();
     }
   }
   if (!ok) {

@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 
 #include "lib/base/time.h"
@@ -97,10 +98,18 @@ class Session {
   // alone. A client's first flight also comes from receive(), with cipher_in empty.
   Progress receive(const Wire& wire, io::PacketQueue& plain_out, uint64_t max_plain, bool allow_handshake_step = true);
 
+  // The same into flat memory: at most plain_out.size() bytes, of which Progress.plain_bytes were written. For those who use the
+  // plaintext up at once and keep no packets.
+  Progress receive(const Wire& wire, std::span<uint8_t> plain_out, bool allow_handshake_step = true);
+
   // Encrypts up to `max` bytes of plain_in, record by record, until cipher_out holds wire.cipher_limit; what was encrypted has
   // left plain_in. Before the handshake is done, and after close_notify(), it does nothing. A record once begun is finished by a
   // later call with the same plain_in: callers only append to plain_in meanwhile.
   Progress send(const Wire& wire, io::PacketQueue& plain_in, uint64_t max, base::TimeNs now);
+
+  // The same from flat memory; Progress.plain_bytes says how much of `plain` is done with. The next call begins with what was left of it
+  // (at any address): a record may have been begun with those bytes.
+  Progress send(const Wire& wire, base::ByteSpan plain, base::TimeNs now);
 
   // Queues close_notify (idempotent); the other direction stays open. Call again while output_blocked or pool_empty is reported.
   Progress close_notify(const Wire& wire);
@@ -120,7 +129,12 @@ class Session {
   TlsError error_from_openssl() const;
   bool input_ready(const Wire& wire) const;
   bool step_handshake(Call& call, Progress& p);
-  void read_plaintext(Call& call, io::PacketQueue& plain_out, uint64_t max_plain, Progress& p);
+  template <class Sink>
+  Progress receive_into(const Wire& wire, Sink& sink, uint64_t max_plain, bool allow_handshake_step);
+  template <class Sink>
+  void read_plaintext(Call& call, Sink& sink, uint64_t max_plain, Progress& p);
+  template <class Source>
+  Progress send_from(const Wire& wire, Source& source, uint64_t max, base::TimeNs now);
   static void info_callback(const ssl_st* ssl, int where, int value);
 
   ssl_st* ssl_ = nullptr;

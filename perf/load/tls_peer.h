@@ -33,8 +33,8 @@ namespace millrace::load {
 // Ciphertext a session may have unacknowledged before send() takes no more. Above 64 KiB, so that bulk transfers fill a wire whose round
 // trip is tens of microseconds; not by much, because the engine finds its place in the queue by walking it.
 inline constexpr uint64_t kTlsOutputLimit = 128 * 1024;
-// Sessions with a ticket that are kept for each target; each lasts for one connection in TLS 1.3 (RFC 8446 C.4), so there must be as many as
-// connections that open before the next one gets its ticket.
+// Most sessions with a ticket that are kept for each target; each lasts for one connection in TLS 1.3 (RFC 8446 C.4), so there must be as many
+// as connections that open before the next one gets its ticket.
 inline constexpr uint32_t kTlsMaxKeptSessions = 4096;
 
 struct TlsConfig {
@@ -75,17 +75,17 @@ class TlsPeer {
   Handle open_server();
   void close(Handle h);  // frees at once with all ciphertext, sends nothing
 
-  // The next ciphertext in order (a frame's payload; may be empty). Calls sink(base::ByteSpan) for every run of plaintext, at most one
-  // record each; the bytes are valid during the call. `sink` must not call this TlsPeer with the same handle.
+  // The next ciphertext in order (a frame's payload; may be empty). Calls sink(base::ByteSpan) for every run of plaintext (at most
+  // 16 KiB each); the bytes are valid during the call. `sink` must not call this TlsPeer with the same handle.
   template <class Sink>
   TlsStep receive(Handle h, io::PacketPtr payload, Sink&& sink) {
     ends_[h].input.push(std::move(payload));
     return receive_input(h, sink);
   }
-  // The same for bytes that stay where they are: copied when a record is not whole.
+  // The same for bytes that stay where they are: copied. With no packet left for them the session cannot go on (kNoMemory): close it.
   template <class Sink>
   TlsStep receive(Handle h, base::ByteSpan payload, Sink&& sink) {
-    if (ends_[h].input.append_copy(payload, pool_) < payload.size()) return lost_input(h);
+    if (ends_[h].input.append_copy(payload, pool_) < payload.size()) return {.error = tls::TlsError::kNoMemory};
     return receive_input(h, sink);
   }
 
@@ -111,7 +111,6 @@ class TlsPeer {
   TlsPeer(const TlsConfig& config, io::PacketPool pool);
   Handle open_end(tls::Session* session);
   tls::Wire wire(End& end) { return {end.input, end.output, pool_, kTlsOutputLimit}; }
-  TlsStep lost_input(Handle h);
   // Decrypts up to one scratch buffer; `got` bytes of it are plaintext. True when there may be more at once.
   bool receive_some(End& end, TlsStep& step, size_t& got);
   template <class Sink>
@@ -136,7 +135,6 @@ class TlsPeer {
   std::unique_ptr<uint8_t[]> scratch_;  // tls::kMaxRecordBytes of plaintext
   Handle free_head_ = 0;
   tls::Arena* arena_ = nullptr;
-  tls::TlsError input_error_ = tls::TlsError::kNone;
 };
 
 }  // namespace millrace::load

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "lib/tls/self_signed.h"
 #include "tests/unit/tls/pair.h"
 
 namespace millrace::tls {
@@ -234,6 +235,36 @@ TEST(ServerContext, ErrorsOfTheConfiguration) {
   c = server_config();
   c.curves = {"NOPE"};
   EXPECT_TRUE(error(c).starts_with("ecdh_curves: "));
+}
+
+// --- self-signed ------------------------------------------------------------------------------------------------------------
+
+TEST(SelfSigned, IsWhatItSays) {
+  const auto pair = make_self_signed({"bench.example", "*.bench.example", "10.1.2.3", "2001:db8::1"}, 20);
+  ASSERT_TRUE(pair.ok()) << pair.error();
+  const auto info = check_certificate(pair->chain, pair->key, kNow);
+  ASSERT_TRUE(info.ok()) << info.error();
+  EXPECT_EQ(info->subject, "CN=bench.example");
+  EXPECT_EQ(info->issuer, info->subject);
+  EXPECT_EQ(info->dns_names, (std::vector<std::string>{"bench.example", "*.bench.example"}));
+  EXPECT_EQ(info->ip_names, (std::vector<std::string>{"10.1.2.3", "2001:db8::1"}));
+  EXPECT_EQ(info->key_type, KeyType::kEcdsaP256);
+  EXPECT_NEAR(static_cast<double>(info->not_before), static_cast<double>(kNow - 3600), 60);
+  EXPECT_NEAR(static_cast<double>(info->not_after), static_cast<double>(kNow + 20 * 24 * 3600), 60);
+  EXPECT_TRUE(info->warnings.empty());
+  const auto again = make_self_signed({"bench.example"});
+  ASSERT_TRUE(again.ok());
+  EXPECT_NE(describe_certificate(again->chain, kNow)->serial, info->serial);
+  EXPECT_FALSE(check_certificate(pair->chain, again->key, kNow).ok());  // a key of its own each time
+}
+
+TEST(SelfSigned, MistakesAreNamed) {
+  EXPECT_EQ(make_self_signed({}).error(), "a certificate needs a name");
+  EXPECT_EQ(make_self_signed({"ok.example", "a,DNS:b"}).error(), "'a,DNS:b' is neither a DNS name nor an IP address");
+  EXPECT_EQ(make_self_signed({""}).error(), "'' is neither a DNS name nor an IP address");
+  EXPECT_EQ(make_self_signed({"a"}, 0).error(), "a certificate is valid for 1 to 3650 days");
+  EXPECT_FALSE(make_self_signed({"a"}, 3651).ok());
+  EXPECT_TRUE(make_self_signed({std::string(200, 'a')}).ok());  // longer than a common name may be
 }
 
 }  // namespace

@@ -223,6 +223,34 @@ TEST_P(BothVersions, PoolEmptyInTheMiddleOfARecordIsRetriedExactly) {
   EXPECT_EQ(got, data);
 }
 
+// The same as with queues: in pieces, against a limit, into a buffer that is smaller than a record.
+TEST_P(BothVersions, FlatMemoryOnBothSides) {
+  connect();
+  const std::string data = pattern(300'000);
+  p.client.cipher_limit = 10'000;
+  std::string got;
+  size_t sent = 0;
+  uint8_t buffer[5'000];
+  int blocked = 0;
+  for (int i = 0; got.size() < data.size(); ++i) {
+    ASSERT_LT(i, 10'000);
+    const std::string rest = data.substr(sent, 70'000);  // elsewhere in memory each time
+    const Progress s = p.client.session->send(p.client.wire(), base::as_bytes(rest), 0);
+    ASSERT_EQ(s.error, TlsError::kNone);
+    sent += s.plain_bytes;
+    blocked += s.output_blocked;
+    p.deliver(p.client, p.server, 3'000);
+    const Progress r = p.server.session->receive(p.server.wire(), std::span<uint8_t>(buffer));
+    ASSERT_EQ(r.error, TlsError::kNone);
+    got.append(reinterpret_cast<const char*>(buffer), r.plain_bytes);
+  }
+  EXPECT_EQ(got, data);
+  EXPECT_EQ(sent, data.size());
+  EXPECT_GT(blocked, 10);
+  EXPECT_EQ(p.client.session->send(p.client.wire(), {}, 0).plain_bytes, 0u);
+  EXPECT_EQ(p.server.session->receive(p.server.wire(), std::span<uint8_t>()).error, TlsError::kNone);
+}
+
 TEST_P(BothVersions, PoolEmptyDuringTheHandshake) {
   p.configure(server_config(), client_config(GetParam()));
   int empty = 0;
@@ -544,6 +572,78 @@ TEST_P(BothVersions, TicketsWorkOnAnotherContextWithTheSameKeys) {
   p.close();
   std::swap(p.server_context, other);
   other.reset();
+}
+
+TEST_P(BothVersions, SoManySessionsAreKeptAsAreAskedFor) {
+  constexpr uint32_t kKept = 3;
+  ClientConfig config = client_config(GetParam());
+  config.max_sessions = kKept;
+  p.configure(server_config(), config);
+  p.server_context->set_ticket_keys(TicketKeys::random());
+  const auto connect_once = [&] {
+    p.open("www.example.com");
+    p.handshake();
+    ASSERT_TRUE(p.established());
+  };
+  EXPECT_EQ(p.client_context->kept_sessions(), 0u);
+  // A full handshake each, because the second session is opened before the first one's ticket is there: two pairs at a time are not to be
+  // had here, so the tickets are gained by servers that do not take them back.
+  for (uint32_t i = 1; i <= 2 * kKept; ++i) {
+    p.server_context->set_ticket_keys(TicketKeys::random());
+    connect_once();
+    EXPECT_FALSE(p.client.session->negotiated().resumed);
+    p.close();
+    // TLS 1.3: the one that was offered is gone, a new one has come.
+    EXPECT_EQ(p.client_context->kept_sessions(), GetParam() == Version::kTls13 ? 1u : std::min(i, kKept));
+  }
+  // A ticket that is used once does not come back, and the next connection still resumes by the ticket of the one before.
+  for (int i = 0; i < 3; ++i) {
+    connect_once();
+    EXPECT_TRUE(p.client.session->negotiated().resumed);
+    p.close();
+  }
+}
+
+// Three connections that are opened before any has its next ticket: with three kept sessions all are resumed, with one only the first.
+TEST(SessionResumption, ConcurrentTls13ConnectionsNeedATicketEach) {
+  for (const uint32_t kept : {1u, 3u}) {
+    SCOPED_TRACE(kept);
+    Pair p;
+    ClientConfig config = client_config();
+    config.max_sessions = kept;
+    p.configure(server_config(), config);
+    p.server_context->set_ticket_keys(TicketKeys::random());
+    SessionPool sessions(6);
+    struct Connection {
+      End client, server;
+    };
+    const auto round = [&] {
+      Connection c[3];
+      uint32_t resumed = 0;
+      for (Connection& x : c) {
+        x.client.pool = x.server.pool = &p.packets.pool();
+        x.client.session = sessions.open_client(*p.client_context, "www.example.com");
+        x.server.session = sessions.open_server(*p.server_context);
+      }
+      for (Connection& x : c) {
+        for (int i = 0; i < 4; ++i) {
+          x.client.receive();
+          p.deliver(x.client, x.server);
+          x.server.receive();
+          p.deliver(x.server, x.client);
+        }
+        EXPECT_TRUE(x.client.session->established());
+        resumed += x.client.session->negotiated().resumed;
+        sessions.close(x.client.session);
+        sessions.close(x.server.session);
+      }
+      return resumed;
+    };
+    EXPECT_EQ(round(), 0u);
+    EXPECT_EQ(p.client_context->kept_sessions(), kept);
+    EXPECT_EQ(round(), kept);
+    EXPECT_EQ(round(), kept);
+  }
 }
 
 TEST_P(BothVersions, TicketsOfAnotherConfigurationAreNotTaken) {
