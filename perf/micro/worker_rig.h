@@ -1,0 +1,82 @@
+// A whole worker as production makes it (pools of EAL with their caches, statistics region, event ring, tables through the
+// loader) between template clients and servers, in one thread and in virtual time: each turn is one Worker::iterate(), which may
+// be measured, and then the peers' work, which is not.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dataplane/table_loader.h"
+#include "dataplane/worker.h"
+#include "lib/base/status.h"
+#include "lib/io/packet_pool.h"
+#include "lib/shm/segment.h"
+#include "lib/shm/spsc_ring.h"
+#include "lib/stats/region.h"
+#include "perf/micro/memory_port.h"
+#include "perf/micro/template_peers.h"
+
+namespace millrace::bench {
+
+struct RigOptions {
+  std::string name = "keepalive";
+  uint32_t connections = 64;
+  uint64_t body_bytes = 64;
+  uint32_t routes = 10;
+  bool one_request_each = false, tls = false, access_log = false, timestamps = true;
+};
+
+// Memory of DPDK, once a process, before any Rig. `core`: where this thread is pinned to; -1: the last core it may use.
+// `hugepages` false: ordinary pages.
+base::Status start_eal(int core, bool hugepages);
+
+// The worker's turn: what a profiler is told to count (--toggle-collect=millrace_measured_turn). Not inlined.
+extern "C" bool millrace_measured_turn(dataplane::Worker* worker, base::TimeNs now, uint64_t wall_ns);
+
+class Rig {
+ public:
+  static constexpr base::TimeNs kTurn = 32 * base::kMicrosecond;  // virtual: a burst of 32 requests at a million a second
+
+  explicit Rig(const RigOptions& options);
+  ~Rig();
+  Rig(const Rig&) = delete;
+  Rig& operator=(const Rig&) = delete;
+
+  // One turn; returns the time that the worker took, in nanoseconds of the real clock.
+  uint64_t turn();
+  // The same without a clock; `measured`: through millrace_measured_turn.
+  void turn_untimed(bool measured);
+  // Until so many answers more have come; false when nothing comes any more, or something was wrong.
+  bool run(uint64_t answers, bool measured);
+  uint64_t answered() const { return clients_->answered(); }
+  // What was wrong, in words; empty: every answer was right.
+  std::string error() const;
+  const stats::WorkerBlock& stats() const { return region_->worker(0); }
+  dataplane::Worker& worker() { return *worker_; }
+
+ private:
+  void publish_tables();
+  void after_turn();
+
+  RigOptions options_;
+  base::TimeNs now_ = 1'000 * base::kSecond;
+  io::PacketPool payload_, headers_, indirect_;
+  std::unique_ptr<MemoryPort> inside_, outside_;
+  shm::Segment region_memory_, events_memory_, arena_;
+  std::unique_ptr<stats::Region> region_;
+  shm::RingProducer events_, commands_;
+  shm::RingConsumer event_reader_;
+  shm::Segment commands_memory_;
+  io::Steering steering_{1, 7};
+  std::vector<dataplane::WorkerTableSlot> slots_ = std::vector<dataplane::WorkerTableSlot>(1);
+  std::unique_ptr<tls::LibraryContext> library_, client_library_;
+  std::unique_ptr<tls::ClientContext> client_context_;
+  std::unique_ptr<dataplane::TableLoader> loader_;
+  std::unique_ptr<dataplane::Worker> worker_;
+  std::unique_ptr<TemplateClients> clients_;
+  std::unique_ptr<TemplateServers> servers_;
+};
+
+}  // namespace millrace::bench
