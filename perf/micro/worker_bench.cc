@@ -1,7 +1,7 @@
 // A whole worker under load: nanoseconds (Google Benchmark) or instructions (callgrind) a request, driver not counted.
 //   build/perf/bench-worker                                   every case, timed
 //   build/perf/bench-worker --case keepalive --benchmark_repetitions=5
-//   valgrind --tool=callgrind --collect-atstart=no --toggle-collect=millrace_measured_turn
+//   valgrind --tool=callgrind --instr-atstart=no --collect-atstart=no --toggle-collect=millrace_measured_turn
 //       build/perf/bench-worker --case keepalive --callgrind 5000
 #include <benchmark/benchmark.h>
 #include <cstdio>
@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "lib/tls/memory.h"
+#include "perf/micro/eal.h"
+#include "perf/micro/measured.h"
 #include "perf/micro/worker_rig.h"
 
 namespace millrace::bench {
@@ -62,6 +64,7 @@ int counted(const RigOptions& options, uint64_t requests) {
   Rig rig(options);
   const bool warm = rig.run(warm_up_requests(options), false);
   const uint64_t before = rig.answered();
+  start_counting();
   const bool done = warm && rig.run(requests, true);
   if (!done) {
     std::fprintf(stderr, "bench-worker: case %s: %s\n", options.name.c_str(),

@@ -3,12 +3,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <rte_eal.h>
-#include <rte_errno.h>
 #include <rte_lcore.h>
 
 #include "lib/base/prng.h"
@@ -16,6 +13,7 @@
 #include "lib/table/link.h"
 #include "lib/table/object_writer.h"
 #include "lib/tls/memory.h"
+#include "perf/micro/measured.h"
 #include "tests/unit/tls/test_certificate.h"
 
 namespace millrace::bench {
@@ -125,33 +123,6 @@ std::vector<std::string> request_texts(const RigOptions& options) {
 }
 
 }  // namespace
-
-base::Status start_eal(int core, bool hugepages) {
-  if (core < 0) {
-    cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    sched_getaffinity(0, sizeof allowed, &allowed);
-    for (int c = 0; c < CPU_SETSIZE; ++c)
-      if (CPU_ISSET(c, &allowed)) core = c;
-  }
-  std::vector<std::string> args = {"bench-worker",   "--lcores", std::to_string(core) + "@" + std::to_string(core),
-                                   "--no-telemetry", "--no-pci", "--log-level",
-                                   "*:error",        "-m",       "384"};
-  args.emplace_back(hugepages ? "--in-memory" : "--no-huge");
-  args.emplace_back(hugepages ? "--single-file-segments" : "--no-shconf");
-  std::vector<char*> argv;
-  for (std::string& a : args) argv.push_back(a.data());
-  argv.push_back(nullptr);
-  if (rte_eal_init(static_cast<int>(args.size()), argv.data()) < 0)
-    return base::Error{std::string("DPDK did not start: ") + rte_strerror(rte_errno)};
-  return {};
-}
-
-extern "C" [[gnu::noinline]] bool millrace_measured_turn(Worker* worker, base::TimeNs now, uint64_t wall_ns) {
-  const bool busy = worker->iterate(now, wall_ns);
-  asm volatile("");  // no tail call: the profiler looks at this function's return
-  return busy;
-}
 
 Rig::Rig(const RigOptions& options) : options_(options) {
   const unsigned lcore = rte_lcore_id();
@@ -321,8 +292,9 @@ uint64_t Rig::turn() {
 }
 
 void Rig::turn_untimed(bool measured) {
-  if (measured) millrace_measured_turn(worker_.get(), now_, kWallStart + now_);
-  else worker_->iterate(now_, kWallStart + now_);
+  const auto turn = [this] { worker_->iterate(now_, kWallStart + now_); };
+  if (measured) bench::measured(turn);
+  else turn();
   if (clients_ != nullptr) after_turn();
 }
 

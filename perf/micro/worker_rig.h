@@ -28,13 +28,7 @@ struct RigOptions {
   bool one_request_each = false, tls = false, access_log = false, timestamps = true;
 };
 
-// Memory of DPDK, once a process, before any Rig. `core`: where this thread is pinned to; -1: the last core it may use.
-// `hugepages` false: ordinary pages.
-base::Status start_eal(int core, bool hugepages);
-
-// The worker's turn: what a profiler is told to count (--toggle-collect=millrace_measured_turn). Not inlined.
-extern "C" bool millrace_measured_turn(dataplane::Worker* worker, base::TimeNs now, uint64_t wall_ns);
-
+// start_eal() (eal.h) comes before the first one.
 class Rig {
  public:
   static constexpr base::TimeNs kTurn = 32 * base::kMicrosecond;  // virtual: a burst of 32 requests at a million a second
@@ -46,7 +40,7 @@ class Rig {
 
   // One turn; returns the time that the worker took, in nanoseconds of the real clock.
   uint64_t turn();
-  // The same without a clock; `measured`: through millrace_measured_turn.
+  // The same without a clock; `measured`: the worker's part is what a profiler counts (measured.h).
   void turn_untimed(bool measured);
   // Until so many answers more have come; false when nothing comes any more, or something was wrong.
   bool run(uint64_t answers, bool measured);
