@@ -1,6 +1,6 @@
 #include "dataplane/ip_layer.h"
 
-#include <bit>
+#include <cstring>
 
 #include <rte_mbuf.h>
 
@@ -19,6 +19,12 @@ namespace {
 
 // Of a chained frame, at least this much must be in its first segment: every header this layer reads, extensions included.
 constexpr uint32_t kMinFirstSegment = 18 + 40 + wire::kIpv6MaxExtensionBytes + 60;
+
+// Bytes of a frame as a little-endian load sees them, for input(). EtherType, version and header length:
+constexpr uint32_t kTypeIpv4NoOptions = 0x45'0008, kTypeIpv6 = 0x60'dd86;
+// Bytes 4 to 11 of an IPv4 header: no fragment offset, no more fragments, protocol TCP.
+constexpr uint64_t kMiddleMask = 0x0000'ff00'ff3f'0000, kMiddleWholeTcp = 0x0000'0600'0000'0000;
+static_assert(wire::kIpTcp == 6);
 
 // Sources that nobody can have (RFC 1122 3.2.1.3, RFC 4291 2.7).
 bool bad_source_v4(uint32_t a) {
@@ -75,10 +81,11 @@ IpLayer::IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> po
   }
   std::stable_sort(routes_.begin(), routes_.end(), [](const Route& a, const Route& b) { return a.bits > b.bits; });
   locals_.resize(table_size(addresses));
+  locals_mask_ = static_cast<uint32_t>(locals_.size() - 1);
   for (uint16_t p = 0; p < ports.size(); ++p) {
     for (const InterfaceAddress& a : config.ports[p].addresses) {
-      uint32_t i = static_cast<uint32_t>(flow_hash(0, a.address, 0, a.address, 0)) & static_cast<uint32_t>(locals_.size() - 1);
-      while (locals_[i].used && !(locals_[i].address == a.address)) i = (i + 1) & static_cast<uint32_t>(locals_.size() - 1);
+      uint32_t i = local_slot(a.address);
+      while (locals_[i].used && !(locals_[i].address == a.address)) i = (i + 1) & locals_mask_;
       if (!locals_[i].used) locals_[i] = {a.address, p, true};
     }
   }
@@ -86,13 +93,6 @@ IpLayer::IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> po
     announcements_left_ = kAnnouncements;
     announce_at_ = now;
   }
-}
-
-const IpLayer::Local* IpLayer::local(const IpAddress& a) const {
-  const uint32_t mask = static_cast<uint32_t>(locals_.size() - 1);
-  for (uint32_t i = static_cast<uint32_t>(flow_hash(0, a, 0, a, 0)) & mask; locals_[i].used; i = (i + 1) & mask)
-    if (locals_[i].address == a) return &locals_[i];
-  return nullptr;
 }
 
 std::optional<uint16_t> IpLayer::port_of(const IpAddress& a) const {
@@ -161,7 +161,77 @@ bool IpLayer::addressed_to_us(const Interface& i, const wire::MacAddress& dst) c
   return false;
 }
 
+// Frames as nearly all are: for our address, IPv4 without options or IPv6 without extensions, TCP, nothing odd about them. What is
+// asked for here is what input_any() would find to be right, one by one; a frame for which it does not hold is not wrong, it only
+// goes the long way. tests/unit/dataplane/ip_fast_path_test.cc holds the two against each other.
 IpVerdict IpLayer::input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error) {
+  Interface& i = *interfaces_[port];
+  const uint8_t* at = rte_pktmbuf_mtod(frame, const uint8_t*);
+  const uint64_t flags = frame->ol_flags;
+  const uint8_t* l3 = at + i.fast.l3_offset;
+  const bool plain = frame->data_len >= i.fast.l3_offset + wire::kIpv4Header + wire::kTcpMinHeader && !learn_only &&
+                     (flags & RTE_MBUF_F_RX_VLAN_STRIPPED) == 0 &&
+                     (base::load_unaligned<uint64_t>(at) & FastFrame::kMacMask) == i.fast.mac &&
+                     (base::load_unaligned<uint32_t>(at + 12) & i.fast.tag_mask) == i.fast.tag &&
+                     (frame->nb_segs == 1 || frame->data_len >= kMinFirstSegment);
+  if (!plain) [[unlikely]]
+    return input_any(port, frame, now, learn_only, tcp, error);
+  // The type of the payload and the first two bytes of the IP header.
+  const uint32_t type = base::load_unaligned<uint32_t>(l3 - 2);
+  const uint32_t room = frame->pkt_len - i.fast.l3_offset;
+  uint32_t header, l4_length;
+  if ((type & 0x00ff'ffff) == kTypeIpv4NoOptions) {
+    const uint32_t total = base::load_be16(l3 + 2);
+    header = wire::kIpv4Header;
+    l4_length = total - header;
+    const uint64_t middle = base::load_unaligned<uint64_t>(l3 + 4);  // identification, fragment, TTL, protocol, checksum
+    const uint32_t source = base::load_unaligned<uint32_t>(l3 + 12);
+    if ((middle & kMiddleMask) != kMiddleWholeTcp || total < header + wire::kTcpMinHeader || total > room ||
+        ((flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) != i.believed.ip && !wire::checksum_ok(wire::checksum_ipv4_header(l3))) ||
+        bad_source_v4(__builtin_bswap32(source))) [[unlikely]]
+      return input_any(port, frame, now, learn_only, tcp, error);
+    tcp.tuple.remote = IpAddress::v4_memory_order(source);
+    tcp.tuple.local = IpAddress::v4_memory_order(base::load_unaligned<uint32_t>(l3 + 16));
+    tcp.ecn = static_cast<uint8_t>(type >> 24 & 3);
+  } else if ((type & 0x00f0'ffff) == kTypeIpv6) {
+    l4_length = base::load_be16(l3 + 4);
+    header = wire::kIpv6Header;
+    tcp.tuple.remote = IpAddress::v6(l3 + 8);
+    tcp.tuple.local = IpAddress::v6(l3 + 24);
+    // A first half of zero: unspecified, loopback, IPv4-mapped: the long way knows which of these are wrong.
+    if (l3[6] != wire::kIpTcp || l4_length < wire::kTcpMinHeader || header + l4_length > room ||
+        frame->data_len < i.fast.l3_offset + wire::kIpv6Header + wire::kTcpMinHeader || l3[8] == 0xff ||
+        tcp.tuple.remote.word(0) == 0 || tcp.tuple.local.word(0) == 0) [[unlikely]]
+      return input_any(port, frame, now, learn_only, tcp, error);
+    tcp.ecn = static_cast<uint8_t>(type >> 28 & 3);
+  } else {
+    return input_any(port, frame, now, learn_only, tcp, error);
+  }
+  const Local* to = local(tcp.tuple.local);
+  if (to == nullptr || local(tcp.tuple.remote) != nullptr) [[unlikely]]
+    return input_any(port, frame, now, learn_only, tcp, error);
+  neighbor_news_ = false;
+  const uint32_t l4_offset = i.fast.l3_offset + header;
+  const uint64_t mark = flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
+  if (mark != i.believed.good && mark != i.believed.unsummed &&
+      !tcp_checksum_ok(i, frame, l4_offset, tcp.tuple.remote, tcp.tuple.local, l4_length)) [[unlikely]] {
+    counters_.drop(DropReason::kTcpBadChecksum);
+    rte_pktmbuf_free(frame);
+    return IpVerdict::kConsumed;
+  }
+  const uint32_t l4_ports = base::load_unaligned<uint32_t>(at + l4_offset);
+  tcp.frame = frame;
+  tcp.tuple.local_port = __builtin_bswap16(static_cast<uint16_t>(l4_ports >> 16));
+  tcp.tuple.remote_port = __builtin_bswap16(static_cast<uint16_t>(l4_ports));
+  tcp.arrival_port = port;
+  tcp.local_port_index = to->port;
+  tcp.l4_offset = static_cast<uint16_t>(l4_offset);
+  tcp.l4_length = static_cast<uint16_t>(l4_length);
+  return IpVerdict::kTcp;
+}
+
+// Any frame, step by step, with a reason for each thing that can be wrong.
+IpVerdict IpLayer::input_any(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error) {
   neighbor_news_ = false;
   Interface& i = *interfaces_[port];
   Frame f;
@@ -202,8 +272,7 @@ IpVerdict IpLayer::input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_
 IpVerdict IpLayer::input_v4(Frame& f, TcpPacket& tcp, IcmpError& error) {
   if (f.learn_only) return done(f);
   Interface& i = *interfaces_[f.port];
-  const bool good = i.capabilities.rx_ip_checksum && i.marks_to_verify == 0 &&
-                    (f.mbuf->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_GOOD;
+  const bool good = (f.mbuf->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == i.believed.ip;
   wire::Ipv4View ip;
   if (const ParseError e = wire::Ipv4View::parse(f.l3(), !good, ip); e != ParseError::kNone) {
     if (e == ParseError::kFragment && local(IpAddress::v4(ip.dst)) == nullptr) return drop(f, DropReason::kIpNotOurs);
@@ -263,9 +332,9 @@ IpVerdict IpLayer::input_tcp(Frame& f, const IpAddress& src, const IpAddress& ds
                              uint32_t l4_length, uint8_t ecn, TcpPacket& tcp) {
   if (l4_length < wire::kTcpMinHeader) return drop(f, DropReason::kTcpTruncated);
   if (!tcp_checksum_ok(*interfaces_[f.port], f.mbuf, l4_offset, src, dst, l4_length)) return drop(f, DropReason::kTcpBadChecksum);
+  const uint8_t* l4 = rte_pktmbuf_mtod(f.mbuf, const uint8_t*) + l4_offset;
   tcp.frame = f.mbuf;
-  tcp.local = dst;
-  tcp.remote = src;
+  tcp.tuple = {dst, src, base::load_be16(l4 + 2), base::load_be16(l4)};
   tcp.arrival_port = f.port;
   tcp.local_port_index = local_port;
   tcp.l4_offset = static_cast<uint16_t>(l4_offset);
@@ -274,14 +343,41 @@ IpVerdict IpLayer::input_tcp(Frame& f, const IpAddress& src, const IpAddress& ds
   return IpVerdict::kTcp;
 }
 
-// Three states of a mark: good is believed (after the first kMarksToVerify, which are checked), unknown and bad are computed.
+// What a port says of a TCP checksum, and what is made of it:
+//   good      believed, after the first kMarksToVerify of them were computed and found right
+//   unsummed  (RTE_MBUF_F_RX_L4_CKSUM_NONE of virtio and vhost) the peer left the sum to a device because the bytes never leave the
+//             memory of this machine; the field holds the pseudo-header's part. Believed, after the first ones held exactly that
+//   unknown, bad, and every mark of a port that once lied: computed
 bool IpLayer::tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const IpAddress& src, const IpAddress& dst,
                               uint32_t l4_length) {
-  const bool marked_good =
-      i.capabilities.rx_tcp_checksum && (m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD;
-  if (marked_good && i.marks_to_verify == 0) [[likely]]
-    return true;
+  const uint64_t mark = m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
+  const bool marked_good = i.capabilities.rx_tcp_checksum && mark == RTE_MBUF_F_RX_L4_CKSUM_GOOD;
+  const bool marked_unsummed = i.capabilities.rx_tcp_unsummed && mark == RTE_MBUF_F_RX_L4_CKSUM_NONE;
+  if (mark == i.believed.good || mark == i.believed.unsummed) return true;
   const wire::ChecksumSum pseudo = wire::pseudo_header(src, dst, wire::kIpTcp, l4_length);
+  const uint16_t field =
+      base::load_unaligned<uint16_t>(rte_pktmbuf_mtod(m, const uint8_t*) + l4_offset + wire::kTcpChecksumOffset);
+  // Of a large segment that a device is to cut, some stacks leave the length out of the sum.
+  const bool unfinished =
+      field == wire::checksum_fold(pseudo) ||
+      ((m->ol_flags & RTE_MBUF_F_RX_LRO) != 0 && field == wire::checksum_fold(wire::pseudo_header(src, dst, wire::kIpTcp, 0)));
+  if (marked_unsummed && unfinished) {
+    if (--i.unsummed_to_verify == 0) i.believe();
+    return true;
+  }
+  const bool ok = tcp_sum_ok(m, l4_offset, pseudo, l4_length);
+  if (marked_good) {
+    if (!ok) return i.distrust();
+    if (--i.marks_to_verify == 0) i.believe();
+    return true;
+  }
+  if (ok) return true;
+  if (marked_unsummed) return i.distrust();
+  // A peer on this host may leave the sum to a device that is not there, and the port does not tell.
+  return i.capabilities.partial_rx_checksum && unfinished;
+}
+
+bool IpLayer::tcp_sum_ok(const rte_mbuf* m, uint32_t l4_offset, wire::ChecksumSum pseudo, uint32_t l4_length) {
   wire::ChecksumSum sum = pseudo;
   uint32_t left = l4_length, done = 0, skip = l4_offset;
   for (const rte_mbuf* s = m; s != nullptr && left > 0; s = s->next) {
@@ -291,22 +387,31 @@ bool IpLayer::tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offse
     done += n;
     skip = 0;
   }
-  const bool ok = left == 0 && wire::checksum_ok(sum);
-  if (marked_good) {
-    if (!ok) {
-      i.capabilities.rx_ip_checksum = i.capabilities.rx_tcp_checksum = false;  // the port's word is worth nothing
-      return false;
-    }
-    --i.marks_to_verify;
-    return true;
-  }
-  if (ok) return true;
-  // A peer on this host may leave the sum to a device that is not there: then the field holds the pseudo-header's sum,
-  // uncomplemented.
-  if (!i.capabilities.partial_rx_checksum) return false;
-  const uint16_t field =
-      base::load_unaligned<uint16_t>(rte_pktmbuf_mtod(m, const uint8_t*) + l4_offset + wire::kTcpChecksumOffset);
-  return field == wire::checksum_fold(pseudo);
+  return left == 0 && wire::checksum_ok(sum);
+}
+
+void IpLayer::Interface::believe() {
+  believed.ip = capabilities.rx_ip_checksum && marks_to_verify == 0 ? RTE_MBUF_F_RX_IP_CKSUM_GOOD : Believed::kNoMark;
+  believed.good = capabilities.rx_tcp_checksum && marks_to_verify == 0 ? RTE_MBUF_F_RX_L4_CKSUM_GOOD : Believed::kNoMark;
+  believed.unsummed = capabilities.rx_tcp_unsummed && unsummed_to_verify == 0 ? RTE_MBUF_F_RX_L4_CKSUM_NONE : Believed::kNoMark;
+}
+
+// The port's word is worth nothing: from here on every sum is computed.
+bool IpLayer::Interface::distrust() {
+  capabilities.rx_ip_checksum = capabilities.rx_tcp_checksum = capabilities.rx_tcp_unsummed = false;
+  believe();
+  return false;
+}
+
+void IpLayer::FastFrame::set(const io::MacAddress& address, uint16_t vlan) {
+  std::memcpy(&mac, address.data(), address.size());
+  l3_offset = vlan == 0 ? wire::kEthernetHeader : wire::kEthernetHeader + wire::kVlanTag;
+  const uint8_t tag_bytes[4] = {wire::kEtherVlan >> 8, wire::kEtherVlan & 0xff, static_cast<uint8_t>(vlan >> 8),
+                                static_cast<uint8_t>(vlan)};
+  const uint8_t mask_bytes[4] = {0xff, 0xff, 0x0f, 0xff};  // the priority does not matter
+  if (vlan == 0) return;
+  std::memcpy(&tag, tag_bytes, sizeof tag);
+  std::memcpy(&tag_mask, mask_bytes, sizeof tag_mask);
 }
 
 // --- send --------------------------------------------------------------------------------------------------------------------
@@ -366,8 +471,9 @@ DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_in
   uint8_t* l4 = l3 + ip_header;
   header.emit(l4);
 
-  // The sum that a port completes leaves the length out where it cuts: each piece has its own.
-  wire::ChecksumSum sum = wire::pseudo_header(tuple.local, tuple.remote, wire::kIpTcp, cut ? 0 : l4_length);
+  // The sum that a port completes leaves the length out where it cuts, because each piece has its own; virtio wants it in.
+  const bool no_length = cut && !i.capabilities.tso_sum_with_length;
+  wire::ChecksumSum sum = wire::pseudo_header(tuple.local, tuple.remote, wire::kIpTcp, no_length ? 0 : l4_length);
   if (i.capabilities.tx_tcp_checksum) {
     wire::store_checksum(l4 + wire::kTcpChecksumOffset, wire::checksum_fold(sum));
     frame->l2_len = l2;

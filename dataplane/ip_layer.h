@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -26,6 +27,7 @@
 #include "lib/io/port_queue.h"
 #include "lib/io/tx_buffer.h"
 #include "lib/tcp/tcp.h"
+#include "lib/wire/checksum.h"
 #include "lib/wire/ethernet.h"
 #include "lib/wire/icmp.h"
 
@@ -62,7 +64,7 @@ struct IpLayerConfig {
 // A TCP segment that passed every check of this layer.
 struct TcpPacket {
   rte_mbuf* frame = nullptr;  // owned by whoever holds this struct
-  base::IpAddress local, remote;
+  tcp::FourTuple tuple;
   uint16_t arrival_port = 0;      // where it came in
   uint16_t local_port_index = 0;  // the port that has the local address
   uint16_t l4_offset = 0;         // of the TCP header in the first segment's data
@@ -95,6 +97,8 @@ class IpLayer {
   // Takes ownership of a frame that came in on `port`. With `learn_only` (a copy of a frame that another worker has answered) it
   // only learns.
   IpVerdict input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error);
+  // The same, step by step: where input() sends all that is not an ordinary segment. Public for the test that compares the two.
+  IpVerdict input_any(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error);
   // True when the last input() held neighbour information that the other workers need too (ARP, NS, NA).
   bool neighbor_news() const { return neighbor_news_; }
 
@@ -128,15 +132,36 @@ class IpLayer {
   const NeighborTable& neighbors() const { return neighbors_; }
 
  private:
+  // What the first bytes of a frame must be for input() to take it in one pass: two masked comparisons.
+  struct FastFrame {
+    uint64_t mac = 0;        // our address in the destination, no group as source: bytes 0..7 under kMacMask
+    uint32_t tag = 0;        // the configured 802.1Q tag, or nothing: bytes 12..15 under tag_mask
+    uint32_t tag_mask = 0;   //
+    uint32_t l3_offset = 0;  // 14 or 18
+    static constexpr uint64_t kMacMask = 0x0001'ffff'ffff'ffff;
+    void set(const io::MacAddress& mac, uint16_t vlan);
+  };
+  // Checksum marks of received frames (the values of the masked flags) that stand for a checksum now.
+  struct Believed {
+    static constexpr uint64_t kNoMark = ~uint64_t{0};
+    uint64_t ip = kNoMark, good = kNoMark, unsummed = kNoMark;
+  };
   // One port: its configuration, what it can do, and the frames on their way out.
   struct Interface {
     Interface(const InterfaceConfig& c, io::PortQueue& q, io::TxPools pools, const StackCounters& counters, uint16_t index)
-        : config(c), queue(q), capabilities(q.capabilities()), tx(q, pools, *counters.ports[index], counters.drops) {}
+        : config(c), queue(q), capabilities(q.capabilities()), tx(q, pools, *counters.ports[index], counters.drops, *counters.stages) {
+      fast.set(capabilities.mac, c.vlan);
+    }
     InterfaceConfig config;
     io::PortQueue& queue;
     io::PortCapabilities capabilities;  // a copy: the receive self-test may take from it
     io::TxBuffer tx;
-    uint32_t marks_to_verify = kMarksToVerify;
+    uint32_t marks_to_verify = kMarksToVerify;     // frames marked good that are still to be checked
+    uint32_t unsummed_to_verify = kMarksToVerify;  // frames marked as never summed, likewise
+    FastFrame fast;
+    Believed believed;
+    void believe();   // after a change of what it says
+    bool distrust();  // returns false
   };
   struct Route {
     base::IpAddress network, via;  // via unspecified: the destination itself is the neighbour
@@ -144,6 +169,7 @@ class IpLayer {
     bool direct = false;
     uint16_t port = 0;
   };
+  // An address of ours. The table of them is asked twice for each received packet.
   struct Local {
     base::IpAddress address;
     uint16_t port = 0;
@@ -176,8 +202,17 @@ class IpLayer {
                       uint32_t l4_length, uint8_t ecn, TcpPacket& tcp);
   bool tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const base::IpAddress& src,
                        const base::IpAddress& dst, uint32_t l4_length);
+  static bool tcp_sum_ok(const rte_mbuf* m, uint32_t l4_offset, wire::ChecksumSum pseudo, uint32_t l4_length);
   const Route* route_to(const base::IpAddress& remote, uint16_t preferred_port) const;
-  const Local* local(const base::IpAddress& address) const;
+  const Local* local(const base::IpAddress& a) const {
+    for (uint32_t i = local_slot(a); locals_[i].used; i = (i + 1) & locals_mask_)
+      if (locals_[i].address == a) return &locals_[i];
+    return nullptr;
+  }
+  // Addresses come from the configuration, so the hash need not resist anybody.
+  uint32_t local_slot(const base::IpAddress& a) const {
+    return static_cast<uint32_t>((a.word(1) ^ std::rotl(a.word(0), 29)) * 0x9e3779b97f4a7c15ull >> 32) & locals_mask_;
+  }
   const base::IpAddress* address_towards(uint16_t port, const base::IpAddress& neighbor) const;
 
   // ip_control.cc: ARP, ND, ICMP
@@ -197,6 +232,7 @@ class IpLayer {
   std::vector<std::unique_ptr<Interface>> interfaces_;
   std::vector<Route> routes_;  // longest prefix first, then by port
   std::vector<Local> locals_;  // open addressing, power of two, at most half full
+  uint32_t locals_mask_ = 0;
   uint32_t announcements_left_ = 0;
   TimeNs announce_at_ = base::kNever;
   bool neighbor_news_ = false;

@@ -14,7 +14,6 @@ using wire::ParseError;
 
 struct TcpStack::Incoming {
   TcpPacket packet;
-  tcp::FourTuple tuple;
   uint32_t hash = 0;
 };
 
@@ -44,6 +43,7 @@ uint32_t TcpStack::receive(TimeNs now) {
     pressure_countdown_ = kPressureInterval;
     update_pressure();
   }
+  StageScope stage(*counters_.stages, Stage::kRxBurst);
   rte_mbuf* frames[io::kRxBurst];
   uint32_t total = 0;
   for (uint16_t p = 0; p < queues_.size(); ++p) {
@@ -79,6 +79,7 @@ uint32_t TcpStack::receive(TimeNs now) {
 
 // Stage by stage over the burst, so that the misses of one frame are served while another is worked on.
 void TcpStack::input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs now, bool handed) {
+  StageScope stage(*counters_.stages, Stage::kPacketParse, n);
   for (uint32_t i = 0; i < n; ++i) __builtin_prefetch(rte_pktmbuf_mtod(frames[i], const void*));
 
   Incoming incoming[io::kRxBurst];
@@ -94,9 +95,8 @@ void TcpStack::input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs 
     if (news != nullptr) share_neighbor_news(port, news);
     if (verdict == IpVerdict::kIcmpError) input_icmp_error(error, now);
     if (verdict != IpVerdict::kTcp) continue;
-    const uint8_t* l4 = l4_of(in.packet).data();
-    in.tuple = {in.packet.local, in.packet.remote, base::load_be16(l4 + 2), base::load_be16(l4)};
-    in.hash = hash_of(in.tuple.local, in.tuple.local_port, in.tuple.remote, in.tuple.remote_port);
+    const tcp::FourTuple& t = in.packet.tuple;
+    in.hash = hash_of(t.local, t.local_port, t.remote, t.remote_port);
     flows_.prefetch(in.hash);
     ++segments;
   }
@@ -108,6 +108,7 @@ void TcpStack::input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs 
     __builtin_prefetch(line + 64);
     __builtin_prefetch(line + 192);  // receive queue
   }
+  stage.next(Stage::kTcpInput, segments);
   for (uint32_t i = 0; i < segments; ++i) input_segment(incoming[i], now, handed);
 }
 
@@ -118,13 +119,13 @@ void TcpStack::input_segment(Incoming& in, TimeNs now, bool handed) {
     rte_pktmbuf_free(in.packet.frame);
     return;
   }
-  const uint32_t index = flows_.find(in.hash, [&](uint32_t i) { return connections_[i].tuple() == in.tuple; });
+  const uint32_t index = flows_.find(in.hash, [&](uint32_t i) { return connections_[i].tuple() == in.packet.tuple; });
   if (index != FlowTable::kNone) [[likely]] {
     input_connection(connections_[index], segment, in.packet.frame, in.packet.l4_offset + segment.payload_offset, now);
     return;
   }
   if (!handed && hand_over(in)) return;
-  if (time_wait_.size() > 0 && time_wait_.find(in.hash, in.tuple) != nullptr) {
+  if (time_wait_.size() > 0 && time_wait_.find(in.hash, in.packet.tuple) != nullptr) {
     input_time_wait(in, segment, now);
   } else {
     input_listener(in, segment, nullptr, now);
@@ -136,7 +137,7 @@ void TcpStack::input_segment(Incoming& in, TimeNs now, bool handed) {
 bool TcpStack::hand_over(Incoming& in) {
   if (mesh_ == nullptr) return false;
   const TcpPacket& p = in.packet;
-  const uint32_t owner = steering_.owner(p.local_port_index, p.local, in.tuple.local_port, p.remote, in.tuple.remote_port);
+  const uint32_t owner = steering_.owner(p.local_port_index, p.tuple.local, p.tuple.local_port, p.tuple.remote, p.tuple.remote_port);
   if (owner == config_.worker) return false;
   rte_mbuf* m = in.packet.frame;
   m->port = p.arrival_port;
@@ -224,7 +225,7 @@ void TcpStack::input_connection(Connection& c, const wire::TcpView& segment, rte
 }
 
 void TcpStack::input_time_wait(Incoming& in, const wire::TcpView& segment, TimeNs now) {
-  TimeWaitTable::Slot& s = *time_wait_.find(in.hash, in.tuple);
+  TimeWaitTable::Slot& s = *time_wait_.find(in.hash, in.packet.tuple);
   const TimeNs expired_at = s.entry.expires_at;
   wire::TcpRepr answer;
   const tcp::TimeWaitResult r = tcp::time_wait_input(s.entry, segment, now, answer);
@@ -249,7 +250,7 @@ void TcpStack::input_time_wait(Incoming& in, const wire::TcpView& segment, TimeN
 // A segment of no connection. `before`: the connection in TIME-WAIT that a SYN follows. What is left of `in.packet.frame` is the
 // caller's.
 void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const tcp::TimeWaitEntry* before, TimeNs now) {
-  const ListenerSet::Entry* listener = listeners_ == nullptr ? nullptr : listeners_->find(in.tuple.local, in.tuple.local_port);
+  const ListenerSet::Entry* listener = listeners_ == nullptr ? nullptr : listeners_->find(in.packet.tuple.local, in.packet.tuple.local_port);
   const bool opens = segment.syn() && !segment.has_ack();
   if (listener == nullptr) return reset(in, segment, opens ? DropReason::kTcpNoListener : DropReason::kTcpNoConnection, now);
   if (opens) {
@@ -257,9 +258,9 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
     if (pressure_ >= MemoryPressure::kNoNew) return counters_.drop(DropReason::kTcpMemory);
     if (connections_.full()) return counters_.drop(DropReason::kTcpTableFull);
   }
-  tcp::ListenerDecision d = listener_.input(in.tuple, segment, now, true);
+  tcp::ListenerDecision d = listener_.input(in.packet.tuple, segment, now, true);
   using Action = tcp::ListenerDecision::Action;
-  const uint16_t mss = ip_.mss(in.packet.local_port_index, in.tuple.local.is_v4());
+  const uint16_t mss = ip_.mss(in.packet.local_port_index, in.packet.tuple.local.is_v4());
   switch (d.action) {
     case Action::kIgnore:
       counters_.drop(d.drop);
@@ -281,14 +282,14 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
   c.role = Role::kDownstream;
   c.listener = listener->id;
   if (d.action == Action::kOpen) {
-    tcp::open_passive(c.tcb, in.tuple, config, segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn), now,
+    tcp::open_passive(c.tcb, in.packet.tuple, config, segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn), now,
                       d.ts_offset);
     c.half_open = true;
     count(TcpCounter::kSynReceived).set(listener_.half_open());
     on_events(c, 0, now);
     return;
   }
-  tcp::open_cookie(c.tcb, in.tuple, config, segment, d.cookie, now, d.ts_offset);
+  tcp::open_cookie(c.tcb, in.packet.tuple, config, segment, d.cookie, now, d.ts_offset);
   count(TcpCounter::kSynCookiesAccepted).add();
   on_events(c, tcp::kEventConnected, now);
   input_connection(c, segment, std::exchange(in.packet.frame, nullptr), in.packet.l4_offset + segment.payload_offset, now);
@@ -317,7 +318,7 @@ void TcpStack::input_icmp_error(const IcmpError& e, TimeNs now) {
 // One segment of no connection, back to where `in` came from.
 void TcpStack::reply(const Incoming& in, const wire::TcpRepr& header, TimeNs now) {
   NextHop hop;
-  ip_.send_tcp(in.tuple, in.packet.local_port_index, hop, header, nullptr, 0, 0, now);
+  ip_.send_tcp(in.packet.tuple, in.packet.local_port_index, hop, header, nullptr, 0, 0, now);
   count(TcpCounter::kSegmentsOut).add();
 }
 

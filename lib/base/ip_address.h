@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <compare>
 #include <cstdint>
 #include <cstring>
@@ -25,6 +26,13 @@ struct IpAddress {
     a.bytes[15] = static_cast<uint8_t>(host_order);
     return a;
   }
+  // The same from the four bytes as they lie in a packet.
+  static constexpr IpAddress v4_memory_order(uint32_t loaded) {
+    struct Words {
+      uint64_t w[2];
+    };
+    return {std::bit_cast<std::array<uint8_t, 16>>(Words{{0, 0xffff'0000 | uint64_t{loaded} << 32}})};
+  }
   static IpAddress v6(const uint8_t* network_order_16) {
     IpAddress a;
     std::memcpy(a.bytes.data(), network_order_16, 16);
@@ -33,10 +41,13 @@ struct IpAddress {
   // Dotted quad or RFC 4291 text, without port, brackets, zone or prefix length. nullopt when it is neither.
   static std::optional<IpAddress> parse(std::string_view text);
 
-  constexpr bool is_v4() const {
-    for (int i = 0; i < 10; ++i)
-      if (bytes[i] != 0) return false;
-    return bytes[10] == 0xff && bytes[11] == 0xff;
+  constexpr bool is_v4() const { return word(0) == 0 && static_cast<uint32_t>(word(1)) == 0xffff0000; }
+  // The first or second eight bytes as they lie in memory: for comparing and hashing.
+  constexpr uint64_t word(unsigned half) const {
+    struct Words {
+      uint64_t w[2];
+    };
+    return std::bit_cast<Words>(bytes).w[half];
   }
   constexpr uint32_t v4_host_order() const {
     return uint32_t{bytes[12]} << 24 | uint32_t{bytes[13]} << 16 | uint32_t{bytes[14]} << 8 | bytes[15];
@@ -54,6 +65,9 @@ struct IpAddress {
   // Writes the same text without allocation (for records); returns the length, at most 46.
   size_t format(char* out, size_t capacity) const;
 
+  friend constexpr bool operator==(const IpAddress& a, const IpAddress& b) {
+    return ((a.word(0) ^ b.word(0)) | (a.word(1) ^ b.word(1))) == 0;
+  }
   friend constexpr auto operator<=>(const IpAddress&, const IpAddress&) = default;
 };
 

@@ -33,13 +33,34 @@ namespace {
 
 constexpr uint32_t kFrameOverhead = 14 + 4;  // Ethernet and one VLAN tag
 
-// Drivers whose peers are sockets of this very host, which leave checksums half done (engine rule 7).
-bool has_host_peer(const std::string& driver) { return driver == "net_af_packet" || driver == "net_af_xdp"; }
+// What a driver does that it does not say.
+struct DriverTraits {
+  // Its peers are sockets of this very host, which leave checksums half done without a mark (engine rule 7).
+  bool silent_host_peer = false;
+  // RTE_MBUF_F_RX_L4_CKSUM_NONE means VIRTIO_NET_HDR_F_NEEDS_CSUM: the bytes came through memory, the sum was left to a device.
+  bool marks_unsummed = false;
+  // Our frames are as it wants them without rte_eth_tx_prepare(), which for these drivers only writes the pseudo-header's sum that
+  // is already there.
+  bool takes_frames_unprepared = false;
+  // The pseudo-header's sum of a frame to be cut has the length in it, as virtio defines it (rte_eth_tx_prepare() would put it in).
+  bool full_sum_for_tso = false;
+  // "LRO" is nothing but large frames of a peer that nobody cut: no harm in it, and most of bulk throughput.
+  bool lro_is_free = false;
+};
+DriverTraits traits_of(const std::string& driver) {
+  DriverTraits t;
+  t.silent_host_peer = driver == "net_af_packet" || driver == "net_af_xdp";
+  const bool virtio = driver == "net_virtio" || driver == "net_virtio_user";
+  t.marks_unsummed = t.takes_frames_unprepared = virtio || driver == "net_vhost";
+  t.full_sum_for_tso = t.lro_is_free = virtio;
+  return t;
+}
 
 class EthQueue final : public PortQueue {
  public:
-  EthQueue(uint16_t id, uint16_t rx_queue, uint16_t tx_queue, rte_spinlock_t* lock, const PortCapabilities& c, PacketPool pool)
-      : id_(id), rx_queue_(rx_queue), tx_queue_(tx_queue), lock_(lock), pool_(pool) {
+  EthQueue(uint16_t id, uint16_t rx_queue, uint16_t tx_queue, rte_spinlock_t* lock, const PortCapabilities& c, bool unprepared,
+           PacketPool pool)
+      : id_(id), rx_queue_(rx_queue), tx_queue_(tx_queue), unprepared_(unprepared), lock_(lock), pool_(pool) {
     capabilities_ = c;
   }
 
@@ -68,7 +89,7 @@ class EthQueue final : public PortQueue {
 
  private:
   uint16_t send(rte_mbuf** frames, uint16_t n) {
-    if (capabilities_.tx_tcp_checksum || capabilities_.tx_ip_checksum || capabilities_.tso) {
+    if (!unprepared_ && (capabilities_.tx_tcp_checksum || capabilities_.tx_ip_checksum || capabilities_.tso)) {
       const uint16_t ready = rte_eth_tx_prepare(id_, tx_queue_, frames, n);
       if (ready < n && ready == 0) {  // the driver refuses the first: drop it, or it would block the queue for ever
         rte_pktmbuf_free(frames[0]);
@@ -102,6 +123,7 @@ class EthQueue final : public PortQueue {
   }
 
   uint16_t id_, rx_queue_, tx_queue_;
+  bool unprepared_;
   rte_spinlock_t* lock_;
   PacketPool pool_;
 };
@@ -190,10 +212,15 @@ void Port::choose_capabilities(const rte_eth_dev_info& info) {
   c.tso = c.tx_tcp_checksum && tx(RTE_ETH_TX_OFFLOAD_TCP_TSO) && tx(RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
   c.tx_multi_segment = tx(RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
   const uint16_t segments = info.tx_desc_lim.nb_mtu_seg_max;
-  c.max_tx_segments = c.tx_multi_segment ? (segments == 0 || segments > 32 ? 32 : segments) : 1;
+  c.max_tx_segments = c.tx_multi_segment ? (segments == 0 || segments > kMaxTxSegments ? kMaxTxSegments : segments) : 1;
   if (c.max_tx_segments < 2) c.tx_multi_segment = false;
-  c.partial_rx_checksum = has_host_peer(driver_);
-  rx_offloads_ = (c.rx_ip_checksum ? RTE_ETH_RX_OFFLOAD_IPV4_CKSUM : 0) | (c.rx_tcp_checksum ? RTE_ETH_RX_OFFLOAD_TCP_CKSUM : 0);
+  const DriverTraits traits = traits_of(driver_);
+  c.partial_rx_checksum = traits.silent_host_peer;
+  c.rx_tcp_unsummed = traits.marks_unsummed && c.rx_tcp_checksum;
+  c.tso_sum_with_length = traits.full_sum_for_tso;
+  c.lro = traits.lro_is_free && c.rx_tcp_checksum && rx(RTE_ETH_RX_OFFLOAD_TCP_LRO) && rx(RTE_ETH_RX_OFFLOAD_SCATTER);
+  rx_offloads_ = (c.rx_ip_checksum ? RTE_ETH_RX_OFFLOAD_IPV4_CKSUM : 0) | (c.rx_tcp_checksum ? RTE_ETH_RX_OFFLOAD_TCP_CKSUM : 0) |
+                 (c.lro ? RTE_ETH_RX_OFFLOAD_TCP_LRO : 0);
   tx_offloads_ = (c.tx_ip_checksum ? RTE_ETH_TX_OFFLOAD_IPV4_CKSUM : 0) | (c.tx_tcp_checksum ? RTE_ETH_TX_OFFLOAD_TCP_CKSUM : 0) |
                  (c.tso ? RTE_ETH_TX_OFFLOAD_TCP_TSO : 0) | (c.tx_multi_segment ? RTE_ETH_TX_OFFLOAD_MULTI_SEGS : 0);
   // Never RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE: payload is shared and comes from several pools.
@@ -215,7 +242,8 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
   // The MTU: what the device takes, and what our buffers take when it cannot chain.
   capabilities_.max_mtu = info.max_mtu == 0 ? UINT16_MAX : info.max_mtu;
   const uint32_t one_buffer = pools[0].data_room() - kFrameOverhead;
-  const bool scatter = options_.mtu > one_buffer && (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
+  const bool scatter =
+      (options_.mtu > one_buffer || capabilities_.lro) && (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
   if (!scatter || !capabilities_.tx_multi_segment)
     capabilities_.max_mtu = static_cast<uint16_t>(std::min<uint32_t>(capabilities_.max_mtu, one_buffer));
   if (options_.mtu > capabilities_.max_mtu) {
@@ -286,7 +314,8 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
   for (uint16_t w = 0; w < workers; ++w) {
     const uint16_t tx = w % tx_queues_;
     queues_.push_back(std::make_unique<EthQueue>(id_, w < rx_queues ? w : EthQueue::kNoQueue, tx,
-                                                 locks_ ? &locks_[tx].lock : nullptr, capabilities_, pools[w]));
+                                                 locks_ ? &locks_[tx].lock : nullptr, capabilities_,
+                                                 traits_of(driver_).takes_frames_unprepared, pools[w]));
   }
   return {};
 }
@@ -403,7 +432,7 @@ std::string capability_table(std::span<const std::unique_ptr<Port>> ports) {
     driver = std::max(driver, p->driver().size());
   }
   std::string out = cell("port", name) + cell("driver", driver) + cell("mac", 17) + cell("mtu", 5) + cell("rxq", 3) +
-                    cell("rx checksum", 11) + cell("tx checksum", 11) + cell("tso", 3) + cell("chains", 6) +
+                    cell("rx checksum", 11) + cell("tx checksum", 11) + cell("tso", 3) + cell("lro", 3) + cell("chains", 6) +
                     cell("spreading", 9) + "link\n";
   auto sums = [](bool ip, bool tcp) {
     return std::string(ip && tcp ? "device" : ip ? "ip only" : tcp ? "tcp only" : "software");
@@ -414,7 +443,7 @@ std::string capability_table(std::span<const std::unique_ptr<Port>> ports) {
     std::snprintf(mac, sizeof mac, "%02x:%02x:%02x:%02x:%02x:%02x", c.mac[0], c.mac[1], c.mac[2], c.mac[3], c.mac[4], c.mac[5]);
     out += cell(p->name(), name) + cell(p->driver(), driver) + cell(mac, 17) + cell(std::to_string(c.mtu), 5) +
            cell(std::to_string(c.rx_queues), 3) + cell(sums(c.rx_ip_checksum, c.rx_tcp_checksum), 11) +
-           cell(sums(c.tx_ip_checksum, c.tx_tcp_checksum), 11) + cell(c.tso ? "yes" : "no", 3) +
+           cell(sums(c.tx_ip_checksum, c.tx_tcp_checksum), 11) + cell(c.tso ? "yes" : "no", 3) + cell(c.lro ? "yes" : "no", 3) +
            cell(c.tx_multi_segment ? std::to_string(c.max_tx_segments) : "copied", 6) +
            cell(p->options().workers == 1 ? "-"
                 : p->rss()                ? "rss"
