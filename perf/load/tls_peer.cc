@@ -72,11 +72,12 @@ Result<std::unique_ptr<TlsPeer>> TlsPeer::create(const TlsConfig& config, io::Pa
       peer->client_contexts_.push_back(std::move(*context));
     }
   }
-  uint64_t bytes = kArenaBaseBytes + config.max_sessions * kArenaBytesPerSession;
+  const uint32_t reserved = config.memory_sessions != 0 ? std::min(config.memory_sessions, config.max_sessions) : config.max_sessions;
+  uint64_t bytes = kArenaBaseBytes + reserved * kArenaBytesPerSession;
   if (config.clients) bytes += uint64_t{config.targets} * kept_per_target(config) * kArenaBytesPerKept;
   peer->arena_ = tls::Arena::create(bytes);
   if (peer->arena_ == nullptr) {
-    return Error{"no " + std::to_string(bytes >> 20) + " MB of memory for " + std::to_string(config.max_sessions) + " TLS sessions"};
+    return Error{"no " + std::to_string(bytes >> 20) + " MB of memory for " + std::to_string(reserved) + " TLS sessions"};
   }
   return peer;
 }

@@ -41,6 +41,7 @@ struct TlsConfig {
   bool clients = false, servers = false;  // at least one
   uint32_t targets = 1;                   // clients: contexts, each with its own tickets; 1 … 65536
   uint32_t max_sessions = 1;              // open at one time, clients and servers together
+  uint32_t memory_sessions = 0;           // of those: how many OpenSSL gets memory for, reserved at once (20 KB each); 0: all
   std::string sni;                        // clients; empty: none is sent
   bool resume = false;                    // clients offer the newest ticket of their target. Servers always issue tickets
   bool tls12 = false;                     // TLS 1.2 only; otherwise TLS 1.3 only, so that a figure says what it measured

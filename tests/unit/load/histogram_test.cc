@@ -99,7 +99,7 @@ TEST(LoadHistogram, PercentilesOfASortedVector) {
       EXPECT_NEAR(h.mean(), sum / static_cast<double>(n), 1e-6 * h.mean() + 1e-9);
       half[0].merge(half[1]);
       for (double p : {0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.99, 100.0}) {
-        const size_t rank = std::max<size_t>(1, static_cast<size_t>(std::ceil(p / 100 * static_cast<double>(n))));
+        const size_t rank = std::max<size_t>(1, (static_cast<size_t>(std::lround(p * 100)) * n + 9'999) / 10'000);
         const auto want = static_cast<double>(v[rank - 1]);
         EXPECT_NEAR(static_cast<double>(h.percentile(p)), want, want * kMaxRelativeError) << p;
         EXPECT_EQ(half[0].percentile(p), h.percentile(p)) << "merged, " << p;
