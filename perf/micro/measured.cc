@@ -20,6 +20,16 @@ namespace millrace::bench {
 void start_counting() {
 #ifdef MILLRACE_HAS_CALLGRIND
   CALLGRIND_START_INSTRUMENTATION;
+  CALLGRIND_ZERO_STATS;  // or what the last dump held would be subtracted from the next one
+#endif
+}
+
+void stop_counting(const std::string& label) {
+#ifdef MILLRACE_HAS_CALLGRIND
+  CALLGRIND_DUMP_STATS_AT(label.c_str());
+  CALLGRIND_STOP_INSTRUMENTATION;
+#else
+  static_cast<void>(label);
 #endif
 }
 
@@ -32,6 +42,7 @@ int count(const CountedCase& c, uint64_t items) {
   for (uint64_t i = 0; i < kWarmUpItems; ++i) item();
   start_counting();
   for (uint64_t i = 0; i < items; ++i) measured(item);
+  stop_counting(c.name);
   std::printf("case %s requests %lu\n", c.name.c_str(), items);
   return 0;
 }

@@ -1,6 +1,7 @@
 // The part of a program whose instructions are counted: what runs inside measured(), and nothing else.
 //   valgrind --tool=callgrind --instr-atstart=no --collect-atstart=no --toggle-collect=millrace_measured_turn PROGRAM …
 // and main() of the benchmarks that can be run so: `PROGRAM --callgrind CASE N` does N items of a case, without a clock.
+// perf/instructions/check does it for all of them.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,8 @@ void measured(Work&& work) {
 
 // Under valgrind's --instr-atstart=no: everything before this call runs at valgrind's full speed and cannot be counted.
 void start_counting();
+// Ends what was counted since start_counting(): callgrind writes it to a file of its own, which names `label`, and begins anew.
+void stop_counting(const std::string& label);
 
 // Cheap fixed inputs, warm caches of a profiler that has none: a few hundred items are enough, and every run gives the same
 // number.

@@ -28,9 +28,11 @@ std::vector<RigOptions> all_cases() {
   c[2].body_bytes = 1024;
   c[3].name = "body-16k";
   c[3].body_bytes = 16 * 1024;
+  c[3].counted_requests = 200;
   c[4].name = "bulk";
   c[4].body_bytes = 1 << 20;
   c[4].connections = 16;
+  c[4].counted_requests = 16;
   c[5].name = "connections";
   c[5].one_request_each = true;
   c[6].name = "tls";
@@ -62,6 +64,7 @@ void timed(benchmark::State& state, const RigOptions& options) {
 
 int counted(const RigOptions& options, uint64_t requests) {
   Rig rig(options);
+  if (requests == 0) requests = options.counted_requests;
   const bool warm = rig.run(warm_up_requests(options), false);
   const uint64_t before = rig.answered();
   start_counting();
@@ -71,14 +74,15 @@ int counted(const RigOptions& options, uint64_t requests) {
                  rig.error().empty() ? "no more answers came" : rig.error().c_str());
     return 1;
   }
+  stop_counting(options.name);
   std::printf("case %s requests %lu\n", options.name.c_str(), rig.answered() - before);
   return 0;
 }
 
 int usage(int code) {
   std::fprintf(code == 0 ? stdout : stderr,
-               "usage: bench-worker [--case NAME] [--callgrind N] [--core N] [--hugepages] [--no-timestamps]\n"
-               "                    [--connections N] [--benchmark_...]\n  cases:");
+               "usage: bench-worker [--case NAME] [--callgrind N | 0: each case's own number] \n"
+               "                    [--core N] [--hugepages] [--no-timestamps] [--connections N] [--benchmark_...]\n  cases:");
   for (const RigOptions& o : all_cases()) std::fprintf(code == 0 ? stdout : stderr, " %s", o.name.c_str());
   std::fputs("\n", code == 0 ? stdout : stderr);
   return code;
@@ -86,16 +90,18 @@ int usage(int code) {
 
 int run(int argc, char** argv) {
   std::string name;
-  uint64_t callgrind = 0, connections = 0;
+  uint64_t requests = 0, connections = 0;
   int core = -1;
-  bool hugepages = false, timestamps = true;
+  bool hugepages = false, timestamps = true, callgrind = false;
   std::vector<char*> rest{argv[0]};
   for (int i = 1; i < argc; ++i) {
     const std::string a = argv[i];
     const auto value = [&]() -> const char* { return i + 1 < argc ? argv[++i] : ""; };
     if (a == "--case") name = value();
-    else if (a == "--callgrind") callgrind = std::strtoull(value(), nullptr, 10);
-    else if (a == "--connections") connections = std::strtoull(value(), nullptr, 10);
+    else if (a == "--callgrind") {
+      callgrind = true;
+      requests = std::strtoull(value(), nullptr, 10);
+    } else if (a == "--connections") connections = std::strtoull(value(), nullptr, 10);
     else if (a == "--core") core = std::atoi(value());
     else if (a == "--hugepages") hugepages = true;
     else if (a == "--no-timestamps") timestamps = false;
@@ -110,7 +116,7 @@ int run(int argc, char** argv) {
     if (connections != 0) o.connections = static_cast<uint32_t>(connections);
     cases.push_back(std::move(o));
   }
-  if (cases.empty() || (callgrind != 0 && cases.size() != 1)) return usage(2);
+  if (cases.empty()) return usage(2);
 
   if (const base::Status s = tls::install_memory_hooks(); !s.ok()) {
     std::fprintf(stderr, "bench-worker: %s\n", s.error().c_str());
@@ -120,7 +126,11 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "bench-worker: %s\n", s.error().c_str());
     return 1;
   }
-  if (callgrind != 0) return counted(cases[0], callgrind);
+  if (callgrind) {
+    for (const RigOptions& o : cases)
+      if (const int code = counted(o, requests); code != 0) return code;
+    return 0;
+  }
   int count = static_cast<int>(rest.size());
   benchmark::Initialize(&count, rest.data());
   for (const RigOptions& o : cases)

@@ -25,6 +25,7 @@ struct RigOptions {
   uint32_t connections = 64;
   uint64_t body_bytes = 64;
   uint32_t routes = 10;
+  uint64_t counted_requests = 500;  // so many are enough for a count of instructions
   bool one_request_each = false, tls = false, access_log = false, timestamps = true;
 };
 
