@@ -31,6 +31,7 @@ void HttpProxy::free_body(BodyRelay& body) {
 }
 
 HttpProxy::RelayEnd HttpProxy::relay(Session& from, Session& to, BodyRelay& body, uint64_t* bytes) {
+  StageScope stage(ctx_.stages, Stage::kRelay);
   Transports& t = ctx_.transports;
   io::PacketQueue& in = t.rx(from);
   RelayEnd end;

@@ -9,8 +9,8 @@ using stats::LoopCounter;
 
 namespace {
 
-StackCounters stack_counters(const stats::WorkerStats& s, uint32_t ports) {
-  StackCounters c{s->drops, &s->tcp, &s->loop, {}};
+StackCounters stack_counters(const stats::WorkerStats& s, uint32_t ports, stats::StageClock& stages) {
+  StackCounters c{s->drops, &s->tcp, &s->loop, {}, &stages};
   for (uint32_t i = 0; i < ports && i < io::kMaxPorts; ++i) c.ports[i] = &s->ports[i];
   return c;
 }
@@ -26,10 +26,11 @@ TimeNs clock_ns(clockid_t id) {
 Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, TimeNs now)
     : config_(config),
       resources_(resources),
+      stages_(&resources.stats->stages, stats::StageClock::measure_cost(), config.seed),
       random_(config.seed),
       timers_(now),
       stack_(config.stack, resources.ports, *resources.steering, resources.mesh, resources.payload, resources.headers,
-             resources.indirect, stack_counters(resources.stats, static_cast<uint32_t>(resources.ports.size())), now),
+             resources.indirect, stack_counters(resources.stats, static_cast<uint32_t>(resources.ports.size()), stages_), now),
       transports_(stack_, config.tls_sessions, resources.stats->tls),
       heads_(config.limits.small_heads, config.limits.large_heads),
       match_scratch_(HeadBufferPool::kMaxHeadBytes),
@@ -46,7 +47,8 @@ Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, Tim
            resources.events,
            random_,
            match_scratch_,
-           std::span<char>(write_buffer_.get(), kWriteBufferBytes)},
+           std::span<char>(write_buffer_.get(), kWriteBufferBytes),
+           stages_},
       http_(ctx_, downstreams_, upstreams_),
       tcp_(ctx_, downstreams_),
       downstreams_(ctx_, http_, tcp_),
@@ -73,10 +75,13 @@ bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
   ctx_.now = now;
   ctx_.wall_ns = wall_ns;
   if (wall_ns / base::kSecond != date_second_) set_date(wall_ns / base::kSecond);
+  stats::StageScope stage(stages_, stats::Stage::kTables);
   bool busy = take_tables();
   transports_.begin_iteration();
 
-  busy |= stack_.receive(now) != 0;
+  const uint32_t received = stack_.receive(now);
+  busy |= received != 0;
+  stage.next(stats::Stage::kSession, received);
   while (Connection* c = stack_.pop_ready()) dispatch(*c);
   for (uint32_t i = 0; i < kDeferredPerLoop && transports_.has_deferred(); ++i) {
     dispatch(*transports_.pop_deferred(), tcp::kEventReadable);
@@ -86,6 +91,7 @@ bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
     http_.run_wake_list();
     busy = true;
   }
+  stage.next(stats::Stage::kTimers);
   const uint32_t fired =
       timers_.advance(now, kMaxTimersPerLoop, [this](base::TimerNode& n) { fire(base::member_owner<&SessionTimer::node>(n)); });
   if (fired != 0) {
@@ -97,7 +103,9 @@ bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
     while (Connection* c = stack_.pop_ready()) dispatch(*c);
     busy = true;
   }
+  stage.next(stats::Stage::kTables, 0);
   upstreams_.sweep_retired(16);
+  stage.next(stats::Stage::kLoop, 0);
   stack_.flush(now);
   if (now >= gauges_at_) publish_gauges(now);
   resources_.stats->loop[LoopCounter::kIterations].add();
@@ -184,8 +192,10 @@ void Worker::run(const std::atomic<bool>& stop) {
       wall_offset = clock_ns(CLOCK_REALTIME) - now;
       wall_at = now;
     }
+    stages_.begin_turn(tsc, resources_.tables->stage_period());
     const bool busy = iterate(now, now + wall_offset);
     const uint64_t end = __rdtsc();
+    stages_.end_turn(end, busy);
     loop[busy ? LoopCounter::kBusyCycles : LoopCounter::kIdleCycles].add(end - tsc);
     tsc = end;
   }

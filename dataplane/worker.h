@@ -61,6 +61,8 @@ class Worker {
   // Turns until `stop`; on the worker's own core. Registers the thread's TLS memory first.
   void run(const std::atomic<bool>& stop);
 
+  // The clock of the stages; run() begins and ends its turns, tests that want figures do it around iterate().
+  stats::StageClock& stages() { return stages_; }
   TcpStack& stack() { return stack_; }
   WorkerContext& context() { return ctx_; }
   uint32_t exchanges_in_use() const { return http_.exchanges_in_use(); }
@@ -86,6 +88,7 @@ class Worker {
 
   WorkerConfig config_;
   WorkerResources resources_;
+  stats::StageClock stages_;
   base::Prng random_;
   base::TimerWheel timers_;
   TcpStack stack_;
