@@ -40,13 +40,12 @@ struct BodyRelay {
   http::HeaderTable trailer_table;
 };
 
-struct Exchange {
+// All of an exchange but what links it: copied over by Exchange::renew().
+struct ExchangeState {
   DownstreamSession* downstream = nullptr;
   UpstreamSession* upstream = nullptr;  // null: not (yet, any more) on an upstream connection
   EndpointPool* endpoint = nullptr;     // chosen endpoint; null before the choice
   ClusterState* cluster = nullptr;
-  base::ListNode pending;  // in endpoint->pending while it waits for a connection
-
   RequestPhase request_phase = RequestPhase::kBody;
   ResponsePhase response_phase = ResponsePhase::kNone;
   bool close_downstream = false;  // the client's connection ends with this exchange
@@ -76,11 +75,10 @@ struct Exchange {
   http::ResponseDetail detail = http::ResponseDetail::kNone;
   const char* detail_text = nullptr;  // instead of `detail`, where a codec error has its own text (static storage)
 
-  SessionTimer timer{TimerKind::kExchange};  // the earliest of the deadlines below
-  TimeNs route_deadline = base::kNever;      // route timeout, from the end of the request
-  TimeNs request_deadline = base::kNever;    // HCM.request_timeout, from its start
-  TimeNs duration_deadline = base::kNever;   // max_stream_duration
-  TimeNs last_activity = 0;                  // for the idle timeout
+  TimeNs route_deadline = base::kNever;     // route timeout, from the end of the request
+  TimeNs request_deadline = base::kNever;   // HCM.request_timeout, from its start
+  TimeNs duration_deadline = base::kNever;  // max_stream_duration
+  TimeNs last_activity = 0;                 // for the idle timeout
 
   TimeNs started_at = 0, request_complete_at = 0, upstream_sent_at = 0, first_upstream_byte_at = 0, upstream_connected_at = 0,
          downstream_first_byte_at = 0;
@@ -100,6 +98,14 @@ struct Exchange {
   std::string_view detail_view() const {
     return detail_text != nullptr ? std::string_view(detail_text) : http::response_detail(detail);
   }
+};
+
+struct Exchange : ExchangeState {
+  base::ListNode pending;                    // in endpoint->pending while it waits for a connection
+  SessionTimer timer{TimerKind::kExchange};  // the earliest of the deadlines; of a finished exchange it may still lie in the wheel
+
+  // As fresh, for the next request. The timer stays where it is.
+  void renew() { static_cast<ExchangeState&>(*this) = ExchangeState{}; }
 };
 
 }  // namespace millrace::dataplane

@@ -153,6 +153,7 @@ void HttpProxy::client_gone(DownstreamSession& d, bool reset) {
 }
 
 void HttpProxy::finish(Exchange& ex) {
+  StageScope stage(ctx_.stages, Stage::kFinish);
   DownstreamSession& d = *ex.downstream;
   ctx_.disarm(ex.timer);
   account(ex);
@@ -243,11 +244,8 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
 
   using stats::StringId;
   const http::HeaderTable& headers = ex.request.headers;
-  stats::LogString strings[stats::kMaxRecordStrings];
-  uint32_t n = 0;
-  const auto add = [&](StringId id, std::string_view value, std::string_view name = {}) {
-    if (!value.empty() && n < stats::kMaxRecordStrings) strings[n++] = {id, value, name};
-  };
+  stats::AccessLogBuilder builder(r);
+  const auto add = [&](StringId id, std::string_view value) { builder.add(id, value); };
   add(StringId::kResponseCodeDetails, ex.detail_view());
   if (ex.detail == ResponseDetail::kResetBeforeResponseRefused)
     add(StringId::kTransportFailure, "delayed_connect_error:_Connection_refused");
@@ -271,13 +269,13 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
   if (listener != nullptr && d.chain < listener->chains.size()) {
     const AccessLogFields& fields = *listener->chains[d.chain].log_fields;
     for (const std::string& name : fields.request_headers)
-      if (const http::Header* h = headers.find(name); h != nullptr) add(StringId::kExtraRequestHeader, h->value, name);
+      if (const http::Header* h = headers.find(name); h != nullptr && !h->value.empty())
+        builder.add(StringId::kExtraRequestHeader, h->value, name);
     if (ex.response_buffer != nullptr)
       for (const std::string& name : fields.response_headers)
-        if (const http::Header* h = ex.response.headers.find(name); h != nullptr)
-          add(StringId::kExtraResponseHeader, h->value, name);
+        if (const http::Header* h = ex.response.headers.find(name); h != nullptr && !h->value.empty())
+          builder.add(StringId::kExtraResponseHeader, h->value, name);
   }
-  const stats::AccessLogBuilder builder(r, {strings, n});
   const std::span<uint8_t> out = ctx_.events->reserve(builder.size());
   if (out.empty()) {
     ctx_.stats->loop[stats::LoopCounter::kEventsLost].add();

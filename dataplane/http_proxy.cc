@@ -137,8 +137,8 @@ bool HttpProxy::read_head(DownstreamSession& d) {
     }
     d.head_scanned = 0;
     d.head_started = ctx_.now;
-    ctx_.arm(d.timer, deadline_after(ctx_.now, d.policy.request_headers_timeout_ms));
   }
+  StageScope stage(ctx_.stages, Stage::kHttpParse);
   const http::H1Limits limits = d.policy.request_limits();
   while (true) {
     HeadBuffer* h = d.head;
@@ -148,6 +148,7 @@ bool HttpProxy::read_head(DownstreamSession& d) {
     const http::HeadResult r = http::parse_request_head(h->bytes(), d.head_scanned, limits, &request);
     if (r.status == http::ParseStatus::kPartial) {
       d.head_scanned = h->used;
+      ctx_.arm(d.timer, deadline_after(d.head_started, d.policy.request_headers_timeout_ms));
       if (h->used < fill_limit(*h)) return false;
       HeadBuffer* large = ctx_.heads.grow(h);
       if (large == nullptr) {
@@ -193,8 +194,7 @@ Exchange* HttpProxy::begin(DownstreamSession& d, HeadBuffer* head) {
     overload(d);
     return nullptr;
   }
-  std::destroy_at(ex);
-  std::construct_at(ex);
+  ex->renew();
   ex->downstream = &d;
   ex->request_buffer = head;
   ex->scratch = http::Scratch(head->scratch());
@@ -269,6 +269,7 @@ bool HttpProxy::read_response_head(Exchange& ex) {
   UpstreamSession& u = *ex.upstream;
   io::PacketQueue& rx = ctx_.transports.rx(u);
   if (rx.empty()) return false;
+  StageScope stage(ctx_.stages, Stage::kHttpParse);
   if (ex.first_upstream_byte_at == 0) ex.first_upstream_byte_at = ctx_.now;
   if (ex.response_buffer == nullptr) {
     ex.response_buffer = ctx_.heads.acquire();

@@ -86,6 +86,8 @@ class HttpProxy {
   void keep_response_edits(Exchange& ex, const EditLevel* levels, uint32_t count, bool reversed);
   bool apply_response_edits(Exchange& ex);
   bool apply_request_edits(Exchange& ex, const void* object, const table::HeaderMutations& m);
+  template <class Write>
+  bool write_head(Session& to, Write&& write);
   bool write_upstream_head(Exchange& ex);
   void forward_response_head(Exchange& ex);
   void reply(Exchange& ex, http::LocalReply kind, stats::ResponseFlags flags = {});

@@ -85,8 +85,7 @@ void HttpProxy::route(Exchange& ex) {
   }
   if (ex.request_phase == RequestPhase::kBody) ex.request_deadline = deadline_after(ex.started_at, d.policy.request_timeout_ms);
   ex.duration_deadline = deadline_after(ex.started_at, d.policy.max_stream_duration_ms);
-  ex.route.idle_timeout_ms = d.policy.stream_idle_timeout_ms;
-  arm(ex);
+  ex.route.idle_timeout_ms = d.policy.stream_idle_timeout_ms;  // route_to_cluster() arms the timer; all other ways end at once
 
   const http::ForwardOptions options = d.policy.options();
   if (!http::check_underscores(request.headers, options.underscores)) {
@@ -132,6 +131,7 @@ void HttpProxy::route(Exchange& ex) {
     if (ex.request_phase == RequestPhase::kBody) ctx_.transports.write_copy(d, http::kContinue, ctx_.now);
   }
 
+  StageScope stage(ctx_.stages, Stage::kRoute);
   const RouteTableRuntime* routes = ctx_.tables->route_table(d.policy.route_table);
   if (routes == nullptr) {
     hcm[HcmCounter::kNoRoute].add();
@@ -151,11 +151,13 @@ void HttpProxy::route(Exchange& ex) {
   vh[VirtualHostCounter::kRqTotal].add();
   vh[VirtualHostCounter::kRqActive].add();
   const table::VirtualHost& object = *entry->runtime.object;
-  ex.route.virtual_host_name = ex.scratch.copy(table::view(&object, object.name));
+  const bool logged = d.policy.access_logs != 0;  // only records ask for names
+  if (logged) ex.route.virtual_host_name = ex.scratch.copy(table::view(&object, object.name));
 
   const uint64_t route_random = ctx_.random.next();
   const route::MatchResult match =
       route::match_route(entry->runtime, request, {route_random, d.tls_terminated, &ctx_.match_scratch});
+  stage.next(Stage::kHttpParse, 0);
   switch (match.outcome) {
     case route::MatchOutcome::kRoute:
       break;
@@ -174,7 +176,7 @@ void HttpProxy::route(Exchange& ex) {
   }
   const table::Route& route = object.routes.at(&object, match.route);
   ex.route_rank = match.route;
-  ex.route.route_name = ex.scratch.copy(table::view(&object, route.name));
+  if (logged) ex.route.route_name = ex.scratch.copy(table::view(&object, route.name));
   switch (route.action) {
     case table::ActionKind::kRedirect: {
       vh[VirtualHostCounter::kRedirect].add();
@@ -211,7 +213,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   const http::ForwardOptions options = d.policy.options();
   const table::WeightedCluster& choice = route.clusters.at(&object, route::pick_cluster(object, route, random));
   ex.route.cluster = choice.cluster;
-  ex.route.cluster_name = ex.scratch.copy(table::view(&object, choice.name));
+  if (d.policy.access_logs != 0) ex.route.cluster_name = ex.scratch.copy(table::view(&object, choice.name));
 
   const EditLevel levels[] = {
       {&object, &choice.headers}, {&object, &route.headers_mut}, {&object, &object.headers_mut}, {&routes, &routes.headers_mut}};
@@ -239,6 +241,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   bool room = http::mutate_upstream_request(&request, options, timeout_ms, ex.scratch);
   for (uint32_t i = 0; i < 4 && room; ++i) {
     const EditLevel& level = levels[reversed ? 3 - i : i];
+    if (level.edits->request_add.count + level.edits->request_remove.count == 0) continue;
     room = apply_request_edits(ex, level.object, *level.edits);
   }
   const bool keep_original = !options.suppress_envoy_headers;
@@ -251,6 +254,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
         room && http::rewrite_path(&request, route::matched_path_bytes(object, route, request), replacement, options, ex.scratch);
   }
 
+  StageScope stage(ctx_.stages, Stage::kUpstream);
   ClusterState* cluster = upstreams_.cluster_state(choice.cluster, *runtime);
   Upstreams::PickError why = Upstreams::PickError::kTableFull;
   std::string_view hostname;
@@ -333,11 +337,28 @@ bool HttpProxy::apply_response_edits(Exchange& ex) {
   return true;
 }
 
+// Puts a head straight into a packet; the rare one that needs more than a packet goes through the worker's buffer. `write` returns
+// the bytes it needs, whether or not they fit its span. False: packet memory is spent, or the head is beyond all limits.
+template <class Write>
+bool HttpProxy::write_head(Session& to, Write&& write) {
+  io::PacketPtr packet = ctx_.stack.pool().alloc();
+  if (!packet) return false;
+  const uint32_t room = packet.tailroom();
+  const size_t n = write(std::span<char>(reinterpret_cast<char*>(packet.data()), room));
+  if (n <= room) [[likely]] {
+    packet.append(static_cast<uint32_t>(n));
+    ctx_.transports.write(to, std::move(packet), ctx_.now);
+    return true;
+  }
+  write(ctx_.write_buffer);
+  return n <= ctx_.write_buffer.size() && ctx_.transports.write_copy(to, {ctx_.write_buffer.data(), n}, ctx_.now) == n;
+}
+
 bool HttpProxy::write_upstream_head(Exchange& ex) {
+  StageScope stage(ctx_.stages, Stage::kHttpWrite);
   const http::BodyFraming out = http::outgoing_framing(ex.request_body.decoder.framing(), http::Version::kHttp11);
   ex.request_body.chunked_out = out.kind == http::Framing::kChunked;
-  const size_t n = http::write_request_head(ex.request, out, ctx_.write_buffer);
-  return n <= ctx_.write_buffer.size() && ctx_.transports.write_copy(*ex.upstream, {ctx_.write_buffer.data(), n}, ctx_.now) == n;
+  return write_head(*ex.upstream, [&](std::span<char> room) { return http::write_request_head(ex.request, out, room); });
 }
 
 // The whole request has been received: the route's timeout starts (Envoy: from the end of the downstream request).
@@ -373,11 +394,11 @@ void HttpProxy::forward_response_head(Exchange& ex) {
     ex.flags.set(ResponseFlag::kUpstreamProtocolError);
     return reply(ex, LocalReply::kUpstreamProtocolError);
   }
+  StageScope stage(ctx_.stages, Stage::kHttpWrite);
   const http::BodyFraming out = http::outgoing_framing(in, ex.request.version);
   if (out.kind == http::Framing::kUntilClose || ex.request_phase != RequestPhase::kComplete) ex.close_downstream = true;
   const http::ResponseWrite how{out, ex.request.version, ex.close_downstream, ex.is_head};
-  const size_t n = http::write_response_head(response, how, ctx_.write_buffer);
-  if (n > ctx_.write_buffer.size() || ctx_.transports.write_copy(d, {ctx_.write_buffer.data(), n}, ctx_.now) != n) {
+  if (!write_head(d, [&](std::span<char> to) { return http::write_response_head(response, how, to); })) {
     ex.flags.set(ResponseFlag::kOverloadManager);
     return cut_response(ex);
   }
@@ -403,6 +424,7 @@ void HttpProxy::reply(Exchange& ex, LocalReply kind, stats::ResponseFlags flags)
 void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body, ResponseDetail detail, bool close,
                            std::string_view location) {
   if (ex.response_phase != ResponsePhase::kNone) return cut_response(ex);
+  StageScope stage(ctx_.stages, Stage::kHttpWrite);
   DownstreamSession& d = *ex.downstream;
   if (ex.response_buffer == nullptr) ex.response_buffer = ctx_.heads.acquire();
   HeadBuffer* h = ex.response_buffer;
@@ -428,9 +450,7 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   const http::BodyFraming framing =
       text.empty() ? http::BodyFraming{} : http::BodyFraming{http::Framing::kContentLength, text.size()};
   const http::ResponseWrite how{framing, ex.request.version, ex.close_downstream, ex.is_head};
-  const size_t n = http::write_response_head(ex.response, how, ctx_.write_buffer);
-  if (n > ctx_.write_buffer.size() || ctx_.transports.write_copy(d, {ctx_.write_buffer.data(), n}, ctx_.now) != n)
-    return cut_response(ex);
+  if (!write_head(d, [&](std::span<char> to) { return http::write_response_head(ex.response, how, to); })) return cut_response(ex);
   ex.response_phase = ResponsePhase::kBody;
   ex.downstream_first_byte_at = ctx_.now;
   if (!ex.is_head && !text.empty()) {

@@ -50,59 +50,47 @@ const char* to_string(RecordError e) {
 
 // ---- builder ------------------------------------------------------------------------------------------------------------
 
-AccessLogBuilder::Kept AccessLogBuilder::fit(const LogString& s) {
-  Kept k{};
-  if (is_extra(s.id)) {
-    if (s.name.empty()) return k;  // an extra header without its name is nothing
-    k.name_size = static_cast<uint32_t>(std::min<size_t>(s.name.size(), 255));
-  }
-  const size_t limit = string_limit(s.id);
-  k.value_size = static_cast<uint32_t>(std::min(s.value.size(), limit));
-  k.cut = s.value.size() > limit;
-  k.bytes = k.value_size + (is_extra(s.id) ? 1 + k.name_size : 0);
-  if (k.value_size == 0 && !is_extra(s.id)) k.bytes = 0;
-  return k;
+void AccessLogBuilder::add(StringId id, std::string_view value, std::string_view name) {
+  if (!is_extra(id)) return add(id, value);
+  if (!name.empty()) put(id, value, name.substr(0, 255));  // an extra header without its name is nothing
 }
 
-AccessLogBuilder::AccessLogBuilder(const AccessLogRecord& record, std::span<const LogString> strings)
-    : record_(record), strings_(strings) {
-  for (const LogString& s : strings_) {
-    const Kept k = fit(s);
-    if (k.bytes == 0) continue;
-    if (count_ == kMaxRecordStrings || string_bytes_ + k.bytes > kMaxStringBytes) {
-      flags_ |= kFlagStringsMissing;
-      strings_ = strings_.first(static_cast<size_t>(&s - strings_.data()));
-      break;
-    }
-    if (k.cut) flags_ |= kFlagStringsTruncated;
-    ++count_;
-    string_bytes_ += k.bytes;
+void AccessLogBuilder::put(StringId id, std::string_view value, std::string_view name) {
+  if ((flags_ & kFlagStringsMissing) != 0) return;
+  const size_t limit = string_limit(id);
+  const auto value_size = static_cast<uint32_t>(std::min(value.size(), limit));
+  const uint32_t bytes = value_size + (is_extra(id) ? 1 + static_cast<uint32_t>(name.size()) : 0);
+  if (count_ == kMaxRecordStrings || string_bytes_ + bytes > kMaxStringBytes) {
+    flags_ |= kFlagStringsMissing;
+    return;
   }
-  size_ = static_cast<uint32_t>(sizeof(AccessLogRecord) + count_ * sizeof(StringRef) + string_bytes_);
+  const bool cut = value.size() > limit;
+  if (cut) flags_ |= kFlagStringsTruncated;
+  parts_[count_++] = {value.data(), name.data(), id, static_cast<uint16_t>(value_size), static_cast<uint8_t>(name.size()), cut};
+  string_bytes_ += bytes;
 }
 
 void AccessLogBuilder::write(std::span<uint8_t> out) const {
-  MILLRACE_ASSERT(out.size() >= size_, "room for the whole record");
+  MILLRACE_ASSERT(out.size() >= size(), "room for the whole record");
   AccessLogRecord fixed = record_;
-  fixed.header = {EventType::kAccessLog, kEventVersion, size_};
+  fixed.header = {EventType::kAccessLog, kEventVersion, size()};
   fixed.record_flags = static_cast<uint16_t>((fixed.record_flags & ~(kFlagStringsTruncated | kFlagStringsMissing)) | flags_);
   fixed.string_count = count_;
   std::memcpy(out.data(), &fixed, sizeof fixed);
   uint8_t* ref = out.data() + sizeof fixed;
   uint8_t* text = ref + count_ * sizeof(StringRef);
-  for (const LogString& s : strings_) {
-    const Kept k = fit(s);
-    if (k.bytes == 0) continue;
-    const StringRef r{s.id, static_cast<uint16_t>(k.bytes | (k.cut ? 0x8000 : 0))};
+  for (const Part& p : std::span(parts_, count_)) {
+    const uint32_t bytes = p.value_size + (is_extra(p.id) ? 1u + p.name_size : 0);
+    const StringRef r{p.id, static_cast<uint16_t>(bytes | (p.cut ? 0x8000 : 0))};
     std::memcpy(ref, &r, sizeof r);
     ref += sizeof r;
-    if (is_extra(s.id)) {
-      *text++ = static_cast<uint8_t>(k.name_size);
-      std::memcpy(text, s.name.data(), k.name_size);
-      text += k.name_size;
+    if (is_extra(p.id)) {
+      *text++ = p.name_size;
+      std::memcpy(text, p.name, p.name_size);
+      text += p.name_size;
     }
-    if (k.value_size != 0) std::memcpy(text, s.value.data(), k.value_size);
-    text += k.value_size;
+    if (p.value_size != 0) std::memcpy(text, p.value, p.value_size);
+    text += p.value_size;
   }
 }
 

@@ -150,10 +150,12 @@ struct StringRef {
 };
 static_assert(sizeof(StringRef) == 4);
 
-// Writes one record into a reserved ring span. First all strings by size (`count`), then the record is built in one pass:
-//   AccessLogBuilder b(record, strings);              // decides what fits, sets flags
+// Writes one record into a reserved ring span. First the strings are added, which decides what fits, then the record is written in
+// one pass:
+//   AccessLogBuilder b(record);
+//   b.add(StringId::kPath, path); ...
 //   span = ring.reserve(b.size()); if (!span.empty()) { b.write(span); ring.commit(b.size()); }
-// Nothing is allocated; `strings` and `record` must stay alive until write(). Empty strings are left out.
+// Nothing is allocated; `record` and the strings must stay alive until write(). Empty strings are left out.
 struct LogString {
   StringId id;
   std::string_view value;
@@ -161,22 +163,35 @@ struct LogString {
 };
 class AccessLogBuilder {
  public:
-  AccessLogBuilder(const AccessLogRecord& record, std::span<const LogString> strings);
-  uint32_t size() const { return size_; }    // bytes of the record; at most kMaxAccessLogRecord
+  explicit AccessLogBuilder(const AccessLogRecord& record) : record_(record) {}
+  AccessLogBuilder(const AccessLogRecord& record, std::span<const LogString> strings) : record_(record) {
+    for (const LogString& s : strings) add(s.id, s.value, s.name);
+  }
+  // Strings behind the first that does not fit are left out too (kFlagStringsMissing).
+  void add(StringId id, std::string_view value) {
+    if (value.empty()) return;
+    put(id, value, {});
+  }
+  void add(StringId id, std::string_view value, std::string_view name);  // an extra header; its value may be empty
+  uint32_t size() const {                                                // bytes of the record; at most kMaxAccessLogRecord
+    return static_cast<uint32_t>(sizeof(AccessLogRecord) + count_ * sizeof(StringRef) + string_bytes_);
+  }
   void write(std::span<uint8_t> out) const;  // out.size() >= size()
 
  private:
-  struct Kept {
-    uint32_t value_size;
-    uint32_t name_size;
-    uint32_t bytes;
+  struct Part {  // no initialisers: the array below is not touched before it is filled
+    const char* value;
+    const char* name;
+    StringId id;
+    uint16_t value_size;
+    uint8_t name_size;
     bool cut;
   };
-  static Kept fit(const LogString& s);
+  void put(StringId id, std::string_view value, std::string_view name);
   const AccessLogRecord& record_;
-  std::span<const LogString> strings_;
-  uint32_t size_ = 0, count_ = 0, string_bytes_ = 0;
+  uint32_t count_ = 0, string_bytes_ = 0;
   uint16_t flags_ = 0;
+  Part parts_[kMaxRecordStrings];
 };
 
 enum class RecordError : uint8_t {
