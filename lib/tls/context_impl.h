@@ -36,7 +36,8 @@ struct ServerContext::Impl {
   ~Impl() { EVP_CIPHER_free(ticket_cipher); }
 };
 
-// The newest resumable sessions of a client context, a reference of ours each: a stack that loses its oldest entry when it is full.
+// The newest resumable sessions of a client context, a reference of ours each: a stack that loses its oldest entry when it is
+// full.
 class KeptSessions {
  public:
   explicit KeptSessions(uint32_t capacity) : ring_(capacity) {}

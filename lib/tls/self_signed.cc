@@ -17,7 +17,7 @@ using base::Error;
 using base::Result;
 
 constexpr uint32_t kMaxDays = 3650;
-constexpr long kBackdateSeconds = 3600;  // clocks of peers that verify may be behind
+constexpr long kBackdateSeconds = 3600;     // clocks of peers that verify may be behind
 constexpr size_t kMaxCommonNameBytes = 64;  // RFC 5280, ub-common-name
 
 std::string text_of(BIO* bio) {
@@ -29,7 +29,8 @@ std::string text_of(BIO* bio) {
 // A DNS name that cannot mean something else in OpenSSL's extension syntax.
 bool dns_name(const std::string& s) {
   return !s.empty() && s.size() <= 253 && std::all_of(s.begin(), s.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '*';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' ||
+           c == '*';
   });
 }
 
@@ -70,7 +71,9 @@ Result<CertificatePem> make_self_signed(const std::vector<std::string>& names, u
             X509_set_pubkey(cert.get(), key.get()) == 1;
   X509_NAME* subject = X509_get_subject_name(cert.get());
   const std::string common = names[0].substr(0, kMaxCommonNameBytes);
-  ok = ok && X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(common.c_str()), -1, -1, 0) == 1 &&
+  ok = ok &&
+       X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(common.c_str()), -1, -1,
+                                  0) == 1 &&
        X509_set_issuer_name(cert.get(), subject) == 1;
   X509V3_CTX ctx;
   X509V3_set_ctx(&ctx, cert.get(), cert.get(), nullptr, nullptr, 0);

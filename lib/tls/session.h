@@ -107,8 +107,8 @@ class Session {
   // later call with the same plain_in: callers only append to plain_in meanwhile.
   Progress send(const Wire& wire, io::PacketQueue& plain_in, uint64_t max, base::TimeNs now);
 
-  // The same from flat memory; Progress.plain_bytes says how much of `plain` is done with. The next call begins with what was left of it
-  // (at any address): a record may have been begun with those bytes.
+  // The same from flat memory; Progress.plain_bytes says how much of `plain` is done with. The next call begins with what was
+  // left of it (at any address): a record may have been begun with those bytes.
   Progress send(const Wire& wire, base::ByteSpan plain, base::TimeNs now);
 
   // Queues close_notify (idempotent); the other direction stays open. Call again while output_blocked or pool_empty is reported.

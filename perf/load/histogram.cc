@@ -59,8 +59,8 @@ uint64_t Histogram::percentile(double percent) const {
 
 bool Histogram::write_percentiles(std::FILE* out) const {
   std::fprintf(out, "%12s %14s %10s %14s\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
-  // Each line: the lowest value with at least `next` of all values at or below it, where `next` walks towards 1 in steps that halve
-  // whenever half of the way that was left is done.
+  // Each line: the lowest value with at least `next` of all values at or below it, where `next` walks towards 1 in steps that
+  // halve whenever half of the way that was left is done.
   uint64_t seen = 0;
   double next = 0;
   for (uint32_t i = 0; i < kBuckets && seen < count_; ++i) {
@@ -75,10 +75,12 @@ bool Histogram::write_percentiles(std::FILE* out) const {
     }
   }
   if (count_ != 0) {
-    std::fprintf(out, "%12.3f %14.12f %10llu %14s\n", static_cast<double>(max_) * kUsPerNs, 1.0, static_cast<unsigned long long>(count_), "inf");
+    std::fprintf(out, "%12.3f %14.12f %10llu %14s\n", static_cast<double>(max_) * kUsPerNs, 1.0,
+                 static_cast<unsigned long long>(count_), "inf");
   }
   std::fprintf(out, "#[Mean    = %12.3f, StdDeviation   = %12.3f]\n", mean() * kUsPerNs, stddev() * kUsPerNs);
-  std::fprintf(out, "#[Max     = %12.3f, Total count    = %12llu]\n", static_cast<double>(max_) * kUsPerNs, static_cast<unsigned long long>(count_));
+  std::fprintf(out, "#[Max     = %12.3f, Total count    = %12llu]\n", static_cast<double>(max_) * kUsPerNs,
+               static_cast<unsigned long long>(count_));
   std::fprintf(out, "#[Buckets = %12u, SubBuckets     = %12u]\n", kBuckets >> kSubBits, 1u << kSubBits);
   return std::fflush(out) == 0 && std::ferror(out) == 0;
 }

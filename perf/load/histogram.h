@@ -1,9 +1,9 @@
-// Latencies of one run: a log-linear histogram as HdrHistogram's, values 1 ns to 60 s, at most 0.79 % wide buckets, recorded in O(1) with
-// three additions and no branch that data decides. lib/stats has one for shared memory with 3.1 %; a bench wants to tell p99.9 of two
-// systems apart, so this one has 128 buckets a power of two and lives in one thread.
+// Latencies of one run: a log-linear histogram as HdrHistogram's, values 1 ns to 60 s, at most 0.79 % wide buckets, recorded in
+// O(1) with three additions and no branch that data decides. lib/stats has one for shared memory with 3.1 %; a bench wants to
+// tell p99.9 of two systems apart, so this one has 128 buckets a power of two and lives in one thread.
 //
-// Bucket i < 128 holds the value i; above, each power of two is cut into 128 equal buckets, so a bucket is never wider than 1/128 of its
-// values. percentile() answers with the middle of the bucket in which the rank falls, so its error is below 0.4 %.
+// Bucket i < 128 holds the value i; above, each power of two is cut into 128 equal buckets, so a bucket is never wider than 1/128
+// of its values. percentile() answers with the middle of the bucket in which the rank falls, so its error is below 0.4 %.
 #pragma once
 
 #include <bit>
@@ -49,17 +49,17 @@ class Histogram {
   void clear();
 
   uint64_t count() const { return count_; }
-  uint64_t clipped() const { return clipped_; }              // values above kMaxValueNs
-  uint64_t min() const { return count_ == 0 ? 0 : min_; }    // exact
-  uint64_t max() const { return max_; }                      // exact
+  uint64_t clipped() const { return clipped_; }            // values above kMaxValueNs
+  uint64_t min() const { return count_ == 0 ? 0 : min_; }  // exact
+  uint64_t max() const { return max_; }                    // exact
   double mean() const { return count_ == 0 ? 0 : static_cast<double>(sum_) / static_cast<double>(count_); }  // exact
-  double stddev() const;                                     // from the buckets' middles
-  // The value at or below which `percent` (0 … 100) of the recorded values lie, in ns: the middle of its bucket, within min() and max().
-  // 0 when empty.
+  double stddev() const;  // from the buckets' middles
+  // The value at or below which `percent` (0 … 100) of the recorded values lie, in ns: the middle of its bucket, within min() and
+  // max(). 0 when empty.
   uint64_t percentile(double percent) const;
 
-  // HdrHistogram's percentile text ("Value Percentile TotalCount 1/(1-Percentile)", values in microseconds), five steps for each halving of
-  // the distance to 100 %: what HdrHistogram's plotter and wrk2 write. False when `out` cannot be written.
+  // HdrHistogram's percentile text ("Value Percentile TotalCount 1/(1-Percentile)", values in microseconds), five steps for each
+  // halving of the distance to 100 %: what HdrHistogram's plotter and wrk2 write. False when `out` cannot be written.
   bool write_percentiles(std::FILE* out) const;
 
  private:

@@ -21,9 +21,19 @@ struct Unit {
   double factor;
 };
 constexpr Unit kCountUnits[] = {{"", 1}, {"k", 1e3}, {"K", 1e3}, {"M", 1e6}, {"G", 1e9}};
-constexpr Unit kByteUnits[] = {{"", 1},          {"B", 1},         {"K", 1024},           {"k", 1024},           {"KB", 1024},
-                               {"kB", 1024},     {"KiB", 1024},    {"M", 1024.0 * 1024},  {"MB", 1024.0 * 1024}, {"MiB", 1024.0 * 1024},
-                               {"G", 1073741824.0}, {"GB", 1073741824.0}, {"GiB", 1073741824.0}};
+constexpr Unit kByteUnits[] = {{"", 1},
+                               {"B", 1},
+                               {"K", 1024},
+                               {"k", 1024},
+                               {"KB", 1024},
+                               {"kB", 1024},
+                               {"KiB", 1024},
+                               {"M", 1024.0 * 1024},
+                               {"MB", 1024.0 * 1024},
+                               {"MiB", 1024.0 * 1024},
+                               {"G", 1073741824.0},
+                               {"GB", 1073741824.0},
+                               {"GiB", 1073741824.0}};
 constexpr Unit kTimeUnits[] = {{"", 1e9}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"min", 60e9}};
 
 std::string quoted(std::string_view s) { return "'" + std::string(s) + "'"; }
@@ -111,8 +121,8 @@ Result<TimeNs> parse_duration(std::string_view text, TimeNs low, TimeNs high) {
   const std::optional<double> v = scaled(text, kTimeUnits);
   if (!v) return Error{quoted(text) + " is not a time (seconds, or a number with us, ms, s or m)"};
   if (*v < static_cast<double>(low) || *v > static_cast<double>(high)) {
-    return Error{quoted(text) + " is out of range: " + plain(static_cast<double>(low) / 1e9) + " to " + plain(static_cast<double>(high) / 1e9) +
-                 " seconds"};
+    return Error{quoted(text) + " is out of range: " + plain(static_cast<double>(low) / 1e9) + " to " +
+                 plain(static_cast<double>(high) / 1e9) + " seconds"};
   }
   return static_cast<TimeNs>(std::llround(*v));
 }

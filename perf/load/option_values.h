@@ -1,5 +1,5 @@
-// Text of the command line to values: each function takes what the user wrote and answers with the value or with what is wrong with it, as the
-// rest of a sentence that begins with the option's name.
+// Text of the command line to values: each function takes what the user wrote and answers with the value or with what is wrong
+// with it, as the rest of a sentence that begins with the option's name.
 #pragma once
 
 #include <cstdint>

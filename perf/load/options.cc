@@ -1,13 +1,12 @@
 #include "perf/load/options.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <map>
 #include <set>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 
@@ -76,7 +75,8 @@ Status store_file(std::string& where, const std::string& text) {
 // RFC 9110 5.6.2
 bool token(std::string_view s) {
   return !s.empty() && std::all_of(s.begin(), s.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 || (c != 0 && std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos);
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           (c != 0 && std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos);
   });
 }
 
@@ -91,7 +91,8 @@ Status add_header(Draft& d, const std::string& text) {
   const std::string_view name = std::string_view(text).substr(0, colon);
   if (colon == std::string::npos || !token(name)) return Error{"'" + text + "' is not `Name: value`"};
   for (const char* ours : {"host", "content-length", "transfer-encoding", "connection"}) {
-    if (same_name(name, ours)) return Error{"'" + std::string(name) + "' is written by the generator itself (--host, --request-body, --close)"};
+    if (same_name(name, ours))
+      return Error{"'" + std::string(name) + "' is written by the generator itself (--host, --request-body, --close)"};
   }
   size_t begin = colon + 1, end = text.size();
   while (begin < end && (text[begin] == ' ' || text[begin] == '\t')) ++begin;
@@ -120,158 +121,201 @@ Status choose(E& where, const std::string& text, std::initializer_list<std::pair
   return Error{"'" + text + "' is none of " + all};
 }
 
-#define SET [](Draft & d, [[maybe_unused]] const std::string& s) -> Status
-#define FLAG(member)      \
-  SET {                   \
-    d.o.member = true;    \
-    return {};            \
-  }
+template <bool Options::*kMember>
+Status set_flag(Draft& d, const std::string&) {
+  d.o.*kMember = true;
+  return {};
+}
 
-constexpr const char *kMachine = "Machine", *kWire = "Wire", *kWork = "Work", *kLoad = "Load", *kAsked = "What is asked for", *kServing = "Servers",
-                     *kTls = "TLS", *kTime = "Time", *kOutput = "Output", *kFaults = "Faults of our own";
+constexpr const char *kMachine = "Machine", *kWire = "Wire", *kWork = "Work", *kLoad = "Load", *kAsked = "What is asked for",
+                     *kServing = "Servers", *kTls = "TLS", *kTime = "Time", *kOutput = "Output", *kFaults = "Faults of our own";
 
-const Spec kSpecs[] = {
-    {kMachine, "--core", "N", Form::kOne, "core that polls [1]", SET { return store(d.o.core, parse_count(s, 0, 1023)); }},
-    {kMachine, "--main-core", "N", Form::kOne, "core of threads that do not poll [0]", SET { return store(d.o.main_core, parse_count(s, 0, 1023)); }},
-    {kMachine, "--memory-mb", "MB", Form::kOne, "memory of DPDK [512]", SET { return store(d.o.memory_mb, parse_count(s, 64, 1'048'576)); }},
-    {kMachine, "--file-prefix", "NAME", Form::kOne, "name space of DPDK's files [millrace-load-PID]",
-     SET {
-       const bool good = !s.empty() && s.size() <= kMaxFilePrefix && std::all_of(s.begin(), s.end(), [](char c) {
-         return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.';
-       });
-       if (!good) return Error{"'" + s + "' is not 1 to 64 letters, digits, '-', '_' and '.'"};
-       d.o.file_prefix = s;
-       return {};
-     }},
-    {kMachine, "--no-hugepages", "", Form::kFlag, "ordinary pages (slower; not for vhost)",
-     SET {
-       d.o.hugepages = false;
-       return {};
-     }},
+const Spec kSpecs[] =
+    {
+        {kMachine, "--core", "N", Form::kOne, "core that polls [1]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.core, parse_count(s, 0, 1023)); }},
+        {kMachine, "--main-core", "N", Form::kOne, "core of threads that do not poll [0]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.main_core, parse_count(s, 0, 1023)); }},
+        {kMachine, "--memory-mb", "MB", Form::kOne, "memory of DPDK [512]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.memory_mb, parse_count(s, 64, 1'048'576)); }},
+        {kMachine, "--file-prefix", "NAME", Form::kOne, "name space of DPDK's files [millrace-load-PID]",
+         [](Draft& d, const std::string& s) -> Status {
+           const bool good = !s.empty() && s.size() <= kMaxFilePrefix && std::all_of(s.begin(), s.end(), [](char c) {
+             return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.';
+           });
+           if (!good) return Error{"'" + s + "' is not 1 to 64 letters, digits, '-', '_' and '.'"};
+           d.o.file_prefix = s;
+           return {};
+         }},
+        {kMachine, "--no-hugepages", "", Form::kFlag, "ordinary pages (slower; not for vhost)",
+         [](Draft& d, const std::string& s) -> Status {
+           d.o.hugepages = false;
+           return {};
+         }},
 
-    {kWire, "--device", "DEVARGS", Form::kMany,
-     "as DPDK names it: net_vhost0,iface=SOCKET; net_memif0,…; net_af_xdp0,iface=IF; 0000:3b:00.0. Given twice: the clients' wire, then the servers'",
-     SET {
-       if (s.empty() || s.find_first_of(" \t\n") != std::string::npos) return Error{"'" + s + "' is not a device as DPDK names it"};
-       d.devices.push_back(s);
-       return {};
-     }},
-    {kWire, "--router", "ADDR/BITS", Form::kMany, "our address on the wire, for each wire and family [10.63.0.1/30]",
-     SET { return append(d.routers, parse_network(s)); }},
-    {kWire, "--dut", "ADDR", Form::kMany, "the device under test: every frame goes to it [10.63.0.2]", SET { return append(d.duts, parse_address(s)); }},
-    {kWire, "--mtu", "BYTES", Form::kOne, "of the wire [1500]", SET { return store(d.o.mtu, parse_count(s, 576, 9000)); }},
-    {kWire, "--offloads", "auto|off", Form::kOne, "checksums by the device where it can [auto]",
-     SET { return choose(d.o.offloads, s, {{"auto", true}, {"off", false}}); }},
-    {kWire, "--descriptors", "N", Form::kOne, "of each queue, a power of two [1024]",
-     SET {
-       auto n = parse_count(s, 64, 32768);
-       if (n && (*n & (*n - 1)) != 0) return Error{"'" + s + "' is not a power of two"};
-       return store(d.o.descriptors, std::move(n));
-     }},
+        {kWire, "--device", "DEVARGS", Form::kMany,
+         "as DPDK names it: net_vhost0,iface=SOCKET; net_memif0,…; net_af_xdp0,iface=IF; 0000:3b:00.0. Given twice: the clients' "
+         "wire, then the servers'",
+         [](Draft& d, const std::string& s) -> Status {
+           if (s.empty() || s.find_first_of(" \t\n") != std::string::npos)
+             return Error{"'" + s + "' is not a device as DPDK names it"};
+           d.devices.push_back(s);
+           return {};
+         }},
+        {kWire, "--router", "ADDR/BITS", Form::kMany, "our address on the wire, for each wire and family [10.63.0.1/30]",
+         [](Draft& d, const std::string& s) -> Status { return append(d.routers, parse_network(s)); }},
+        {kWire, "--dut", "ADDR", Form::kMany, "the device under test: every frame goes to it [10.63.0.2]",
+         [](Draft& d, const std::string& s) -> Status { return append(d.duts, parse_address(s)); }},
+        {kWire, "--mtu", "BYTES", Form::kOne, "of the wire [1500]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.mtu, parse_count(s, 576, 9000)); }},
+        {kWire, "--offloads", "auto|off", Form::kOne, "checksums by the device where it can [auto]",
+         [](Draft& d, const std::string& s) -> Status {
+           return choose(d.o.offloads, s, {{"auto", true}, {"off", false}});
+         }},
+        {kWire, "--descriptors", "N", Form::kOne, "of each queue, a power of two [1024]",
+         [](Draft& d, const std::string& s) -> Status {
+           auto n = parse_count(s, 64, 32768);
+           if (n && (*n & (*n - 1)) != 0) return Error{"'" + s + "' is not a power of two"};
+           return store(d.o.descriptors, std::move(n));
+         }},
 
-    {kWork, "--role", "ROLE", Form::kOne, "both, clients, servers, or forward: sends every frame back, addresses swapped (the wire's limit without TCP) [both]",
-     SET {
-       return choose(d.o.role, s, {{"both", Role::kBoth}, {"clients", Role::kClients}, {"servers", Role::kServers}, {"forward", Role::kForward}});
-     }},
-    {kWork, "--clients", "NET/BITS", Form::kOne, "addresses of clients, ports 1024 to 65535 of each [10.64.0.0/16]",
-     SET { return store(d.o.clients, parse_network(s)); }},
-    {kWork, "--target", "ADDR:PORT", Form::kMany, "what clients connect to; repeatable", SET { return append(d.o.targets, parse_endpoint(s)); }},
-    {kWork, "--servers", "ADDR[-ADDR]:PORT[-PORT]", Form::kMany, "where servers listen; repeatable",
-     SET { return append(d.o.servers, parse_server_range(s)); }},
+        {kWork, "--role", "ROLE", Form::kOne,
+         "both, clients, servers, or forward: sends every frame back, addresses swapped (the wire's limit without TCP) [both]",
+         [](Draft& d, const std::string& s) -> Status {
+           return choose(
+               d.o.role, s,
+               {{"both", Role::kBoth}, {"clients", Role::kClients}, {"servers", Role::kServers}, {"forward", Role::kForward}});
+         }},
+        {kWork, "--clients", "NET/BITS", Form::kOne, "addresses of clients, ports 1024 to 65535 of each [10.64.0.0/16]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.clients, parse_network(s)); }},
+        {kWork, "--target", "ADDR:PORT", Form::kMany, "what clients connect to; repeatable",
+         [](Draft& d, const std::string& s) -> Status { return append(d.o.targets, parse_endpoint(s)); }},
+        {kWork, "--servers", "ADDR[-ADDR]:PORT[-PORT]", Form::kMany, "where servers listen; repeatable",
+         [](Draft& d, const std::string& s) -> Status { return append(d.o.servers, parse_server_range(s)); }},
 
-    {kLoad, "--connections", "N", Form::kOne, "connections at a time; closed loop: each sends when its answer is there [64]",
-     SET { return store(d.o.connections, parse_count(s, 0, kMaxConnections)); }},
-    {kLoad, "--rate", "R", Form::kOne, "open loop: R requests/s, latency from the intended time of sending",
-     SET {
-       auto r = parse_real(s, 0, kMaxRate);
-       if (r && *r <= 0) return Error{"'" + s + "': a rate is above 0; leave it away for a closed loop"};
-       return store(d.o.rate, std::move(r));
-     }},
-    {kLoad, "--poisson", "", Form::kFlag, "with --rate: exponential gaps, not equal ones", FLAG(poisson)},
-    {kLoad, "--requests-per-connection", "N", Form::kOne, "then it is closed and opened again; 0: never [0]",
-     SET { return store(d.o.requests_per_connection, parse_count(s, 0, UINT32_MAX)); }},
-    {kLoad, "--pipeline", "N", Form::kOne, "requests in flight on a connection [1]", SET { return store(d.o.pipeline, parse_count(s, 1, kMaxPipeline)); }},
-    {kLoad, "--requests", "N", Form::kOne, "ends after so many, not by time", SET { return store(d.o.requests, parse_count(s, 1, 1'000'000'000'000'000)); }},
-    {kLoad, "--idle", "N", Form::kOne, "connections opened beside, one request each, then left open [0]",
-     SET { return store(d.o.idle, parse_count(s, 0, kMaxConnections)); }},
-    {kLoad, "--ramp", "N", Form::kOne, "connections opened a second, at first and for --idle [10k]", SET { return store(d.o.ramp, parse_count(s, 1, 100'000'000)); }},
-    {kLoad, "--close", "HOW", Form::kOne, "how a client ends a connection: fin, header (asks for it), or reset [fin]",
-     SET { return choose(d.o.close, s, {{"fin", CloseMode::kFin}, {"header", CloseMode::kHeader}, {"reset", CloseMode::kReset}}); }},
-    {kLoad, "--window", "BYTES", Form::kOne, "receive window of each connection [256K]", SET { return store(d.o.window, parse_bytes(s, 4096, 1u << 30)); }},
-    {kLoad, "--max-server-connections", "N", Form::kOne, "that servers hold at a time [262144]",
-     SET { return store(d.o.max_server_connections, parse_count(s, 1, kMaxConnections)); }},
+        {kLoad, "--connections", "N", Form::kOne, "connections at a time; closed loop: each sends when its answer is there [64]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.connections, parse_count(s, 0, kMaxConnections)); }},
+        {kLoad, "--rate", "R", Form::kOne, "open loop: R requests/s, latency from the intended time of sending",
+         [](Draft& d, const std::string& s) -> Status {
+           auto r = parse_real(s, 0, kMaxRate);
+           if (r && *r <= 0) return Error{"'" + s + "': a rate is above 0; leave it away for a closed loop"};
+           return store(d.o.rate, std::move(r));
+         }},
+        {kLoad, "--poisson", "", Form::kFlag, "with --rate: exponential gaps, not equal ones", &set_flag<&Options::poisson>},
+        {kLoad, "--requests-per-connection", "N", Form::kOne, "then it is closed and opened again; 0: never [0]",
+         [](Draft& d, const std::string& s) -> Status {
+           return store(d.o.requests_per_connection, parse_count(s, 0, UINT32_MAX));
+         }},
+        {kLoad, "--pipeline", "N", Form::kOne, "requests in flight on a connection [1]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.pipeline, parse_count(s, 1, kMaxPipeline)); }},
+        {kLoad, "--requests", "N", Form::kOne, "ends after so many, not by time",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.requests, parse_count(s, 1, 1'000'000'000'000'000)); }},
+        {kLoad, "--idle", "N", Form::kOne, "connections opened beside, one request each, then left open [0]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.idle, parse_count(s, 0, kMaxConnections)); }},
+        {kLoad, "--ramp", "N", Form::kOne, "connections opened a second, at first and for --idle [10k]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.ramp, parse_count(s, 1, 100'000'000)); }},
+        {kLoad, "--close", "HOW", Form::kOne, "how a client ends a connection: fin, header (asks for it), or reset [fin]",
+         [](Draft& d, const std::string& s) -> Status {
+           return choose(d.o.close, s, {{"fin", CloseMode::kFin}, {"header", CloseMode::kHeader}, {"reset", CloseMode::kReset}});
+         }},
+        {kLoad, "--window", "BYTES", Form::kOne, "receive window of each connection [256K]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.window, parse_bytes(s, 4096, 1u << 30)); }},
+        {kLoad, "--max-server-connections", "N", Form::kOne, "that servers hold at a time [262144]",
+         [](Draft& d, const std::string& s) -> Status {
+           return store(d.o.max_server_connections, parse_count(s, 1, kMaxConnections));
+         }},
 
-    {kAsked, "--method", "NAME", Form::kOne, "[GET]",
-     SET {
-       if (!token(s) || s.size() > 32) return Error{"'" + s + "' is not a method"};
-       if (s == "CONNECT") return Error{"CONNECT opens a tunnel; nothing here speaks through one"};
-       d.o.method = s;
-       return {};
-     }},
-    {kAsked, "--host", "NAME", Form::kOne, "[load.example]",
-     SET {
-       if (auto t = TargetTable::single(s, "/"); !t) return Error{"'" + s + "': " + t.error()};
-       d.o.host = s;
-       return {};
-     }},
-    {kAsked, "--path", "PATH", Form::kOne, "[/]",
-     SET {
-       if (auto t = TargetTable::single("h", s); !t) return Error{"'" + s + "': " + t.error()};
-       d.o.path = s;
-       return {};
-     }},
-    {kAsked, "--targets", "FILE", Form::kOne, "lines `host path`, drawn uniformly or by --zipf",
-     SET { return store_file(d.o.targets_file, s); }},
-    {kAsked, "--zipf", "S", Form::kOne, "exponent of Zipf's law: line i has weight 1/i^S; 0: uniform [0]",
-     SET { return store(d.o.zipf, parse_real(s, 0, kMaxZipf)); }},
-    {kAsked, "--header", "LINE", Form::kMany, "`Name: value`, added to every request; repeatable", &add_header},
-    {kAsked, "--request-body", "BYTES", Form::kOne, "[0]", SET { return store(d.o.request_body, parse_bytes(s, 0, kMaxBody)); }},
-    {kAsked, "--response-body", "BYTES", Form::kOne, "what servers send and clients expect [servers: 0, clients: any length]",
-     SET {
-       auto n = parse_bytes(s, 0, kMaxBody);
-       if (!n) return Error{n.error()};
-       d.o.response_body = static_cast<uint32_t>(*n);
-       return {};
-     }},
-    {kAsked, "--body-check", "WHAT", Form::kOne, "of a response's body: pattern (every byte, as our servers send it) or length [pattern; for role clients: length]",
-     SET { return choose(d.o.body_check, s, {{"pattern", BodyCheck::kPattern}, {"length", BodyCheck::kLength}}); }},
-    {kAsked, "--expect-status", "CODE", Form::kOne, "every other one is an error [200]", SET { return store(d.o.expect_status, parse_count(s, 200, 599)); }},
+        {kAsked, "--method", "NAME", Form::kOne, "[GET]",
+         [](Draft& d, const std::string& s) -> Status {
+           if (!token(s) || s.size() > 32) return Error{"'" + s + "' is not a method"};
+           if (s == "CONNECT") return Error{"CONNECT opens a tunnel; nothing here speaks through one"};
+           d.o.method = s;
+           return {};
+         }},
+        {kAsked, "--host", "NAME", Form::kOne, "[load.example]",
+         [](Draft& d, const std::string& s) -> Status {
+           if (auto t = TargetTable::single(s, "/"); !t) return Error{"'" + s + "': " + t.error()};
+           d.o.host = s;
+           return {};
+         }},
+        {kAsked, "--path", "PATH", Form::kOne, "[/]",
+         [](Draft& d, const std::string& s) -> Status {
+           if (auto t = TargetTable::single("h", s); !t) return Error{"'" + s + "': " + t.error()};
+           d.o.path = s;
+           return {};
+         }},
+        {kAsked, "--targets", "FILE", Form::kOne, "lines `host path`, drawn uniformly or by --zipf",
+         [](Draft& d, const std::string& s) -> Status { return store_file(d.o.targets_file, s); }},
+        {kAsked, "--zipf", "S", Form::kOne, "exponent of Zipf's law: line i has weight 1/i^S; 0: uniform [0]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.zipf, parse_real(s, 0, kMaxZipf)); }},
+        {kAsked, "--header", "LINE", Form::kMany, "`Name: value`, added to every request; repeatable", &add_header},
+        {kAsked, "--request-body", "BYTES", Form::kOne, "[0]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.request_body, parse_bytes(s, 0, kMaxBody)); }},
+        {kAsked, "--response-body", "BYTES", Form::kOne, "what servers send and clients expect [servers: 0, clients: any length]",
+         [](Draft& d, const std::string& s) -> Status {
+           auto n = parse_bytes(s, 0, kMaxBody);
+           if (!n) return Error{n.error()};
+           d.o.response_body = static_cast<uint32_t>(*n);
+           return {};
+         }},
+        {kAsked, "--body-check", "WHAT", Form::kOne,
+         "of a response's body: pattern (every byte, as our servers send it) or length [pattern; for role clients: length]",
+         [](Draft& d, const std::string& s) -> Status {
+           return choose(d.o.body_check, s, {{"pattern", BodyCheck::kPattern}, {"length", BodyCheck::kLength}});
+         }},
+        {kAsked, "--expect-status", "CODE", Form::kOne, "every other one is an error [200]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.expect_status, parse_count(s, 200, 599)); }},
 
-    {kServing, "--server-delay", "S", Form::kOne, "from a request's last byte to its answer [0]",
-     SET { return store(d.o.server_delay_ns, parse_duration(s, 0, 60 * base::kSecond)); }},
-    {kServing, "--server-chunked", "", Form::kFlag, "answers are chunked", FLAG(server_chunked)},
-    {kServing, "--server-close-after", "N", Form::kOne, "answers on a connection, the last with Connection: close; 0: never [0]",
-     SET { return store(d.o.server_close_after, parse_count(s, 0, UINT32_MAX)); }},
+        {kServing, "--server-delay", "S", Form::kOne, "from a request's last byte to its answer [0]",
+         [](Draft& d, const std::string& s) -> Status {
+           return store(d.o.server_delay_ns, parse_duration(s, 0, 60 * base::kSecond));
+         }},
+        {kServing, "--server-chunked", "", Form::kFlag, "answers are chunked", &set_flag<&Options::server_chunked>},
+        {kServing, "--server-close-after", "N", Form::kOne,
+         "answers on a connection, the last with Connection: close; 0: never [0]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.server_close_after, parse_count(s, 0, UINT32_MAX)); }},
 
-    {kTls, "--tls-clients", "", Form::kFlag, "clients speak TLS 1.3", FLAG(tls_clients)},
-    {kTls, "--tls-servers", "", Form::kFlag, "servers speak TLS 1.3", FLAG(tls_servers)},
-    {kTls, "--tls12", "", Form::kFlag, "1.2 in place of 1.3", FLAG(tls12)},
-    {kTls, "--tls-resume", "", Form::kFlag, "clients resume with tickets", FLAG(tls_resume)},
-    {kTls, "--sni", "NAME", Form::kOne, "server name that clients send [--host]",
-     SET {
-       if (s.empty() || s.size() > kMaxHostBytes || s.find_first_of(" \t:/") != std::string::npos) return Error{"'" + s + "' is not a server name"};
-       d.o.sni = s;
-       return {};
-     }},
-    {kTls, "--certificate", "FILE", Form::kOne, "PEM, of servers; without it self-signed", SET { return store_file(d.o.certificate, s); }},
-    {kTls, "--key", "FILE", Form::kOne, "PEM, its key", SET { return store_file(d.o.key, s); }},
+        {kTls, "--tls-clients", "", Form::kFlag, "clients speak TLS 1.3", &set_flag<&Options::tls_clients>},
+        {kTls, "--tls-servers", "", Form::kFlag, "servers speak TLS 1.3", &set_flag<&Options::tls_servers>},
+        {kTls, "--tls12", "", Form::kFlag, "1.2 in place of 1.3", &set_flag<&Options::tls12>},
+        {kTls, "--tls-resume", "", Form::kFlag, "clients resume with tickets", &set_flag<&Options::tls_resume>},
+        {kTls, "--sni", "NAME", Form::kOne, "server name that clients send [--host]",
+         [](Draft& d, const std::string& s) -> Status {
+           if (s.empty() || s.size() > kMaxHostBytes || s.find_first_of(" \t:/") != std::string::npos)
+             return Error{"'" + s + "' is not a server name"};
+           d.o.sni = s;
+           return {};
+         }},
+        {kTls, "--certificate", "FILE", Form::kOne, "PEM, of servers; without it self-signed",
+         [](Draft& d, const std::string& s) -> Status { return store_file(d.o.certificate, s); }},
+        {kTls, "--key", "FILE", Form::kOne, "PEM, its key",
+         [](Draft& d, const std::string& s) -> Status { return store_file(d.o.key, s); }},
 
-    {kTime, "--warmup", "S", Form::kOne, "not counted [1]", SET { return store(d.o.warmup_ns, parse_duration(s, 0, kDay)); }},
-    {kTime, "--duration", "S", Form::kOne, "that is measured [10]", SET { return store(d.o.duration_ns, parse_duration(s, base::kMillisecond, kDay)); }},
-    {kTime, "--interval", "S", Form::kOne, "between lines of progress; 0: none [1]", SET { return store(d.o.interval_ns, parse_duration(s, 0, kDay)); }},
-    {kTime, "--timeout", "S", Form::kOne, "a request unanswered for so long is an error [10]",
-     SET { return store(d.o.timeout_ns, parse_duration(s, base::kMillisecond, kDay)); }},
-    {kTime, "--hold", "S", Form::kOne, "with --idle: how long all stay open before the end [0]", SET { return store(d.o.hold_ns, parse_duration(s, 0, kDay)); }},
+        {kTime, "--warmup", "S", Form::kOne, "not counted [1]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.warmup_ns, parse_duration(s, 0, kDay)); }},
+        {kTime, "--duration", "S", Form::kOne, "that is measured [10]",
+         [](Draft& d,
+            const std::string& s) -> Status { return store(d.o.duration_ns, parse_duration(s, base::kMillisecond, kDay)); }},
+        {kTime, "--interval", "S", Form::kOne, "between lines of progress; 0: none [1]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.interval_ns, parse_duration(s, 0, kDay)); }},
+        {kTime, "--timeout", "S", Form::kOne, "a request unanswered for so long is an error [10]",
+         [](Draft& d, const std::string& s) -> Status {
+           return store(d.o.timeout_ns, parse_duration(s, base::kMillisecond, kDay));
+         }},
+        {kTime, "--hold", "S", Form::kOne, "with --idle: how long all stay open before the end [0]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.hold_ns, parse_duration(s, 0, kDay)); }},
 
-    {kOutput, "--json", "FILE", Form::kOne, "the result as JSON; -: standard output, and the table on standard error", SET { return store_file(d.o.json_file, s); }},
-    {kOutput, "--histogram", "FILE", Form::kOne, "latencies as HdrHistogram's percentile text", SET { return store_file(d.o.histogram_file, s); }},
-    {kOutput, "--quiet", "", Form::kFlag, "no progress, no table; errors are still said", FLAG(quiet)},
+        {kOutput, "--json", "FILE", Form::kOne, "the result as JSON; -: standard output, and the table on standard error",
+         [](Draft& d, const std::string& s) -> Status { return store_file(d.o.json_file, s); }},
+        {kOutput, "--histogram", "FILE", Form::kOne, "latencies as HdrHistogram's percentile text",
+         [](Draft& d, const std::string& s) -> Status { return store_file(d.o.histogram_file, s); }},
+        {kOutput, "--quiet", "", Form::kFlag, "no progress, no table; errors are still said", &set_flag<&Options::quiet>},
 
-    {kFaults, "--loss", "SHARE", Form::kOne, "frames we lose of those received and sent, 0 to 0.9 [0]", SET { return store(d.o.loss, parse_real(s, 0, 0.9)); }},
-    {kFaults, "--seed", "N", Form::kOne, "of everything that is drawn [1]", SET { return store(d.o.seed, parse_count(s, 0, 9'000'000'000'000'000)); }},
+        {kFaults, "--loss", "SHARE", Form::kOne, "frames we lose of those received and sent, 0 to 0.9 [0]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.loss, parse_real(s, 0, 0.9)); }},
+        {kFaults, "--seed", "N", Form::kOne, "of everything that is drawn [1]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.seed, parse_count(s, 0, 9'000'000'000'000'000)); }},
 };
-#undef SET
-#undef FLAG
 
 constexpr const char* kFooter = R"(
 Numbers take k, M, G (thousands, …), sizes K, M, G (1024, …), times us, ms, s, m.
@@ -297,7 +341,9 @@ const char* family(const IpAddress& a) { return a.is_v4() ? "IPv4" : "IPv6"; }
 Status lay_wires(Draft& d) {
   const size_t wires = d.devices.size();
   if (wires == 0) return Error{"--device: none is given; name the wire to send on"};
-  if (wires > kMaxWires) return Error{"--device: given " + std::to_string(wires) + " times; there is one wire, or one for clients and one for servers"};
+  if (wires > kMaxWires)
+    return Error{"--device: given " + std::to_string(wires) +
+                 " times; there is one wire, or one for clients and one for servers"};
   if (wires == 2 && d.o.role != Role::kBoth) return Error{"--device: two wires are for --role both; this role needs one"};
   for (const std::string& name : d.devices) d.o.wires.push_back({.devargs = name});
   if (wires == 2 && d.devices[0] == d.devices[1]) return Error{"--device: both wires are '" + d.devices[0] + "'"};
@@ -313,18 +359,22 @@ Status lay_wires(Draft& d) {
   for (const bool v4 : {true, false}) {
     std::vector<Network> routers;
     std::vector<IpAddress> duts;
-    std::copy_if(d.routers.begin(), d.routers.end(), std::back_inserter(routers), [&](const Network& n) { return n.address.is_v4() == v4; });
+    std::copy_if(d.routers.begin(), d.routers.end(), std::back_inserter(routers),
+                 [&](const Network& n) { return n.address.is_v4() == v4; });
     std::copy_if(d.duts.begin(), d.duts.end(), std::back_inserter(duts), [&](const IpAddress& a) { return a.is_v4() == v4; });
     const std::string ip = v4 ? "IPv4" : "IPv6";
     if (!routers.empty() && routers.size() != wires) {
-      return Error{"--router: " + std::to_string(routers.size()) + " " + ip + " addresses for " + std::to_string(wires) + (wires == 1 ? " wire" : " wires")};
+      return Error{"--router: " + std::to_string(routers.size()) + " " + ip + " addresses for " + std::to_string(wires) +
+                   (wires == 1 ? " wire" : " wires")};
     }
     if (duts.size() != routers.size()) {
-      return Error{"--dut: " + std::to_string(duts.size()) + " " + ip + " addresses for " + std::to_string(routers.size()) + " of --router"};
+      return Error{"--dut: " + std::to_string(duts.size()) + " " + ip + " addresses for " + std::to_string(routers.size()) +
+                   " of --router"};
     }
     for (size_t i = 0; i < routers.size(); ++i) {
       WireOptions& w = d.o.wires[i];
-      if (!contains(routers[i], duts[i])) return Error{"--dut: " + duts[i].to_string() + " is not on the wire of --router " + to_string(routers[i])};
+      if (!contains(routers[i], duts[i]))
+        return Error{"--dut: " + duts[i].to_string() + " is not on the wire of --router " + to_string(routers[i])};
       if (duts[i] == routers[i].address) return Error{"--dut: " + duts[i].to_string() + " is our own address (--router)"};
       if (w.router.address.is_unspecified()) {
         w.router = routers[i];
@@ -335,18 +385,21 @@ Status lay_wires(Draft& d) {
       }
     }
   }
-  if (d.o.wires[0].router.address.is_unspecified()) return Error{"--router: none is given; say our address on each wire, and with --dut who is asked"};
+  if (d.o.wires[0].router.address.is_unspecified())
+    return Error{"--router: none is given; say our address on each wire, and with --dut who is asked"};
   return {};
 }
 
 bool routes_family(const WireOptions& w, bool v4) {
-  return (!w.router.address.is_unspecified() && w.router.address.is_v4() == v4) || (w.router6 && w.router6->address.is_v4() == v4);
+  return (!w.router.address.is_unspecified() && w.router.address.is_v4() == v4) ||
+         (w.router6 && w.router6->address.is_v4() == v4);
 }
 
 Status check_clients(Draft& d) {
   Options& o = d.o;
   if (!plays_clients(o.role)) {
-    for (const char* name : {"--clients", "--target", "--connections", "--rate", "--idle", "--targets", "--tls-clients", "--histogram"})
+    for (const char* name :
+         {"--clients", "--target", "--connections", "--rate", "--idle", "--targets", "--tls-clients", "--histogram"})
       if (d.has(name)) return Error{std::string(name) + ": has no use without clients (--role)"};
     return {};
   }
@@ -357,32 +410,43 @@ Status check_clients(Draft& d) {
   }
   for (const Endpoint& t : o.targets) {
     if (t.address.is_v4() != o.clients.address.is_v4()) {
-      return Error{"--target: " + t.address.to_string() + " is " + family(t.address) + ", the clients' addresses (--clients) are " + family(o.clients.address)};
+      return Error{"--target: " + t.address.to_string() + " is " + family(t.address) +
+                   ", the clients' addresses (--clients) are " + family(o.clients.address)};
     }
-    if (contains(o.clients, t.address)) return Error{"--target: " + t.address.to_string() + " is one of the clients' addresses (--clients " + to_string(o.clients) + ")"};
+    if (contains(o.clients, t.address))
+      return Error{"--target: " + t.address.to_string() + " is one of the clients' addresses (--clients " + to_string(o.clients) +
+                   ")"};
   }
   for (const WireOptions& w : o.wires) {
     for (const IpAddress& a : {w.router.address, w.dut}) {
-      if (contains(o.clients, a)) return Error{"--clients: " + to_string(o.clients) + " takes in " + a.to_string() + ", an address on the wire (--router, --dut)"};
+      if (contains(o.clients, a))
+        return Error{"--clients: " + to_string(o.clients) + " takes in " + a.to_string() +
+                     ", an address on the wire (--router, --dut)"};
     }
   }
   if (!routes_family(o.wires.front(), o.clients.address.is_v4())) {
-    return Error{std::string("--clients: they are ") + family(o.clients.address) + ", the clients' wire has no --router of that family"};
+    return Error{std::string("--clients: they are ") + family(o.clients.address) +
+                 ", the clients' wire has no --router of that family"};
   }
   if (o.connections == 0 && o.idle == 0) return Error{"--connections: 0 is only possible with --idle"};
   const uint64_t all = uint64_t{o.connections} + o.idle;
-  if (all > kMaxConnections) return Error{"--idle: " + std::to_string(all) + " connections are more than " + std::to_string(kMaxConnections)};
-  const uint64_t ends = std::min<uint64_t>(addresses_of(o.clients), kMaxClientAddresses) * (kLastClientPort - kFirstClientPort + 1);
+  if (all > kMaxConnections)
+    return Error{"--idle: " + std::to_string(all) + " connections are more than " + std::to_string(kMaxConnections)};
+  const uint64_t ends =
+      std::min<uint64_t>(addresses_of(o.clients), kMaxClientAddresses) * (kLastClientPort - kFirstClientPort + 1);
   if (all > ends) {
-    return Error{"--clients: " + to_string(o.clients) + " has address and port for " + std::to_string(ends) + " connections, not for " + std::to_string(all)};
+    return Error{"--clients: " + to_string(o.clients) + " has address and port for " + std::to_string(ends) +
+                 " connections, not for " + std::to_string(all)};
   }
   if (o.connections == 0 && o.rate > 0) return Error{"--rate: needs --connections to send on"};
   if (o.poisson && o.rate == 0) return Error{"--poisson: only with --rate"};
   if (o.requests_per_connection != 0 && o.pipeline > o.requests_per_connection) {
-    return Error{"--pipeline: " + std::to_string(o.pipeline) + " in flight on connections of " + std::to_string(o.requests_per_connection) + " (--requests-per-connection)"};
+    return Error{"--pipeline: " + std::to_string(o.pipeline) + " in flight on connections of " +
+                 std::to_string(o.requests_per_connection) + " (--requests-per-connection)"};
   }
   if (d.has("--hold") && o.idle == 0) return Error{"--hold: only with --idle"};
-  if (!o.targets_file.empty() && (d.has("--host") || d.has("--path"))) return Error{"--targets: the file has hosts and paths; leave --host and --path away"};
+  if (!o.targets_file.empty() && (d.has("--host") || d.has("--path")))
+    return Error{"--targets: the file has hosts and paths; leave --host and --path away"};
   if (d.has("--zipf") && o.targets_file.empty()) return Error{"--zipf: needs --targets to draw from"};
   if (!d.has("--body-check") && o.role == Role::kClients) o.body_check = BodyCheck::kLength;
   return {};
@@ -391,7 +455,8 @@ Status check_clients(Draft& d) {
 Status check_servers(const Draft& d) {
   const Options& o = d.o;
   if (!plays_servers(o.role)) {
-    for (const char* name : {"--servers", "--tls-servers", "--server-delay", "--server-chunked", "--server-close-after", "--certificate", "--key", "--max-server-connections"})
+    for (const char* name : {"--servers", "--tls-servers", "--server-delay", "--server-chunked", "--server-close-after",
+                             "--certificate", "--key", "--max-server-connections"})
       if (d.has(name)) return Error{std::string(name) + ": has no use without servers (--role)"};
     return {};
   }
@@ -400,22 +465,34 @@ Status check_servers(const Draft& d) {
   for (const ServerRange& r : o.servers) {
     const uint64_t n = addresses_between(r.first, r.last);
     addresses = n > kMaxServerAddresses ? n : addresses + n;
-    if (addresses > kMaxServerAddresses) return Error{"--servers: more than " + std::to_string(kMaxServerAddresses) + " addresses"};
+    if (addresses > kMaxServerAddresses)
+      return Error{"--servers: more than " + std::to_string(kMaxServerAddresses) + " addresses"};
     if (!routes_family(o.wires.back(), r.first.is_v4())) {
-      return Error{std::string("--servers: ") + r.first.to_string() + " is " + family(r.first) + ", the servers' wire has no --router of that family"};
+      return Error{std::string("--servers: ") + r.first.to_string() + " is " + family(r.first) +
+                   ", the servers' wire has no --router of that family"};
     }
     if (plays_clients(o.role) && r.first.is_v4() == o.clients.address.is_v4() &&
-        (contains(o.clients, r.first) || contains(o.clients, r.last) || (r.first <= o.clients.address && o.clients.address <= r.last))) {
-      return Error{"--servers: " + r.first.to_string() + "-" + r.last.to_string() + " overlaps with --clients " + to_string(o.clients)};
+        (contains(o.clients, r.first) || contains(o.clients, r.last) ||
+         (r.first <= o.clients.address && o.clients.address <= r.last))) {
+      return Error{"--servers: " + r.first.to_string() + "-" + r.last.to_string() + " overlaps with --clients " +
+                   to_string(o.clients)};
     }
     for (const WireOptions& w : o.wires) {
-      if (r.first <= w.dut && w.dut <= r.last) return Error{"--servers: " + w.dut.to_string() + " is the device under test (--dut)"};
+      if (r.first <= w.dut && w.dut <= r.last)
+        return Error{"--servers: " + w.dut.to_string() + " is the device under test (--dut)"};
     }
   }
   return {};
 }
 
-Status check_tls(const Draft& d) {
+// The name in a Host field, without its port; empty for addresses, which server_name does not take.
+std::string server_name(const std::string& host) {
+  if (host.starts_with('[')) return {};
+  std::string name = host.substr(0, host.find(':'));
+  return IpAddress::parse(name) ? std::string() : name;
+}
+
+Status check_tls(Draft& d) {
   const Options& o = d.o;
   const bool any = o.tls_clients || o.tls_servers;
   if (o.tls_resume && !o.tls_clients) return Error{"--tls-resume: only with --tls-clients"};
@@ -423,8 +500,10 @@ Status check_tls(const Draft& d) {
   if (!o.sni.empty() && !any) return Error{"--sni: only with --tls-clients or --tls-servers"};
   if (o.certificate.empty() != o.key.empty()) return Error{"--certificate and --key: one is missing"};
   if (!o.certificate.empty() && !o.tls_servers) return Error{"--certificate: only with --tls-servers"};
+  if (any && o.sni.empty()) d.o.sni = server_name(o.host);
   for (const auto& [name, file] : {std::pair{"--certificate", &o.certificate}, std::pair{"--key", &o.key}}) {
-    if (!file->empty() && access(file->c_str(), R_OK) != 0) return Error{std::string(name) + ": " + *file + ": " + std::strerror(errno)};
+    if (!file->empty() && access(file->c_str(), R_OK) != 0)
+      return Error{std::string(name) + ": " + *file + ": " + std::strerror(errno)};
   }
   return {};
 }
@@ -447,8 +526,11 @@ Status check(Draft& d) {
   if (Status s = check_clients(d); !s) return s;
   if (Status s = check_servers(d); !s) return s;
   if (Status s = check_tls(d); !s) return s;
-  if (d.o.core == d.o.main_core) return Error{"--core: core " + std::to_string(d.o.core) + " polls without a pause; other threads need another one (--main-core)"};
-  if (!d.o.targets_file.empty() && access(d.o.targets_file.c_str(), R_OK) != 0) return Error{"--targets: " + d.o.targets_file + ": " + std::strerror(errno)};
+  if (d.o.core == d.o.main_core)
+    return Error{"--core: core " + std::to_string(d.o.core) +
+                 " polls without a pause; other threads need another one (--main-core)"};
+  if (!d.o.targets_file.empty() && access(d.o.targets_file.c_str(), R_OK) != 0)
+    return Error{"--targets: " + d.o.targets_file + ": " + std::strerror(errno)};
   if (d.o.histogram_file == "-") return Error{"--histogram: needs a file"};
   if (Status s = check_output("--json", d.o.json_file); !s) return s;
   return check_output("--histogram", d.o.histogram_file);
@@ -480,13 +562,16 @@ std::string unknown(const std::string& word) {
     const size_t n = distance(name, s.name);
     if (n < best) best = n, nearest = &s;
   }
-  return std::string(name) + ": there is no such option" + (nearest != nullptr ? "; is " + std::string(nearest->name) + " meant?" : "; see --help");
+  return std::string(name) + ": there is no such option" +
+         (nearest != nullptr ? "; is " + std::string(nearest->name) + " meant?" : "; see --help");
 }
 
 }  // namespace
 
 Result<ParsedOptions> parse_options(int argc, const char* const* argv) {
-  CLI::App app{"millrace-load: plays the clients and the servers of a gateway at packet level on one core, and checks every answer.", "millrace-load"};
+  CLI::App app{
+      "millrace-load: plays the clients and the servers of a gateway at packet level on one core, and checks every answer.",
+      "millrace-load"};
   app.get_formatter()->column_width(42);
   app.footer(kFooter);
   app.set_version_flag("--version", "millrace-load " MILLRACE_VERSION);
@@ -497,7 +582,11 @@ Result<ParsedOptions> parse_options(int argc, const char* const* argv) {
     if (s.form == Form::kFlag) {
       flags[&s] = app.add_flag(s.name, s.help)->group(s.group)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     } else {
-      app.add_option(s.name, values[&s], s.help)->type_name(s.value)->group(s.group)->expected(1)->allow_extra_args(false)
+      app.add_option(s.name, values[&s], s.help)
+          ->type_name(s.value)
+          ->group(s.group)
+          ->expected(1)
+          ->allow_extra_args(false)
           ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     }
   }
@@ -526,7 +615,8 @@ Result<ParsedOptions> parse_options(int argc, const char* const* argv) {
     }
     if (texts.empty()) continue;
     d.given.insert(s.name);
-    if (s.form == Form::kOne && texts.size() > 1) return Error{std::string(s.name) + ": given " + std::to_string(texts.size()) + " times"};
+    if (s.form == Form::kOne && texts.size() > 1)
+      return Error{std::string(s.name) + ": given " + std::to_string(texts.size()) + " times"};
     for (const std::string& text : texts) {
       if (text.starts_with("--")) return Error{std::string(s.name) + ": its value is missing (" + s.value + ")"};
       if (Status status = s.set(d, text); !status) return Error{std::string(s.name) + ": " + status.error()};

@@ -66,6 +66,8 @@ struct Options {
   uint16_t mtu = 1500;
   bool offloads = true;
   uint16_t descriptors = 1024;  // of each queue
+  uint32_t window = 256 * 1024;  // receive window of each connection, bytes: 4,096 … 1 GiB
+  uint32_t max_server_connections = 262'144;
 
   // work
   Role role = Role::kBoth;
@@ -101,7 +103,7 @@ struct Options {
 
   // TLS
   bool tls_clients = false, tls_servers = false, tls12 = false, tls_resume = false;
-  std::string sni;               // default: host
+  std::string sni;               // default: host without port; empty when that is an IP address (RFC 6066 3)
   std::string certificate, key;  // files; both empty: self-signed
 
   // faults of our own wire, for testing what is behind it (and this program): share of received and sent frames lost, 0 … 1

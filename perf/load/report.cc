@@ -1,7 +1,5 @@
 #include "perf/load/report.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cinttypes>
@@ -9,6 +7,7 @@
 #include <cstdarg>
 #include <cstring>
 #include <memory>
+#include <unistd.h>
 #include <utility>
 
 namespace millrace::load {
@@ -31,12 +30,14 @@ std::string grouped(uint64_t v) {
   for (size_t i = s.size(); i > 3; i -= 3) s.insert(i - 3, 1, ',');
   return s;
 }
-std::string grouped(double v) { return v < 100 ? [&] {
+std::string grouped(double v) {
+  return v < 100 ? [&] {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f", v);
   return std::string(text);
 }()
-                                               : grouped(static_cast<uint64_t>(std::llround(v))); }
+                                               : grouped(static_cast<uint64_t>(std::llround(v)));
+}
 
 // Nanoseconds in the unit that leaves three or four digits.
 std::string time_text(double ns) {
@@ -77,7 +78,9 @@ std::string headline(const Options& o) {
   if (has_clients(o)) {
     s += o.rate > 0 ? ", open loop, " + grouped(o.rate) + " requests/s offered" : ", closed loop";
     s += ", " + grouped(uint64_t{o.connections}) + " connections";
-    if (o.requests_per_connection != 0) s += ", " + grouped(uint64_t{o.requests_per_connection}) + (o.requests_per_connection == 1 ? " request each" : " requests each");
+    if (o.requests_per_connection != 0)
+      s += ", " + grouped(uint64_t{o.requests_per_connection}) +
+           (o.requests_per_connection == 1 ? " request each" : " requests each");
     if (o.pipeline > 1) s += ", " + std::to_string(o.pipeline) + " in flight on each";
     if (o.idle != 0) s += ", " + grouped(uint64_t{o.idle}) + " idle beside";
     if (o.tls_clients) s += o.tls12 ? ", TLS 1.2" : ", TLS 1.3";
@@ -118,9 +121,12 @@ std::string json_strings(const std::vector<std::string>& list) {
 
 std::string json_latency(const Histogram& h) {
   std::string out;
-  append(out, R"({"mean": %.3f, "p50": %.3f, "p90": %.3f, "p99": %.3f, "p999": %.3f, "p9999": %.3f, "max": %.3f, "count": %)" PRIu64 "}", h.mean() / 1e3,
-         static_cast<double>(h.percentile(50)) / 1e3, static_cast<double>(h.percentile(90)) / 1e3, static_cast<double>(h.percentile(99)) / 1e3,
-         static_cast<double>(h.percentile(99.9)) / 1e3, static_cast<double>(h.percentile(99.99)) / 1e3, static_cast<double>(h.max()) / 1e3, h.count());
+  append(out,
+         R"({"mean": %.3f, "p50": %.3f, "p90": %.3f, "p99": %.3f, "p999": %.3f, "p9999": %.3f, "max": %.3f, "count": %)" PRIu64
+         "}",
+         h.mean() / 1e3, static_cast<double>(h.percentile(50)) / 1e3, static_cast<double>(h.percentile(90)) / 1e3,
+         static_cast<double>(h.percentile(99)) / 1e3, static_cast<double>(h.percentile(99.9)) / 1e3,
+         static_cast<double>(h.percentile(99.99)) / 1e3, static_cast<double>(h.max()) / 1e3, h.count());
   return out;
 }
 
@@ -197,7 +203,8 @@ std::string result_table(const Options& o, const RunResult& r) {
   if (has_clients(o)) {
     latency_rows(out, o.rate > 0 ? "latency, from due" : "latency", r.latency);
     if (r.connect_latency.count() != 0) latency_rows(out, "connecting", r.connect_latency);
-    if (r.latency.clipped() != 0) out += "  " + grouped(r.latency.clipped()) + " latencies of more than 60 s are recorded as 60 s\n";
+    if (r.latency.clipped() != 0)
+      out += "  " + grouped(r.latency.clipped()) + " latencies of more than 60 s are recorded as 60 s\n";
   }
   bool head = false;
   for (const LoadCounterInfo& i : kLoadCounters) {
@@ -211,7 +218,9 @@ std::string result_table(const Options& o, const RunResult& r) {
     append(out, "    %-18s %14s   %s\n", i.name, grouped(r.last.counters.*i.member).c_str(), i.text);
   }
   if (!r.clean()) out += "  NOT CLEAN: these figures are of a run with errors\n";
-  else if (has_clients(o)) out += o.body_check == BodyCheck::kPattern ? "  clean: every answer's status, length and bytes were right\n" : "  clean: every answer's status and length were right\n";
+  else if (has_clients(o))
+    out += o.body_check == BodyCheck::kPattern ? "  clean: every answer's status, length and bytes were right\n"
+                                               : "  clean: every answer's status and length were right\n";
   else out += "  clean\n";
   return out;
 }
@@ -223,24 +232,30 @@ std::string result_warnings(const Options& o, const RunResult& r) {
     say("NOTHING WAS MEASURED: " + r.failure);
     return out;
   }
-  if (r.interrupted) say("interrupted: measured for " + grouped(r.seconds()) + " s of " + grouped(static_cast<double>(o.duration_ns) / kNsPerSecond));
+  if (r.interrupted)
+    say("interrupted: measured for " + grouped(r.seconds()) + " s of " +
+        grouped(static_cast<double>(o.duration_ns) / kNsPerSecond));
   if (!r.clean()) {
     std::string list;
     for (const LoadCounterInfo& i : kLoadCounters) {
-      if (i.kind == CounterKind::kError && r.last.counters.*i.member != 0) list += (list.empty() ? "" : ", ") + std::string(i.name) + " " + grouped(r.last.counters.*i.member);
+      if (i.kind == CounterKind::kError && r.last.counters.*i.member != 0)
+        list += (list.empty() ? "" : ", ") + std::string(i.name) + " " + grouped(r.last.counters.*i.member);
     }
     say("A RUN WITH ERRORS (" + list + "): do not quote its figures");
   }
   if (r.busy() > kBusyWarning) {
     char text[160];
-    std::snprintf(text, sizeof text, "the generator was busy for %.0f %% of the time: it may have been the limit, not what it measures", 100 * r.busy());
+    std::snprintf(text, sizeof text,
+                  "the generator was busy for %.0f %% of the time: it may have been the limit, not what it measures",
+                  100 * r.busy());
     say(text);
   }
   if (has_clients(o) && r.latency.count() == 0 && o.connections != 0) say("no request was answered while it was measured");
   else if (o.rate > 0 && !r.interrupted) {
     const double reached = per_second(r.end.counters.responses - r.start.counters.responses, r.seconds());
     if (reached < kRateReached * o.rate) {
-      say("of " + grouped(o.rate) + " requests/s offered " + grouped(reached) + " were answered: latencies are those of a growing queue");
+      say("of " + grouped(o.rate) + " requests/s offered " + grouped(reached) +
+          " were answered: latencies are those of a growing queue");
     }
   }
   return out;
@@ -250,22 +265,25 @@ std::string result_json(const Options& o, const RunResult& r) {
   const Counters d = r.end.counters - r.start.counters;
   const double s = r.seconds();
   std::string out;
-  append(out, R"({"version": 1, "clean": %s, "role": "%s", "loop": "%s", "offered_rate": %.3f, "seconds": %.6f, )", yes(r.clean()), role_name(o.role),
-         o.rate > 0 ? "open" : "closed", r.offered_rate, s);
-  append(out, R"("requests": %)" PRIu64 R"(, "requests_per_s": %.3f, "connections": %)" PRIu64 R"(, "connections_per_s": %.3f, )", d.responses,
-         per_second(d.responses, s), d.connected, per_second(d.connected, s));
-  append(out, R"("handshakes_full_per_s": %.3f, "handshakes_resumed_per_s": %.3f, "response_gbit_per_s": %.6f, )", per_second(d.handshakes_full, s),
-         per_second(d.handshakes_resumed, s), gbit(d.response_bytes, s));
-  append(out, R"("frames_per_s": {"rx": %.3f, "tx": %.3f}, "wire_gbit_per_s": {"rx": %.6f, "tx": %.6f}, )", per_second(d.rx_frames, s), per_second(d.tx_frames, s),
-         gbit(d.rx_bytes, s), gbit(d.tx_bytes, s));
+  append(out, R"({"version": 1, "clean": %s, "role": "%s", "loop": "%s", "offered_rate": %.3f, "seconds": %.6f, )",
+         yes(r.clean()), role_name(o.role), o.rate > 0 ? "open" : "closed", r.offered_rate, s);
+  append(out, R"("requests": %)" PRIu64 R"(, "requests_per_s": %.3f, "connections": %)" PRIu64 R"(, "connections_per_s": %.3f, )",
+         d.responses, per_second(d.responses, s), d.connected, per_second(d.connected, s));
+  append(out, R"("handshakes_full_per_s": %.3f, "handshakes_resumed_per_s": %.3f, "response_gbit_per_s": %.6f, )",
+         per_second(d.handshakes_full, s), per_second(d.handshakes_resumed, s), gbit(d.response_bytes, s));
+  append(out, R"("frames_per_s": {"rx": %.3f, "tx": %.3f}, "wire_gbit_per_s": {"rx": %.6f, "tx": %.6f}, )",
+         per_second(d.rx_frames, s), per_second(d.tx_frames, s), gbit(d.rx_bytes, s), gbit(d.tx_bytes, s));
   out += "\"latency_us\": " + json_latency(r.latency) + ", \"connect_latency_us\": " + json_latency(r.connect_latency) + ", ";
-  append(out, R"("idle_connections": %)" PRIu64 R"(, "server_requests": %)" PRIu64 R"(, "server_requests_per_s": %.3f, "forwarded_per_s": %.3f, "busy": %.4f, )",
+  append(out,
+         R"("idle_connections": %)" PRIu64 R"(, "server_requests": %)" PRIu64
+         R"(, "server_requests_per_s": %.3f, "forwarded_per_s": %.3f, "busy": %.4f, )",
          r.end.idle_connections, d.server_requests, per_second(d.server_requests, s), per_second(d.forwarded, s), r.busy());
   for (const auto& [name, kind] : {std::pair{"errors", CounterKind::kError}, std::pair{"notes_counted", CounterKind::kNote}}) {
     append(out, "\"%s\": {", name);
     bool first = true;
     for (const LoadCounterInfo& i : kLoadCounters) {
-      if (i.kind == kind) append(out, "%s\"%s\": %" PRIu64, std::exchange(first, false) ? "" : ", ", i.name, r.last.counters.*i.member);
+      if (i.kind == kind)
+        append(out, "%s\"%s\": %" PRIu64, std::exchange(first, false) ? "" : ", ", i.name, r.last.counters.*i.member);
     }
     out += "}, ";
   }
@@ -289,13 +307,15 @@ bool report(const Options& o, const RunResult& r) {
   };
   if (json_on_stdout) {
     const std::string text = result_json(o, r);
-    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) complain("--json", std::string("standard output: ") + std::strerror(errno));
+    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+      complain("--json", std::string("standard output: ") + std::strerror(errno));
   } else if (!o.json_file.empty()) {
     if (base::Status s = write_file(o.json_file, result_json(o, r)); !s) complain("--json", s.error());
   }
   if (!o.histogram_file.empty()) {
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> out(std::fopen(o.histogram_file.c_str(), "w"), &std::fclose);
-    if (out == nullptr || !r.latency.write_percentiles(out.get())) complain("--histogram", o.histogram_file + ": " + std::strerror(errno));
+    if (out == nullptr || !r.latency.write_percentiles(out.get()))
+      complain("--histogram", o.histogram_file + ": " + std::strerror(errno));
   }
   return written;
 }

@@ -13,14 +13,16 @@ using base::Error;
 using base::Result;
 
 constexpr uint32_t kMaxTargets = 65536;
-// OpenSSL's memory: what an idle session takes (14 KB, see lib/tls/README.md), rounded up; and room for handshakes and records under way.
+// OpenSSL's memory: what an idle session takes (14 KB, see lib/tls/README.md), rounded up; and room for handshakes and records
+// under way.
 constexpr uint64_t kArenaBytesPerSession = 20 * 1024;
 constexpr uint64_t kArenaBaseBytes = 32 * 1024 * 1024;
 // A ticket with the peer's certificate and what else OpenSSL keeps of a session.
 constexpr uint64_t kArenaBytesPerKept = 4 * 1024;
 constexpr uint32_t kKeptSlack = 16;  // a target whose connections happen to open faster than their share
 
-// Connections go round the targets, so each has its share of them open; twice that much, because they do not end in the order they began.
+// Connections go round the targets, so each has its share of them open; twice that much, because they do not end in the order
+// they began.
 uint32_t kept_per_target(const TlsConfig& c) {
   return c.resume ? std::min(2 * (c.max_sessions / c.targets) + kKeptSlack, kTlsMaxKeptSessions) : 1;
 }
@@ -28,7 +30,11 @@ uint32_t kept_per_target(const TlsConfig& c) {
 }  // namespace
 
 TlsPeer::TlsPeer(const TlsConfig& config, io::PacketPool pool)
-    : pool_(pool), config_(config), sessions_(config.max_sessions), ends_(new End[config.max_sessions]), scratch_(new uint8_t[tls::kMaxRecordBytes]) {
+    : pool_(pool),
+      config_(config),
+      sessions_(config.max_sessions),
+      ends_(new End[config.max_sessions]),
+      scratch_(new uint8_t[tls::kMaxRecordBytes]) {
   for (uint32_t i = 0; i < config.max_sessions; ++i) ends_[i].next_free = i + 1;
 }
 
@@ -72,7 +78,8 @@ Result<std::unique_ptr<TlsPeer>> TlsPeer::create(const TlsConfig& config, io::Pa
       peer->client_contexts_.push_back(std::move(*context));
     }
   }
-  const uint32_t reserved = config.memory_sessions != 0 ? std::min(config.memory_sessions, config.max_sessions) : config.max_sessions;
+  const uint32_t reserved =
+      config.memory_sessions != 0 ? std::min(config.memory_sessions, config.max_sessions) : config.max_sessions;
   uint64_t bytes = kArenaBaseBytes + reserved * kArenaBytesPerSession;
   if (config.clients) bytes += uint64_t{config.targets} * kept_per_target(config) * kArenaBytesPerKept;
   peer->arena_ = tls::Arena::create(bytes);
@@ -88,8 +95,8 @@ TlsPeer::~TlsPeer() {
   }
   client_contexts_.clear();
   server_context_.reset();
-  // The thread that polled may have left error queues and generators of OpenSSL in the arena, which go with the thread; then the memory stays
-  // until the process ends (memory.h, 5).
+  // The thread that polled may have left error queues and generators of OpenSSL in the arena, which go with the thread; then the
+  // memory stays until the process ends (memory.h, 5).
   if (arena_ != nullptr && tls::Arena::of_this_thread() != arena_ && arena_->in_use() == 0) tls::Arena::destroy(arena_);
 }
 

@@ -1,14 +1,15 @@
 // TLS for the generator's connections, sans-I/O: ciphertext of a frame in, plaintext out through a callback; plaintext in,
-// ciphertext out into a queue from which the engine cuts segments. One TlsPeer holds all sessions of one polling core, clients and
-// servers. It stands on lib/tls and adds what a generator needs: one context a target with its tickets, a certificate of its own.
+// ciphertext out into a queue from which the engine cuts segments. One TlsPeer holds all sessions of one polling core, clients
+// and servers. It stands on lib/tls and adds what a generator needs: one context a target with its tickets, a certificate of its
+// own.
 //
 //   frame ─ receive() ─▶ [ session ] ─▶ sink(plaintext)          request/response bytes ─ send() ─▶ [ session ] ─▶ output()
 //                             └── handshake, tickets, alerts ──▶ output()
 //
 // Rules
 //  1. After every call look at output(): any call may have added to it, also one that failed (the alert).
-//  2. output() is both send queue and retransmission queue: its first byte is the first one not acknowledged. The engine reads it with
-//     peek(offset) and consumes what is acknowledged. The ciphertext cannot be made again.
+//  2. output() is both send queue and retransmission queue: its first byte is the first one not acknowledged. The engine reads it
+//     with peek(offset) and consumes what is acknowledged. The ciphertext cannot be made again.
 //  3. After a Step with an error the session only answers with that error: send what output() holds, then close().
 //  4. Everything but create() and the destructor is called by the polling thread, after start_thread().
 #pragma once
@@ -30,11 +31,11 @@ class Arena;
 
 namespace millrace::load {
 
-// Ciphertext a session may have unacknowledged before send() takes no more. Above 64 KiB, so that bulk transfers fill a wire whose round
-// trip is tens of microseconds; not by much, because the engine finds its place in the queue by walking it.
+// Ciphertext a session may have unacknowledged before send() takes no more. Above 64 KiB, so that bulk transfers fill a wire
+// whose round trip is tens of microseconds; not by much, because the engine finds its place in the queue by walking it.
 inline constexpr uint64_t kTlsOutputLimit = 128 * 1024;
-// Most sessions with a ticket that are kept for each target; each lasts for one connection in TLS 1.3 (RFC 8446 C.4), so there must be as many
-// as connections that open before the next one gets its ticket.
+// Most sessions with a ticket that are kept for each target; each lasts for one connection in TLS 1.3 (RFC 8446 C.4), so there
+// must be as many as connections that open before the next one gets its ticket.
 inline constexpr uint32_t kTlsMaxKeptSessions = 4096;
 
 struct TlsConfig {
@@ -53,7 +54,7 @@ struct TlsStep {
   bool handshake_done = false;                 // became established in this call: send() works from now on
   bool resumed = false;                        // with handshake_done: by a ticket
   bool peer_closed = false;                    // close_notify came: no more plaintext
-  bool blocked = false;                        // no packet, no TLS memory or no room in output(): call receive() again, with nothing, later
+  bool blocked = false;  // no packet, no TLS memory or no room in output(): call receive() again, with nothing, later
 };
 
 class TlsPeer {
@@ -61,8 +62,8 @@ class TlsPeer {
   using Handle = uint32_t;
   static constexpr Handle kNoHandle = UINT32_MAX;
 
-  // For ordinary threads, before anything else in the process uses OpenSSL. `pool` gives the packets of output() (data room 2 KiB: two to
-  // three packets a handshake flight) and must outlive the peer. Errors say which file, what memory.
+  // For ordinary threads, before anything else in the process uses OpenSSL. `pool` gives the packets of output() (data room 2
+  // KiB: two to three packets a handshake flight) and must outlive the peer. Errors say which file, what memory.
   static base::Result<std::unique_ptr<TlsPeer>> create(const TlsConfig& config, io::PacketPool pool);
   ~TlsPeer();  // on the thread that polled, or after it has ended; closes what is open
   TlsPeer(const TlsPeer&) = delete;
@@ -71,28 +72,30 @@ class TlsPeer {
   void start_thread();  // on the polling thread, once, before its loop
   void end_thread();    // on the polling thread, after its loop
 
-  // kNoHandle when max_sessions are open or TLS memory is short (counters().limit, .no_memory). A client's first flight is in output() at once.
+  // kNoHandle when max_sessions are open or TLS memory is short (counters().limit, .no_memory). A client's first flight is in
+  // output() at once.
   Handle open_client(uint32_t target);
   Handle open_server();
   void close(Handle h);  // frees at once with all ciphertext, sends nothing
 
-  // The next ciphertext in order (a frame's payload; may be empty). Calls sink(base::ByteSpan) for every run of plaintext (at most
-  // 16 KiB each); the bytes are valid during the call. `sink` must not call this TlsPeer with the same handle.
+  // The next ciphertext in order (a frame's payload; may be empty). Calls sink(base::ByteSpan) for every run of plaintext (at
+  // most 16 KiB each); the bytes are valid during the call. `sink` must not call this TlsPeer with the same handle.
   template <class Sink>
   TlsStep receive(Handle h, io::PacketPtr payload, Sink&& sink) {
     ends_[h].input.push(std::move(payload));
     return receive_input(h, sink);
   }
-  // The same for bytes that stay where they are: copied. With no packet left for them the session cannot go on (kNoMemory): close it.
+  // The same for bytes that stay where they are: copied. With no packet left for them the session cannot go on (kNoMemory): close
+  // it.
   template <class Sink>
   TlsStep receive(Handle h, base::ByteSpan payload, Sink&& sink) {
     if (ends_[h].input.append_copy(payload, pool_) < payload.size()) return {.error = tls::TlsError::kNoMemory};
     return receive_input(h, sink);
   }
 
-  // Encrypts from the front of `plain` into output(); returns how many bytes were taken: fewer than all of them when kTlsOutputLimit
-  // is reached, packets or memory are short, or before the handshake is done. Offer the rest again, starting with the same bytes:
-  // a record may be half written (they may have moved in memory). `now` only sizes records.
+  // Encrypts from the front of `plain` into output(); returns how many bytes were taken: fewer than all of them when
+  // kTlsOutputLimit is reached, packets or memory are short, or before the handshake is done. Offer the rest again, starting with
+  // the same bytes: a record may be half written (they may have moved in memory). `now` only sizes records.
   size_t send(Handle h, base::ByteSpan plain, base::TimeNs now);
   void close_notify(Handle h);  // into output(); idempotent
 

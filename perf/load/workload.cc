@@ -17,7 +17,8 @@ using base::Result;
 
 constexpr double kMaxZipfExponent = 10;
 
-// What may stand in a Host field and in an origin-form target without breaking the request's head: no blank, no control character.
+// What may stand in a Host field and in an origin-form target without breaking the request's head: no blank, no control
+// character.
 bool printable(std::string_view s) {
   return std::all_of(s.begin(), s.end(), [](char c) { return c > ' ' && c != 0x7f; });
 }
@@ -84,8 +85,8 @@ Result<TargetTable> TargetTable::single(std::string_view host, std::string_view 
   return table;
 }
 
-// Vose, "A linear algorithm for generating random numbers with a given distribution", 1991: every column is filled to the same height by
-// its own weight and at most one other's.
+// Vose, "A linear algorithm for generating random numbers with a given distribution", 1991: every column is filled to the same
+// height by its own weight and at most one other's.
 TargetDraw::TargetDraw(uint32_t n, double zipf_exponent, uint64_t seed) : n_(n), random_(seed) {
   MILLRACE_ASSERT(n >= 1, "there is something to draw");
   MILLRACE_ASSERT(zipf_exponent >= 0 && zipf_exponent <= kMaxZipfExponent, "an exponent that options allow");

@@ -1,5 +1,6 @@
-// What is asked for: a table of (host, path), and which line comes next. Drawing is O(1) and without a branch that the law decides: for Zipf
-// by Vose's alias method, for the uniform law the same table with no alias. The same seed draws the same sequence everywhere.
+// What is asked for: a table of (host, path), and which line comes next. Drawing is O(1) and without a branch that the law
+// decides: for Zipf by Vose's alias method, for the uniform law the same table with no alias. The same seed draws the same
+// sequence everywhere.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,8 @@ struct RequestTarget {
 // The lines of a targets file, or the one of --host and --path.
 class TargetTable {
  public:
-  // One `host path` a line, separated by blanks; empty lines and lines that begin with # are skipped. An error names file and line.
+  // One `host path` a line, separated by blanks; empty lines and lines that begin with # are skipped. An error names file and
+  // line.
   static base::Result<TargetTable> read(const std::string& file);
   static base::Result<TargetTable> parse(std::string text, std::string_view name);
   static base::Result<TargetTable> single(std::string_view host, std::string_view path);

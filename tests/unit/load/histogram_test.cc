@@ -179,7 +179,8 @@ TEST(LoadHistogram, PercentileText) {
   EXPECT_TRUE(ended);
   EXPECT_GT(lines, 30);
   EXPECT_LT(lines, 80);
-  EXPECT_EQ(line, "#[Mean    =      500.500, StdDeviation   =      288.674]");  // exactly 288.675; the deviation is taken from buckets
+  EXPECT_EQ(line,
+            "#[Mean    =      500.500, StdDeviation   =      288.674]");  // exactly 288.675; the deviation is taken from buckets
   std::getline(in, line);
   EXPECT_EQ(line, "#[Max     =     1000.000, Total count    =         1000]");
   std::getline(in, line);

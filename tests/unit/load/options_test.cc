@@ -1,10 +1,9 @@
 // The generator's command line: what is meant, and one clear sentence for every mistake.
 #include "perf/load/options.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -71,14 +70,20 @@ TEST(LoadOptions, WhatIsLeftAwayIsAsTheReadmeSays) {
 
 TEST(LoadOptions, EverythingAtOnce) {
   const Options o = good(
-      "--core 3 --main-core 2 --memory-mb 2048 --file-prefix gen-1 --no-hugepages --device net_vhost0,iface=/run/a,tso=1 --device 0000:3b:00.0 "
-      "--router 10.1.0.1/24 --router 10.2.0.1/24 --router fd00:1::1/64 --router fd00:2::1/64 --dut 10.1.0.2 --dut fd00:1::2 --dut 10.2.0.2 "
+      "--core 3 --main-core 2 --memory-mb 2048 --file-prefix gen-1 --no-hugepages --device net_vhost0,iface=/run/a,tso=1 "
+      "--device 0000:3b:00.0 "
+      "--router 10.1.0.1/24 --router 10.2.0.1/24 --router fd00:1::1/64 --router fd00:2::1/64 --dut 10.1.0.2 --dut fd00:1::2 "
+      "--dut 10.2.0.2 "
       "--dut fd00:2::2 --mtu 1600 --offloads off --descriptors 512 --role both --clients fd00:64::/64 --target [fd00:1::2]:8443 "
-      "--target [fd00:1::2]:8444 --servers [fd00:65::1]-[fd00:65::ff]:80-81 --servers 10.65.0.1-10.65.0.9:90 --connections 10k --rate 1.5M "
+      "--target [fd00:1::2]:8444 --servers [fd00:65::1]-[fd00:65::ff]:80-81 --servers 10.65.0.1-10.65.0.9:90 --connections 10k "
+      "--rate 1.5M "
       "--poisson --requests-per-connection 100 --pipeline 16 --requests 5M --idle 1M --ramp 50k --close header --window 64K "
-      "--max-server-connections 5k --method POST --targets /dev/null --zipf 1.1 --header X-A:~b~c --header accept:*/* --request-body 1K "
-      "--response-body 16KB --body-check length --expect-status 204 --server-delay 250us --server-chunked --server-close-after 7 --tls-clients "
-      "--tls-servers --tls12 --tls-resume --sni a.example --certificate /dev/null --key /dev/null --warmup 0 --duration 2.5 --interval 500ms "
+      "--max-server-connections 5k --method POST --targets /dev/null --zipf 1.1 --header X-A:~b~c --header accept:*/* "
+      "--request-body 1K "
+      "--response-body 16KB --body-check length --expect-status 204 --server-delay 250us --server-chunked --server-close-after 7 "
+      "--tls-clients "
+      "--tls-servers --tls12 --tls-resume --sni a.example --certificate /dev/null --key /dev/null --warmup 0 --duration 2.5 "
+      "--interval 500ms "
       "--timeout 1m --hold 3s --json - --histogram /dev/null --quiet --loss 0.01 --seed 99");
   EXPECT_EQ(o.core, 3u);
   EXPECT_EQ(o.main_core, 2u);
@@ -156,7 +161,17 @@ TEST(LoadOptions, FormsThatAreAccepted) {
   EXPECT_EQ(good(kBoth + "--response-body 0").response_body, 0u);
   EXPECT_EQ(good(kBoth + "--header x:").headers[0], "x: ");
   EXPECT_EQ(good(kBoth + "--path /a?b=c#d --host [::1]:8080").host, "[::1]:8080");
-  EXPECT_EQ(good(kClients + "--router fd00::1/64 --dut fd00::2 --router 10.9.0.1/24 --dut 10.9.0.2").wires[0].router6->address, ip("fd00::1"));
+  EXPECT_EQ(good(kClients + "--router fd00::1/64 --dut fd00::2 --router 10.9.0.1/24 --dut 10.9.0.2").wires[0].router6->address,
+            ip("fd00::1"));
+}
+
+TEST(LoadOptions, ServerNameFollowsTheHost) {
+  EXPECT_EQ(good(kClients).sni, "");
+  EXPECT_EQ(good(kClients + "--tls-clients").sni, "load.example");
+  EXPECT_EQ(good(kClients + "--tls-clients --host a.example:8443").sni, "a.example");
+  EXPECT_EQ(good(kClients + "--tls-clients --host a.example:8443 --sni b.example").sni, "b.example");
+  EXPECT_EQ(good(kClients + "--tls-clients --host 10.1.2.3:80").sni, "");
+  EXPECT_EQ(good(kClients + "--tls-clients --host [fd00::1]:80").sni, "");
 }
 
 TEST(LoadOptions, OneSentenceForEachMistake) {
@@ -182,7 +197,8 @@ TEST(LoadOptions, OneSentenceForEachMistake) {
       {kBoth + "--core 1e2", "--core: '1e2' is not a whole number (such as 64, 100k, 2M)"},
       {kBoth + "--core=", "--core: its value is missing (N)"},
       {kBoth + "--core=-1", "--core: '-1' is out of range: 0 to 1023"},
-      {kBoth + "--connections 99999999999999999999999", "--connections: '99999999999999999999999' is not a whole number (such as 64, 100k, 2M)"},
+      {kBoth + "--connections 99999999999999999999999",
+       "--connections: '99999999999999999999999' is not a whole number (such as 64, 100k, 2M)"},
       {kBoth + "--connections 17M", "--connections: '17M' is out of range: 0 to 16000000"},
       {kBoth + "--rate 0", "--rate: '0': a rate is above 0; leave it away for a closed loop"},
       {kBoth + "--rate nan", "--rate: 'nan' is not a number"},
@@ -202,17 +218,21 @@ TEST(LoadOptions, OneSentenceForEachMistake) {
       // addresses
       {kBoth + "--clients 10.64.0.0", "--clients: '10.64.0.0' lacks the length of its prefix (such as /16)"},
       {kBoth + "--clients 10.64.0.0/33", "--clients: '10.64.0.0/33': the prefix is 0 to 32 bits long"},
-      {kBoth + "--clients 10.64.0/16", "--clients: '10.64.0/16' is not an address with the length of its prefix (such as 10.64.0.0/16)"},
+      {kBoth + "--clients 10.64.0/16",
+       "--clients: '10.64.0/16' is not an address with the length of its prefix (such as 10.64.0.0/16)"},
       {kBoth + "--clients 0.0.0.0/0", "--clients: '0.0.0.0/0' is nobody's address"},
       {kBoth + "--target 10.63.0.2", "--target: '10.63.0.2' is not ADDRESS:PORT (IPv6 in brackets: [fd00::1]:80)"},
       {kBoth + "--target 10.63.0.2:0", "--target: '10.63.0.2:0' is not ADDRESS:PORT (IPv6 in brackets: [fd00::1]:80)"},
       {kBoth + "--target 10.63.0.2:65536", "--target: '10.63.0.2:65536' is not ADDRESS:PORT (IPv6 in brackets: [fd00::1]:80)"},
       {kBoth + "--target fd00::1:80", "--target: 'fd00::1:80' is not ADDRESS:PORT (IPv6 in brackets: [fd00::1]:80)"},
       {kBoth + "--target [10.63.0.2]:80", "--target: '[10.63.0.2]:80' is not ADDRESS:PORT (IPv6 in brackets: [fd00::1]:80)"},
-      {kBoth + "--servers 10.65.0.9-10.65.0.1:80", "--servers: '10.65.0.9-10.65.0.1:80': the last address comes before the first"},
+      {kBoth + "--servers 10.65.0.9-10.65.0.1:80",
+       "--servers: '10.65.0.9-10.65.0.1:80': the last address comes before the first"},
       {kBoth + "--servers 10.65.0.1:81-80", "--servers: '10.65.0.1:81-80': the last port comes before the first"},
-      {kBoth + "--servers 10.65.0.1-[fd00::1]:80", "--servers: '10.65.0.1-[fd00::1]:80': from an IPv4 to an IPv6 address is no range"},
-      {kBoth + "--servers 10.65.0.1", "--servers: '10.65.0.1' is not ADDRESS[-ADDRESS]:PORT[-PORT] (IPv6 in brackets: [fd00::1]-[fd00::9]:80)"},
+      {kBoth + "--servers 10.65.0.1-[fd00::1]:80",
+       "--servers: '10.65.0.1-[fd00::1]:80': from an IPv4 to an IPv6 address is no range"},
+      {kBoth + "--servers 10.65.0.1",
+       "--servers: '10.65.0.1' is not ADDRESS[-ADDRESS]:PORT[-PORT] (IPv6 in brackets: [fd00::1]-[fd00::9]:80)"},
       {kBoth + "--servers 10.70.0.0-10.71.0.0:80", "--servers: more than 65536 addresses"},
       // the wire
       {kBoth + "--device b --device c", "--device: given 3 times; there is one wire, or one for clients and one for servers"},
@@ -229,17 +249,20 @@ TEST(LoadOptions, OneSentenceForEachMistake) {
       {"--device a --servers 10.65.0.1:80", "--target: none is given; say where clients connect to"},
       {"--device a --role servers --servers 10.65.0.1:80 --rate 5", "--rate: has no use without clients (--role)"},
       {six + "--role clients --target [fd00::2]:80", "--clients: say which IPv6 addresses clients have"},
-      {six + "--role clients --target 10.63.0.2:80", "--clients: they are IPv4, the clients' wire has no --router of that family"},
+      {six + "--role clients --target 10.63.0.2:80",
+       "--clients: they are IPv4, the clients' wire has no --router of that family"},
       {kClients + "--target [fd00::2]:80", "--target: fd00::2 is IPv6, the clients' addresses (--clients) are IPv4"},
       {kClients + "--clients 10.63.0.0/16", "--target: 10.63.0.2 is one of the clients' addresses (--clients 10.63.0.0/16)"},
       {"--device a --role clients --target 10.99.0.1:80 --clients 10.63.0.0/16",
        "--clients: 10.63.0.0/16 takes in 10.63.0.1, an address on the wire (--router, --dut)"},
       {kClients + "--connections 0", "--connections: 0 is only possible with --idle"},
       {kClients + "--connections 10M --idle 10M", "--idle: 20000000 connections are more than 16000000"},
-      {kClients + "--clients 10.64.0.7/32 --connections 100k", "--clients: 10.64.0.7/32 has address and port for 64512 connections, not for 100000"},
+      {kClients + "--clients 10.64.0.7/32 --connections 100k",
+       "--clients: 10.64.0.7/32 has address and port for 64512 connections, not for 100000"},
       {kClients + "--connections 0 --idle 5 --rate 10", "--rate: needs --connections to send on"},
       {kClients + "--poisson", "--poisson: only with --rate"},
-      {kClients + "--requests-per-connection 1 --pipeline 2", "--pipeline: 2 in flight on connections of 1 (--requests-per-connection)"},
+      {kClients + "--requests-per-connection 1 --pipeline 2",
+       "--pipeline: 2 in flight on connections of 1 (--requests-per-connection)"},
       {kClients + "--hold 5", "--hold: only with --idle"},
       {kClients + "--targets /dev/null --path /", "--targets: the file has hosts and paths; leave --host and --path away"},
       {kClients + "--zipf 1", "--zipf: needs --targets to draw from"},
@@ -250,8 +273,7 @@ TEST(LoadOptions, OneSentenceForEachMistake) {
       {kClients + "--host a~b", "--host: 'a b': the host has a blank or control character"},
       {kClients + "--header nocolon", "--header: 'nocolon' is not `Name: value`"},
       {kClients + "--header a~b:c", "--header: 'a b:c' is not `Name: value`"},
-      {kClients + "--header hOst:x",
-       "--header: 'hOst' is written by the generator itself (--host, --request-body, --close)"},
+      {kClients + "--header hOst:x", "--header: 'hOst' is written by the generator itself (--host, --request-body, --close)"},
       {kClients + "--header a:\r\nb:c", "--header: the value of 'a' has a control character"},
       {kClients + "--expect-status 100", "--expect-status: '100' is out of range: 200 to 599"},
       // servers
@@ -268,7 +290,8 @@ TEST(LoadOptions, OneSentenceForEachMistake) {
       {kClients + "--tls-clients --sni a:b", "--sni: 'a:b' is not a server name"},
       {kBoth + "--tls-servers --key /dev/null", "--certificate and --key: one is missing"},
       {kBoth + "--certificate /dev/null --key /dev/null", "--certificate: only with --tls-servers"},
-      {kBoth + "--tls-servers --certificate /nonexistent --key /dev/null", "--certificate: /nonexistent: No such file or directory"},
+      {kBoth + "--tls-servers --certificate /nonexistent --key /dev/null",
+       "--certificate: /nonexistent: No such file or directory"},
       // output and machine
       {kBoth + "--json /nonexistent/x", "--json: /nonexistent/x: No such file or directory"},
       {kBoth + "--histogram -", "--histogram: needs a file"},

@@ -1,4 +1,5 @@
-// What a run says of itself: that errors cannot be overlooked, that figures are those of the measuring phase, that the JSON is the README's.
+// What a run says of itself: that errors cannot be overlooked, that figures are those of the measuring phase, that the JSON is
+// the README's.
 #include "perf/load/report.h"
 
 #include <cstdio>
@@ -90,11 +91,13 @@ TEST(LoadReport, EveryErrorCounterIsShouted) {
 TEST(LoadReport, WarningsOfRunsToBeDoubted) {
   RunResult r = result();
   r.end.busy_measured_ns = r.start.busy_measured_ns + 1'900'000'000;
-  EXPECT_TRUE(has(result_warnings(options(), r), "busy for 95 % of the time: it may have been the limit")) << result_warnings(options(), r);
+  EXPECT_TRUE(has(result_warnings(options(), r), "busy for 95 % of the time: it may have been the limit"))
+      << result_warnings(options(), r);
 
   Options open = options();
   open.rate = 1'200'000;
-  EXPECT_TRUE(has(result_warnings(open, result()), "of 1,200,000 requests/s offered 1,000,000 were answered")) << result_warnings(open, result());
+  EXPECT_TRUE(has(result_warnings(open, result()), "of 1,200,000 requests/s offered 1,000,000 were answered"))
+      << result_warnings(open, result());
   open.rate = 1'000'000;
   EXPECT_EQ(result_warnings(open, result()), "");
 
@@ -129,7 +132,9 @@ TEST(LoadReport, RolesShowWhatTheyDo) {
   o.requests_per_connection = 8;
   o.rate = 500;
   t = result_table(o, result());
-  EXPECT_TRUE(has(t, "open loop, 500 requests/s offered, 64 connections, 8 requests each, 4 in flight on each, 5 idle beside, TLS 1.3")) << t;
+  EXPECT_TRUE(
+      has(t, "open loop, 500 requests/s offered, 64 connections, 8 requests each, 4 in flight on each, 5 idle beside, TLS 1.3"))
+      << t;
   EXPECT_TRUE(has(t, "handshakes, full") && has(t, "latency, from due") && has(t, "idle connections")) << t;
 }
 
@@ -151,10 +156,12 @@ TEST(LoadReport, JsonHasTheReadmesKeys) {
   r.notes = {"a \"quoted\" note\n"};
   const std::string j = result_json(options(), r);
   for (const char* want :
-       {R"("version": 1, "clean": true)", R"("seconds": 2.000000)", R"("requests": 2000000, "requests_per_s": 1000000.000, "connections": 10, "connections_per_s": 5.000)",
+       {R"("version": 1, "clean": true)", R"("seconds": 2.000000)",
+        R"("requests": 2000000, "requests_per_s": 1000000.000, "connections": 10, "connections_per_s": 5.000)",
         R"("handshakes_full_per_s": 0.000, "handshakes_resumed_per_s": 0.000, "response_gbit_per_s": 0.512000)",
-        R"("frames_per_s": {"rx": 2000000.000, "tx": 2000001.000})", R"("latency_us": {"mean": 500.500, "p50": 500.735, "p90": )", R"("p999": )",
-        R"("idle_connections": 0, "server_requests": 1999990)", R"("busy": 0.6000)", R"("notes": ["a \"quoted\" note\u000a"])"}) {
+        R"("frames_per_s": {"rx": 2000000.000, "tx": 2000001.000})", R"("latency_us": {"mean": 500.500, "p50": 500.735, "p90": )",
+        R"("p999": )", R"("idle_connections": 0, "server_requests": 1999990)", R"("busy": 0.6000)",
+        R"("notes": ["a \"quoted\" note\u000a"])"}) {
     EXPECT_TRUE(has(j, want)) << want << "\n" << j;
   }
   for (const char* key : {"status", "length", "body", "reset", "timeout", "retransmissions", "rx_lost", "tls", "unexpected"}) {

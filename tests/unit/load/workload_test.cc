@@ -85,8 +85,8 @@ TEST(TargetTable, FilesAndSingles) {
   EXPECT_EQ(TargetTable::single("a", "x").error(), "the path does not begin with /");
 }
 
-// Chi-square of `n` draws against the law. With many degrees of freedom k it is close to normal with mean k and variance 2k; six deviations
-// are no accident.
+// Chi-square of `n` draws against the law. With many degrees of freedom k it is close to normal with mean k and variance 2k; six
+// deviations are no accident.
 double chi_square_excess(uint32_t n, double s, uint64_t draws, uint64_t seed) {
   TargetDraw d(n, s, seed);
   std::vector<uint64_t> seen(n);

@@ -586,8 +586,8 @@ TEST_P(BothVersions, SoManySessionsAreKeptAsAreAskedFor) {
     ASSERT_TRUE(p.established());
   };
   EXPECT_EQ(p.client_context->kept_sessions(), 0u);
-  // A full handshake each, because the second session is opened before the first one's ticket is there: two pairs at a time are not to be
-  // had here, so the tickets are gained by servers that do not take them back.
+  // A full handshake each, because the second session is opened before the first one's ticket is there: two pairs at a time are
+  // not to be had here, so the tickets are gained by servers that do not take them back.
   for (uint32_t i = 1; i <= 2 * kKept; ++i) {
     p.server_context->set_ticket_keys(TicketKeys::random());
     connect_once();
@@ -604,7 +604,8 @@ TEST_P(BothVersions, SoManySessionsAreKeptAsAreAskedFor) {
   }
 }
 
-// Three connections that are opened before any has its next ticket: with three kept sessions all are resumed, with one only the first.
+// Three connections that are opened before any has its next ticket: with three kept sessions all are resumed, with one only the
+// first.
 TEST(SessionResumption, ConcurrentTls13ConnectionsNeedATicketEach) {
   for (const uint32_t kept : {1u, 3u}) {
     SCOPED_TRACE(kept);
