@@ -1,0 +1,203 @@
+// millrace-load: start-up, the polling core, progress, the end. Exit codes: 0 clean, 1 errors in the run, 2 usage, 3 the machine.
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <unistd.h>
+#include <vector>
+
+#include <rte_cycles.h>
+
+#include "lib/io/eal.h"
+#include "lib/io/packet_pool.h"
+#include "lib/io/port.h"
+#include "perf/load/engine.h"
+#include "perf/load/options.h"
+#include "perf/load/report.h"
+#include "perf/load/tls_peer.h"
+#include "perf/load/workload.h"
+
+namespace millrace::load {
+namespace {
+
+constexpr int kExitErrors = 1, kExitUsage = 2, kExitMachine = 3;
+// Frames on their way: both rings of both wires, the engine's queues, and what caches hold.
+constexpr uint32_t kPoolPackets = 49'151;
+
+Engine* g_engine = nullptr;  // for the signal handler
+
+void on_signal(int) {
+  if (g_engine != nullptr) g_engine->stop();
+}
+
+int failed(const std::string& message, int code) {
+  std::fprintf(stderr, "millrace-load: %s\n", message.c_str());
+  return code;
+}
+
+// The invariant TSC as nanoseconds (DPDK measured its frequency at start).
+class Clock {
+ public:
+  Clock() : start_(rte_get_tsc_cycles()), ns_per_cycle_((1e9 / static_cast<double>(rte_get_tsc_hz())) * 4294967296.0) {}
+  base::TimeNs now() const {
+    __extension__ using Wide = unsigned __int128;
+    return static_cast<base::TimeNs>(static_cast<Wide>(rte_get_tsc_cycles() - start_) * ns_per_cycle_ >> 32) + base::kSecond;
+  }
+
+ private:
+  uint64_t start_, ns_per_cycle_;
+};
+
+struct Polling {
+  Engine& engine;
+  TlsPeer* tls;
+  std::atomic<bool> done{false};
+};
+
+int poll(void* argument) {
+  auto& p = *static_cast<Polling*>(argument);
+  if (p.tls != nullptr) p.tls->start_thread();
+  const Clock clock;
+  while (p.engine.step(clock.now())) {
+  }
+  if (p.tls != nullptr) p.tls->end_thread();
+  p.done.store(true, std::memory_order_release);
+  return 0;
+}
+
+base::Result<std::string> read_file(const std::string& path) {
+  std::string out;
+  FILE* f = std::fopen(path.c_str(), "rb");
+  if (f == nullptr) return base::Error{"'" + path + "' cannot be read"};
+  char buffer[4096];
+  for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, f)) != 0;) out.append(buffer, n);
+  std::fclose(f);
+  return out;
+}
+
+base::Result<std::unique_ptr<TlsPeer>> make_tls(const Options& o, io::PacketPool pool) {
+  TlsConfig config;
+  config.clients = o.tls_clients;
+  config.servers = o.tls_servers;
+  config.targets = static_cast<uint32_t>(std::max<size_t>(o.targets.size(), 1));
+  const bool clients = o.role != Role::kServers;
+  config.max_sessions = (clients && o.tls_clients ? o.connections + o.idle : 0) + (o.tls_servers ? o.max_server_connections : 0);
+  // Memory for as many as clients open; a servers' side alone cannot know how many will come.
+  constexpr uint32_t kUnknownSessions = 4096;
+  config.memory_sessions = clients ? (o.connections + o.idle) * (uint32_t{o.tls_clients} + uint32_t{o.tls_servers}) : kUnknownSessions;
+  config.sni = o.sni;
+  config.resume = o.tls_resume;
+  config.tls12 = o.tls12;
+  if (!o.certificate.empty()) {
+    auto certificate = read_file(o.certificate);
+    if (!certificate) return base::Error{"--certificate: " + certificate.error()};
+    auto key = read_file(o.key);
+    if (!key) return base::Error{"--key: " + key.error()};
+    config.certificate_pem = std::move(*certificate);
+    config.key_pem = std::move(*key);
+  }
+  return TlsPeer::create(config, pool);
+}
+
+base::Result<TargetTable> read_targets(const Options& o) {
+  return o.targets_file.empty() ? TargetTable::single(o.host, o.path) : TargetTable::read(o.targets_file);
+}
+
+int run(const Options& o) {
+  auto targets = read_targets(o);
+  if (!targets) return failed(targets.error(), kExitUsage);
+
+  io::EalOptions eal;
+  eal.worker_cores = {o.core};
+  eal.main_core = o.main_core;
+  eal.hugepages = o.hugepages;
+  eal.memory_mb = o.memory_mb;
+  eal.file_prefix = o.file_prefix.empty() ? "millrace-load-" + std::to_string(getpid()) : o.file_prefix;
+  for (const WireOptions& w : o.wires) eal.devices.push_back(w.devargs);
+  if (base::Status s = io::init_eal(eal); !s) return failed(s.error(), kExitMachine);
+
+  auto pool = io::make_eal_pool("load", kPoolPackets, io::kPayloadRoom, io::worker_lcore(eal, 0));
+  if (!pool) return failed(pool.error(), kExitMachine);
+
+  std::unique_ptr<TlsPeer> tls;
+  if (o.tls_clients || o.tls_servers) {
+    auto made = make_tls(o, *pool);
+    if (!made) return failed(made.error(), kExitMachine);
+    tls = std::move(*made);
+  }
+
+  std::vector<std::unique_ptr<io::Port>> ports;
+  std::vector<io::PortQueue*> queues;
+  for (const WireOptions& w : o.wires) {
+    io::PortOptions p;
+    p.name = "wire" + std::to_string(ports.size());
+    p.devargs = w.devargs;
+    p.mtu = o.mtu;
+    p.offloads = o.offloads;
+    p.rx_descriptors = p.tx_descriptors = o.descriptors;
+    p.addresses = {w.router.address};
+    if (w.router6) p.addresses.push_back(w.router6->address);
+    const io::PacketPool pools[] = {*pool};
+    auto port = io::Port::open(p, pools);
+    if (!port) return failed(port.error(), kExitMachine);
+    ports.push_back(std::move(*port));
+    queues.push_back(&ports.back()->queue(0));
+  }
+
+  timespec t{};
+  clock_gettime(CLOCK_REALTIME, &t);
+  const uint64_t seed = o.seed * 0x9e3779b97f4a7c15 ^ static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 ^ static_cast<uint64_t>(t.tv_nsec);
+  auto engine = Engine::create(o, *targets, queues, *pool, tls.get(), seed);
+  if (!engine) return failed(engine.error(), kExitUsage);
+  g_engine = engine->get();
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+
+  Polling polling{**engine, tls.get(), {}};
+  if (base::Status s = io::launch_worker(eal, 0, poll, &polling); !s) return failed(s.error(), kExitMachine);
+  Progress progress(o, stderr);
+  base::TimeNs slept = 0;
+  constexpr base::TimeNs kNap = 20 * base::kMillisecond;
+  while (!polling.done.load(std::memory_order_acquire)) {
+    const timespec nap{0, kNap};
+    nanosleep(&nap, nullptr);
+    slept += kNap;
+    if (o.interval_ns != 0 && !o.quiet && slept >= o.interval_ns) {
+      slept = 0;
+      progress.line((*engine)->published().read());
+    }
+  }
+  io::wait_worker(eal, 0);
+  g_engine = nullptr;
+  RunResult result = (*engine)->take_result();
+  for (const auto& p : ports) {
+    result.drivers.push_back(p->driver());
+    for (const std::string& n : p->notes()) result.notes.push_back(p->name() + ": " + n);
+    const io::PortDeviceStats s = p->device_stats();
+    result.last.counters.rx_lost += s.rx_missed + s.rx_errors + s.rx_no_mbuf;
+    result.last.counters.tx_lost += s.tx_errors;
+  }
+  const bool written = report(o, result);
+  (*engine).reset();
+  tls.reset();
+  ports.clear();
+  io::free_eal_pool(*pool);
+  io::cleanup_eal();
+  if (!result.failure.empty()) return kExitErrors;
+  return !written ? kExitMachine : result.clean() ? 0 : kExitErrors;
+}
+
+}  // namespace
+}  // namespace millrace::load
+
+int main(int argc, char** argv) {
+  using namespace millrace::load;
+  auto parsed = parse_options(argc, argv);
+  if (!parsed) return failed(parsed.error(), kExitUsage);
+  if (!parsed->help.empty()) {
+    std::fputs(parsed->help.c_str(), stdout);
+    return 0;
+  }
+  return run(parsed->options);
+}
