@@ -63,7 +63,7 @@ std::optional<std::string> expand_device(std::string_view device, uint32_t index
        {"net_memif", "socket", {{"role", "client"}, {"id", "0"}, {"bsize", "2048"}, {"rsize", "11"}, {"socket-abstract", "no"}}}},
       {"tap", {"net_tap", "iface", {}}},
       {"virtio_user", {"net_virtio_user", "path", {{"queues", q}, {"queue_size", "1024"}}}},
-      {"vhost", {"net_vhost", "iface", {{"queues", q}}}},
+      {"vhost", {"net_vhost", "iface", {{"queues", q}, {"tso", "1"}}}},
   };
   const auto it = forms.find(form);
   if (it == forms.end()) {

@@ -1,6 +1,7 @@
 #include "lib/io/eal.h"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
@@ -128,6 +129,9 @@ base::Status init_eal(const EalOptions& o) {
   // af_xdp's rings and maps are locked memory; the default limit of a few MiB makes them fail with "not permitted".
   const rlimit unlimited{RLIM_INFINITY, RLIM_INFINITY};
   (void)setrlimit(RLIMIT_MEMLOCK, &unlimited);
+
+  // virtio_user writes to its socket to take leave of a peer that may be gone; that must not end us.
+  std::signal(SIGPIPE, SIG_IGN);
 
   std::vector<char*> argv;
   for (std::string& a : args) argv.push_back(a.data());

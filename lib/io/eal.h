@@ -20,7 +20,7 @@ struct EalOptions {
 };
 
 // Initialises EAL. Each failure is one sentence: a core that is not there or not allowed, too few hugepages (and how many it
-// takes), no privileges. At most once per process.
+// takes), no privileges. At most once per process. SIGPIPE is ignored from here on.
 base::Status init_eal(const EalOptions& options);
 // Ends EAL: after every port is closed and every pool is freed.
 void cleanup_eal();

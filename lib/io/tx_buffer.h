@@ -35,7 +35,12 @@ class TxBuffer {
   // (counted kTxNoMbuf).
   rte_mbuf* build(uint32_t header_bytes, const PacketQueue* payload, uint64_t offset, uint32_t length);
   // Takes ownership of a complete frame (single or chained).
-  void send(rte_mbuf* frame);
+  void send(rte_mbuf* frame) {
+    if (count_ == kCapacity) [[unlikely]]
+      flush();
+    bytes_ += frame->pkt_len;
+    frames_[count_++] = frame;
+  }
   void send(PacketPtr frame) { send(frame.release()); }
   // Hands everything over. A full transmit queue is retried kFlushRetries times, then the rest is dropped (kTxQueueFull).
   void flush();
@@ -54,6 +59,7 @@ class TxBuffer {
   stats::Counter* drops_;
   stats::StageClock& stages_;
   uint32_t count_ = 0;
+  uint64_t bytes_ = 0;  // in them
   rte_mbuf* frames_[kCapacity];
 };
 

@@ -13,9 +13,6 @@ constexpr uint8_t kOptEnd = 0, kOptNop = 1, kOptMss = 2, kOptWindowScale = 3, kO
 constexpr uint8_t kMssLength = 4, kWindowScaleLength = 3, kSackPermittedLength = 2, kSackBlockLength = 8, kTimestampsLength = 10;
 constexpr uint32_t kMaxOptions = kTcpMaxHeader - kTcpMinHeader;
 
-// NOP NOP timestamps: what nearly every segment of an established connection carries (RFC 7323 appendix A).
-constexpr uint32_t kNopNopTimestamps = 0x0101080a;
-
 bool parse_options(const uint8_t* p, const uint8_t* end, TcpView& out) {
   const bool syn = out.syn();
   while (p < end) {
@@ -76,7 +73,7 @@ uint32_t sack_blocks_that_fit(const TcpRepr& r, uint32_t used) {
 
 }  // namespace
 
-ParseError TcpView::parse(base::ByteSpan segment, TcpView& out) {
+ParseError TcpView::parse_any(base::ByteSpan segment, TcpView& out) {
   if (segment.size() < kTcpMinHeader) return ParseError::kTruncated;
   const uint8_t* p = segment.data();
   const uint32_t header = (p[12] >> 4) * 4u;
@@ -102,30 +99,18 @@ ParseError TcpView::parse(base::ByteSpan segment, TcpView& out) {
   out.sack.clear();
 
   if (header == kTcpMinHeader) return ParseError::kNone;
-  if (header == kTcpMinHeader + kTcpTimestampsLength && base::load_be32(p + 20) == kNopNopTimestamps) {
-    out.timestamps = TcpTimestamps{base::load_be32(p + 24), base::load_be32(p + 28)};
-    return ParseError::kNone;
-  }
   return parse_options(p + kTcpMinHeader, p + header, out) ? ParseError::kNone : ParseError::kTruncated;
 }
 
-uint32_t TcpRepr::header_length() const {
+uint32_t TcpRepr::header_length_with_options() const {
   const uint32_t fixed = fixed_options_length(*this);
   const uint32_t blocks = sack.empty() ? 0 : sack_blocks_that_fit(*this, fixed);
   return kTcpMinHeader + fixed + (blocks == 0 ? 0 : 4 + blocks * kSackBlockLength);
 }
 
-uint32_t TcpRepr::emit(uint8_t* out) const {
+uint32_t TcpRepr::emit_with_options(uint8_t* out) const {
   const uint32_t length = header_length();
-  base::store_be16(out, src_port);
-  base::store_be16(out + 2, dst_port);
-  base::store_be32(out + 4, seq);
-  base::store_be32(out + 8, (flags & kTcpAck) != 0 ? ack : 0);
-  out[12] = static_cast<uint8_t>(length / 4 << 4);
-  out[13] = flags;
-  base::store_be16(out + 14, window);
-  base::store_be32(out + 16, 0);
-
+  emit_fixed(out, length, 0);
   uint8_t* p = out + kTcpMinHeader;
   if (mss) {
     p[0] = kOptMss;

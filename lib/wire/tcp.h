@@ -34,6 +34,8 @@ inline constexpr uint32_t kTcpMaxSackBlocks = 4;      // 40 option bytes hold no
 inline constexpr uint8_t kTcpMaxWindowShift = 14;     // RFC 7323 2.3
 inline constexpr uint32_t kTcpTimestampsLength = 12;  // option bytes of timestamps, with the customary padding
 inline constexpr uint32_t kTcpChecksumOffset = 16;    // of the checksum field in the header
+// NOP NOP timestamps: what nearly every segment of an established connection carries (RFC 7323 appendix A).
+inline constexpr uint32_t kTcpNopNopTimestamps = 0x0101080a;
 
 // RFC 7323 3.2.
 struct TcpTimestamps {
@@ -97,7 +99,29 @@ struct TcpView {
   // `segment`: the TCP header and all of its payload, nothing behind it (the IP total length says where it ends; not Ethernet's
   // padding). kNone, and `out` filled; or kTruncated, kBadHeader (data offset below 5), kBadFlags (none at all, SYN with FIN or
   // RST).
-  static ParseError parse(base::ByteSpan segment, TcpView& out);
+  static ParseError parse(base::ByteSpan segment, TcpView& out) {
+    // Nearly every segment: timestamps and no other option, an acknowledgement, no SYN.
+    const uint8_t* p = segment.data();
+    constexpr uint32_t kHeader = kTcpMinHeader + kTcpTimestampsLength;
+    if (segment.size() < kHeader || (base::load_be16(p + 12) & (0xf000 | kTcpSyn | kTcpAck)) != (kHeader << 10 | kTcpAck) ||
+        base::load_be32(p + kTcpMinHeader) != kTcpNopNopTimestamps) [[unlikely]]
+      return parse_any(segment, out);
+    out.src_port = base::load_be16(p);
+    out.dst_port = base::load_be16(p + 2);
+    out.seq = base::load_be32(p + 4);
+    out.ack = base::load_be32(p + 8);
+    out.window = base::load_be16(p + 14);
+    out.urgent_pointer = base::load_be16(p + 18);
+    out.flags = p[13];
+    out.payload_offset = kHeader;
+    out.payload_length = static_cast<uint32_t>(segment.size()) - kHeader;
+    out.sack_permitted = false;
+    out.wscale = std::optional<uint8_t>();
+    out.mss = std::optional<uint16_t>();
+    out.timestamps = TcpTimestamps{base::load_be32(p + 24), base::load_be32(p + 28)};
+    out.sack.clear();
+    return ParseError::kNone;
+  }
 
   bool has(uint8_t any_of) const { return (flags & any_of) != 0; }
   bool syn() const { return has(kTcpSyn); }
@@ -107,6 +131,9 @@ struct TcpView {
   bool has_mss() const { return mss.has_value(); }
   // SEG.LEN of RFC 9293: payload plus one each for SYN and FIN.
   uint32_t sequence_length() const { return payload_length + (syn() ? 1 : 0) + (fin() ? 1 : 0); }
+
+ private:
+  static ParseError parse_any(base::ByteSpan segment, TcpView& out);
 };
 
 // A header to send, in host byte order.
@@ -122,11 +149,44 @@ struct TcpRepr {
   std::optional<TcpTimestamps> timestamps;
   SackBlocks sack;  // as many as fit behind the other options are written, the first ones first
 
+  // True for what nearly every segment of an established connection is: no options, or timestamps only.
+  bool plain() const { return !(mss.has_value() | wscale.has_value() | sack_permitted | !sack.empty()); }
   // Bytes that emit() writes: 20..60, a multiple of 4.
-  uint32_t header_length() const;
+  uint32_t header_length() const {
+    if (plain()) [[likely]]
+      return kTcpMinHeader + (timestamps ? kTcpTimestampsLength : 0);
+    return header_length_with_options();
+  }
   // Writes header_length() bytes to `out`, which has room for them, with checksum and urgent pointer 0. Returns header_length().
   // Option order and padding are those of Linux, so that no middlebox sees anything unusual.
-  uint32_t emit(uint8_t* out) const;
+  uint32_t emit(uint8_t* out) const {
+    if (!plain()) [[unlikely]]
+      return emit_with_options(out);
+    return emit_plain(out, 0);
+  }
+  // The same for a plain() header, with a checksum (in memory order, checksum.h).
+  uint32_t emit_plain(uint8_t* out, uint16_t checksum) const {
+    const uint32_t length = kTcpMinHeader + (timestamps ? kTcpTimestampsLength : 0);
+    emit_fixed(out, length, checksum);
+    if (timestamps) {
+      base::store_be32(out + kTcpMinHeader, kTcpNopNopTimestamps);
+      base::store_be32(out + kTcpMinHeader + 4, timestamps->val);
+      base::store_be32(out + kTcpMinHeader + 8, timestamps->ecr);
+    }
+    return length;
+  }
+
+ private:
+  uint32_t header_length_with_options() const;
+  uint32_t emit_with_options(uint8_t* out) const;
+  // The first 20 bytes of a header of `length` bytes.
+  void emit_fixed(uint8_t* out, uint32_t length, uint32_t checksum) const {
+    base::store_be32(out, uint32_t{src_port} << 16 | dst_port);
+    base::store_be32(out + 4, seq);
+    base::store_be32(out + 8, (flags & kTcpAck) != 0 ? ack : 0);
+    base::store_be32(out + 12, length << 26 | uint32_t{flags} << 16 | window);
+    std::memcpy(out + kTcpChecksumOffset, &checksum, sizeof checksum);  // and no urgent pointer
+  }
 };
 
 // "SYN|ACK" and the like, into `out`, NUL-terminated; for traces and tests. Returns out.
