@@ -4,6 +4,7 @@
 
 #include <google/protobuf/unknown_field_set.h>
 
+#include "control/access_log_template.h"
 #include "control/proto_values.h"
 #include "control/proto_writer.h"
 #include "control/route_spec.h"
@@ -121,15 +122,51 @@ bool headers_to_remove(const google::protobuf::RepeatedPtrField<std::string>& na
   return ok;
 }
 
+static bool log_text(std::string_view format, const Path& at, ErrorSink& e) {
+  const auto parts = AccessLogTemplate::parse(format);
+  return parts.ok() || complain(at, e, parts.error());
+}
+
+static bool log_value(const google::protobuf::Value& v, const Path& at, ErrorSink& e, int depth);
+static bool log_object(const google::protobuf::Struct& object, const Path& at, ErrorSink& e, int depth) {
+  bool ok = true;
+  for (const auto& [key, value] : object.fields()) ok = log_value(value, Path(at, key), e, depth + 1) && ok;
+  return ok;
+}
+static bool log_value(const google::protobuf::Value& v, const Path& at, ErrorSink& e, int depth) {
+  if (depth > AccessLogTemplate::kMaxDepth)
+    return complain(at, e, "is nested deeper than " + std::to_string(AccessLogTemplate::kMaxDepth) + " levels");
+  bool ok = true;
+  switch (v.kind_case()) {
+    case google::protobuf::Value::kStringValue:
+      return log_text(v.string_value(), at, e);
+    case google::protobuf::Value::kStructValue:
+      return log_object(v.struct_value(), at, e, depth);
+    case google::protobuf::Value::kListValue:
+      for (const auto& element : v.list_value().values()) ok = log_value(element, at, e, depth + 1) && ok;
+      return ok;
+    default:
+      return true;  // numbers, booleans and null are written as they are
+  }
+}
+
 static bool log_format(const core::SubstitutionFormatString& f, const Path& at, ErrorSink& e) {
-  const Path source(at, "text_format_source");
+  const Path source(at, "text_format_source"), text(at, "text_format"), json(at, "json_format");
   switch (f.format_case()) {
     case core::SubstitutionFormatString::kTextFormat:
-      return not_empty(f.text_format(), Path(at, "text_format"), e);
-    case core::SubstitutionFormatString::kTextFormatSource:
-      return data_source(f.text_format_source(), source, e);
+      return not_empty(f.text_format(), text, e) && log_text(f.text_format(), text, e);
+    case core::SubstitutionFormatString::kTextFormatSource: {
+      if (!data_source(f.text_format_source(), source, e)) return false;
+      const auto read = read_data_source(f.text_format_source());
+      if (!read.ok()) return complain(source, e, read.error());
+      const bool in_line = f.text_format_source().has_inline_string();
+      const Path inner(source, in_line                                     ? "inline_string"
+                               : f.text_format_source().has_inline_bytes() ? "inline_bytes"
+                                                                           : "filename");
+      return log_text(*read, inner, e);
+    }
     case core::SubstitutionFormatString::kJsonFormat:
-      return true;
+      return log_object(f.json_format(), json, e, 0);
     case core::SubstitutionFormatString::FORMAT_NOT_SET:
       break;
   }
@@ -150,6 +187,7 @@ bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accessl
     } else if (logs[i].typed_config().UnpackTo(&file)) {
       ok = not_empty(file.path(), Path(config, "path"), e) && ok;
       if (file.has_log_format()) ok = log_format(file.log_format(), format, e) && ok;
+      else ok = log_text(file.format(), Path(config, "format"), e) && ok;
     } else if (logs[i].typed_config().UnpackTo(&out)) {
       if (out.has_log_format()) ok = log_format(out.log_format(), format, e) && ok;
     } else if (logs[i].typed_config().UnpackTo(&err)) {
