@@ -16,6 +16,7 @@
 #include "control/proto_writer.h"
 #include "control/stats_report.h"
 #include "lib/api/millrace.control.v1.grpc.pb.h"
+#include "lib/stats/stage_clock.h"
 
 namespace millrace::control {
 
@@ -405,6 +406,31 @@ class Service final : public ControlService, public pb::Control::Service {
 
   grpc::Status Drops(ServerContext*, const pb::DropsRequest* rq, pb::DropsReply* out) override {
     out->set_connected(plane_.link().with_stats([&](const stats::RegionView& view) { report_drops(view, rq->all(), out); }));
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Top(ServerContext*, const pb::TopRequest*, pb::TopSample* out) override {
+    out->set_connected(plane_.link().with_stats([&](const stats::RegionView& view) { report_top(view, out); }));
+    out->set_dataplane_state(plane_.link().info().state);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status SetStages(ServerContext* context, const pb::SetStagesRequest* rq, pb::SetStagesReply* out) override {
+    if (rq->period() > stats::StageClock::kMaxPeriod)
+      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                          "stages are accounted in one turn of at most " + std::to_string(stats::StageClock::kMaxPeriod));
+    out->set_connected(plane_.publisher().set_stage_period(rq->period()));
+    const auto deadline = std::chrono::steady_clock::now() + milliseconds(rq->wait_ms());
+    while (out->connected()) {
+      const bool there = plane_.link().with_stats([&](const stats::RegionView& view) {
+        out->set_period(static_cast<uint32_t>(view.loader()[stats::LoaderCounter::kStagePeriod].read()));
+      });
+      out->set_connected(there);
+      out->set_in_force(there && out->period() == rq->period());
+      if (!there || out->in_force() || std::chrono::steady_clock::now() >= deadline || context->IsCancelled()) break;
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    if (!out->connected()) out->set_reason(plane_.link().info().state);
     return grpc::Status::OK;
   }
 

@@ -56,6 +56,25 @@ const char* severity(stats::Severity s) {
   return s == stats::Severity::kError ? "error" : s == stats::Severity::kWarning ? "warning" : "info";
 }
 
+uint64_t heartbeat_age_ms(const stats::WorkerBlock& b, uint64_t now) {
+  const uint64_t beat = b.heartbeat_ns.read();
+  return beat != 0 && now > beat ? (now - beat) / 1'000'000 : 0;
+}
+
+// Pools that have a capacity.
+void report_pools(const stats::WorkerBlock& b, google::protobuf::RepeatedPtrField<v1::PoolStatus>* out) {
+  for (uint32_t i = 0; i < stats::kCountOf<stats::Pool>; ++i) {
+    const stats::PoolGauge& g = b.pools[i];
+    if (g.capacity.read() == 0) continue;
+    v1::PoolStatus& p = *out->Add();
+    p.set_name(stats::info(static_cast<stats::Pool>(i)).name);
+    p.set_in_use(g.in_use.read());
+    p.set_capacity(g.capacity.read());
+    p.set_high_water(g.high_water.read());
+    p.set_refused(g.refused.read());
+  }
+}
+
 std::string routes_line(const api::VirtualHost& vh) {
   std::string domains;
   for (const std::string& d : vh.domains()) domains += (domains.empty() ? "" : ", ") + d;
@@ -80,24 +99,9 @@ void report_status(const RegionView& view, const std::vector<uint64_t>& seen, v1
     const double busy = static_cast<double>(b.loop[stats::LoopCounter::kBusyCycles].read());
     const double idle = static_cast<double>(b.loop[stats::LoopCounter::kIdleCycles].read());
     s.set_busy(busy + idle > 0 ? busy / (busy + idle) : 0);
-    const uint64_t beat = b.heartbeat_ns.read();
-    s.set_heartbeat_age_ms(beat != 0 && now > beat ? (now - beat) / 1'000'000 : 0);
+    s.set_heartbeat_age_ms(heartbeat_age_ms(b, now));
     lost += b.loop[stats::LoopCounter::kEventsLost].read();
-    // Names of pools are not counters: their list has no type.
-    static constexpr const char* kPoolNames[] = {
-#define POOL(symbol, name, text) name,
-#include "lib/stats/counters.def"
-    };
-    for (uint32_t i = 0; i < stats::kCountOf<stats::Pool>; ++i) {
-      const stats::PoolGauge& g = b.pools[i];
-      if (g.capacity.read() == 0) continue;
-      v1::PoolStatus& p = *s.add_pools();
-      p.set_name(kPoolNames[i]);
-      p.set_in_use(g.in_use.read());
-      p.set_capacity(g.capacity.read());
-      p.set_high_water(g.high_water.read());
-      p.set_refused(g.refused.read());
-    }
+    report_pools(b, s.mutable_pools());
   }
   out->set_events_lost(lost);
   for (uint32_t i = 0; i < view.ports(); ++i) {
@@ -119,6 +123,57 @@ void report_status(const RegionView& view, const std::vector<uint64_t>& seen, v1
     p.set_tx_bytes(v[3]);
     p.set_drops(v[4]);
   }
+}
+
+void report_top(const RegionView& view, v1::TopSample* out) {
+  using stats::HttpCounter, stats::LoopCounter, stats::PortCounter, stats::TcpCounter, stats::TlsCounter;
+  const stats::RegionHeader& h = view.header();
+  const uint64_t now = monotonic_ns();
+  out->set_incarnation(h.incarnation);
+  out->set_taken_ns(now);
+  out->set_tsc_hz(h.tsc_hz);
+  out->set_stage_period(static_cast<uint32_t>(view.loader()[stats::LoaderCounter::kStagePeriod].read()));
+  out->set_uptime_ms(now > h.start_monotonic_ns ? (now - h.start_monotonic_ns) / 1'000'000 : 0);
+  for (uint32_t w = 0; w < view.workers(); ++w) {
+    const stats::WorkerBlock& b = view.worker(w);
+    v1::WorkerSample& s = *out->add_workers();
+    s.set_worker(w);
+    s.set_busy_turns(b.loop[LoopCounter::kBusyIterations].read());
+    s.set_busy_cycles(b.loop[LoopCounter::kBusyCycles].read());
+    s.set_idle_cycles(b.loop[LoopCounter::kIdleCycles].read());
+    uint64_t rx_packets = 0, rx_bytes = 0, tx_packets = 0, tx_bytes = 0;
+    for (uint32_t p = 0; p < view.ports(); ++p) {
+      const auto& c = b.ports[p];
+      rx_packets += c[PortCounter::kRxPackets].read();
+      rx_bytes += c[PortCounter::kRxBytes].read();
+      tx_packets += c[PortCounter::kTxPackets].read();
+      tx_bytes += c[PortCounter::kTxBytes].read();
+    }
+    s.set_rx_packets(rx_packets);
+    s.set_rx_bytes(rx_bytes);
+    s.set_tx_packets(tx_packets);
+    s.set_tx_bytes(tx_bytes);
+    s.set_requests(b.http[HttpCounter::kRqTotal].read());
+    s.set_failed(b.http[HttpCounter::kRq5xx].read());
+    s.set_exchanges(b.http[HttpCounter::kRqActive].read());
+    s.set_accepted(b.tcp[TcpCounter::kAccepted].read());
+    s.set_opened(b.tcp[TcpCounter::kOpened].read());
+    s.set_connections(b.tcp[TcpCounter::kActive].read());
+    s.set_handshakes(b.tls[TlsCounter::kHandshakes].read() + b.tls[TlsCounter::kClientHandshakes].read());
+    s.set_heartbeat_age_ms(heartbeat_age_ms(b, now));
+    s.set_accounted_turns(b.stages.turns.read());
+    for (uint32_t i = 0; i < stats::kCountOf<stats::Stage>; ++i) {
+      v1::StageCount& c = *s.add_stages();
+      c.set_name(stats::info(static_cast<stats::Stage>(i)).name);
+      c.set_cycles(b.stages.cycles[i].read());
+      c.set_entries(b.stages.entries[i].read());
+    }
+    report_pools(b, s.mutable_pools());
+  }
+  v1::DropsReply reasons;
+  report_drops(view, false, &reasons);
+  *out->mutable_drops() = std::move(*reasons.mutable_drops());
+  *out->mutable_flags() = std::move(*reasons.mutable_flags());
 }
 
 void report_stats(const RegionView& view, const v1::StatsRequest& request, v1::StatsReply* out) {

@@ -19,6 +19,8 @@ void report_status(const stats::RegionView& view, const std::vector<uint64_t>& s
 void report_stats(const stats::RegionView& view, const v1::StatsRequest& request, v1::StatsReply* out);
 // Drop reasons, worst and most frequent first, and response flags.
 void report_drops(const stats::RegionView& view, bool all, v1::DropsReply* out);
+// Every worker's counters now, for `millctl top`; the caller sets `connected`.
+void report_top(const stats::RegionView& view, v1::TopSample* out);
 // The objects of one kind (with columns for people) or of all.
 void report_list(const Model& model, std::optional<ConfigKind> only, v1::ListReply* out);
 

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iostream>
 
+#include "control/cli/structured.h"
 #include "control/cli/table.h"
 #include "control/cli/verbs.h"
 #include "control/json_text.h"
@@ -61,20 +62,28 @@ std::string one_line(std::string json) {
   return out;
 }
 
+// What became of a line: one line of JSON, or one YAML document.
+void print_line(const Globals& g, const std::string& json) {
+  if (g.yaml()) std::puts("---");
+  print_structured(g, json);
+}
+
 int run_line(const Globals& g, size_t number, const std::string& line, const std::vector<std::string>& words) {
   if (!g.json() && !g.yaml()) {
     std::printf("%s\n", paint(std::to_string(number) + ": " + line, Color::kDim).c_str());
     return run_words(words, g, true);
   }
   Capture capture;
-  const int code = run_words(words, g, true);
+  Globals in_json = g;
+  in_json.output = "json";
+  const int code = run_words(words, in_json, true);
   capture.end();
   const std::string out = capture.text(0), err = capture.text(1);
   std::string json = "{\"line\": " + std::to_string(number) + ", \"command\": " + control::json_quote(line) +
                      ", \"exit\": " + std::to_string(code);
   if (!out.empty()) json += ", \"result\": " + (out[0] == '{' || out[0] == '[' ? one_line(out) : control::json_quote(out));
   if (!err.empty()) json += ", \"error\": " + control::json_quote(err);
-  std::printf("%s}\n", json.c_str());
+  print_line(g, json + "}");
   return code;
 }
 
@@ -140,8 +149,8 @@ int run_batch(const Globals& g, const BatchOptions& o) {
       std::fprintf(stderr, "millctl: line %zu: %s\n", number, error.c_str());
       code = kUsage;
       if (g.json() || g.yaml())
-        std::printf("{\"line\": %zu, \"command\": %s, \"exit\": %d, \"error\": %s}\n", number, control::json_quote(line).c_str(),
-                    code, control::json_quote(error).c_str());
+        print_line(g, "{\"line\": " + std::to_string(number) + ", \"command\": " + control::json_quote(line) +
+                          ", \"exit\": " + std::to_string(code) + ", \"error\": " + control::json_quote(error) + "}");
     } else {
       if (!words.empty() && words[0] == "millctl") words.erase(words.begin());
       if (words.empty()) continue;

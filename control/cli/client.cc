@@ -5,9 +5,9 @@
 #include <thread>
 #include <unistd.h>
 
-#include <google/protobuf/util/json_util.h>
 #include <grpcpp/grpcpp.h>
 
+#include "control/cli/structured.h"
 #include "control/cli/table.h"
 
 namespace millrace::cli {
@@ -52,40 +52,34 @@ bool Client::again(const grpc::Status& s, double* patience_s) {
   return true;
 }
 
-void Client::fail(const grpc::Status& s) const {
-  if (s.error_code() == grpc::StatusCode::UNAVAILABLE) {
-    g_shared.channel = nullptr;
-    std::fprintf(stderr,
-                 "millctl: millrace-control does not answer on %s%s; start it with millrace-control --config FILE --run-dir %s, "
-                 "or name another "
-                 "--run-dir\n",
-                 socket_.c_str(), access(socket_.c_str(), F_OK) == 0 ? "" : " (no such socket)", globals_.run_dir.c_str());
-    throw CallFailed{kNoControl};
-  }
-  if (s.error_code() == grpc::StatusCode::INVALID_ARGUMENT) {
-    std::fprintf(stderr, "millctl: %s\n", s.error_message().c_str());
-    throw CallFailed{kUsage};
-  }
+std::string Client::sentence(const grpc::Status& s) const {
+  if (s.error_code() == grpc::StatusCode::UNAVAILABLE)
+    return "millrace-control does not answer on " + socket_ + (access(socket_.c_str(), F_OK) == 0 ? "" : " (no such socket)") +
+           "; start it with millrace-control --config FILE --run-dir " + globals_.run_dir + ", or name another --run-dir";
   if (s.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
-    std::fprintf(stderr, "millctl: no answer from millrace-control within %.0f s; give it more with --timeout\n",
-                 globals_.timeout_s + 2);
-    throw CallFailed{kNotInForce};
+    char seconds[32];
+    std::snprintf(seconds, sizeof seconds, "%.0f", globals_.timeout_s + 2);
+    return std::string("no answer from millrace-control within ") + seconds + " s; give it more with --timeout";
   }
-  std::fprintf(stderr, "millctl: %s\n", s.error_message().c_str());
-  throw CallFailed{kRefused};
+  if (s.error_code() == grpc::StatusCode::UNIMPLEMENTED)
+    return "millrace-control does not know this verb: it is of another version than millctl";
+  return s.error_message();
 }
 
-void print_json(const google::protobuf::Message& message) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.add_whitespace = true;
-  options.always_print_primitive_fields = true;
-  options.preserve_proto_field_names = true;
-  std::string text;
-  (void)google::protobuf::util::MessageToJsonString(message, &text, options);
-  std::fputs(text.c_str(), stdout);
+void Client::fail(const grpc::Status& s) const {
+  std::fprintf(stderr, "millctl: %s\n", sentence(s).c_str());
+  switch (s.error_code()) {
+    case grpc::StatusCode::UNAVAILABLE:
+      g_shared.channel = nullptr;
+      throw CallFailed{kNoControl};
+    case grpc::StatusCode::INVALID_ARGUMENT:
+      throw CallFailed{kUsage};
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      throw CallFailed{kNotInForce};
+    default:
+      throw CallFailed{kRefused};
+  }
 }
-
-void print_structured(const Globals&, const google::protobuf::Message& message) { print_json(message); }
 
 namespace {
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "lib/api/millrace.control.v1.grpc.pb.h"
@@ -52,11 +53,25 @@ class Client {
       if (!again(s, &patience_s)) fail(s);
     }
   }
+  // Calls once; nullopt, with the sentence that call() would print, when it fails. For verbs that go on and try again.
+  template <class Request, class Reply>
+  std::optional<Reply> try_call(grpc::Status (control::v1::Control::Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
+                                const Request& request, std::string* why) {
+    Reply reply;
+    grpc::ClientContext context;
+    context.set_deadline(deadline(0));
+    const grpc::Status s = (stub_.get()->*method)(&context, request, &reply);
+    if (s.ok()) return reply;
+    *why = sentence(s);
+    if (s.error_code() == grpc::StatusCode::UNAVAILABLE) open(true);
+    return std::nullopt;
+  }
 
  private:
   std::chrono::system_clock::time_point deadline(double extra_s) const;
   bool again(const grpc::Status& s, double* patience_s);
   [[noreturn]] void fail(const grpc::Status& s) const;
+  std::string sentence(const grpc::Status& s) const;  // for a person, without "millctl: "
 
   // The connection is shared by all clients of the process; `fresh` makes a new one.
   void open(bool fresh);
@@ -65,11 +80,6 @@ class Client {
   std::string socket_;
   std::unique_ptr<control::v1::Control::Stub> stub_;
 };
-
-// Prints a message as JSON (protobuf's canonical mapping, field names as in the .proto) with a newline.
-void print_json(const google::protobuf::Message& message);
-// The same as YAML-compatible text: JSON is YAML.
-void print_structured(const Globals& globals, const google::protobuf::Message& message);
 
 // Prints what an edit did (changes, errors, epoch) and returns the exit code.
 int report_edit(const Globals& globals, const control::v1::EditReply& reply, bool dry_run);

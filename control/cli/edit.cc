@@ -9,6 +9,7 @@
 
 #include <climits>
 
+#include "control/cli/structured.h"
 #include "control/cli/verbs.h"
 #include "control/compile.h"
 #include "control/config_loader.h"
@@ -94,7 +95,7 @@ int run_check(const Globals& g, const FileOptions& o) {
     }
     control::sort_errors(edit.errors);
     if (g.json() || g.yaml()) {
-      std::printf("%s\n", control::to_json(edit.errors).c_str());
+      print_structured(g, control::to_json(edit.errors));
     } else {
       std::fputs(control::to_text(edit.errors).c_str(), stderr);
       if (edit.errors.empty())

@@ -16,11 +16,15 @@ using namespace millrace::cli;
 
 constexpr const char* kBash = R"BASH(_millctl() {
   local cur=${COMP_WORDS[COMP_CWORD]}
-  local words="status apply check diff get list delete route endpoint explain stats drops batch completion"
+  local words="status apply check diff get list delete route endpoint explain stats top drops batch completion"
   local kinds="listeners routes clusters endpoints secrets"
   case ${COMP_WORDS[1]} in
     route) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "add remove weight" -- "$cur")); return; } ;;
     endpoint) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "add remove drain undrain" -- "$cur")); return; } ;;
+    top) case ${COMP_WORDS[COMP_CWORD-1]} in
+        --stages) COMPREPLY=($(compgen -W "on off" -- "$cur")) ;;
+        *) COMPREPLY=($(compgen -W "--interval --once --workers --stages --output" -- "$cur")) ;;
+      esac; return ;;
     get|list|delete) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "$kinds" -- "$cur")); return; }
       [ $COMP_CWORD -eq 3 ] && {
         local names=$(millctl list "${COMP_WORDS[2]}" --names 2>/dev/null)
@@ -31,6 +35,28 @@ constexpr const char* kBash = R"BASH(_millctl() {
 }
 complete -F _millctl millctl
 )BASH";
+
+// What is wrong with the command line, in one sentence. A word that is no verb is told as that, with the nearest one.
+std::string complaint(const CLI::App& app, const CLI::ParseError& e) {
+  const CLI::App* at = &app;
+  std::string typed = "millctl";
+  while (!at->get_subcommands().empty()) {
+    at = at->get_subcommands().front();
+    typed += " " + at->get_name();
+  }
+  std::vector<std::string> verbs;
+  for (const CLI::App* s : at->get_subcommands({})) verbs.push_back(s->get_name());
+  if (verbs.empty() || dynamic_cast<const CLI::RequiredError*>(&e) == nullptr)
+    return std::string(e.what()) + "; see " + typed + " --help";
+  for (const std::string& w : app.remaining(true)) {
+    if (w.starts_with("-")) continue;
+    const std::string what = "\"" + w + "\" is no verb" + (at == &app ? "" : " of " + typed);
+    if (const std::string near = millrace::control::nearest(w, verbs); !near.empty())
+      return what + "; did you mean " + near + "?";
+    return what + "; there are " + millrace::control::list_of(verbs, " and ");
+  }
+  return typed + " needs a verb: " + millrace::control::list_of(verbs);
+}
 
 }  // namespace
 
@@ -202,8 +228,23 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   sub->footer("Examples:\n  millctl drops\n  millctl drops --watch 5");
   run(sub, [&](const Globals& x) { return run_drops(x, stats); });
 
+  TopOptions top;
   BatchOptions batch;
   if (!in_batch) {
+    sub = app.add_subcommand("top", "load, requests, packets and pools of every worker, and where its cycles go, every second");
+    sub->add_option("--interval", top.interval_s, "seconds between two looks")
+        ->check(CLI::Range(0.1, 3600.0))
+        ->capture_default_str();
+    sub->add_flag("--once", top.once, "one look, an interval long, and done");
+    sub->add_option("--workers", top.workers, "only these, and totals of them: 0,2-3");
+    sub->add_option("--stages", top.stages,
+                    "switches accounting of stages first: on, off, or N: one busy turn in N is accounted (on: 16)");
+    sub->footer(
+        "On a terminal q quits and s switches the stages; into a pipe one frame follows another (-o json: one a line).\n"
+        "Accounting stays as it is when top ends, until the data plane does.\n"
+        "Examples:\n  millctl top\n  millctl top --stages on\n  millctl top --once -o json | jq .total.requests\n  millctl top "
+        "--once --stages off");
+    run(sub, [&](const Globals& x) { return run_top(x, top); });
     sub = app.add_subcommand("batch", "runs one verb a line over one connection, for scripts that change much");
     sub->add_option("-f,--file", batch.file, "the lines; - is standard input")->capture_default_str();
     sub->add_flag("--keep-going", batch.keep_going, "go on behind a line that failed");
@@ -230,13 +271,8 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them last first
   } catch (const CLI::ParseError& e) {
-    if (app.exit(e) == 0) return kDone;
-    if (!app.get_subcommands().empty()) return kUsage;
-    std::vector<std::string> verbs;
-    for (const CLI::App* s : app.get_subcommands({})) verbs.push_back(s->get_name());
-    for (const std::string& w : words)
-      if (const std::string near = w.starts_with("-") ? "" : control::nearest(w, verbs); !near.empty())
-        std::fprintf(stderr, "millctl: \"%s\" is no verb; did you mean %s?\n", w.c_str(), near.c_str());
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    std::fprintf(stderr, "millctl: %s\n", complaint(app, e).c_str());
     return kUsage;
   } catch (const CallFailed& e) {
     return e.code;

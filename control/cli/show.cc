@@ -7,6 +7,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include "control/cli/structured.h"
 #include "control/cli/table.h"
 #include "control/cli/verbs.h"
 

@@ -44,6 +44,12 @@ struct StatsOptions {
   bool all = false;
   double watch_s = 0;
 };
+struct TopOptions {
+  double interval_s = 1;
+  bool once = false;
+  std::string workers;  // "": all; else as parse_workers() reads it
+  std::string stages;   // "": as it is; "on", "off", or a number
+};
 struct BatchOptions {
   std::string file = "-";
   bool keep_going = false;
@@ -70,6 +76,9 @@ int run_endpoint(const Globals& g, const EndpointOptions& o, EndpointAction acti
 bool route_text(const RouteOptions& o, std::string* text, std::string* error);
 // The request for a URL: "https://host:8443/path?x" with method; false with *error.
 bool explain_request(const ExplainOptions& o, control::v1::ExplainRequest* request, std::string* error);
+
+// top.cc
+int run_top(const Globals& g, const TopOptions& o);
 
 // show.cc
 int run_status(const Globals& g, const StatusOptions& o);

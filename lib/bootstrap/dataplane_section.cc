@@ -216,21 +216,19 @@ class Reader {
     bool main_core_given = false;
     YAML::Node cores, main_core, memory;
     bool ports_seen = false;
-    const bool is_map = map(n, path,
-                            {"cores", "main_core", "hugepages", "memory_mb", "file_prefix", "ports", "limits", "tcp",
-                             "stage_accounting"},
-                            [&](const std::string& key, const YAML::Node& v, const std::string& p) {
-                              if (key == "cores") cores.reset(v), read_cores(v, p);
-                              else if (key == "main_core")
-                                main_core_given = true, main_core.reset(v), number(v, p, 0, kMaxCore, out_.main_core);
-                              else if (key == "hugepages") boolean(v, p, out_.hugepages);
-                              else if (key == "stage_accounting") boolean(v, p, out_.stage_accounting);
-                              else if (key == "memory_mb") memory.reset(v), number(v, p, 64, 1024 * 1024, out_.memory_mb);
-                              else if (key == "file_prefix") file_prefix(v, p);
-                              else if (key == "ports") ports_seen = true, ports(v, p);
-                              else if (key == "limits") limits(v, p);
-                              else tcp(v, p);
-                            });
+    const bool is_map = map(
+        n, path, {"cores", "main_core", "hugepages", "memory_mb", "file_prefix", "ports", "limits", "tcp", "stage_accounting"},
+        [&](const std::string& key, const YAML::Node& v, const std::string& p) {
+          if (key == "cores") cores.reset(v), read_cores(v, p);
+          else if (key == "main_core") main_core_given = true, main_core.reset(v), number(v, p, 0, kMaxCore, out_.main_core);
+          else if (key == "hugepages") boolean(v, p, out_.hugepages);
+          else if (key == "stage_accounting") boolean(v, p, out_.stage_accounting);
+          else if (key == "memory_mb") memory.reset(v), number(v, p, 64, 1024 * 1024, out_.memory_mb);
+          else if (key == "file_prefix") file_prefix(v, p);
+          else if (key == "ports") ports_seen = true, ports(v, p);
+          else if (key == "limits") limits(v, p);
+          else tcp(v, p);
+        });
     if (!is_map) return;
     if (!ports_seen)
       error(n, path,

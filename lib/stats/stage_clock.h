@@ -1,8 +1,8 @@
 // Where a worker's cycles go: a clock that knows the stage the worker is in and charges every TSC cycle of an accounted turn to
 // exactly one stage. Stages nest: the time of an inner stage is not the outer one's.
 //
-//   turn    │ loop │ rx_burst │ packet_parse │ tcp_input │ session ──────────────────────────────── │ tcp_output │ tx_burst │ loop │
-//   nested  │                                                 │ http_parse │ route │ upstream │                                   │
+//   turn    │ loop │ rx_burst │ packet_parse │ tcp_input │ session ─────────────────────── │ tcp_output │ tx_burst │ loop │
+//   nested  │                                           │ http_parse │ route │ upstream │                             │
 //
 // Off, a scope costs one test of a byte that is in the cache, going in and coming out. On, one turn in `period` is accounted,
 // chosen at random (so that nothing periodic in the traffic falls in step with it), and only it reads the TSC: a pair of
@@ -40,7 +40,8 @@ class BasicStageClock {
 
   // A turn begins. `tsc`: when the last one ended. `period`: 0: off; N: one turn in N is accounted.
   void begin_turn(uint64_t tsc, uint32_t period) {
-    if (period == 0 || shared_ == nullptr) [[likely]] return;
+    if (period == 0 || shared_ == nullptr) [[likely]]
+      return;
     if (countdown_ != 0 && countdown_ < 2 * uint64_t{period}) [[likely]] {
       --countdown_;
       return;
@@ -53,7 +54,8 @@ class BasicStageClock {
   }
   // The turn ended at `tsc`; `busy`: there was something to do.
   void end_turn(uint64_t tsc, bool busy) {
-    if (!on_) [[likely]] return;
+    if (!on_) [[likely]]
+      return;
     on_ = false;
     charge(tsc);
     if (busy) shared_->turns.add();
@@ -137,16 +139,19 @@ class [[nodiscard]] BasicStageScope {
  public:
   // `entries`: how many items the stage takes on, for stages that work on bursts.
   BasicStageScope(Clock& clock, Stage stage, uint32_t entries = 1) : clock_(clock) {
-    if (clock.on()) [[unlikely]] outer_ = clock.enter(stage, entries);
+    if (clock.on()) [[unlikely]]
+      outer_ = clock.enter(stage, entries);
   }
   ~BasicStageScope() {
-    if (clock_.on()) [[unlikely]] clock_.leave(outer_);
+    if (clock_.on()) [[unlikely]]
+      clock_.leave(outer_);
   }
   BasicStageScope(const BasicStageScope&) = delete;
   BasicStageScope& operator=(const BasicStageScope&) = delete;
   // On to another stage; the destructor still goes back to the outermost one.
   void next(Stage stage, uint32_t entries = 1) {
-    if (clock_.on()) [[unlikely]] clock_.enter(stage, entries);
+    if (clock_.on()) [[unlikely]]
+      clock_.enter(stage, entries);
   }
 
  private:

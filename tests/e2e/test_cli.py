@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "support"))
 import lab as L  # noqa: E402
@@ -13,7 +14,7 @@ import lab as L  # noqa: E402
 DONE, REFUSED, USAGE, NO_CONTROL, NOT_IN_FORCE = 0, 1, 2, 3, 4
 VERBS = ["status", "apply", "check", "diff", "list", "get", "delete", "route", "route add", "route remove", "route weight",
          "endpoint",
-         "endpoint add", "endpoint remove", "endpoint drain", "endpoint undrain", "explain", "stats", "drops", "batch",
+         "endpoint add", "endpoint remove", "endpoint drain", "endpoint undrain", "explain", "stats", "top", "drops", "batch",
          "completion"]
 
 
@@ -108,9 +109,20 @@ def test_wrong_usage(lab, name, words):
     assert p.returncode == USAGE and p.stderr.strip() and p.stdout == ""
 
 
-def test_a_misspelt_verb_is_guessed():
-    p = subprocess.run([L.program("millctl"), "-o", "json", "staus"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert p.returncode == USAGE and 'millctl: "staus" is no verb; did you mean status?' in p.stderr
+@pytest.mark.parametrize("words,said", [
+    (["-o", "json", "staus"], '"staus" is no verb; did you mean status?'),
+    (["--run-dir", "stats", "drps", "--all"], '"drps" is no verb; did you mean drops?'),
+    (["route", "ad", "--name", "x"], '"ad" is no verb of millctl route; did you mean add?'),
+    (["xylophone"], r'"xylophone" is no verb; there are status, apply, .* and completion'),
+    ([], "millctl needs a verb: status, apply, .* or completion"),
+    (["endpoint"], "millctl endpoint needs a verb: add, remove, drain or undrain"),
+    (["get", "cluster"], "name is required; see millctl get --help"),
+    (["top", "--interval", "soon"], r".*--interval.*; see millctl top --help")], ids=lambda x: "-".join(x) if isinstance(x, list) else "")
+def test_what_is_wrong_with_a_command_line_is_one_sentence(words, said):
+    """A misspelt verb is guessed."""
+    p = subprocess.run([L.program("millctl"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert p.returncode == USAGE and p.stdout == ""
+    assert re.fullmatch(f"millctl: {said if '*' in said else re.escape(said)}\n", p.stderr), p.stderr
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -363,16 +375,39 @@ def test_batch_stops_at_the_first_failure_or_goes_on(lab, tmp_path):
     assert ctl(lab, "batch", stdin="batch -f -\n").returncode == USAGE
 
 
+# --- YAML -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("words", [["list"], ["list", "routes"], ["explain", "http://shop.test/split"], ["drops", "--all"], ["get", "cluster", "web"],
+                                   ["diff", "-f", "FILE"], ["check", "-f", "FILE"], ["check", "-f", "BAD"], ["endpoint", "remove", "web", "1.2.3.4:5"]],
+                         ids="-".join)
+def test_yaml_says_what_json_says(lab, tmp_path, words):
+    """Block YAML, no JSON in disguise: same keys, same types, same exit code."""
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("static_resources: {clusters: [{name: ''}, {name: 7, nonsense: true}]}\n")
+    words = [{"FILE": lab.path, "BAD": str(bad)}.get(w, w) for w in words]
+    j, y = ctl(lab, "-o", "json", *words), ctl(lab, "-o", "yaml", *words)
+    assert j.returncode == y.returncode
+    assert yaml.safe_load(y.stdout) == json.loads(j.stdout)
+    assert not y.stdout.startswith("{") and (y.stdout.count("\n") > 2 or y.stdout in ("[]\n", "{}\n"))
+
+
+def test_batch_in_yaml_is_a_document_a_line(lab):
+    text = good(lab, "-o", "yaml", "batch", stdin="list clusters\nlist clusters --names\n")
+    documents = list(yaml.safe_load_all(text))
+    assert [(d["line"], d["exit"]) for d in documents] == [(1, 0), (2, 0)]
+    assert documents[0]["result"]["objects"][0]["kind"] == "cluster" and documents[1]["result"].split() == ["canary", "unused", "web"]
+
+
 # --- completion, colours ----------------------------------------------------------------------------------------------
 def test_completion_in_bash(lab):
     folder = os.path.dirname(L.program("millctl"))
     script = f"""set -eu; PATH={folder}:$PATH; export MILLRACE_RUN_DIR={lab.run_dir}
 source <(millctl completion bash)
 try() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _millctl || true; echo "${{COMPREPLY[*]}}"; }}
-try millctl st; try millctl route ''; try millctl get cl; try millctl get clusters c; try millctl endpoint d; try millctl ba"""
+try millctl st; try millctl route ''; try millctl get cl; try millctl get clusters c; try millctl endpoint d; try millctl ba
+try millctl top --st; try millctl top --stages o; try millctl to"""
     p = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert p.returncode == 0, p.stderr
-    assert p.stdout.splitlines() == ["status stats", "add remove weight", "clusters", "canary", "drain", "batch"]
+    assert p.stdout.splitlines() == ["status stats", "add remove weight", "clusters", "canary", "drain", "batch", "--stages", "on off", "top"]
     assert "bashcompinit" in good(lab, "completion", "zsh")
 
 
@@ -382,7 +417,7 @@ def test_no_colour_in_a_pipe(lab):
 
 
 # --- nobody there -----------------------------------------------------------------------------------------------------
-ANSWERED = [["status"], ["list"], ["get", "cluster", "web"], ["delete", "cluster", "web"], ["stats"], ["drops"],
+ANSWERED = [["status"], ["list"], ["get", "cluster", "web"], ["delete", "cluster", "web"], ["stats"], ["top"], ["drops"],
             ["explain", "http://x/"],
             ["apply", "-f", "/dev/null"], ["diff", "-f", "/dev/null"], ["route", "remove", "x"],
             ["endpoint", "drain", "web", "1.2.3.4:5"]]

@@ -1,12 +1,12 @@
 // The stage clock in virtual TSC: every cycle of an accounted turn belongs to one stage.
+#include "lib/stats/stage_clock.h"
+
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
-
-#include "lib/stats/stage_clock.h"
 
 namespace millrace::stats {
 namespace {
