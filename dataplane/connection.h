@@ -29,8 +29,8 @@ enum class Role : uint8_t {
 
 // Where frames of a connection leave, resolved once: a slot of the neighbour table with its generation (ip_layer.h checks it).
 struct NextHop {
-  uint16_t port = 0;  // index of the port in the configuration
-  uint16_t reserved = 0;
+  uint16_t port = 0;         // index of the port in the configuration
+  uint16_t address_sum = 0;  // one's complement sum of both addresses: part of every checksum of the connection
   uint32_t neighbor = UINT32_MAX;  // slot; UINT32_MAX: not looked up yet
   uint32_t generation = 0;
 };

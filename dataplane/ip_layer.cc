@@ -26,9 +26,18 @@ constexpr uint32_t kTypeIpv4NoOptions = 0x45'0008, kTypeIpv6 = 0x60'dd86;
 constexpr uint64_t kMiddleMask = 0x0000'ff00'ff3f'0000, kMiddleWholeTcp = 0x0000'0600'0000'0000;
 static_assert(wire::kIpTcp == 6);
 
+// Headers of our segments, likewise. IPv4: version and length 0x45, no TOS, identification 0, don't fragment; time to live, TCP.
+constexpr uint64_t kIpv4First = 0x0040'0000'0000'0045, kIpv4Second = uint64_t{wire::kIpTcp} << 8 | wire::kDefaultHopLimit;
+constexpr wire::ChecksumSum kIpv4Sum = 0x0045 + 0x0040 + kIpv4Second;  // of these fields
+// The pseudo-header of either family less addresses and length: the protocol's field differs in width, its sum does not.
+constexpr wire::ChecksumSum kTcpPseudo = wire::kIpTcp << 8;
+// IPv6: version, no traffic class, no flow label; next header, hop limit.
+constexpr uint64_t kIpv6First = 0x60 | uint64_t{wire::kIpTcp} << 48 | uint64_t{wire::kDefaultHopLimit} << 56;
+
 // Sources that nobody can have (RFC 1122 3.2.1.3, RFC 4291 2.7).
 bool bad_source_v4(uint32_t a) {
-  return (a >> 28) >= 14 || (a >> 24) == 127 || (a >> 24) == 0;  // groups, class E, broadcast, loopback, "this network"
+  const auto first = static_cast<uint8_t>(a >> 24);
+  return static_cast<uint8_t>(first - 1) >= 223 || first == 127;  // "this network"; groups, class E, broadcast; loopback
 }
 bool bad_source_v6(const IpAddress& a) {
   if (a.bytes[0] == 0xff) return true;
@@ -87,6 +96,7 @@ IpLayer::IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> po
       uint32_t i = local_slot(a.address);
       while (locals_[i].used && !(locals_[i].address == a.address)) i = (i + 1) & locals_mask_;
       if (!locals_[i].used) locals_[i] = {a.address, p, true};
+      locals_filter_ |= uint64_t{1} << (a.address.word(1) >> 56 & 63);
     }
   }
   if (config.worker == 0 && addresses > 0) {
@@ -207,8 +217,12 @@ IpVerdict IpLayer::input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_
   } else {
     return input_any(port, frame, now, learn_only, tcp, error);
   }
-  const Local* to = local(tcp.tuple.local);
-  if (to == nullptr || local(tcp.tuple.remote) != nullptr) [[unlikely]]
+  if (!(tcp.tuple.local == i.recent.address && i.recent.used)) [[unlikely]] {
+    const Local* to = local(tcp.tuple.local);
+    if (to == nullptr) return input_any(port, frame, now, learn_only, tcp, error);
+    i.recent = *to;
+  }
+  if (local(tcp.tuple.remote) != nullptr) [[unlikely]]
     return input_any(port, frame, now, learn_only, tcp, error);
   neighbor_news_ = false;
   const uint32_t l4_offset = i.fast.l3_offset + header;
@@ -224,7 +238,7 @@ IpVerdict IpLayer::input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_
   tcp.tuple.local_port = __builtin_bswap16(static_cast<uint16_t>(l4_ports >> 16));
   tcp.tuple.remote_port = __builtin_bswap16(static_cast<uint16_t>(l4_ports));
   tcp.arrival_port = port;
-  tcp.local_port_index = to->port;
+  tcp.local_port_index = i.recent.port;
   tcp.l4_offset = static_cast<uint16_t>(l4_offset);
   tcp.l4_length = static_cast<uint16_t>(l4_length);
   return IpVerdict::kTcp;
@@ -346,7 +360,7 @@ IpVerdict IpLayer::input_tcp(Frame& f, const IpAddress& src, const IpAddress& ds
 // What a port says of a TCP checksum, and what is made of it:
 //   good      believed, after the first kMarksToVerify of them were computed and found right
 //   unsummed  (RTE_MBUF_F_RX_L4_CKSUM_NONE of virtio and vhost) the peer left the sum to a device because the bytes never leave the
-//             memory of this machine; the field holds the pseudo-header's part. Believed, after the first ones held exactly that
+//             memory of this machine; the field holds the pseudo-header's part. Believed, after the first ones held exactly that, or a right sum
 //   unknown, bad, and every mark of a port that once lied: computed
 bool IpLayer::tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const IpAddress& src, const IpAddress& dst,
                               uint32_t l4_length) {
@@ -361,18 +375,18 @@ bool IpLayer::tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offse
   const bool unfinished =
       field == wire::checksum_fold(pseudo) ||
       ((m->ol_flags & RTE_MBUF_F_RX_LRO) != 0 && field == wire::checksum_fold(wire::pseudo_header(src, dst, wire::kIpTcp, 0)));
-  if (marked_unsummed && unfinished) {
+  const bool ok = (marked_unsummed && unfinished) || tcp_sum_ok(m, l4_offset, pseudo, l4_length);
+  if (marked_unsummed) {
+    if (!ok) return i.distrust();
     if (--i.unsummed_to_verify == 0) i.believe();
     return true;
   }
-  const bool ok = tcp_sum_ok(m, l4_offset, pseudo, l4_length);
   if (marked_good) {
     if (!ok) return i.distrust();
     if (--i.marks_to_verify == 0) i.believe();
     return true;
   }
   if (ok) return true;
-  if (marked_unsummed) return i.distrust();
   // A peer on this host may leave the sum to a device that is not there, and the port does not tell.
   return i.capabilities.partial_rx_checksum && unfinished;
 }
@@ -416,95 +430,144 @@ void IpLayer::FastFrame::set(const io::MacAddress& address, uint16_t vlan) {
 
 // --- send --------------------------------------------------------------------------------------------------------------------
 
+// Where segments of this connection go, and what all of them have in common.
+DropReason IpLayer::resolve(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, TimeNs now) {
+  const Route* r = route_to(tuple.remote, local_port_index);
+  if (r == nullptr) return DropReason::kNoRoute;
+  hop.neighbor = neighbors_.find_or_create(r->port, r->direct ? tuple.remote : r->via, now);
+  if (hop.neighbor == NeighborTable::kNone) return DropReason::kNeighborTableFull;
+  hop.port = r->port;
+  hop.generation = neighbors_.at(hop.neighbor).generation;
+  hop.address_sum = wire::checksum_fold(wire::pseudo_header(tuple.local, tuple.remote, 0, 0));
+  return DropReason::kNone;
+}
+
+// Ethernet and IP header of a frame of ours, as little-endian words; wire::EthernetRepr, Ipv4Repr and Ipv6Repr write the same, a test
+// compares.
+[[gnu::always_inline]] inline void IpLayer::write_link_and_ip(const Interface& i, bool v4, uint8_t* at,
+                                                              const io::MacAddress& destination, const tcp::FourTuple& tuple,
+                                                              uint16_t address_sum, uint32_t l4_length) const {
+  const Outgoing& o = i.outgoing[v4];
+  std::memcpy(at, destination.data(), 6);
+  std::memcpy(at + 6, &o.ethernet, 8);
+  std::memcpy(at + 14, &o.tag_rest, 4);  // without a tag these bytes are IP's, written next
+  uint8_t* l3 = at + o.l3_offset;
+  if (v4) {
+    const uint64_t total = __builtin_bswap16(static_cast<uint16_t>(wire::kIpv4Header + l4_length));
+    const uint64_t sum = i.capabilities.tx_ip_checksum ? 0 : wire::checksum_finish(kIpv4Sum + address_sum + total);
+    const uint64_t first = kIpv4First | total << 16, second = kIpv4Second | sum << 16 | tuple.local.word(1) >> 32 << 32;
+    std::memcpy(l3, &first, 8);
+    std::memcpy(l3 + 8, &second, 8);
+    std::memcpy(l3 + 16, tuple.remote.bytes.data() + 12, 4);
+  } else {
+    const uint64_t first = kIpv6First | uint64_t{__builtin_bswap16(static_cast<uint16_t>(l4_length))} << 32;
+    std::memcpy(l3, &first, 8);
+    std::memcpy(l3 + 8, tuple.local.bytes.data(), 16);
+    std::memcpy(l3 + 24, tuple.remote.bytes.data(), 16);
+  }
+}
+
+// The ordinary case: a known neighbour, a header without options but timestamps, no more than one segment, and a port that
+// completes the checksum.
 DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
                              const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now,
                              uint32_t mss) {
+  if (hop.neighbor == NeighborTable::kNone) [[unlikely]]
+    return send_any(tuple, local_port_index, hop, header, payload, payload_offset, payload_length, now, mss);
+  const NeighborTable::Entry& neighbor = neighbors_.at(hop.neighbor);
+  Interface& i = *interfaces_[hop.port];
+  const bool v4 = tuple.local.is_v4();
+  const Outgoing& o = i.outgoing[v4];
+  const uint32_t tcp_header = wire::kTcpMinHeader + (header.timestamps ? wire::kTcpTimestampsLength : 0);
+  const uint32_t l4_length = tcp_header + payload_length;
+  if (neighbor.generation != hop.generation || now >= neighbor.fresh_until || !header.plain() || l4_length > o.max_l4 ||
+      payload_length > mss || o.ol_flags == 0) [[unlikely]]
+    return send_any(tuple, local_port_index, hop, header, payload, payload_offset, payload_length, now, mss);
+  rte_mbuf* frame = i.tx.build(o.l4_offset + tcp_header, payload, payload_offset, payload_length);
+  if (frame == nullptr) [[unlikely]]
+    return DropReason::kTxNoMbuf;
+  uint8_t* at = rte_pktmbuf_mtod(frame, uint8_t*);
+  write_link_and_ip(i, v4, at, neighbor.mac, tuple, hop.address_sum, l4_length);
+  header.emit_plain(at + o.l4_offset, wire::checksum_fold(kTcpPseudo + hop.address_sum +
+                                                          __builtin_bswap16(static_cast<uint16_t>(l4_length))));
+  frame->ol_flags = o.ol_flags;
+  frame->tx_offload = o.tx_offload | uint64_t{tcp_header} << (RTE_MBUF_L2_LEN_BITS + RTE_MBUF_L3_LEN_BITS);
+  i.tx.send(frame);
+  return DropReason::kNone;
+}
+
+// Any segment.
+DropReason IpLayer::send_any(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
+                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now,
+                             uint32_t mss) {
   if (hop.neighbor == NeighborTable::kNone || neighbors_.at(hop.neighbor).generation != hop.generation) {
-    const Route* r = route_to(tuple.remote, local_port_index);
-    if (r == nullptr) {
-      counters_.drop(DropReason::kNoRoute);
-      return DropReason::kNoRoute;
+    if (const DropReason why = resolve(tuple, local_port_index, hop, now); why != DropReason::kNone) {
+      counters_.drop(why);
+      return why;
     }
-    hop.neighbor = neighbors_.find_or_create(r->port, r->direct ? tuple.remote : r->via, now);
-    if (hop.neighbor == NeighborTable::kNone) {
-      counters_.drop(DropReason::kNeighborTableFull);
-      return DropReason::kNeighborTableFull;
-    }
-    hop.port = r->port;
-    hop.generation = neighbors_.at(hop.neighbor).generation;
   }
   Interface& i = *interfaces_[hop.port];
   const bool v4 = tuple.local.is_v4();
+  const Outgoing& o = i.outgoing[v4];
   const uint32_t ip_header = v4 ? wire::kIpv4Header : wire::kIpv6Header;
   const uint32_t tcp_header = header.header_length();
   const uint32_t l4_length = tcp_header + payload_length;
   const bool cut = payload_length > mss;
-  if (ip_header + l4_length > (cut ? UINT16_MAX : i.config.mtu) || (cut && !i.capabilities.tso)) {
+  if (cut ? ip_header + l4_length > UINT16_MAX || !i.capabilities.tso : l4_length > o.max_l4) {
     counters_.drop(DropReason::kTxTooBig);
     return DropReason::kTxTooBig;
   }
-  wire::EthernetRepr ethernet{{}, i.capabilities.mac, v4 ? wire::kEtherIpv4 : wire::kEtherIpv6, i.config.vlan};
-  const uint32_t l2 = ethernet.header_length();
-  rte_mbuf* frame = i.tx.build(l2 + ip_header + tcp_header, payload, payload_offset, payload_length);
+  rte_mbuf* frame = i.tx.build(o.l4_offset + tcp_header, payload, payload_offset, payload_length);
   if (frame == nullptr) return DropReason::kTxNoMbuf;
-
-  uint8_t* at = rte_pktmbuf_mtod(frame, uint8_t*);
+  // The destination of a neighbour that is not known yet is written when it is (learned()).
   const bool known = neighbors_.usable(hop.neighbor, now);
-  if (known) ethernet.dst = neighbors_.at(hop.neighbor).mac;
-  ethernet.emit(at);
-  uint8_t* l3 = at + l2;
-  if (v4) {
-    wire::Ipv4Repr ip;
-    ip.src = tuple.local.v4_host_order();
-    ip.dst = tuple.remote.v4_host_order();
-    ip.protocol = wire::kIpTcp;
-    ip.payload_length = static_cast<uint16_t>(l4_length);
-    ip.emit(l3, !i.capabilities.tx_ip_checksum);
-  } else {
-    wire::Ipv6Repr ip;
-    ip.src = tuple.local;
-    ip.dst = tuple.remote;
-    ip.next_header = wire::kIpTcp;
-    ip.payload_length = static_cast<uint16_t>(l4_length);
-    ip.emit(l3);
-  }
-  uint8_t* l4 = l3 + ip_header;
+  uint8_t* at = rte_pktmbuf_mtod(frame, uint8_t*);
+  write_link_and_ip(i, v4, at, neighbors_.at(hop.neighbor).mac, tuple, hop.address_sum, l4_length);
+  uint8_t* l4 = at + o.l4_offset;
   header.emit(l4);
 
   // The sum that a port completes leaves the length out where it cuts, because each piece has its own; virtio wants it in.
   const bool no_length = cut && !i.capabilities.tso_sum_with_length;
-  wire::ChecksumSum sum = wire::pseudo_header(tuple.local, tuple.remote, wire::kIpTcp, no_length ? 0 : l4_length);
+  const wire::ChecksumSum pseudo =
+      kTcpPseudo + hop.address_sum + (no_length ? 0 : __builtin_bswap16(static_cast<uint16_t>(l4_length)));
   if (i.capabilities.tx_tcp_checksum) {
-    wire::store_checksum(l4 + wire::kTcpChecksumOffset, wire::checksum_fold(sum));
-    frame->l2_len = l2;
-    frame->l3_len = ip_header;
-    frame->l4_len = tcp_header;
-    frame->ol_flags |= (v4 ? RTE_MBUF_F_TX_IPV4 : RTE_MBUF_F_TX_IPV6) | RTE_MBUF_F_TX_TCP_CKSUM |
-                       (v4 && i.capabilities.tx_ip_checksum ? RTE_MBUF_F_TX_IP_CKSUM : 0);
-    if (cut) {
-      frame->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
-      frame->tso_segsz = static_cast<uint16_t>(mss);
-    }
+    wire::store_checksum(l4 + wire::kTcpChecksumOffset, wire::checksum_fold(pseudo));
+    frame->tx_offload = rte_mbuf_tx_offload(o.l3_offset, ip_header, tcp_header, cut ? mss : 0, 0, 0, 0);
+    frame->ol_flags |= o.ol_flags | (cut ? RTE_MBUF_F_TX_TCP_SEG : 0);
   } else {
-    sum += wire::checksum_sum({l4, frame->data_len - l2 - ip_header});
-    uint32_t offset = frame->data_len - l2 - ip_header;
+    uint32_t offset = frame->data_len - o.l4_offset;
+    wire::ChecksumSum sum = pseudo + wire::checksum_sum({l4, offset});
     for (const rte_mbuf* s = frame->next; s != nullptr; s = s->next) {
       sum += wire::checksum_at(wire::checksum_sum({rte_pktmbuf_mtod(s, const uint8_t*), s->data_len}), offset);
       offset += s->data_len;
     }
     wire::store_checksum(l4 + wire::kTcpChecksumOffset, wire::checksum_finish(sum));
     if (v4 && i.capabilities.tx_ip_checksum) {
-      frame->l2_len = l2;
-      frame->l3_len = ip_header;
+      frame->tx_offload = rte_mbuf_tx_offload(o.l3_offset, ip_header, 0, 0, 0, 0, 0);
       frame->ol_flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM;
     }
   }
-  if (known) [[likely]] {
+  if (known) {
     i.tx.send(frame);
   } else {
     neighbors_.enqueue(hop.neighbor, frame);
   }
   return DropReason::kNone;
+}
+
+void IpLayer::Outgoing::set(const io::PortCapabilities& c, const InterfaceConfig& config, bool v4) {
+  uint8_t bytes[wire::kEthernetHeader + wire::kVlanTag] = {};
+  const wire::EthernetRepr link{{}, c.mac, v4 ? wire::kEtherIpv4 : wire::kEtherIpv6, config.vlan};
+  l3_offset = link.emit(bytes);
+  std::memcpy(&ethernet, bytes + 6, sizeof ethernet);
+  std::memcpy(&tag_rest, bytes + 14, sizeof tag_rest);
+  const uint32_t ip_header = v4 ? wire::kIpv4Header : wire::kIpv6Header;
+  l4_offset = l3_offset + ip_header;
+  max_l4 = config.mtu - ip_header;
+  tx_offload = rte_mbuf_tx_offload(l3_offset, ip_header, 0, 0, 0, 0, 0);
+  if (c.tx_tcp_checksum)
+    ol_flags = (v4 ? RTE_MBUF_F_TX_IPV4 : RTE_MBUF_F_TX_IPV6) | RTE_MBUF_F_TX_TCP_CKSUM |
+               (v4 && c.tx_ip_checksum ? RTE_MBUF_F_TX_IP_CKSUM : 0);
 }
 
 bool IpLayer::can_cut(uint16_t port, const io::PacketQueue& payload, uint64_t offset, uint32_t length) const {
@@ -516,6 +579,7 @@ bool IpLayer::can_cut(uint16_t port, const io::PacketQueue& payload, uint64_t of
 }
 
 void IpLayer::run_timers(TimeNs now) {
+  if (now < next_deadline()) return;  // every iteration of an idle loop
   if (now >= announce_at_) {
     announce();
     announce_at_ = --announcements_left_ == 0 ? base::kNever : now + kAnnounceInterval;

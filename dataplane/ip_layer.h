@@ -132,6 +132,12 @@ class IpLayer {
   const NeighborTable& neighbors() const { return neighbors_; }
 
  private:
+  // An address of ours.
+  struct Local {
+    base::IpAddress address;
+    uint16_t port = 0;
+    bool used = false;
+  };
   // What the first bytes of a frame must be for input() to take it in one pass: two masked comparisons.
   struct FastFrame {
     uint64_t mac = 0;        // our address in the destination, no group as source: bytes 0..7 under kMacMask
@@ -140,6 +146,17 @@ class IpLayer {
     uint32_t l3_offset = 0;  // 14 or 18
     static constexpr uint64_t kMacMask = 0x0001'ffff'ffff'ffff;
     void set(const io::MacAddress& mac, uint16_t vlan);
+  };
+  // What all our TCP frames of one family have in common on this port.
+  struct Outgoing {
+    uint64_t ethernet = 0;    // bytes 6 to 13 of the frame: source, tag or type
+    uint32_t tag_rest = 0;    // bytes 14 to 17 where there is a tag
+    uint32_t l3_offset = 0;   // 14 or 18
+    uint32_t l4_offset = 0;   // of the TCP header
+    uint32_t max_l4 = 0;      // largest TCP header and payload within the MTU
+    uint64_t ol_flags = 0;    // what the port is asked for; 0 where it does no TCP checksums
+    uint64_t tx_offload = 0;  // lengths of the link and IP header, as an mbuf has them
+    void set(const io::PortCapabilities& c, const InterfaceConfig& config, bool v4);
   };
   // Checksum marks of received frames (the values of the masked flags) that stand for a checksum now.
   struct Believed {
@@ -151,6 +168,8 @@ class IpLayer {
     Interface(const InterfaceConfig& c, io::PortQueue& q, io::TxPools pools, const StackCounters& counters, uint16_t index)
         : config(c), queue(q), capabilities(q.capabilities()), tx(q, pools, *counters.ports[index], counters.drops, *counters.stages) {
       fast.set(capabilities.mac, c.vlan);
+      outgoing[0].set(capabilities, config, false);
+      outgoing[1].set(capabilities, config, true);
     }
     InterfaceConfig config;
     io::PortQueue& queue;
@@ -159,6 +178,8 @@ class IpLayer {
     uint32_t marks_to_verify = kMarksToVerify;     // frames marked good that are still to be checked
     uint32_t unsummed_to_verify = kMarksToVerify;  // frames marked as never summed, likewise
     FastFrame fast;
+    Local recent;  // the address of ours that the last segment was for
+    Outgoing outgoing[2];  // IPv6, IPv4
     Believed believed;
     void believe();   // after a change of what it says
     bool distrust();  // returns false
@@ -168,12 +189,6 @@ class IpLayer {
     uint8_t bits = 0;              // in the family's own form
     bool direct = false;
     uint16_t port = 0;
-  };
-  // An address of ours. The table of them is asked twice for each received packet.
-  struct Local {
-    base::IpAddress address;
-    uint16_t port = 0;
-    bool used = false;
   };
   // A frame under way through input().
   struct Frame {
@@ -202,16 +217,25 @@ class IpLayer {
                       uint32_t l4_length, uint8_t ecn, TcpPacket& tcp);
   bool tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const base::IpAddress& src,
                        const base::IpAddress& dst, uint32_t l4_length);
+  void write_link_and_ip(const Interface& i, bool v4, uint8_t* at, const io::MacAddress& destination, const tcp::FourTuple& tuple,
+                         uint16_t address_sum, uint32_t l4_length) const;
+  stats::DropReason send_any(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
+                             const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now,
+                             uint32_t mss);
+  stats::DropReason resolve(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, TimeNs now);
   static bool tcp_sum_ok(const rte_mbuf* m, uint32_t l4_offset, wire::ChecksumSum pseudo, uint32_t l4_length);
   const Route* route_to(const base::IpAddress& remote, uint16_t preferred_port) const;
   const Local* local(const base::IpAddress& a) const {
+    if (!maybe_local(a)) return nullptr;
     for (uint32_t i = local_slot(a); locals_[i].used; i = (i + 1) & locals_mask_)
       if (locals_[i].address == a) return &locals_[i];
     return nullptr;
   }
+  // False for nearly all addresses that are not ours: by the last byte's low six bits.
+  bool maybe_local(const base::IpAddress& a) const { return (locals_filter_ >> (a.word(1) >> 56 & 63) & 1) != 0; }
   // Addresses come from the configuration, so the hash need not resist anybody.
   uint32_t local_slot(const base::IpAddress& a) const {
-    return static_cast<uint32_t>((a.word(1) ^ std::rotl(a.word(0), 29)) * 0x9e3779b97f4a7c15ull >> 32) & locals_mask_;
+    return static_cast<uint32_t>((a.word(1) ^ std::rotl(a.word(0), 29)) * 0x9e3779b97f4a7c15ull >> 40) & locals_mask_;
   }
   const base::IpAddress* address_towards(uint16_t port, const base::IpAddress& neighbor) const;
 
@@ -233,6 +257,7 @@ class IpLayer {
   std::vector<Route> routes_;  // longest prefix first, then by port
   std::vector<Local> locals_;  // open addressing, power of two, at most half full
   uint32_t locals_mask_ = 0;
+  uint64_t locals_filter_ = 0;
   uint32_t announcements_left_ = 0;
   TimeNs announce_at_ = base::kNever;
   bool neighbor_news_ = false;

@@ -91,6 +91,8 @@ uint32_t NeighborTable::allocate(uint16_t port, const base::IpAddress& a, TimeNs
   e.probes = 0;
   e.queued = 0;
   e.confirmed = now;
+  e.fresh_until = 0;
+  e.mac = {};
   e.due = base::kNever;
   uint32_t& head = heads_[bucket(port, a)];
   e.next = head;
@@ -109,6 +111,7 @@ void NeighborTable::remove(uint32_t slot, DropReason why) {
   e.queued = 0;
   clear_pending(e);
   e.state = NeighborState::kFree;
+  e.fresh_until = 0;
   ++e.generation;
   e.next = free_;
   free_ = slot;
@@ -169,6 +172,7 @@ uint32_t NeighborTable::learn(uint16_t port, const base::IpAddress& a, const io:
   e.mac = mac;
   e.state = NeighborState::kReachable;
   e.confirmed = now;
+  e.fresh_until = now + kReachableTime;
   e.probes = 0;
   clear_pending(e);
   return slot;
@@ -188,6 +192,7 @@ void NeighborTable::add_static(uint16_t port, const base::IpAddress& a, const io
   MILLRACE_ASSERT(slot != kNone, "room for the static neighbours of the configuration");
   entries_[slot].mac = mac;
   entries_[slot].state = NeighborState::kStatic;
+  entries_[slot].fresh_until = base::kNever;
 }
 
 uint32_t NeighborTable::poll(TimeNs now, std::span<NeighborProbe> out) {

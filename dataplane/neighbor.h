@@ -54,6 +54,7 @@ class NeighborTable {
     uint32_t generation = 0;            // changes whenever the slot changes hands
     uint32_t next = kNone;              // in its hash chain, or in the free list
     TimeNs confirmed = 0;               // when last learned
+    TimeNs fresh_until = 0;             // `mac` may be used without a second look: static, or REACHABLE and not aged
     TimeNs due = base::kNever;          // next probe or failure
     rte_mbuf* frames[kMaxQueued] = {};  // waiting; the Ethernet destination is still to be written
   };
@@ -75,7 +76,7 @@ class NeighborTable {
   // True when `e.mac` may be written into a frame now. Moves an aged entry on to STALE/PROBE (a probe becomes due).
   bool usable(uint32_t slot, TimeNs now) {
     Entry& e = entries_[slot];
-    if (e.state == NeighborState::kReachable && now - e.confirmed < kReachableTime) [[likely]]
+    if (now < e.fresh_until) [[likely]]
       return true;
     return usable_slow(e, now);
   }

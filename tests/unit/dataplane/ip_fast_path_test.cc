@@ -270,5 +270,119 @@ TEST(ChecksumMarks, AreWorthWhatTheDriverMeans) {
   }
 }
 
+// What leaves is what the reprs of lib/wire write, byte for byte, whichever way it went through send_tcp().
+TEST(SendTcp, WritesWhatTheReprsWrite) {
+  base::Prng r(11);
+  for (int trial = 0; trial < 4000; ++trial) {
+    SCOPED_TRACE(testing::Message() << "seed 11 trial " << trial);
+    const bool v4 = r.chance(1, 2), known = r.chance(7, 8);
+    const uint16_t vlan = r.chance(1, 3) ? static_cast<uint16_t>(r.between(1, 4094)) : 0;
+    io::PortCapabilities c;
+    c.mac = kOurMac;
+    c.tx_tcp_checksum = r.chance(2, 3);
+    c.tx_ip_checksum = r.chance(1, 3);
+    c.tx_multi_segment = r.chance(1, 2);
+    c.max_tx_segments = 8;
+    c.tso = c.tx_tcp_checksum && c.tx_multi_segment && r.chance(1, 2);
+    c.tso_sum_with_length = r.chance(1, 2);
+    support::HeapPacketPool pool(32), headers(32, io::kHeaderRoom), indirect(32, 0);
+    support::FakePort port(kOurMac);
+    port.change() = c;
+    LocalCounters counters;
+    IpLayerConfig config = config_of(vlan);
+    if (!known) config.ports[0].neighbors.clear();
+    io::PortQueue* q[] = {&port};
+    IpLayer layer(config, q, {pool.pool(), headers.pool(), indirect.pool()}, counters.view(), 0);
+
+    Segment s{ip(v4 ? "10.1.0.1" : "fd00:1::1"), ip(v4 ? "10.1.0.2" : "fd00:1::2"), {}, ""};
+    s.header.src_port = static_cast<uint16_t>(r.next());
+    s.header.dst_port = static_cast<uint16_t>(r.next());
+    s.header.seq = static_cast<uint32_t>(r.next());
+    s.header.ack = static_cast<uint32_t>(r.next());
+    s.header.window = static_cast<uint16_t>(r.next());
+    s.header.flags = static_cast<uint8_t>(1 + r.below(255));
+    if (r.chance(1, 2)) s.header.timestamps = wire::TcpTimestamps{static_cast<uint32_t>(r.next()), static_cast<uint32_t>(r.next())};
+    if (r.chance(1, 8)) s.header.mss = static_cast<uint16_t>(r.next());
+    if (r.chance(1, 8)) s.header.wscale = 7;
+    if (r.chance(1, 8)) s.header.sack_permitted = true;
+    if (r.chance(1, 8)) s.header.sack.push({1, 2});
+    io::PacketQueue queue;
+    std::string all;
+    for (uint64_t k = r.below(4); k-- > 0;) {
+      const std::string piece(1 + r.below(1500), static_cast<char>('a' + k));
+      all += piece;
+      queue.push_whole(pool.make(piece));
+    }
+    const uint64_t offset = r.below(all.size() + 1);
+    const uint32_t mss = 1400;
+    const auto length = static_cast<uint32_t>(r.below(std::min<uint64_t>(all.size() - offset, c.tso ? 65'000 : mss) + 1));
+    s.payload = all.substr(offset, length);
+    NextHop hop;
+    const DropReason why = layer.send_tcp({s.src, s.dst, s.header.src_port, s.header.dst_port}, 0, hop, s.header, &queue, offset,
+                                          length, 0, mss);
+    if (why == DropReason::kTxTooBig) continue;  // more than the MTU with all these options, or one buffer
+    ASSERT_EQ(why, DropReason::kNone);
+    if (!known) {
+      Bytes body;
+      if (v4) {
+        wire::ArpRepr reply;
+        reply.operation = wire::ArpOperation::kReply;
+        reply.sender_mac = kPeerMac;
+        reply.sender_ip = s.dst.v4_host_order();
+        reply.target_mac = kOurMac;
+        reply.target_ip = s.src.v4_host_order();
+        body.resize(wire::kArpLength);
+        reply.emit(body.data());
+        body = ethernet_frame(kOurMac, kPeerMac, wire::kEtherArp, body, vlan);
+      } else {
+        wire::NdRepr na;
+        na.type = wire::NdType::kNeighborAdvertisement;
+        na.target = s.dst;
+        na.solicited = true;
+        na.mac = kPeerMac;
+        body.resize(na.length());
+        na.emit(body.data(), s.dst, s.src);
+        body = ethernet_frame(kOurMac, kPeerMac, wire::kEtherIpv6, ip_packet(s.dst, s.src, wire::kIpIcmpv6, body, 255), vlan);
+      }
+      TcpPacket tcp;
+      IcmpError error;
+      layer.input(0, pool.make(body).release(), 0, false, tcp, error);
+    }
+    layer.flush();
+    ASSERT_EQ(port.sent(), 1u);
+    rte_mbuf* m = port.pop_sent();
+    ASSERT_EQ(m->pkt_len, m->nb_segs == 1 ? m->data_len : m->pkt_len);
+    Bytes got;
+    for (rte_mbuf* k = m; k != nullptr; k = k->next)
+      got.insert(got.end(), rte_pktmbuf_mtod(k, uint8_t*), rte_pktmbuf_mtod(k, uint8_t*) + k->data_len);
+
+    Segment to_peer = s;
+    Bytes want = ethernet_frame(kPeerMac, kOurMac, v4 ? wire::kEtherIpv4 : wire::kEtherIpv6,
+                                ip_packet(s.src, s.dst, wire::kIpTcp, tcp_bytes(to_peer)), vlan);
+    const size_t l2 = vlan == 0 ? 14 : 18, l3 = v4 ? 20 : 40, l4 = l2 + l3;
+    const bool cut = length > mss;
+    uint64_t flags = 0;
+    if (v4 && c.tx_ip_checksum) {
+      want[l2 + 10] = want[l2 + 11] = 0;
+      flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM;
+    }
+    if (c.tx_tcp_checksum) {
+      const auto sum = wire::pseudo_header(s.src, s.dst, wire::kIpTcp,
+                                           cut && !c.tso_sum_with_length ? 0 : static_cast<uint32_t>(want.size() - l4));
+      wire::store_checksum(&want[l4 + 16], wire::checksum_fold(sum));
+      flags |= (v4 ? RTE_MBUF_F_TX_IPV4 : RTE_MBUF_F_TX_IPV6) | RTE_MBUF_F_TX_TCP_CKSUM | (cut ? RTE_MBUF_F_TX_TCP_SEG : 0);
+      ASSERT_EQ(m->l4_len, s.header.header_length());
+      ASSERT_EQ(m->tso_segsz, cut ? mss : 0);
+    }
+    if (flags != 0) {
+      ASSERT_EQ(m->l2_len, l2);
+      ASSERT_EQ(m->l3_len, l3);
+    }
+    ASSERT_EQ(got, want);
+    ASSERT_EQ(m->ol_flags, flags);
+    rte_pktmbuf_free(m);
+  }
+}
+
 }  // namespace
 }  // namespace millrace::dataplane::test
