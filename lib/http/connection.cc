@@ -8,12 +8,14 @@ constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c
 
 bool equals_ignore_case(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
+  if (equal_bytes(a.data(), b.data(), a.size())) return true;
   for (size_t i = 0; i < a.size(); ++i)
     if (lower(a[i]) != lower(b[i])) return false;
   return true;
 }
 
 bool list_has_token(std::string_view list, std::string_view token) {
+  if (is_text(list, "keep-alive") || is_text(list, "close")) return list == token;  // as nearly always
   while (!list.empty()) {
     const size_t comma = list.find(',');
     std::string_view member = list.substr(0, comma);
@@ -30,25 +32,6 @@ bool has_token(const HeaderTable& headers, HeaderId id, std::string_view token) 
   for (const Header& h : headers)
     if (h.id == id && list_has_token(h.value, token)) return true;
   return false;
-}
-
-bool should_close(Version version, const HeaderTable& headers) {
-  if (version == Version::kHttp10) return !has_token(headers, HeaderId::kConnection, "keep-alive");
-  return has_token(headers, HeaderId::kConnection, "close") || has_token(headers, HeaderId::kProxyConnection, "close");
-}
-
-bool is_upgrade(const HeaderTable& headers) {
-  return headers.has(HeaderId::kUpgrade) && has_token(headers, HeaderId::kConnection, "upgrade");
-}
-
-bool expects_continue(const RequestHead& head) {
-  return head.headers.has(HeaderId::kExpect) && equals_ignore_case(head.headers.get(HeaderId::kExpect), "100-continue");
-}
-
-bool is_grpc(const HeaderTable& headers) {
-  constexpr std::string_view kGrpc = "application/grpc";
-  const std::string_view type = headers.get(HeaderId::kContentType);
-  return type.starts_with(kGrpc) && (type.size() == kGrpc.size() || type[kGrpc.size()] == '+');
 }
 
 }  // namespace millrace::http

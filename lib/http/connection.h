@@ -18,19 +18,33 @@ bool has_token(const HeaderTable& headers, HeaderId id, std::string_view token);
 
 // Envoy's HeaderUtility::shouldCloseConnection: HTTP/1.1 closes when connection or proxy-connection has "close"; HTTP/1.0 closes
 // unless connection has "keep-alive".
-bool should_close(Version version, const HeaderTable& headers);
+inline bool should_close(Version version, const HeaderTable& headers) {
+  constexpr uint64_t kFields = bit_of(HeaderId::kConnection) | bit_of(HeaderId::kProxyConnection);
+  if ((headers.present() & kFields) == 0) return version == Version::kHttp10;
+  if (version == Version::kHttp10) return !has_token(headers, HeaderId::kConnection, "keep-alive");
+  return has_token(headers, HeaderId::kConnection, "close") || has_token(headers, HeaderId::kProxyConnection, "close");
+}
 
 // Envoy's Utility::isUpgrade: "upgrade" in connection and an upgrade field.
-bool is_upgrade(const HeaderTable& headers);
-inline bool is_connect(const RequestHead& head) { return head.method == "CONNECT"; }
+inline bool is_upgrade(const HeaderTable& headers) {
+  return headers.has(HeaderId::kUpgrade) && has_token(headers, HeaderId::kConnection, "upgrade");
+}
+inline bool is_connect(const RequestHead& head) { return is_text(head.method, "CONNECT"); }
 inline bool is_websocket(const HeaderTable& headers) {
   return is_upgrade(headers) && equals_ignore_case(headers.get(HeaderId::kUpgrade), "websocket");
 }
 
 // Expect: 100-continue (RFC 9110 10.1.1; any case).
-bool expects_continue(const RequestHead& head);
+inline bool expects_continue(const RequestHead& head) {
+  return head.headers.has(HeaderId::kExpect) && equals_ignore_case(head.headers.get(HeaderId::kExpect), "100-continue");
+}
 
 // True for application/grpc and application/grpc+x (Envoy's Grpc::Common::isGrpcRequestHeaders).
-bool is_grpc(const HeaderTable& headers);
+inline bool is_grpc(const HeaderTable& headers) {
+  constexpr size_t kBytes = std::string_view("application/grpc").size();
+  if (!headers.has(HeaderId::kContentType)) return false;
+  const std::string_view type = headers.get(HeaderId::kContentType);
+  return is_text(type.substr(0, kBytes), "application/grpc") && (type.size() == kBytes || type[kBytes] == '+');
+}
 
 }  // namespace millrace::http

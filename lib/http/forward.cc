@@ -1,10 +1,15 @@
 #include "lib/http/forward.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
+#include <cstring>
+
+#if defined(__SSSE3__)
+#include <immintrin.h>
+#endif
 
 #include "lib/http/connection.h"
+#include "lib/http/short_bytes.h"
 
 namespace millrace::http {
 
@@ -39,8 +44,14 @@ bool is_one_of(std::string_view name, const std::string_view (&list)[N]) {
   return false;
 }
 
-// What mutateRequestHeaders removes whatever comes after.
+// What mutateRequestHeaders removes whatever comes after. kIds: none of them, and no guarded name, and nothing is removed.
 struct RequestRemovals {
+  static constexpr uint64_t kIds =
+      bit_of(HeaderId::kConnection) | bit_of(HeaderId::kUpgrade) | bit_of(HeaderId::kKeepAlive) |
+      bit_of(HeaderId::kProxyConnection) | bit_of(HeaderId::kTransferEncoding) | bit_of(HeaderId::kXEnvoyInternal) |
+      bit_of(HeaderId::kXEnvoyUpstreamRqTimeoutMs) | bit_of(HeaderId::kXEnvoyExpectedRqTimeoutMs) |
+      bit_of(HeaderId::kXEnvoyDecoratorOperation) | bit_of(HeaderId::kXEnvoyOriginalPath) | bit_of(HeaderId::kXEnvoyOriginalHost);
+
   bool upgrade, internal, edge;
   bool operator()(const Header& h) const {
     switch (h.id) {
@@ -123,17 +134,11 @@ std::string_view address_text(const base::IpAddress& a, Scratch& scratch) {
 
 // Fields that Envoy's header map holds once (its inline headers): repeated ones become one list, in the place of the first.
 bool join_single_fields(HeaderTable& headers, Scratch& scratch) {
-  constexpr auto bit = [](HeaderId id) { return uint64_t{1} << static_cast<int>(id); };
-  constexpr uint64_t kSingle = bit(HeaderId::kContentType) | bit(HeaderId::kTe) | bit(HeaderId::kUserAgent) |
-                               bit(HeaderId::kXForwardedFor) | bit(HeaderId::kXForwardedProto) | bit(HeaderId::kXForwardedHost) |
-                               bit(HeaderId::kXForwardedPort) | bit(HeaderId::kXRequestId) | bit(HeaderId::kVia) |
-                               bit(HeaderId::kGrpcTimeout);
-  uint64_t seen = 0, twice = 0;
-  for (const Header& h : headers) {
-    twice |= seen & bit(h.id);
-    seen |= bit(h.id);
-  }
-  for (twice &= kSingle; twice != 0; twice &= twice - 1) {
+  constexpr uint64_t kSingle =
+      bit_of(HeaderId::kContentType) | bit_of(HeaderId::kTe) | bit_of(HeaderId::kUserAgent) | bit_of(HeaderId::kXForwardedFor) |
+      bit_of(HeaderId::kXForwardedProto) | bit_of(HeaderId::kXForwardedHost) | bit_of(HeaderId::kXForwardedPort) |
+      bit_of(HeaderId::kXRequestId) | bit_of(HeaderId::kVia) | bit_of(HeaderId::kGrpcTimeout);
+  for (uint64_t twice = headers.repeated() & kSingle; twice != 0; twice &= twice - 1) {
     const auto id = static_cast<HeaderId>(std::countr_zero(twice));
     headers.set(id, joined(headers, id, ",", scratch));
   }
@@ -177,119 +182,32 @@ bool set_request_id(HeaderTable& headers, const ForwardOptions& options, bool ed
   return headers.set(HeaderId::kXRequestId, scratch.concat({old.substr(0, kTraceDigit), "4", old.substr(kTraceDigit + 1)}));
 }
 
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-// The byte that "%XY" at the front of s stands for, or -1.
-int percent_byte(std::string_view s) {
-  if (s.size() < 3 || s[0] != '%') return -1;
-  const int high = hex_digit(s[1]), low = hex_digit(s[2]);
-  return high < 0 || low < 0 ? -1 : high << 4 | low;
-}
-constexpr bool is_unreserved(int c) {  // RFC 3986 2.3
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '.' || c == '_' ||
-         c == '~';
-}
-// Bytes that the URL standard's path percent-encode set adds to those no target can have.
-constexpr bool must_encode(char c) {
-  return c == '"' || c == '<' || c == '>' || c == '^' || c == '`' || c == '{' || c == '|' || c == '}' ||
-         static_cast<uint8_t>(c) <= 0x20 || static_cast<uint8_t>(c) >= 0x7f;
-}
-// Bytes that make a path one which normalisation may change.
-constexpr auto kInteresting = [] {
-  std::array<bool, 256> t{};
-  for (int c = 0; c < 256; ++c)
-    t[static_cast<size_t>(c)] = c == '%' || c == '\\' || c == '.' || must_encode(static_cast<char>(c));
-  return t;
-}();
-
-// %2f and %5c become / and \ in place. True when there were any.
-bool unescape_slashes(char* path, size_t* size) {
-  size_t out = 0;
-  for (size_t in = 0; in < *size;) {
-    const int c = percent_byte({path + in, *size - in});
-    if (c == '/' || c == '\\') {
-      path[out++] = static_cast<char>(c);
-      in += 3;
-    } else {
-      path[out++] = path[in++];
+// What does not go on to the upstream: hop-by-hop fields, what only a trusted peer may say, what the gateway itself has answered.
+void remove_from_request(RequestHead* head, bool internal, bool edge) {
+  HeaderTable& headers = head->headers;
+  constexpr uint64_t kIds = RequestRemovals::kIds | bit_of(HeaderId::kTe) | bit_of(HeaderId::kReferer) | bit_of(HeaderId::kExpect);
+  if ((headers.present() & kIds) == 0 && !headers.may_have_guarded_names()) [[likely]] return;
+  if ((headers.present() & RequestRemovals::kIds) != 0 || headers.may_have_guarded_names())
+    headers.remove_if(RequestRemovals{is_upgrade(headers), internal, edge});
+  if (headers.has(HeaderId::kTe)) {  // RFC 9110 10.1.4: only "trailers" can be meant for more than the next hop
+    bool trailers = false;
+    std::string_view list = headers.get(HeaderId::kTe);
+    while (!list.empty()) {
+      const size_t comma = list.find(',');
+      trailers = trailers || trim(list.substr(0, comma)) == "trailers";
+      list = comma == std::string_view::npos ? std::string_view{} : list.substr(comma + 1);
     }
+    if (trailers) headers.set(HeaderId::kTe, "trailers");
+    else headers.remove(HeaderId::kTe);
   }
-  const bool changed = out != *size;
-  *size = out;
-  return changed;
-}
-bool has_escaped_slash(std::string_view path) {
-  for (size_t at = path.find('%'); at != std::string_view::npos; at = path.find('%', at + 1)) {
-    const int c = percent_byte(path.substr(at));
-    if (c == '/' || c == '\\') return true;
-  }
-  return false;
-}
-
-// RFC 3986 6.2.2: unreserved bytes decoded, odd bytes encoded, \ is /. `out` has room for three times path.size(). False: %00.
-bool normalize_bytes(std::string_view path, char* out, size_t* size) {
-  char* p = out;
-  for (size_t i = 0; i < path.size();) {
-    const char c = path[i];
-    const int escaped = c == '%' ? percent_byte(path.substr(i)) : -1;
-    if (escaped == 0) return false;
-    if (escaped > 0 && is_unreserved(escaped)) {
-      *p++ = static_cast<char>(escaped);
-      i += 3;
-      continue;
-    }
-    ++i;
-    if (c == '\\') {
-      *p++ = '/';
-    } else if (must_encode(c)) {
-      *p++ = '%';
-      *p++ = "0123456789ABCDEF"[static_cast<uint8_t>(c) >> 4];
-      *p++ = "0123456789ABCDEF"[static_cast<uint8_t>(c) & 15];
-    } else {
-      *p++ = c;
-    }
-  }
-  *size = static_cast<size_t>(p - out);
-  return true;
-}
-
-// RFC 3986 5.2.4 in place; path[0] is '/'. Empty segments are segments.
-void remove_dot_segments(char* path, size_t* size) {
-  size_t out = 0;
-  for (size_t in = 0; in < *size;) {  // path[in] is '/', the segment lies behind it
-    size_t end = in + 1;
-    while (end < *size && path[end] != '/') ++end;
-    const std::string_view segment(path + in + 1, end - in - 1);
-    const bool last = end == *size;
-    if (segment == "." || segment == "..") {
-      if (segment == ".." && out != 0)
-        while (path[--out] != '/') {
-        }
-      if (last) path[out++] = '/';
-    } else {
-      path[out++] = '/';
-      for (char c : segment) path[out++] = c;
-    }
-    in = end;
-  }
-  *size = out;
-}
-
-void merge_slashes(char* path, size_t* size) {
-  size_t out = 0;
-  for (size_t in = 0; in < *size; ++in)
-    if (path[in] != '/' || out == 0 || path[out - 1] != '/') path[out++] = path[in];
-  *size = out;
+  if (headers.has(HeaderId::kReferer))
+    headers.remove_if([](const Header& h) { return h.id == HeaderId::kReferer && !is_valid_referer(h.value); });
+  if (expects_continue(*head)) headers.remove(HeaderId::kExpect);  // the gateway answers it itself
 }
 
 }  // namespace
 
-bool check_underscores(HeaderTable& headers, UnderscoreAction action) {
-  if (action == UnderscoreAction::kAllow || !headers.has(HeaderId::kOther)) return true;  // no known name has one
+bool apply_underscore_action(HeaderTable& headers, UnderscoreAction action) {
   const auto has_underscore = [](const Header& h) {
     return h.id == HeaderId::kOther && h.name.find('_') != std::string_view::npos;
   };
@@ -300,52 +218,6 @@ bool check_underscores(HeaderTable& headers, UnderscoreAction action) {
   for (const Header& h : headers)
     if (has_underscore(h)) return false;
   return true;
-}
-
-PathVerdict normalize_path(RequestHead* head, const ForwardOptions& options, Scratch& scratch) {
-  const std::string_view whole = head->path;
-  if (whole.empty()) return PathVerdict::kContinue;
-  if (whole.front() != '/') return PathVerdict::kNotRelative;
-  if (whole.find('#') != std::string_view::npos) return PathVerdict::kReject;
-  const std::string_view path = whole.substr(0, whole.find('?'));
-  const std::string_view query = whole.substr(path.size());
-
-  bool escaped = false;
-  if (options.escaped_slashes != EscapedSlashesAction::kKeepUnchanged) {
-    escaped = has_escaped_slash(path);
-    if (escaped && options.escaped_slashes == EscapedSlashesAction::kReject) return PathVerdict::kReject;
-  }
-  bool interesting = escaped || (options.merge_slashes && path.find("//") != std::string_view::npos);
-  if (options.normalize_path && !interesting)
-    for (char c : path) interesting = interesting || kInteresting[static_cast<uint8_t>(c)];
-  if (!interesting) return PathVerdict::kContinue;
-
-  // Two runs of at most three times the path: one for the unescaped bytes, one for the result. The first goes back.
-  const size_t room = (options.normalize_path ? 3 : 1) * path.size() + query.size();
-  char* const out = scratch.allocate(room);
-  char* const raw = scratch.allocate(path.size());
-  if (raw == nullptr) return PathVerdict::kReject;
-  size_t raw_size = path.copy(raw, path.size());
-  if (escaped) unescape_slashes(raw, &raw_size);
-  size_t size = 0;
-  bool good = true;
-  if (options.normalize_path) {
-    good = normalize_bytes({raw, raw_size}, out, &size);
-    if (good) remove_dot_segments(out, &size);
-  } else {
-    size = std::string_view(raw, raw_size).copy(out, raw_size);
-  }
-  if (good && options.merge_slashes) merge_slashes(out, &size);
-  scratch.give_back(path.size());
-  if (!good) {
-    scratch.give_back(room);
-    return PathVerdict::kReject;
-  }
-  size += query.copy(out + size, query.size());
-  scratch.give_back(room - size);
-  head->path = {out, size};
-  return escaped && options.escaped_slashes == EscapedSlashesAction::kUnescapeAndRedirect ? PathVerdict::kRedirect
-                                                                                          : PathVerdict::kContinue;
 }
 
 bool mutate_request(RequestHead* head, const ForwardOptions& options, const Downstream& downstream, const uint64_t random[2],
@@ -375,21 +247,7 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
                      is_internal_address(origin->client);
   origin->edge = !origin->internal && options.use_remote_address;
 
-  headers.remove_if(RequestRemovals{headers.has(HeaderId::kUpgrade) && is_upgrade(headers), origin->internal, origin->edge});
-  if (headers.has(HeaderId::kTe)) {  // RFC 9110 10.1.4: only "trailers" can be meant for more than the next hop
-    bool trailers = false;
-    std::string_view list = headers.get(HeaderId::kTe);
-    while (!list.empty()) {
-      const size_t comma = list.find(',');
-      trailers = trailers || trim(list.substr(0, comma)) == "trailers";
-      list = comma == std::string_view::npos ? std::string_view{} : list.substr(comma + 1);
-    }
-    if (trailers) headers.set(HeaderId::kTe, "trailers");
-    else headers.remove(HeaderId::kTe);
-  }
-  if (headers.has(HeaderId::kReferer))
-    headers.remove_if([](const Header& h) { return h.id == HeaderId::kReferer && !is_valid_referer(h.value); });
-  if (expects_continue(*head)) headers.remove(HeaderId::kExpect);  // the gateway answers it itself
+  remove_from_request(head, origin->internal, origin->edge);
 
   bool room = true;
   if (options.use_remote_address) {
@@ -399,12 +257,16 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
     }
     if (options.xff_num_trusted_hops == 0) room &= headers.set(HeaderId::kXForwardedProto, connection_scheme);
   }
-  if (headers.get(HeaderId::kXForwardedProto).empty()) room &= headers.set(HeaderId::kXForwardedProto, connection_scheme);
+  std::string_view forwarded = headers.get(HeaderId::kXForwardedProto);
+  if (forwarded.empty()) {
+    room &= headers.set(HeaderId::kXForwardedProto, connection_scheme);
+    forwarded = connection_scheme;
+  }
   if (head->scheme.empty()) {
-    const std::string_view forwarded = headers.get(HeaderId::kXForwardedProto);
-    head->scheme = equals_ignore_case(forwarded, "https")  ? std::string_view("https")
-                   : equals_ignore_case(forwarded, "http") ? std::string_view("http")
-                                                           : connection_scheme;
+    head->scheme = forwarded.data() == connection_scheme.data() ? connection_scheme
+                   : equals_ignore_case(forwarded, "https")     ? std::string_view("https")
+                   : equals_ignore_case(forwarded, "http")      ? std::string_view("http")
+                                                                : connection_scheme;
   }
   if (origin->internal) room &= headers.set(HeaderId::kXEnvoyInternal, "true");
   if (!options.via.empty()) room &= append_value(headers, HeaderId::kVia, ", ", options.via, scratch);
@@ -417,12 +279,34 @@ void format_uuid(const uint64_t random[2], char out[kUuidBytes]) {
   // RFC 9562 5.4: version 4 in digit 12, variant 10 in the first bits of digit 16. The version digit is also Envoy's "no trace".
   const uint64_t high = (random[0] & ~uint64_t{0xf000}) | 0x4000;
   const uint64_t low = (random[1] & ~(uint64_t{3} << 62)) | uint64_t{2} << 62;
+#if defined(__SSSE3__)
+  // Digits 0 to 15 in `a`, 16 to 31 in `b`, then moved apart where the dashes go.
+  const __m128i digits = _mm_setr_epi8('0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f');
+  const __m128i bytes = _mm_set_epi64x(static_cast<int64_t>(__builtin_bswap64(low)), static_cast<int64_t>(__builtin_bswap64(high)));
+  const __m128i nibble = _mm_set1_epi8(15);
+  const __m128i upper = _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble), lower = _mm_and_si128(bytes, nibble);
+  const __m128i a = _mm_shuffle_epi8(digits, _mm_unpacklo_epi8(upper, lower));
+  const __m128i b = _mm_shuffle_epi8(digits, _mm_unpackhi_epi8(upper, lower));
+  const auto spread = [](__m128i text, __m128i from, __m128i dashes) {
+    return _mm_or_si128(_mm_shuffle_epi8(text, from), dashes);
+  };
+  const char d = '-';
+  const __m128i first = spread(a, _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -1, 8, 9, 10, 11, -1, 12, 13),
+                               _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, d, 0, 0, 0, 0, d, 0, 0));
+  const __m128i second = spread(_mm_alignr_epi8(b, a, 14), _mm_setr_epi8(0, 1, -1, 2, 3, 4, 5, -1, 6, 7, 8, 9, 10, 11, 12, 13),
+                                _mm_setr_epi8(0, 0, d, 0, 0, 0, 0, d, 0, 0, 0, 0, 0, 0, 0, 0));
+  const uint32_t last = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_srli_si128(b, 12)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), first);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), second);
+  std::memcpy(out + 32, &last, sizeof last);
+#else
   char* p = out;
   for (int digit = 0; digit < 32; ++digit) {
     if (digit == 8 || digit == 12 || digit == 16 || digit == 20) *p++ = '-';
     const uint64_t half = digit < 16 ? high : low;
     *p++ = "0123456789abcdef"[half >> (60 - 4 * (digit & 15)) & 15];
   }
+#endif
 }
 
 bool rewrite_path(RequestHead* head, size_t matched, std::string_view replacement, const ForwardOptions& options,
@@ -465,20 +349,13 @@ bool mutate_upstream_response(ResponseHead* head, const ForwardOptions& options,
 
 bool mutate_response(ResponseHead* head, const ForwardOptions& options, const ResponseFacts& facts, Scratch& scratch) {
   HeaderTable& headers = head->headers;
-  const bool upgrade = facts.upgrade && headers.has(HeaderId::kUpgrade) && is_upgrade(headers);
-  headers.remove_if([&](const Header& h) {
-    switch (h.id) {
-      case HeaderId::kConnection:
-      case HeaderId::kUpgrade:
-        return !upgrade;
-      case HeaderId::kTransferEncoding:
-      case HeaderId::kKeepAlive:
-      case HeaderId::kProxyConnection:
-        return true;
-      default:
-        return false;
-    }
-  });
+  constexpr uint64_t kHopByHop = bit_of(HeaderId::kConnection) | bit_of(HeaderId::kUpgrade) | bit_of(HeaderId::kTransferEncoding) |
+                                 bit_of(HeaderId::kKeepAlive) | bit_of(HeaderId::kProxyConnection);
+  if ((headers.present() & kHopByHop) != 0) {
+    const bool upgrade = facts.upgrade && is_upgrade(headers);
+    const uint64_t going = upgrade ? kHopByHop & ~(bit_of(HeaderId::kConnection) | bit_of(HeaderId::kUpgrade)) : kHopByHop;
+    headers.remove_if([&](const Header& h) { return (bit_of(h.id) & going) != 0; });
+  }
   bool room = true;
   if (!headers.has(HeaderId::kDate) && !facts.date.empty()) room &= headers.push({"date", facts.date, HeaderId::kDate});
   const bool overwrite = options.server_header == ServerHeaderMode::kOverwrite ||

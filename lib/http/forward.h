@@ -40,6 +40,7 @@ struct ForwardOptions {
   ServerHeaderMode server_header = ServerHeaderMode::kOverwrite;
   std::string_view server_name = "envoy";
   std::string_view via;  // "": no via
+  friend bool operator==(const ForwardOptions&, const ForwardOptions&) = default;
 };
 
 // The downstream connection.
@@ -64,7 +65,11 @@ inline constexpr size_t kForwardScratchBytes = 512;
 
 // headers_with_underscores_action. kDrop removes the fields; kReject answers false when there is one (400,
 // http1.unexpected_underscore).
-bool check_underscores(HeaderTable& headers, UnderscoreAction action);
+bool apply_underscore_action(HeaderTable& headers, UnderscoreAction action);
+inline bool check_underscores(HeaderTable& headers, UnderscoreAction action) {
+  // No known name has an underscore.
+  return action == UnderscoreAction::kAllow || !headers.has(HeaderId::kOther) || apply_underscore_action(headers, action);
+}
 
 enum class PathVerdict : uint8_t {
   kContinue,     // head.path is as it should be (maybe new, in scratch)

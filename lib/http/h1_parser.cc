@@ -1,8 +1,10 @@
 #include "lib/http/h1_parser.h"
 
+#include <bit>
 #include <cstring>
 
 #include "lib/http/connection.h"
+#include "lib/http/h1_line.h"
 #include "lib/http/h1_scan.h"
 #include "lib/http/h1_target.h"
 
@@ -22,24 +24,24 @@ constexpr H1ErrorInfo kInfo[] = {
 bool is_known_method(std::string_view m) {
   switch (m.size()) {
     case 3:
-      return m == "GET" || m == "PUT" || m == "ACL";
+      return is_text(m, "GET") || is_text(m, "PUT") || is_text(m, "ACL");
     case 4:
-      return m == "POST" || m == "HEAD" || m == "BIND" || m == "COPY" || m == "LINK" || m == "LOCK" || m == "MOVE";
+      return is_text(m, "POST") || is_text(m, "HEAD") || is_text(m, "BIND") || is_text(m, "COPY") || is_text(m, "LINK") || is_text(m, "LOCK") || is_text(m, "MOVE");
     case 5:
-      return m == "PATCH" || m == "MERGE" || m == "MKCOL" || m == "PURGE" || m == "QUERY" || m == "TRACE";
+      return is_text(m, "PATCH") || is_text(m, "MERGE") || is_text(m, "MKCOL") || is_text(m, "PURGE") || is_text(m, "QUERY") || is_text(m, "TRACE");
     case 6:
-      return m == "DELETE" || m == "NOTIFY" || m == "REBIND" || m == "REPORT" || m == "SEARCH" || m == "SOURCE" ||
-             m == "UNBIND" || m == "UNLINK" || m == "UNLOCK";
+      return is_text(m, "DELETE") || is_text(m, "NOTIFY") || is_text(m, "REBIND") || is_text(m, "REPORT") || is_text(m, "SEARCH") || is_text(m, "SOURCE") ||
+             is_text(m, "UNBIND") || is_text(m, "UNLINK") || is_text(m, "UNLOCK");
     case 7:
-      return m == "OPTIONS" || m == "CONNECT" || m == "MSEARCH";
+      return is_text(m, "OPTIONS") || is_text(m, "CONNECT") || is_text(m, "MSEARCH");
     case 8:
-      return m == "CHECKOUT" || m == "PROPFIND";
+      return is_text(m, "CHECKOUT") || is_text(m, "PROPFIND");
     case 9:
-      return m == "PROPPATCH" || m == "SUBSCRIBE";
+      return is_text(m, "PROPPATCH") || is_text(m, "SUBSCRIBE");
     case 10:
-      return m == "MKACTIVITY" || m == "MKCALENDAR";
+      return is_text(m, "MKACTIVITY") || is_text(m, "MKCALENDAR");
     case 11:
-      return m == "UNSUBSCRIBE";
+      return is_text(m, "UNSUBSCRIBE");
     default:
       return false;
   }
@@ -129,12 +131,38 @@ struct Reader {
     return Step::kOk;
   }
 
-  Step request_line(const H1Limits& limits, RequestHead* head);
-  Step status_line(ResponseHead* head);
+  // The start lines. `window` may be null: then without the short cut for lines as they usually are.
+  Step request_line(const Window* window, const H1Limits& limits, RequestHead* head);
+  Step status_line(const Window* window, ResponseHead* head);
+
+ private:
+  Step any_request_line(const H1Limits& limits, RequestHead* head);
+  Step any_status_line(ResponseHead* head);
 };
 
+inline Step Reader::request_line(const Window* window, const H1Limits& limits, RequestHead* head) {
+  StartLine line;
+  if (window == nullptr || !read_request_line(*window, p, &line)) return any_request_line(limits, head);
+  head->method = {p, line.method_bytes};
+  head->path = {p + line.method_bytes + 1, line.target_end - line.method_bytes - 1};
+  head->version = Version::kHttp11;
+  head->start_line_bytes = static_cast<uint32_t>(line.bytes);
+  p += line.bytes;
+  return Step::kOk;
+}
+
+inline Step Reader::status_line(const Window* window, ResponseHead* head) {
+  StartLine line;
+  if (window == nullptr || !read_status_line(*window, p, &line)) return any_status_line(head);
+  head->status = static_cast<uint16_t>(line.status);
+  head->reason = {p + kReasonAt, line.reason_end - kReasonAt};
+  head->version = Version::kHttp11;
+  p += line.bytes;
+  return Step::kOk;
+}
+
 // request-line (RFC 9112 3): method SP request-target SP HTTP-version, with Envoy's leniency about the amount of white space.
-Step Reader::request_line(const H1Limits& limits, RequestHead* head) {
+Step Reader::any_request_line(const H1Limits& limits, RequestHead* head) {
   Step s = skip_leading_newlines();
   if (s != Step::kOk) return s;
   char* const method = p;
@@ -173,7 +201,7 @@ Step Reader::request_line(const H1Limits& limits, RequestHead* head) {
 }
 
 // status-line (RFC 9112 4): HTTP-version SP status-code [SP reason-phrase].
-Step Reader::status_line(ResponseHead* head) {
+Step Reader::any_status_line(ResponseHead* head) {
   uint32_t number = 0;
   Step s = http_version(&number);
   if (s != Step::kOk) return s;
@@ -204,6 +232,8 @@ Step Reader::status_line(ResponseHead* head) {
 struct Noted {
   uint32_t hosts = 0, content_lengths = 0, transfer_encodings = 0;
   std::string_view host;
+  bool host_is_valid = true;       // the bytes of `host` are an authority's
+  uint32_t host_line_bytes = 0;    // as RequestHead's
   bool length_is_number = true;  // of the first content-length
   bool length_is_zero = true;
   bool chunked = false;  // of the first transfer-encoding
@@ -211,45 +241,126 @@ struct Noted {
 
 // RFC 9110 8.6: 1*DIGIT; at most 2^63 - 1, so that sums of lengths cannot overflow.
 bool is_length(std::string_view v, bool* zero) {
+  constexpr size_t kSafeDigits = 18;  // that many cannot overflow
   uint64_t n = 0;
   if (v.empty()) return false;
   for (char c : v) {
-    if (c < '0' || c > '9') return false;
-    const uint64_t digit = static_cast<uint64_t>(c - '0');
-    if (n > (uint64_t{INT64_MAX} - digit) / 10) return false;
+    const uint64_t digit = static_cast<uint64_t>(static_cast<uint8_t>(c)) - '0';
+    if (digit > 9) return false;
+    if (v.size() > kSafeDigits && n > (uint64_t{INT64_MAX} - digit) / 10) return false;
     n = n * 10 + digit;
   }
   *zero = n == 0;
   return true;
 }
 
-template <class Head>
-Step read_fields(Reader& r, const H1Limits& limits, bool take_host, Head* head, Noted* noted) {
-  uint32_t count = 0;
-  for (;;) {
-    Header h;
-    bool empty_line = false;
-    const Step s = r.field(&h.name, &h.value, &empty_line);
-    if (s != Step::kOk) return s;
-    if (empty_line) return Step::kOk;
-    if (++count > limits.max_header_count) return r.bad(H1Error::kTooManyHeaders);
-    h.id = header_id(h.name);
-    switch (h.id) {
-      case HeaderId::kHost:
-        if (!take_host) break;
-        if (noted->hosts++ == 0) noted->host = h.value;
-        continue;
-      case HeaderId::kContentLength:
-        if (noted->content_lengths++ == 0) noted->length_is_number = is_length(h.value, &noted->length_is_zero);
-        break;
-      case HeaderId::kTransferEncoding:
-        if (noted->transfer_encodings++ == 0) noted->chunked = equals_ignore_case(h.value, "chunked");
-        break;
-      default:
-        break;
-    }
-    if (!head->headers.push(h)) return r.bad(H1Error::kTooManyHeaders);
+// Names that are to be lowered, kept until the head has been read: a store into bytes that are about to be loaded in one vector
+// holds the load up until the store has reached the cache.
+class PendingCase {
+ public:
+  void add(char* name, uint32_t upper) {
+    if (upper == 0) return;
+    if (count_ == kRoom) settle();
+    names_[count_++] = {name, upper};
   }
+  void settle() {
+    for (uint32_t i = 0; i < count_; ++i)
+      for (uint32_t upper = names_[i].upper; upper != 0; upper &= upper - 1) names_[i].at[std::countr_zero(upper)] |= 0x20;
+    count_ = 0;
+  }
+
+ private:
+  static constexpr uint32_t kRoom = 16;
+  struct Name {
+    char* at;
+    uint32_t upper;
+  };
+  Name names_[kRoom];
+  uint32_t count_ = 0;
+};
+
+// A line that read_line finds odd.
+Step odd_line(Reader& r, FieldLine* line, bool* empty_line) {
+  std::string_view name, value;
+  const char* const start = r.p;
+  const Step s = r.field(&name, &value, empty_line);
+  if (s != Step::kOk || *empty_line) return s;
+  line->name_bytes = name.size();
+  line->value_at = static_cast<size_t>(value.data() - start);
+  line->value_end = line->value_at + value.size();
+  line->bytes = static_cast<size_t>(r.p - start);
+  line->as_written = line->value_at == name.size() + 2 && start[name.size() + 1] == ' ' && line->bytes == line->value_end + 2 &&
+                     start[line->value_end] == '\r';
+  line->upper = 0;
+  line->id = header_id(name);
+  return s;
+}
+
+// The field lines and the empty line. The table is filled when all of them are in order.
+template <class Head>
+Step read_fields(Reader& r, const Window& window, const H1Limits& limits, bool take_host, Head* head, Noted* noted) {
+  constexpr uint64_t kFraming = bit_of(HeaderId::kContentLength) | bit_of(HeaderId::kTransferEncoding);
+  const uint64_t looked_at = kFraming | (take_host ? bit_of(HeaderId::kHost) : 0);
+  Header* const storage = head->headers.storage();
+  Header* const storage_end = storage + head->headers.capacity();
+  Header* out = storage;
+  PendingCase pending;
+  uint64_t present = 0, repeated = 0;
+  uint64_t left = limits.max_header_count;
+  bool guarded = false;
+  char* p = r.p;
+  for (;;) {
+    FieldLine line;
+    const LineKind kind = read_line(window, p, &line);
+    if (kind != LineKind::kField) [[unlikely]] {
+      if (kind == LineKind::kEmpty) {
+        r.p = p + 2;
+        break;
+      }
+      bool empty_line = false;
+      r.p = p;
+      FieldLine odd;
+      const Step s = odd_line(r, &odd, &empty_line);
+      if (s != Step::kOk) return s;
+      if (empty_line) break;
+      line = odd;
+    }
+    if (left-- == 0) return r.bad(H1Error::kTooManyHeaders);
+    const std::string_view value(p + line.value_at, line.value_end - line.value_at);
+    const uint32_t line_bytes = line.as_written ? static_cast<uint32_t>(line.bytes) : 0;
+    const uint64_t bit = bit_of(line.id);
+    if ((bit & looked_at) != 0) {
+      if (line.id == HeaderId::kHost) {
+        if (noted->hosts++ == 0) {
+          noted->host = value;
+          noted->host_is_valid = is_authority(window, value.data(), value.size());
+          noted->host_line_bytes = line_bytes;
+        }
+        pending.add(p, line.upper);
+        p += line.bytes;
+        continue;
+      }
+      if (line.id == HeaderId::kContentLength) {
+        if (noted->content_lengths++ == 0) noted->length_is_number = is_length(value, &noted->length_is_zero);
+      } else if (noted->transfer_encodings++ == 0) {
+        noted->chunked = equals_ignore_case(value, "chunked");
+      }
+    }
+    if (out == storage_end) return r.bad(H1Error::kTooManyHeaders);
+    if (line.id == HeaderId::kOther) guarded |= is_guarded_name({p, line.name_bytes});
+    repeated |= present & bit;
+    present |= bit;
+    out->name = {p, line.name_bytes};
+    out->value = value;
+    out->id = line.id;
+    out->line_bytes = line_bytes;
+    ++out;
+    pending.add(p, line.upper);
+    p += line.bytes;
+  }
+  pending.settle();
+  head->headers.filled(static_cast<uint32_t>(out - storage), present, repeated, guarded);
+  return Step::kOk;
 }
 
 // Framing rules that hold for both directions (RFC 9112 6.1 to 6.3, in the order of Envoy's codec).
@@ -291,7 +402,7 @@ bool remove_nominated(std::string_view list, uint32_t* tokens, HeaderTable* head
       lower[i] = c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
     }
     const std::string_view name(lower, token.size());
-    if (name == "close" || name == "keep-alive" || name == "http2-settings") continue;
+    if (is_text(name, "close") || is_text(name, "keep-alive") || is_text(name, "http2-settings")) continue;
     const HeaderId id = header_id(name);
     if (id == HeaderId::kUpgrade || id == HeaderId::kConnection) continue;
     if (id == HeaderId::kXForwardedFor || id == HeaderId::kXForwardedHost || id == HeaderId::kXForwardedProto) return false;
@@ -325,10 +436,11 @@ H1Error sanitize_connection(RequestHead* head, bool host_seen, bool* host_nomina
 // RFC 9112 3.2: exactly one Host. With absolute and authority form it is checked, then replaced.
 H1Error settle_host(const H1Limits& limits, const Noted& noted, bool host_nominated, RequestHead* head) {
   if (noted.hosts > 1) return H1Error::kRepeatedHost;
-  if (!head->authority.empty()) return noted.hosts == 1 && !is_valid_authority(noted.host) ? H1Error::kBadHost : H1Error::kNone;
+  if (!head->authority.empty()) return noted.hosts == 1 && !noted.host_is_valid ? H1Error::kBadHost : H1Error::kNone;
   if (noted.hosts == 1 && !host_nominated) {
-    if (!is_valid_authority(noted.host)) return H1Error::kBadHost;
+    if (!noted.host_is_valid) return H1Error::kBadHost;
     head->authority = noted.host;
+    head->host_line_bytes = noted.host_line_bytes;
     return H1Error::kNone;
   }
   if (head->version == Version::kHttp10 && !limits.default_host_for_http_10.empty()) {
@@ -360,7 +472,7 @@ H1Error finish_request(const H1Limits& limits, const Noted& noted, RequestHead* 
   }
   const H1Error host = settle_host(limits, noted, host_nominated, head);
   if (host != H1Error::kNone) return host;
-  if (head->method == "QUERY" && !headers.has(HeaderId::kContentType)) return H1Error::kQueryContentType;
+  if (is_text(head->method, "QUERY") && !headers.has(HeaderId::kContentType)) return H1Error::kQueryContentType;
   return H1Error::kNone;
 }
 
@@ -378,7 +490,7 @@ H1Error finish_response(const H1Limits& limits, const Noted& noted, ResponseHead
 
 HeadResult bad(H1Error e) { return {ParseStatus::kBad, e, 0}; }
 
-// Common frame of both parsers: `start_line(reader)` and `rest(reader)` do the parts that differ.
+// Common frame of both parsers: `start_line(reader, lines)` and `rest(reader, lines)` do the parts that differ.
 template <class StartLine, class Rest>
 HeadResult parse_head(std::span<char> bytes, size_t already_scanned, const H1Limits& limits, StartLine&& start_line,
                       Rest&& rest) {
@@ -392,13 +504,14 @@ HeadResult parse_head(std::span<char> bytes, size_t already_scanned, const H1Lim
       const char* const base = bytes.data();
       const char* const lf = scan::find_lf(base + already_scanned, base + window);
       if (lf != base + window && scan::find_lf(base, base + already_scanned) == base + already_scanned) {
-        if (start_line(r) == Step::kBad) return bad(r.error);
+        if (start_line(r, nullptr) == Step::kBad) return bad(r.error);
       }
     }
     return partial;
   }
-  Step s = start_line(r);
-  if (s == Step::kOk) s = rest(r);
+  const Window lines(r.p, r.end);
+  Step s = start_line(r, &lines);
+  if (s == Step::kOk) s = rest(r, lines);
   if (s == Step::kPartial) return partial;
   if (s == Step::kBad) return bad(r.error);
   return {ParseStatus::kDone, H1Error::kNone, static_cast<size_t>(r.p - bytes.data())};
@@ -437,10 +550,10 @@ HeadResult parse_request_head(std::span<char> bytes, size_t already_scanned, con
   head->headers = storage;
   head->headers.clear();
   return parse_head(
-      bytes, already_scanned, limits, [&](Reader& r) { return r.request_line(limits, head); },
-      [&](Reader& r) {
+      bytes, already_scanned, limits, [&](Reader& r, const Window* lines) { return r.request_line(lines, limits, head); },
+      [&](Reader& r, const Window& lines) {
         Noted noted;
-        const Step s = read_fields(r, limits, true, head, &noted);
+        const Step s = read_fields(r, lines, limits, true, head, &noted);
         if (s != Step::kOk) return s;
         const H1Error e = finish_request(limits, noted, head);
         return e == H1Error::kNone ? Step::kOk : r.bad(e);
@@ -453,10 +566,10 @@ HeadResult parse_response_head(std::span<char> bytes, size_t already_scanned, co
   head->headers = storage;
   head->headers.clear();
   return parse_head(
-      bytes, already_scanned, limits, [&](Reader& r) { return r.status_line(head); },
-      [&](Reader& r) {
+      bytes, already_scanned, limits, [&](Reader& r, const Window* lines) { return r.status_line(lines, head); },
+      [&](Reader& r, const Window& lines) {
         Noted noted;
-        const Step s = read_fields(r, limits, false, head, &noted);
+        const Step s = read_fields(r, lines, limits, false, head, &noted);
         if (s != Step::kOk) return s;
         const H1Error e = finish_response(limits, noted, head);
         return e == H1Error::kNone ? Step::kOk : r.bad(e);

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "lib/http/short_bytes.h"
+
 #if defined(__SSSE3__)
 #include <immintrin.h>
 #endif
@@ -26,6 +28,11 @@ inline constexpr auto kTokenLower = [] {
 }();
 // field-value byte (RFC 9110 5.5): HTAB, SP, VCHAR, obs-text.
 constexpr bool is_value_byte(uint8_t c) { return c == '\t' || (c >= 0x20 && c != 0x7f); }
+// Host and :authority: unreserved, sub-delims and : @ [ ] % of RFC 3986 3.2, as Envoy's authorityIsValid.
+constexpr bool is_authority_byte(uint8_t c) {
+  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+         std::string_view("-._~!$&'()*+,;=:@[]%").find(static_cast<char>(c)) != std::string_view::npos;
+}
 // What a request target may consist of: VCHAR.
 constexpr bool is_target_byte(uint8_t c) { return c > 0x20 && c < 0x7f; }
 
@@ -162,5 +169,139 @@ inline const char* find_lf(const char* p, const char* end) {
   while (p != end && *p != '\n') ++p;
   return p;
 }
+
+#if defined(__AVX2__)
+#define MILLRACE_HTTP_WINDOW 1
+
+inline __m256i load32(const char* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+
+// The bytes of a head such that kReach bytes may be loaded from any place in them: places near the end are read in a copy of the
+// last bytes that has zeros behind it (a zero stops every scan). Made once a head, before anything is lowered.
+class Window {
+ public:
+  static constexpr size_t kReach = 64;
+
+  Window(const char* begin, const char* end) {
+    const size_t n = static_cast<size_t>(end - begin);
+    const size_t kept = n < kReach ? n : kReach;
+    last_direct_ = n < kReach ? 0 : reinterpret_cast<uintptr_t>(end) - kReach;
+    to_copy_ = reinterpret_cast<uintptr_t>(copy_ + kReach) - reinterpret_cast<uintptr_t>(end);
+    const __m256i zero = _mm256_setzero_si256();
+    _mm256_store_si256(reinterpret_cast<__m256i*>(copy_ + kReach), zero);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(copy_ + kReach + 32), zero);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(copy_ + kReach + 64), zero);
+    if (kept == kReach) {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(copy_), load32(end - kReach));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(copy_ + 32), load32(end - 32));
+    } else {
+      copy_bytes(copy_ + kReach - kept, end - kept, kept);
+    }
+  }
+  // Where to read the bytes at p (begin <= p <= end).
+  const char* at(const char* p) const {
+    const uintptr_t a = reinterpret_cast<uintptr_t>(p);
+    return reinterpret_cast<const char*>(a <= last_direct_ ? a : a + to_copy_);
+  }
+
+ private:
+  uintptr_t last_direct_;  // 0: every place is read in the copy
+  uintptr_t to_copy_;      // from a place in the bytes to the same in the copy
+  // kReach bytes of the end, kReach of zeros and what a load from the last place but one can touch besides.
+  alignas(32) char copy_[2 * kReach + 32];
+};
+
+// Two table look-ups class all bytes at once: the bits that a byte's row (high nibble) and its column (low nibble) have in common
+// say what it is. Rows 2 to 7 of ASCII need five bits for token bytes, since row 6 (where every byte is one) can borrow those of
+// rows 3 and 4; three bits remain for the bytes no value may have. Bytes above 0x7f give 0: neither.
+struct NibbleTables {
+  std::array<uint8_t, 16> column{}, row{};
+};
+inline constexpr uint8_t kLastTokenBit = 0x10;
+inline constexpr NibbleTables kFieldTables = [] {
+  NibbleTables t;
+  constexpr uint8_t kControl0 = 0x20, kControl1 = 0x40, kDelete = 0x80;
+  constexpr uint8_t kRow2 = 0x01, kRow3 = 0x02, kRow4 = 0x04, kRow5 = 0x08, kRow7 = kLastTokenBit;
+  t.row = {kControl0, kControl1, kRow2, kRow3, kRow4, kRow5, kRow3 | kRow4, kRow7 | kDelete};
+  constexpr uint8_t kTokenBit[8] = {0, 0, kRow2, kRow3, kRow4, kRow5, 0, kRow7};
+  for (uint32_t c = 0; c < 16; ++c) {
+    uint32_t bits = kControl1 | (c != '\t' ? kControl0 : 0u) | (c == 15 ? kDelete : 0u);
+    for (uint32_t r = 0; r < 8; ++r)
+      if (is_tchar(static_cast<uint8_t>(r << 4 | c))) bits |= kTokenBit[r];
+    t.column[c] = static_cast<uint8_t>(bits);
+  }
+  return t;
+}();
+static_assert([] {
+  for (uint32_t c = 0; c < 128; ++c) {
+    const uint8_t hit = kFieldTables.column[c & 15] & kFieldTables.row[c >> 4];
+    const uint8_t b = static_cast<uint8_t>(c);
+    if ((hit != 0 && hit < 2 * kLastTokenBit) != is_tchar(b) || (hit >= 2 * kLastTokenBit) == is_value_byte(b)) return false;
+  }
+  return true;
+}());
+inline constexpr NibbleTables kAuthorityTables = [] {
+  NibbleTables t;
+  t.row = {0, 0, 1, 2, 4, 8, 16, 32};
+  for (uint32_t c = 0x20; c < 0x80; ++c)
+    if (is_authority_byte(static_cast<uint8_t>(c))) t.column[c & 15] = static_cast<uint8_t>(t.column[c & 15] | t.row[c >> 4]);
+  return t;
+}();
+
+// The constants of the functions below. They lie in h1_scan.cc, where the compiler does not see their values while it compiles a
+// loop over lines: it would make each anew in every turn, by two or three instructions instead of none.
+struct alignas(32) Constant {
+  std::array<uint8_t, 32> bytes{};
+  explicit operator __m256i() const { return _mm256_load_si256(reinterpret_cast<const __m256i*>(bytes.data())); }
+};
+struct Constants {
+  Constant field_column, field_row, authority_column, authority_row, low_nibble, raise, zero, from_a, behind_z, case_bit, space,
+      del;
+  // 32 bytes of ones, then of zeros: a load from ones + 32 - n keeps the first n bytes of a vector.
+  Constant ones, none;
+};
+extern const Constants kConstants;
+
+inline __m256i nibble_hits(__m256i x, const Constant& column, const Constant& row) {
+  const __m256i high = _mm256_and_si256(_mm256_srli_epi16(x, 4), __m256i(kConstants.low_nibble));
+  return _mm256_and_si256(_mm256_shuffle_epi8(__m256i(column), x), _mm256_shuffle_epi8(__m256i(row), high));
+}
+inline uint32_t zero_bytes(__m256i x) {
+  return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, __m256i(kConstants.zero))));
+}
+
+// What 32 bytes of a field line are; bit i is byte i.
+struct FieldBlock {
+  uint32_t not_token;  // the first of them ends a name
+  uint32_t stop;       // no value may have it: the first of them ends a value
+};
+inline FieldBlock classify(__m256i x) {
+  const __m256i hit = nibble_hits(x, kConstants.field_column, kConstants.field_row);
+  // Bits of controls become the top bit by a saturated addition.
+  const uint32_t stop = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_adds_epu8(hit, __m256i(kConstants.raise))));
+  return {zero_bytes(hit) | stop, stop};
+}
+// Bit i: byte i may not be in an authority.
+inline uint32_t authority_stops(__m256i x) {
+  return zero_bytes(nibble_hits(x, kConstants.authority_column, kConstants.authority_row));
+}
+// Bytes that are no VCHAR.
+inline uint32_t target_stops(__m256i x) {
+  const __m256i above = _mm256_cmpgt_epi8(x, __m256i(kConstants.space));  // signed: 0x80 and above are negative
+  return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_andnot_si256(_mm256_cmpeq_epi8(x, __m256i(kConstants.del)), above)));
+}
+
+inline __m256i first_bytes(size_t n) { return load32(reinterpret_cast<const char*>(&kConstants.none) - n); }
+
+struct Lowered {
+  __m256i bytes;   // with A..Z lowered
+  uint32_t upper;  // where they were
+};
+inline Lowered lower(__m256i x) {
+  // A..Z moved to the bottom of the signed range: one comparison tells them from all others.
+  const __m256i upper = _mm256_cmpgt_epi8(__m256i(kConstants.behind_z), _mm256_add_epi8(x, __m256i(kConstants.from_a)));
+  return {_mm256_or_si256(x, _mm256_and_si256(upper, __m256i(kConstants.case_bit))),
+          static_cast<uint32_t>(_mm256_movemask_epi8(upper))};
+}
+#endif
 
 }  // namespace millrace::http::scan

@@ -3,6 +3,8 @@
 #include <array>
 
 #include "lib/base/ip_address.h"
+#include "lib/http/connection.h"
+#include "lib/http/h1_scan.h"
 
 namespace millrace::http {
 
@@ -12,13 +14,11 @@ constexpr bool is_alpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && 
 constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
 constexpr bool is_alnum(char c) { return is_alpha(c) || is_digit(c); }
 
-constexpr std::array<bool, 256> make_table(std::string_view extra) {
+constexpr auto kAuthorityByte = [] {
   std::array<bool, 256> t{};
-  for (int c = 0; c < 256; ++c) t[static_cast<size_t>(c)] = is_alnum(static_cast<char>(c));
-  for (char c : extra) t[static_cast<uint8_t>(c)] = true;
+  for (size_t c = 0; c < 256; ++c) t[c] = scan::is_authority_byte(static_cast<uint8_t>(c));
   return t;
-}
-constexpr auto kAuthorityByte = make_table("-._~!$&'()*+,;=:@[]%");
+}();
 
 // host ":" port of a URL: a name of letters, digits, '-' and '.', or an IPv6 address in brackets; the port, where there is one,
 // is 0 to 65535 in decimal. Narrower than RFC 3986 (no percent-encoding, no sub-delims), as Envoy's URL class is.
@@ -92,7 +92,7 @@ bool is_valid_authority(std::string_view authority) {
 H1Error parse_target(std::span<char> target, bool allow_absolute_url, RequestHead* head) {
   const std::string_view t(target.data(), target.size());
   if (t.empty()) return H1Error::kBadTarget;
-  if (head->method == "CONNECT") {  // authority-form, 3.2.3
+  if (is_connect(*head)) {  // authority-form, 3.2.3
     if (!is_host_and_port(t, true)) return H1Error::kInvalidUrl;
     head->authority = t;
     return H1Error::kNone;
@@ -102,7 +102,7 @@ H1Error parse_target(std::span<char> target, bool allow_absolute_url, RequestHea
     return H1Error::kNone;
   }
   if (t.front() == '*') {  // asterisk-form, 3.2.4
-    if (head->method != "OPTIONS") return H1Error::kInvalidUrl;
+    if (!is_text(head->method, "OPTIONS")) return H1Error::kInvalidUrl;
     head->path = t;
     return H1Error::kNone;
   }

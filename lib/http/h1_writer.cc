@@ -1,54 +1,125 @@
 #include "lib/http/h1_writer.h"
 
+#include <bit>
 #include <cstring>
 
 #include "lib/http/connection.h"
+#include "lib/http/header_names.h"
 
 namespace millrace::http {
 
 namespace {
 
-// Appends while it fits and counts always.
-class Out {
+// Every head is written by a function over an output of one of two kinds. FastOut writes as long as kSlack bytes are left behind
+// what it puts, which may then be overwritten: constants and known names go out in one or two stores of full size. When they are
+// not, the head is written once more by ExactOut, which writes what fits and counts the rest.
+class FastOut {
  public:
-  explicit Out(std::span<char> out) : out_(out) {}
+  explicit FastOut(std::span<char> out)
+      : begin_(out.data()), next_(begin_), room_(static_cast<ptrdiff_t>(out.size()) - static_cast<ptrdiff_t>(kSlack)) {}
+
+  bool complete() const { return room_ >= 0; }
+  size_t size() const { return static_cast<size_t>(next_ - begin_); }
+
   void put(std::string_view s) {
-    if (size_ <= out_.size() && s.size() <= out_.size() - size_ && !s.empty())
-      std::memcpy(out_.data() + size_, s.data(), s.size());
+    if (!take(s.size())) [[unlikely]] return;
+    copy_bytes(next_, s.data(), s.size());
+    next_ += s.size();
+  }
+  template <size_t N>
+  void put(const char (&literal)[N]) {
+    static_assert(N - 1 <= kSlack);
+    if (!take(N - 1)) [[unlikely]] return;
+    std::memcpy(next_, literal, N - 1);
+    next_ += N - 1;
+  }
+  void put_decimal(uint64_t v) {
+    if (take(kDecimalBytes)) [[likely]] next_ += write_decimal(next_, v);
+  }
+  void put_field(HeaderId id, std::string_view name, std::string_view value) {
+    if (!take(name.size() + value.size() + 4)) [[unlikely]] return;
+    if (id != HeaderId::kOther) {
+      std::memcpy(next_, names::kPrefixes[static_cast<size_t>(id)].bytes.data(), names::kPrefixBytes);
+      next_ += name.size() + 2;
+    } else {
+      copy_bytes(next_, name.data(), name.size());
+      std::memcpy(next_ + name.size(), ": ", 2);
+      next_ += name.size() + 2;
+    }
+    copy_bytes(next_, value.data(), value.size());
+    std::memcpy(next_ + value.size(), "\r\n", 2);
+    next_ += value.size() + 2;
+  }
+
+ private:
+  static constexpr size_t kSlack = 64;  // above the longest literal and the bytes of a known name
+  static constexpr size_t kDecimalBytes = 20;
+  bool take(size_t n) {
+    room_ -= static_cast<ptrdiff_t>(n);
+    return room_ >= 0;
+  }
+
+  char* begin_;
+  char* next_;
+  ptrdiff_t room_;  // negative from the first time on that something did not fit
+};
+
+class ExactOut {
+ public:
+  explicit ExactOut(std::span<char> out) : out_(out) {}
+
+  size_t size() const { return size_; }
+  void put(std::string_view s) {
+    if (size_ <= out_.size() && s.size() <= out_.size() - size_) copy_bytes(out_.data() + size_, s.data(), s.size());
     size_ += s.size();
   }
   void put_decimal(uint64_t v) {
     char digits[20];
-    size_t n = 0;
-    do {
-      digits[sizeof digits - ++n] = static_cast<char>('0' + v % 10);
-      v /= 10;
-    } while (v != 0);
-    put({digits + sizeof digits - n, n});
+    put({digits, write_decimal(digits, v)});
   }
-  void put_field(std::string_view name, std::string_view value) {
-    // The usual case in one test: room for the whole line.
-    const size_t n = name.size() + value.size() + 4;
-    if (size_ <= out_.size() && n <= out_.size() - size_) {
-      char* p = out_.data() + size_;
-      std::memcpy(p, name.data(), name.size());
-      p += name.size();
-      *p++ = ':';
-      *p++ = ' ';
-      if (!value.empty()) std::memcpy(p, value.data(), value.size());
-      p += value.size();
-      *p++ = '\r';
-      *p++ = '\n';
-    }
-    size_ += n;
+  void put_field(HeaderId, std::string_view name, std::string_view value) {
+    for (std::string_view part : {name, std::string_view(": "), value, std::string_view("\r\n")}) put(part);
   }
-  size_t size() const { return size_; }
 
  private:
   std::span<char> out_;
   size_t size_ = 0;
 };
 
+// `emit(out)` with the one that fits; the size that it needs.
+template <class Emit>
+[[gnu::always_inline]] inline size_t write(std::span<char> buffer, Emit&& emit) {
+  FastOut fast(buffer);
+  emit(fast);
+  if (fast.complete()) [[likely]] return fast.size();
+  ExactOut exact(buffer);
+  emit(exact);
+  return exact.size();
+}
+
+// The field lines of a table, those that stand in memory one behind the other as one run. `run`: bytes that go in front of them
+// and may be the beginning of the first run.
+template <class Out>
+[[gnu::always_inline]] inline void put_fields(Out& out, const HeaderTable& headers, std::string_view run) {
+  const char* begin = run.data();
+  const char* end = begin + run.size();
+  for (const Header& h : headers) {
+    if (h.is_line()) {
+      if (h.name.data() != end) {
+        if (begin != end) out.put(std::string_view(begin, static_cast<size_t>(end - begin)));
+        begin = end = h.name.data();
+      }
+      end += h.line_bytes;
+      continue;
+    }
+    if (begin != end) out.put(std::string_view(begin, static_cast<size_t>(end - begin)));
+    begin = end;
+    out.put_field(h.id, h.name, h.value);
+  }
+  if (begin != end) out.put(std::string_view(begin, static_cast<size_t>(end - begin)));
+}
+
+template <class Out>
 void put_content_length(Out& out, uint64_t length) {
   out.put("content-length: ");
   out.put_decimal(length);
@@ -57,7 +128,7 @@ void put_content_length(Out& out, uint64_t length) {
 
 // Methods for which a request without content says nothing about its length (Envoy's requestShouldHaveNoBody; RFC 9110 8.6).
 bool is_bodiless_method(std::string_view m) {
-  return m == "GET" || m == "HEAD" || m == "DELETE" || m == "TRACE" || m == "CONNECT";
+  return is_text(m, "GET") || is_text(m, "HEAD") || is_text(m, "DELETE") || is_text(m, "TRACE") || is_text(m, "CONNECT");
 }
 
 }  // namespace
@@ -84,55 +155,35 @@ BodyFraming outgoing_framing(BodyFraming in, Version peer) {
   }
 }
 
-size_t write_request_head(const RequestHead& head, BodyFraming framing, std::span<char> buffer) {
-  Out out(buffer);
-  out.put(head.method);
-  out.put(" ");
-  out.put(is_connect(head) ? head.authority : head.path);
-  out.put(" HTTP/1.1\r\n");
-  out.put_field("host", head.authority);
-  for (const Header& h : head.headers) out.put_field(h.name, h.value);
-  const bool has_length = head.headers.has(HeaderId::kContentLength);
-  switch (framing.kind) {
-    case Framing::kNone:
-      if (!has_length && !is_bodiless_method(head.method)) put_content_length(out, 0);
-      break;
-    case Framing::kContentLength:
-      if (!has_length) put_content_length(out, framing.length);
-      break;
-    case Framing::kChunked:
-      out.put("transfer-encoding: chunked\r\n");
-      break;
-    default:
-      break;
-  }
-  out.put("\r\n");
-  return out.size();
+// "METHOD path HTTP/1.1" CRLF and "host: authority" CRLF when they stand in memory like that, as the parser noted; else nothing.
+static std::string_view start_as_received(const RequestHead& head) {
+  constexpr size_t kStartExtra = std::string_view("  HTTP/1.1\r\n").size(), kHostExtra = std::string_view("host: \r\n").size();
+  const char* const start = head.method.data();
+  if (head.start_line_bytes != head.method.size() + head.path.size() + kStartExtra ||
+      head.path.data() != start + head.method.size() + 1 || head.host_line_bytes != head.authority.size() + kHostExtra ||
+      head.authority.data() != start + head.start_line_bytes + std::string_view("host: ").size())
+    return {};
+  return {start, head.start_line_bytes + head.host_line_bytes};
 }
 
-size_t write_response_head(const ResponseHead& head, const ResponseWrite& options, std::span<char> buffer) {
-  Out out(buffer);
-  out.put(options.peer == Version::kHttp10 ? "HTTP/1.0 " : "HTTP/1.1 ");
-  out.put_decimal(head.status);
-  out.put(" ");
-  out.put(reason_phrase(head.status));
-  out.put("\r\n");
-  for (const Header& h : head.headers) out.put_field(h.name, h.value);
-  if (head.status >= 200) {  // interim responses and 101 say nothing about the connection
-    if (options.close) out.put("connection: close\r\n");
-    else if (options.peer == Version::kHttp10) out.put("connection: keep-alive\r\n");
-  }
-  const bool has_length = head.headers.has(HeaderId::kContentLength);
-  const bool lengthless = head.status < 200 || head.status == 204 || head.status == 304;  // RFC 9110 8.6, 9112 6.1
-  if (!has_length && !lengthless) {
-    switch (options.framing.kind) {
+size_t write_request_head(const RequestHead& head, BodyFraming framing, std::span<char> buffer) {
+  const auto emit = [&](auto& out) __attribute__((always_inline)) {
+    const std::string_view received = start_as_received(head);
+    if (received.empty()) {
+      out.put(head.method);
+      out.put(" ");
+      out.put(is_connect(head) ? head.authority : head.path);
+      out.put(" HTTP/1.1\r\n");
+      out.put_field(HeaderId::kHost, "host", head.authority);
+    }
+    put_fields(out, head.headers, received);
+    const bool has_length = head.headers.has(HeaderId::kContentLength);
+    switch (framing.kind) {
       case Framing::kNone:
-        // What a GET would have got is not known; Envoy guesses chunked.
-        if (!options.is_head) put_content_length(out, 0);
-        else if (options.peer != Version::kHttp10) out.put("transfer-encoding: chunked\r\n");
+        if (!has_length && !is_bodiless_method(head.method)) put_content_length(out, 0);
         break;
       case Framing::kContentLength:
-        put_content_length(out, options.framing.length);
+        if (!has_length) put_content_length(out, framing.length);
         break;
       case Framing::kChunked:
         out.put("transfer-encoding: chunked\r\n");
@@ -140,30 +191,69 @@ size_t write_response_head(const ResponseHead& head, const ResponseWrite& option
       default:
         break;
     }
-  }
-  out.put("\r\n");
-  return out.size();
+    out.put("\r\n");
+  };
+  return write(buffer, emit);
+}
+
+size_t write_response_head(const ResponseHead& head, const ResponseWrite& options, std::span<char> buffer) {
+  const bool http_10 = options.peer == Version::kHttp10;
+  const auto emit = [&](auto& out) __attribute__((always_inline)) {
+    if (head.status == 200 && !http_10) [[likely]] {
+      out.put("HTTP/1.1 200 OK\r\n");
+    } else {
+      if (http_10) out.put("HTTP/1.0 ");
+      else out.put("HTTP/1.1 ");
+      out.put_decimal(head.status);
+      out.put(" ");
+      out.put(reason_phrase(head.status));
+      out.put("\r\n");
+    }
+    put_fields(out, head.headers, {});
+    if (head.status >= 200) {  // interim responses and 101 say nothing about the connection
+      if (options.close) out.put("connection: close\r\n");
+      else if (http_10) out.put("connection: keep-alive\r\n");
+    }
+    const bool has_length = head.headers.has(HeaderId::kContentLength);
+    const bool lengthless = head.status < 200 || head.status == 204 || head.status == 304;  // RFC 9110 8.6, 9112 6.1
+    if (!has_length && !lengthless) {
+      switch (options.framing.kind) {
+        case Framing::kNone:
+          // What a GET would have got is not known; Envoy guesses chunked.
+          if (!options.is_head) put_content_length(out, 0);
+          else if (!http_10) out.put("transfer-encoding: chunked\r\n");
+          break;
+        case Framing::kContentLength:
+          put_content_length(out, options.framing.length);
+          break;
+        case Framing::kChunked:
+          out.put("transfer-encoding: chunked\r\n");
+          break;
+        default:
+          break;
+      }
+    }
+    out.put("\r\n");
+  };
+  return write(buffer, emit);
 }
 
 size_t write_chunk_header(uint64_t data_bytes, std::span<char> buffer) {
-  char digits[16];
-  size_t n = 0;
-  do {
-    digits[sizeof digits - ++n] = "0123456789abcdef"[data_bytes & 15];
-    data_bytes >>= 4;
-  } while (data_bytes != 0);
-  Out out(buffer);
-  out.put({digits + sizeof digits - n, n});
-  out.put("\r\n");
-  return out.size();
+  const size_t digits = data_bytes == 0 ? 1 : (67 - static_cast<size_t>(std::countl_zero(data_bytes))) / 4;
+  const size_t n = digits + kChunkEnd.size();
+  if (n > buffer.size()) return n;
+  for (size_t i = digits; i-- > 0; data_bytes >>= 4) buffer[i] = "0123456789abcdef"[data_bytes & 15];
+  std::memcpy(buffer.data() + digits, kChunkEnd.data(), kChunkEnd.size());
+  return n;
 }
 
 size_t write_last_chunk(const HeaderTable& trailers, std::span<char> buffer) {
-  Out out(buffer);
-  out.put("0\r\n");
-  for (const Header& h : trailers) out.put_field(h.name, h.value);
-  out.put("\r\n");
-  return out.size();
+  const auto emit = [&](auto& out) {
+    out.put("0\r\n");
+    put_fields(out, trailers, {});
+    out.put("\r\n");
+  };
+  return write(buffer, emit);
 }
 
 void format_date(uint64_t unix_seconds, char out[kDateBytes]) {

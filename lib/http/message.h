@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "lib/base/assert.h"
+#include "lib/http/short_bytes.h"
 
 namespace millrace::http {
 
@@ -58,13 +59,31 @@ enum class HeaderId : uint8_t {
 };
 static_assert(static_cast<int>(HeaderId::kCount) <= 64, "one bit each in HeaderTable::present");
 
+constexpr uint64_t bit_of(HeaderId id) { return uint64_t{1} << static_cast<int>(id); }
+
 HeaderId header_id(std::string_view lower_case_name);
 std::string_view header_name(HeaderId id);  // "" for kOther
+
+// Names that are kOther but may mean something to forward.h, "x-envoy-..." and "x-forwarded-client-cert", told from the others by
+// their first 8 bytes, in any case.
+inline bool is_guarded_name(std::string_view n) {
+  if (n.size() < 8) return false;
+  const uint64_t front = load8(n.data()) | 0x2020202020202020;
+  return front == "x-envoy-"_word || front == "x-forwar"_word;
+}
 
 struct Header {
   std::string_view name;   // lower case
   std::string_view value;  // without surrounding white space
   HeaderId id = HeaderId::kOther;
+  // The parser's note that the bytes at name.data() are just as the writer would write them: this many, "name: value" CRLF. 0:
+  // they are not, or nobody knows. Whoever gives the header another name or value need not care: see is_line().
+  uint32_t line_bytes = 0;
+
+  // True when the line still stands in memory as it is to be written.
+  bool is_line() const {
+    return line_bytes == name.size() + value.size() + 4 && value.data() == name.data() + name.size() + 2;
+  }
 };
 
 // Header fields in order of arrival, in storage that the caller lends (capacity fixed for its life; no allocation).
@@ -74,7 +93,8 @@ class HeaderTable {
   HeaderTable(Header* storage, uint32_t capacity) : data_(storage), capacity_(capacity) {}
   // The fields of `filled`, which lies in the same storage, with (more) room: a parser's limit need not be the forwarder's.
   HeaderTable(Header* storage, uint32_t capacity, const HeaderTable& filled)
-      : data_(storage), size_(filled.size_), capacity_(capacity), present_(filled.present_) {}
+      : data_(storage), size_(filled.size_), capacity_(capacity), guarded_(filled.guarded_), present_(filled.present_),
+        repeated_(filled.repeated_) {}
 
   uint32_t size() const { return size_; }
   uint32_t capacity() const { return capacity_; }
@@ -82,12 +102,20 @@ class HeaderTable {
   Header& operator[](uint32_t i) { return data_[i]; }
   const Header* begin() const { return data_; }
   const Header* end() const { return data_ + size_; }
+  // One bit for each id that is there (`1 << id`), so that "none of these" is one test.
   uint64_t present() const { return present_; }
+  // The bits of the ids that are there more than once.
+  uint64_t repeated() const { return repeated_; }
+  // False: no unknown name of the table is_guarded_name(). True: there may be one.
+  bool may_have_guarded_names() const { return guarded_; }
   bool has(HeaderId id) const { return (present_ >> static_cast<int>(id)) & 1; }
 
-  bool push(Header h) {  // false when full
+  bool push(const Header& h) {  // false when full
     if (size_ == capacity_) return false;
-    present_ |= uint64_t{1} << static_cast<int>(h.id);
+    const uint64_t bit = bit_of(h.id);
+    repeated_ |= present_ & bit;
+    present_ |= bit;
+    if (h.id == HeaderId::kOther) guarded_ |= is_guarded_name(h.name);
     data_[size_++] = h;
     return true;
   }
@@ -107,30 +135,51 @@ class HeaderTable {
   template <class Predicate>
   uint32_t remove_if(Predicate&& remove) {
     uint32_t kept = 0;
-    uint64_t present = 0;
+    uint64_t present = 0, repeated = 0;
     for (uint32_t i = 0; i < size_; ++i) {
       if (remove(static_cast<const Header&>(data_[i]))) continue;
-      present |= uint64_t{1} << static_cast<int>(data_[i].id);
+      const uint64_t bit = bit_of(data_[i].id);
+      repeated |= present & bit;
+      present |= bit;
       if (kept != i) data_[kept] = data_[i];
       ++kept;
     }
     const uint32_t removed = size_ - kept;
     size_ = kept;
     present_ = present;
+    repeated_ = repeated;
     return removed;
   }
   // Gives the first header of that id the value and removes further ones, or appends it. False when it had to be added and the
   // table is full.
-  bool set(HeaderId id, std::string_view value);
+  bool set(HeaderId id, std::string_view value) {
+    MILLRACE_ASSERT(id != HeaderId::kOther, "set() is for known names");
+    return has(id) ? replace(id, value) : push({header_name(id), value, id});
+  }
   void clear() {
     size_ = 0;
-    present_ = 0;
+    present_ = repeated_ = 0;
+    guarded_ = false;
+  }
+
+  // For the parser, which keeps the count and the bits in registers while it fills the storage from [size()] on, and tells them at
+  // the end.
+  Header* storage() { return data_; }
+  void filled(uint32_t size, uint64_t present, uint64_t repeated, bool guarded) {
+    size_ = size;
+    present_ = present;
+    repeated_ = repeated;
+    guarded_ = guarded;
   }
 
  private:
+  bool replace(HeaderId id, std::string_view value);
+
   Header* data_ = nullptr;
   uint32_t size_ = 0, capacity_ = 0;
+  bool guarded_ = false;
   uint64_t present_ = 0;  // kOther's bit says that some unknown name is there
+  uint64_t repeated_ = 0;
 };
 
 struct RequestHead {
@@ -140,6 +189,8 @@ struct RequestHead {
   std::string_view scheme;     // of an absolute-form target or :scheme; else "" (the connection decides)
   Version version = Version::kHttp11;
   HeaderTable headers;  // without Host (it is `authority`)
+  // As Header::line_bytes, of "method path HTTP/1.1" CRLF at method.data() and of "host: authority" CRLF. See h1_writer.cc.
+  uint32_t start_line_bytes = 0, host_line_bytes = 0;
 };
 
 struct ResponseHead {

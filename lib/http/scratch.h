@@ -5,10 +5,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <initializer_list>
 #include <span>
 #include <string_view>
+#include <utility>
+
+#include "lib/http/short_bytes.h"
 
 namespace millrace::http {
 
@@ -42,7 +44,7 @@ class Scratch {
     if (out == nullptr) return {};
     char* q = out;
     for (std::string_view p : parts) {
-      if (!p.empty()) std::memcpy(q, p.data(), p.size());
+      copy_bytes(q, p.data(), p.size());
       q += p.size();
     }
     return {out, n};
@@ -50,13 +52,13 @@ class Scratch {
   std::string_view copy(std::string_view s) { return concat({s}); }
   // Decimal text of v.
   std::string_view decimal(uint64_t v) {
-    char digits[20];
-    size_t n = 0;
-    do {
-      digits[sizeof digits - ++n] = static_cast<char>('0' + v % 10);
-      v /= 10;
-    } while (v != 0);
-    return copy({digits + sizeof digits - n, n});
+    constexpr size_t kMaxDigits = 20;
+    if (left() >= kMaxDigits) [[likely]] {
+      const size_t n = write_decimal(next_, v);
+      return {std::exchange(next_, next_ + n), n};
+    }
+    char digits[kMaxDigits];
+    return copy({digits, write_decimal(digits, v)});
   }
 
  private:
