@@ -146,7 +146,7 @@ bool Engine::step(base::TimeNs now) {
       if (n != 0) tcp_.input_burst(w, {burst, n});
       frames += received;
     }
-    if (client_ != nullptr && phase_ != Phase::kResolving) {
+    if (client_ != nullptr && phase_ >= Phase::kRamping) {
       client_->advance();
       tcp_.finish_burst();
     }
@@ -164,7 +164,7 @@ bool Engine::step(base::TimeNs now) {
   return phase_ != Phase::kDone;
 }
 
-// Addresses are swapped, so checksums stay right.
+// Back to the router with MAC addresses swapped and nothing else: clients and servers that ask each other directly talk through it.
 uint32_t Engine::forward(base::TimeNs now) {
   uint32_t frames = 0;
   for (auto& w : wires_) {
@@ -178,16 +178,6 @@ uint32_t Engine::forward(base::TimeNs now) {
       std::memcpy(mac, p, 6);
       std::memcpy(p, p + 6, 6);
       std::memcpy(p + 6, mac, 6);
-      if (p[12] == 0x08) {
-        const auto src = base::load_unaligned<uint32_t>(p + 26), dst = base::load_unaligned<uint32_t>(p + 30);
-        std::memcpy(p + 26, &dst, 4);
-        std::memcpy(p + 30, &src, 4);
-      } else {
-        uint8_t src[16];
-        std::memcpy(src, p + 22, 16);
-        std::memcpy(p + 22, p + 38, 16);
-        std::memcpy(p + 38, src, 16);
-      }
       w->forward(burst[i]);
     }
     counters_.forwarded += n;
@@ -217,6 +207,13 @@ void Engine::enter(Phase p, base::TimeNs now) {
   phase_start_ = now;
 }
 
+// What was recorded until now is the result's; what follows is nobody's.
+void Engine::swap_histograms() {
+  if (client_ == nullptr) return;
+  std::swap(result_.latency, client_->latency());
+  std::swap(result_.connect_latency, client_->connect_latency());
+}
+
 void Engine::begin_draining(base::TimeNs now) {
   shared_.stopping = true;
   enter(Phase::kDraining, now);
@@ -226,14 +223,11 @@ void Engine::advance_phase(base::TimeNs now) {
   if (phase_start_ == 0) phase_start_ = now;
   const base::TimeNs elapsed = now - phase_start_;
   const bool stop = stop_.load(std::memory_order_relaxed);
-  if (stop && phase_ < Phase::kDraining && !result_.interrupted) {
-    result_.interrupted = true;
+  if (stop && phase_ < Phase::kDraining) {
+    result_.interrupted = options_.duration_ns != 0;  // else it is the way to end it
     if (phase_ == Phase::kMeasuring) result_.end = sample(now);
     else if (phase_ < Phase::kMeasuring) result_.failure = std::string("ended by a signal while ") + to_string(phase_);
-    if (phase_ == Phase::kMeasuring && client_ != nullptr) {
-      std::swap(result_.latency, client_->latency());
-      std::swap(result_.connect_latency, client_->connect_latency());
-    }
+    if (phase_ == Phase::kMeasuring) swap_histograms();
     return begin_draining(now);
   }
   switch (phase_) {
@@ -241,8 +235,8 @@ void Engine::advance_phase(base::TimeNs now) {
       const bool resolved = std::all_of(wires_.begin(), wires_.end(), [](const auto& w) { return w->resolved(); });
       if (resolved || !has_clients()) {
         // Servers and forwarders learn their peer's MAC when it asks for theirs.
-        enter(has_clients() ? Phase::kRamping : Phase::kWarmup, now);
-      } else if (elapsed > kResolveTimeout) {
+        enter(has_clients() ? Phase::kProbing : Phase::kWarmup, now);
+      } else if (elapsed > kReadyTimeout) {
         for (const auto& w : wires_)
           if (!w->resolved())
             result_.failure = "no answer from " + w->options().dut.to_string() + " to ARP or neighbour discovery on " + w->options().devargs;
@@ -253,6 +247,17 @@ void Engine::advance_phase(base::TimeNs now) {
       }
       break;
     }
+    case Phase::kProbing:
+      // What listens may not be there yet when its addresses are: it is given time, and what was tried does not count.
+      if (client_->probe()) {
+        counters_ = Counters{};
+        enter(Phase::kRamping, now);
+      } else if (elapsed > kReadyTimeout) {
+        const Endpoint& t = options_.targets[0];
+        result_.failure = t.address.to_string() + " does not accept connections on port " + std::to_string(t.port);
+        begin_draining(now);
+      }
+      break;
     case Phase::kRamping: {
       const double ramp_s = (static_cast<double>(options_.connections) + options_.idle) / std::max(options_.ramp, 1u);
       if (client_->ramped()) {
@@ -280,10 +285,7 @@ void Engine::advance_phase(base::TimeNs now) {
       if (now >= next_quiet_check_) next_quiet_check_ = now + base::kMillisecond;
       if ((forever || elapsed < options_.duration_ns) && !asked_all) break;
       result_.end = sample(now);
-      if (client_ != nullptr) {
-        std::swap(result_.latency, client_->latency());
-        std::swap(result_.connect_latency, client_->connect_latency());
-      }
+      swap_histograms();
       if (options_.hold_ns != 0) enter(Phase::kHolding, now);
       else begin_draining(now);
       break;

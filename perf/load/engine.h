@@ -1,7 +1,7 @@
 // The generator's loop: one call of step() is one iteration, with the time given, so that tests run it in virtual time. It owns nothing of
 // DPDK: queues of ports and a pool are handed in.
 //
-//   kResolving ─▶ kRamping ─▶ kWarmup ─▶ kMeasuring ─▶ kHolding ─▶ kDraining ─▶ kDone
+//   kResolving ─▶ kProbing ─▶ kRamping ─▶ kWarmup ─▶ kMeasuring ─▶ kHolding ─▶ kDraining ─▶ kDone
 //
 //   step:  each wire: receive ─▶ TcpPeer ─▶ HttpClient / HttpServer ─▶ frames;   ramp and open loop;   deadlines;   flush;   phase
 #pragma once
@@ -27,7 +27,7 @@ namespace millrace::load {
 
 class Engine {
  public:
-  static constexpr base::TimeNs kResolveTimeout = 10 * base::kSecond;
+  static constexpr base::TimeNs kReadyTimeout = 20 * base::kSecond;  // for the peer's MAC, and for its accepting a connection
   static constexpr base::TimeNs kRampSlack = 30 * base::kSecond;   // beyond connections / ramp
   static constexpr base::TimeNs kDrainTimeout = 2 * base::kSecond;  // for answers that are still to come
   static constexpr base::TimeNs kSettle = 50 * base::kMillisecond;  // between the clients' end and the servers'
@@ -58,6 +58,7 @@ class Engine {
   void advance_phase(base::TimeNs now);
   void enter(Phase p, base::TimeNs now);
   void begin_draining(base::TimeNs now);
+  void swap_histograms();
   Sample sample(base::TimeNs now) const;
   bool has_clients() const { return options_.role == Role::kBoth || options_.role == Role::kClients; }
   bool has_servers() const { return options_.role == Role::kBoth || options_.role == Role::kServers; }

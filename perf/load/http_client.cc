@@ -83,7 +83,26 @@ void HttpClient::open_slot(uint32_t i) {
   tcp_.connect(i);
   c.began_us = static_cast<uint32_t>(shared_.now / base::kMicrosecond);
   // The first request waits in its message for the connection: its latency counts from here.
-  if (idle || !open_loop_) refill(i, c);
+  if (probe_ == Probe::kNone && (idle || !open_loop_)) refill(i, c);
+}
+
+bool HttpClient::probe() {
+  Connection& c = table_[0];
+  switch (probe_) {
+    case Probe::kRetry:
+      if (shared_.now_ms < c.rto_at_ms) return false;
+      [[fallthrough]];
+    case Probe::kNone:
+      probe_ = Probe::kTrying;
+      open_slot(0);
+      return false;
+    case Probe::kTrying: return false;
+    case Probe::kGood: break;
+  }
+  tcp_.abort(0);
+  probe_ = Probe::kNone;
+  connect_latency_.clear();
+  return true;
 }
 
 void HttpClient::advance() {
@@ -124,6 +143,10 @@ void HttpClient::settle(Connection& c) {
 }
 
 void HttpClient::on_connected(uint32_t i, Connection& c) {
+  if (probe_ != Probe::kNone) {
+    probe_ = Probe::kGood;
+    return;
+  }
   connect_latency_.record(uint64_t{static_cast<uint32_t>(shared_.now / base::kMicrosecond) - c.began_us} * base::kMicrosecond);
   if ((c.flags & kIdle) == 0) settle(c);
   if (open_loop_ && (c.flags & kIdle) == 0 && c.in_flight == 0) make_ready(i, c);
@@ -131,6 +154,11 @@ void HttpClient::on_connected(uint32_t i, Connection& c) {
 
 void HttpClient::on_forgotten(uint32_t i, Connection& c, bool opened) {
   --open_;
+  if (probe_ != Probe::kNone) {  // refused, or taken back by probe() itself
+    probe_ = Probe::kRetry;
+    c.rto_at_ms = shared_.now_ms + kRetryMs;
+    return;
+  }
   if ((c.flags & (kIdle | kIdleDone)) == (kIdle | kIdleDone)) {
     --idle_;
     ++counters_.retired_early;

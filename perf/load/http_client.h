@@ -26,6 +26,8 @@ class HttpClient {
   // Builds request templates and remembers who we are. `remotes`: address ids of options.targets, `wire`: index of the clients' wire.
   void prepare(uint8_t wire, bool v6, std::vector<AddressId> remotes, uint64_t seed);
 
+  // Before the ramp, again and again: tries to open the first connection until it can be opened, and takes it back. True when it could.
+  bool probe();
   // Once a loop iteration: ramp and open loop.
   void advance();
   // No connection has a request that is not answered. Looks at all of them: not for every loop iteration.
@@ -97,6 +99,7 @@ class HttpClient {
   base::TimeNs ramp_start_ = 0;
 
   // open loop
+  enum class Probe : uint8_t { kNone, kTrying, kRetry, kGood } probe_ = Probe::kNone;
   bool open_loop_, loaded_ = false;
   double gap_ns_ = 0, next_due_ = 0;  // ns since load_start_
   base::TimeNs load_start_ = 0;

@@ -39,14 +39,19 @@ int failed(const std::string& message, int code) {
 // The invariant TSC as nanoseconds (DPDK measured its frequency at start).
 class Clock {
  public:
-  Clock() : start_(rte_get_tsc_cycles()), ns_per_cycle_((1e9 / static_cast<double>(rte_get_tsc_hz())) * 4294967296.0) {}
+  Clock() : start_(rte_get_tsc_cycles()), ns_per_cycle_((1e9 / static_cast<double>(rte_get_tsc_hz())) * 4294967296.0) {
+    // Begins at the time of day within the 275 s in which initial sequence numbers come round (tcp_peer.h).
+    timespec t{};
+    clock_gettime(CLOCK_REALTIME, &t);
+    begin_ = base::kSecond + (static_cast<uint64_t>(t.tv_sec) * base::kSecond + static_cast<uint64_t>(t.tv_nsec)) % (uint64_t{1} << 38);
+  }
   base::TimeNs now() const {
     __extension__ using Wide = unsigned __int128;
-    return static_cast<base::TimeNs>(static_cast<Wide>(rte_get_tsc_cycles() - start_) * ns_per_cycle_ >> 32) + base::kSecond;
+    return static_cast<base::TimeNs>(static_cast<Wide>(rte_get_tsc_cycles() - start_) * ns_per_cycle_ >> 32) + begin_;
   }
 
  private:
-  uint64_t start_, ns_per_cycle_;
+  uint64_t start_, ns_per_cycle_, begin_;
 };
 
 struct Polling {
@@ -105,6 +110,11 @@ base::Result<TargetTable> read_targets(const Options& o) {
 }
 
 int run(const Options& o) {
+  sigset_t start_signal;  // blocked before any other thread is made, so that only sigwait() sees it
+  sigemptyset(&start_signal);
+  sigaddset(&start_signal, SIGUSR1);
+  if (o.start_on_signal) pthread_sigmask(SIG_BLOCK, &start_signal, nullptr);
+
   auto targets = read_targets(o);
   if (!targets) return failed(targets.error(), kExitUsage);
 
@@ -154,6 +164,11 @@ int run(const Options& o) {
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
 
+  if (o.start_on_signal) {
+    std::fputs("millrace-load: waiting for SIGUSR1\n", stderr);
+    int number = 0;
+    sigwait(&start_signal, &number);
+  }
   Polling polling{**engine, tls.get(), {}};
   if (base::Status s = io::launch_worker(eal, 0, poll, &polling); !s) return failed(s.error(), kExitMachine);
   Progress progress(o, stderr);

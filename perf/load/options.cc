@@ -180,7 +180,7 @@ const Spec kSpecs[] =
          }},
 
         {kWork, "--role", "ROLE", Form::kOne,
-         "both, clients, servers, or forward: sends every frame back, addresses swapped (the wire's limit without TCP) [both]",
+         "both, clients, servers, or forward: sends every frame back to the router (the wire's limit without TCP) [both]",
          [](Draft& d, const std::string& s) -> Status {
            return choose(
                d.o.role, s,
@@ -293,10 +293,11 @@ const Spec kSpecs[] =
 
         {kTime, "--warmup", "S", Form::kOne, "not counted [1]",
          [](Draft& d, const std::string& s) -> Status { return store(d.o.warmup_ns, parse_duration(s, 0, kDay)); }},
-        {kTime, "--duration", "S", Form::kOne, "that is measured [10]",
+        {kTime, "--duration", "S", Form::kOne, "that is measured; 0: until SIGINT or SIGTERM, which is then no error [10]",
          [](Draft& d,
-            const std::string& s) -> Status { return store(d.o.duration_ns, parse_duration(s, base::kMillisecond, kDay)); }},
-        {kTime, "--interval", "S", Form::kOne, "between lines of progress; 0: none [1]",
+            const std::string& s) -> Status { return store(d.o.duration_ns, parse_duration(s, 0, kDay)); }},
+        {kTime, "--start-on-signal", "", Form::kFlag, "devices are opened at once, everything else begins at SIGUSR1", &set_flag<&Options::start_on_signal>},
+    {kTime, "--interval", "S", Form::kOne, "between lines of progress; 0: none [1]",
          [](Draft& d, const std::string& s) -> Status { return store(d.o.interval_ns, parse_duration(s, 0, kDay)); }},
         {kTime, "--timeout", "S", Form::kOne, "a request unanswered for so long is an error [10]",
          [](Draft& d, const std::string& s) -> Status {
@@ -566,6 +567,18 @@ std::string unknown(const std::string& word) {
          (nearest != nullptr ? "; is " + std::string(nearest->name) + " meant?" : "; see --help");
 }
 
+// Breaks a description into lines that stand beside the options' names.
+std::string wrapped(std::string text) {
+  constexpr size_t kColumns = 84;
+  for (size_t begin = 0; text.size() - begin > kColumns;) {
+    const size_t blank = text.rfind(' ', begin + kColumns);
+    if (blank == std::string::npos || blank <= begin) break;
+    text[blank] = '\n';
+    begin = blank + 1;
+  }
+  return text;
+}
+
 }  // namespace
 
 Result<ParsedOptions> parse_options(int argc, const char* const* argv) {
@@ -580,9 +593,12 @@ Result<ParsedOptions> parse_options(int argc, const char* const* argv) {
   std::map<const Spec*, CLI::Option*> flags;
   for (const Spec& s : kSpecs) {
     if (s.form == Form::kFlag) {
-      flags[&s] = app.add_flag(s.name, s.help)->group(s.group)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+      flags[&s] = app.add_flag(s.name)
+                      ->description(wrapped(s.help))
+                      ->group(s.group)
+                      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     } else {
-      app.add_option(s.name, values[&s], s.help)
+      app.add_option(s.name, values[&s], wrapped(s.help))
           ->type_name(s.value)
           ->group(s.group)
           ->expected(1)

@@ -115,6 +115,7 @@ struct Options {
   base::TimeNs duration_ns = 10 * base::kSecond;
   base::TimeNs interval_ns = base::kSecond;  // progress lines; 0: none
   base::TimeNs timeout_ns = 10 * base::kSecond;  // a request that is not answered for so long is an error and ends its connection
+  bool start_on_signal = false;  // the polling begins at SIGUSR1: what is behind the wire can be started after the device is there
   base::TimeNs hold_ns = 0;  // with idle: how long all connections stay open before the end
 
   // output

@@ -89,9 +89,9 @@ inline Counters operator-(const Counters& a, const Counters& b) {
   return d;
 }
 
-enum class Phase : uint8_t { kResolving, kRamping, kWarmup, kMeasuring, kHolding, kDraining, kDone };
+enum class Phase : uint8_t { kResolving, kProbing, kRamping, kWarmup, kMeasuring, kHolding, kDraining, kDone };
 constexpr const char* to_string(Phase p) {
-  constexpr const char* kNames[] = {"resolving", "ramping", "warm-up", "measuring", "holding", "draining", "done"};
+  constexpr const char* kNames[] = {"resolving", "probing", "ramping", "warm-up", "measuring", "holding", "draining", "done"};
   return kNames[static_cast<uint8_t>(p)];
 }
 

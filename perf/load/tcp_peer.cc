@@ -145,7 +145,7 @@ bool TcpPeer::accept(uint8_t wire, const Segment& s) {
   c.state = State::kSynReceived;
   read_syn_options(c, s);
   c.rcv_nxt = s.seq + 1;
-  c.snd_una = static_cast<uint32_t>(shared_.now >> 6) + (isn_ += 0x10001);
+  c.snd_una = initial_sequence();
   c.snd_nxt = c.snd_max = c.snd_end = c.snd_una + 1;
   c.snd_wnd = s.window;
   send_syn(i, c);
@@ -279,7 +279,7 @@ void TcpPeer::deliver(uint32_t i, Connection& c, const Segment& s, uint32_t skip
 void TcpPeer::connect(uint32_t i) {
   Connection& c = table_[i];
   c.state = State::kSynSent;
-  c.snd_una = static_cast<uint32_t>(shared_.now >> 6) + (isn_ += 0x10001);
+  c.snd_una = initial_sequence();
   c.snd_nxt = c.snd_max = c.snd_end = c.snd_una + 1;
   c.rcv_nxt = 0;
   c.ack_at_ms = 0;

@@ -101,6 +101,9 @@ class TcpPeer {
   void forget(uint32_t i, Connection& c);
   void arm_rto(uint32_t i, Connection& c, uint32_t base_ms);
   uint16_t advertised_window() const { return advertised_; }
+  // RFC 9293 3.4.1 with a tick of 64 ns: an address and port that come again lie above what a peer's TIME-WAIT remembers of them, also from the
+  // run before (main's clock goes on where its left off).
+  uint32_t initial_sequence() const { return static_cast<uint32_t>(shared_.now >> 6); }
   bool is_server(const Connection& c) const { return (c.flags & kServer) != 0; }
 
   Shared& shared_;
@@ -110,7 +113,6 @@ class TcpPeer {
   HttpServer* server_ = nullptr;
   uint8_t window_shift_;
   uint16_t advertised_;  // scaled; in SYN segments 65,535 at most
-  uint32_t isn_ = 0;
   std::vector<uint32_t> touched_;  // reserved at start: never more than a burst and what the loop touches
   std::vector<uint32_t> blocked_, unblocking_;
 };

@@ -314,6 +314,7 @@ bool Wire::parse_tcp(rte_mbuf* m, const uint8_t* tcp, uint32_t bytes, base::Byte
 // --- ARP and ND -------------------------------------------------------------------------------------------------------------
 
 void Wire::resolve(base::TimeNs now) {
+  if (options_.router.address.is_unspecified()) return;  // role forward asks nobody
   if (now < next_resolve_) return;
   next_resolve_ = now + kResolveEvery;
   const base::IpAddress& mine = options_.router.address;
@@ -342,7 +343,9 @@ void Wire::on_arp(base::ByteSpan packet) {
     resolved_ = true;
   }
   if (arp.operation != wire::ArpOperation::kRequest || arp.is_gratuitous()) return;
-  if (!own_.contains(base::IpAddress::v4(arp.target_ip))) return;
+  // A forwarder has no address of its own: it answers for every one but the asker's.
+  const bool forwarder = options_.router.address.is_unspecified();
+  if (!forwarder && !own_.contains(base::IpAddress::v4(arp.target_ip))) return;
   send_arp(2, arp.sender_mac, arp.target_ip, arp.sender_ip, arp.sender_mac);
 }
 
