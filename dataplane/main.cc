@@ -121,6 +121,7 @@ void publish_device_stats(const std::vector<std::unique_ptr<io::Port>>& ports, s
   uint64_t no_mbuf = 0, errors = 0;
   for (size_t i = 0; i < ports.size(); ++i) {
     const io::PortDeviceStats s = ports[i]->device_stats();
+    (void)ports[i]->link_up();  // asking is what makes a listening net_virtio_user (server=1) take its next peer
     auto& counters = block.ports[i];
     counters[PortCounter::kRxMissed].set(s.rx_missed);
     counters[PortCounter::kRxErrors].set(s.rx_errors);
