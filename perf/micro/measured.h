@@ -1,6 +1,6 @@
 // The part of a program whose instructions are counted: what runs inside measured(), and nothing else.
 //   valgrind --tool=callgrind --instr-atstart=no --collect-atstart=no --toggle-collect=millrace_measured_turn PROGRAM …
-// and main() of the benchmarks that can be run so: `PROGRAM --callgrind CASE N` does N items of a case, without a clock.
+// and main() of the benchmarks that can be run so: `PROGRAM --callgrind CASE N` (or all) does N items of a case, without a clock.
 // perf/instructions/check does it for all of them.
 #pragma once
 

@@ -11,7 +11,7 @@
 
 namespace millrace::bench {
 
-class FrameRing {
+class alignas(64) FrameRing {
  public:
   static constexpr uint32_t kFrames = 8192;  // power of two; more than the peers ever have under way
   bool push(rte_mbuf* m) {

@@ -8,6 +8,7 @@
 
 #include "lib/shm/spsc_ring.h"
 #include "lib/stats/events.h"
+#include "perf/micro/measured.h"
 
 namespace millrace {
 namespace {
@@ -112,4 +113,4 @@ BENCHMARK(BM_AccessLogRecord);
 }  // namespace
 }  // namespace millrace
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) { return millrace::bench::bench_main(argc, argv); }

@@ -151,13 +151,16 @@ void TemplateClients::start(TimeNs now) {
 
 void TemplateClients::open(Client& c, TimeNs now) {
   if (c.flow.local_port != 0) by_port_.erase((c.flow.local.v4_host_order() & 0xff) << 16 | c.flow.local_port);
-  const uint64_t n = opened_++;
   constexpr uint32_t kPorts = 65536 - kFirstPort;
-  c.flow = {};
-  c.flow.local = IpAddress::v4(0x0a010002 + static_cast<uint32_t>(n / kPorts % kClientAddresses));
-  c.flow.local_port = static_cast<uint16_t>(kFirstPort + n % kPorts);
-  c.flow.remote = options_.target;
-  c.flow.remote_port = options_.target_port;
+  uint64_t n = 0;
+  do {
+    n = opened_++;
+    c.flow = {};
+    c.flow.local = IpAddress::v4(0x0a010002 + static_cast<uint32_t>(n / kPorts % kClientAddresses));
+    c.flow.local_port = static_cast<uint16_t>(kFirstPort + n % kPorts);
+    c.flow.remote = options_.target;
+    c.flow.remote_port = options_.target_port;
+  } while (options_.mine && !options_.mine(c.flow));
   c.flow.snd_nxt = static_cast<uint32_t>(n * 0x9e3779b1u);
   c.state = State::kSynSent;
   c.head.clear();

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -111,7 +112,8 @@ struct ClientOptions {
   std::vector<std::string> requests;  // whole heads, drawn in order by all connections together
   IpAddress target;
   uint16_t target_port = 80;
-  tls::ClientContext* tls = nullptr;  // null: plaintext
+  tls::ClientContext* tls = nullptr;      // null: plaintext
+  std::function<bool(const Flow&)> mine;  // which flows arrive at the worker of this port; empty: all
 };
 
 class TemplateClients : public TemplateHost {

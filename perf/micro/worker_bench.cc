@@ -46,7 +46,8 @@ std::vector<RigOptions> all_cases() {
 uint64_t warm_up_requests(const RigOptions& o) { return o.body_bytes >= 100'000 ? 64 : 2'000; }
 
 void timed(benchmark::State& state, const RigOptions& options) {
-  Rig rig(options);
+  Gateway gateway(options);
+  Rig rig(gateway);
   if (!rig.run(warm_up_requests(options), false)) {
     state.SkipWithError(("no answers: " + rig.error()).c_str());
     return;
@@ -63,7 +64,8 @@ void timed(benchmark::State& state, const RigOptions& options) {
 }
 
 int counted(const RigOptions& options, uint64_t requests) {
-  Rig rig(options);
+  Gateway gateway(options);
+  Rig rig(gateway);
   if (requests == 0) requests = options.counted_requests;
   const bool warm = rig.run(warm_up_requests(options), false);
   const uint64_t before = rig.answered();
@@ -113,6 +115,7 @@ int run(int argc, char** argv) {
   for (RigOptions o : all_cases()) {
     if (!name.empty() && o.name != name) continue;
     o.timestamps = timestamps;
+    o.hugepages = hugepages;
     if (connections != 0) o.connections = static_cast<uint32_t>(connections);
     cases.push_back(std::move(o));
   }

@@ -23,7 +23,7 @@ using namespace dataplane;
 namespace {
 
 constexpr uint32_t kEndpoints = 4;
-constexpr uint32_t kPayloadPackets = 65'536, kHeaderPackets = 16'384;  // as bootstrap::LimitsSection
+constexpr base::TimeNs kStart = 1'000 * base::kSecond;
 constexpr uint64_t kEventRing = 4 << 20;
 constexpr uint64_t kWallStart = 1'700'000'000ull * base::kSecond;
 constexpr uint32_t kRequestTexts = 16'384;  // different requests in a table of many routes
@@ -124,45 +124,60 @@ std::vector<std::string> request_texts(const RigOptions& options) {
 
 }  // namespace
 
-Rig::Rig(const RigOptions& options) : options_(options) {
-  const unsigned lcore = rte_lcore_id();
-  payload_ = must(io::make_eal_pool("payload", kPayloadPackets, io::kPayloadRoom, lcore));
-  headers_ = must(io::make_eal_pool("headers", kHeaderPackets, io::kHeaderRoom, lcore));
-  indirect_ = must(io::make_eal_pool("indirect", kHeaderPackets, 0, lcore));
-  inside_ = std::make_unique<MemoryPort>(mac(101));
-  outside_ = std::make_unique<MemoryPort>(mac(102));
-
+Gateway::Gateway(const RigOptions& options, uint32_t workers)
+    : options_(options), workers_(workers), steering_(workers, 7), slots_(workers) {
   stats::RegionConfig r;
+  r.workers = workers;
   r.port_names = {"in", "out"};
   r.incarnation = 5;
   region_memory_ = must(shm::Segment::create("stats", stats::region_size(r)));
   region_ = std::make_unique<stats::Region>(must(stats::Region::create(region_memory_.bytes(), r)));
-  events_memory_ = must(shm::Segment::create("events", shm::ring_bytes(kEventRing)));
   commands_memory_ = must(shm::Segment::create("commands", shm::ring_bytes(table::kDefaultCommandRing)));
-  if (shm::format_ring(events_memory_.bytes(), kEventRing) != shm::RingError::kNone ||
-      shm::format_ring(commands_memory_.bytes(), table::kDefaultCommandRing) != shm::RingError::kNone ||
-      events_.attach(events_memory_.bytes()) != shm::RingError::kNone ||
-      event_reader_.attach(events_memory_.bytes()) != shm::RingError::kNone ||
+  if (shm::format_ring(commands_memory_.bytes(), table::kDefaultCommandRing) != shm::RingError::kNone ||
       commands_.attach(commands_memory_.bytes()) != shm::RingError::kNone)
     die("a ring cannot be made");
+  if (workers > 1) mesh_ = std::make_unique<io::HandoverMesh>(workers);
+  TableLoaderConfig config;
+  for (uint32_t w = 0; options.tls && w < workers; ++w) {
+    libraries_.push_back(must(tls::LibraryContext::create()));
+    config.tls_libraries.push_back(libraries_.back().get());
+  }
+  loader_ = std::make_unique<TableLoader>(config, *region_, std::span(slots_), nullptr);
+  publish_tables();
+}
 
-  TableLoaderConfig loader_config;
+Gateway::~Gateway() = default;
+
+Rig::Rig(Gateway& gateway, uint32_t worker) : gateway_(gateway), index_(worker), now_(kStart) {
+  const RigOptions& options = gateway.options();
+  const unsigned lcore = rte_lcore_id();
+  const std::string n = std::to_string(worker);
+  payload_ = must(io::make_eal_pool(("payload" + n).c_str(), options.pool_packets, io::kPayloadRoom, lcore));
+  headers_ = must(io::make_eal_pool(("headers" + n).c_str(), options.pool_packets / 4, io::kHeaderRoom, lcore));
+  indirect_ = must(io::make_eal_pool(("indirect" + n).c_str(), options.pool_packets / 4, 0, lcore));
+  inside_ = std::make_unique<MemoryPort>(mac(101));
+  outside_ = std::make_unique<MemoryPort>(mac(102));
+  events_memory_ = must(shm::Segment::create("events", shm::ring_bytes(kEventRing)));
+  if (shm::format_ring(events_memory_.bytes(), kEventRing) != shm::RingError::kNone ||
+      events_.attach(events_memory_.bytes()) != shm::RingError::kNone ||
+      event_reader_.attach(events_memory_.bytes()) != shm::RingError::kNone)
+    die("a ring cannot be made");
   tls::Arena* arena = nullptr;
   if (options.tls) {
-    library_ = must(tls::LibraryContext::create());
     client_library_ = must(tls::LibraryContext::create());
     tls::ClientConfig client;
     client.min_version = client.max_version = tls::Version::kTls13;
     client_context_ = must(tls::ClientContext::create(*client_library_, client));
-    loader_config.tls_libraries = {library_.get()};
     arena = tls::Arena::create(kTlsArenaBytes);
     if (arena == nullptr) die("no memory for TLS");
   }
-  loader_ = std::make_unique<TableLoader>(loader_config, *region_, std::span(slots_), nullptr);
-  publish_tables();
 
   WorkerConfig c;
-  c.seed = 42;
+  c.index = worker;
+  c.workers = gateway.workers();
+  c.seed = 42 + worker;
+  c.stack.worker = worker;
+  c.stack.workers = gateway.workers();
   c.stack.max_connections = c.limits.connections;
   for (uint32_t i = 0; i < 4; ++i) c.stack.secret[i] = 9 + i;
   InterfaceConfig in, out;
@@ -175,19 +190,20 @@ Rig::Rig(const RigOptions& options) : options_(options) {
   io::PortQueue* ports[] = {inside_.get(), outside_.get()};
   WorkerResources res;
   res.ports = ports;
-  res.steering = &steering_;
+  res.steering = &gateway.steering_;
+  res.mesh = gateway.mesh_.get();
   res.payload = payload_;
   res.headers = headers_;
   res.indirect = indirect_;
-  res.stats = region_->worker_stats(0);
+  res.stats = gateway.region_->worker_stats(worker);
   res.events = &events_;
-  res.tables = &slots_[0];
+  res.tables = &gateway.slots_[worker];
   res.tls_arena = arena;
-  res.tls_library = library_.get();
+  res.tls_library = options.tls ? gateway.libraries_[worker].get() : nullptr;
   worker_ = std::make_unique<Worker>(c, res, now_);
   if (arena != nullptr) {
     tls::Arena::register_thread(arena);
-    library_->warm_up_thread();
+    res.tls_library->warm_up_thread();
     client_library_->warm_up_thread();
   }
 
@@ -198,10 +214,15 @@ Rig::Rig(const RigOptions& options) : options_(options) {
   co.requests = request_texts(options);
   co.target = ip("10.1.0.1");
   co.tls = client_context_.get();
+  if (gateway.workers() > 1)  // as the port's own spreading would have it
+    co.mine = [&gateway, worker](const Flow& f) {
+      return gateway.steering_.owner(0, f.remote, f.remote_port, f.local, f.local_port) == worker;
+    };
   clients_ = std::make_unique<TemplateClients>(PeerWire{*inside_, payload_, mac(1), mac(101), options.timestamps}, co);
   servers_ = std::make_unique<TemplateServers>(PeerWire{*outside_, payload_, mac(2), mac(102), options.timestamps},
                                                ServerOptions{options.body_bytes});
-  turn_untimed(false);  // takes the tables
+  turn_worker();  // takes the tables
+  now_ += kTurn;
   clients_->start(now_);
 }
 
@@ -212,7 +233,6 @@ Rig::~Rig() {
   inside_.reset();
   outside_.reset();
   tls::Arena::register_thread(nullptr);
-  loader_.reset();
   client_context_.reset();
   for (const io::PacketPool& p : {payload_, headers_, indirect_}) {
     if (p.available() != p.capacity())
@@ -222,7 +242,7 @@ Rig::~Rig() {
   }
 }
 
-void Rig::publish_tables() {
+void Gateway::publish_tables() {
   std::vector<std::vector<uint8_t>> blobs;
   const auto compiled = [&](const route::CompiledObject& o) {
     for (const auto& e : o.errors) die(e.path + ": " + e.message);
@@ -251,7 +271,7 @@ void Rig::publish_tables() {
 
   uint64_t size = table::kArenaFirstOffset + (1 << 20);
   for (const auto& b : blobs) size += (b.size() + 63) & ~uint64_t{63};
-  arena_ = must(shm::Segment::create("arena", size, shm::Pages::kHugeIfPossible));
+  arena_ = must(shm::Segment::create("arena", size, options_.hugepages ? shm::Pages::kHugeIfPossible : shm::Pages::kNormal));
   uint64_t at = table::kArenaFirstOffset;
   std::vector<table::ObjectRef> refs;
   for (const auto& b : blobs) {
@@ -271,11 +291,13 @@ void Rig::publish_tables() {
   auto ring = must(shm::Segment::map(shm::UniqueFd(::dup(commands_memory_.fd())), shm::Access::kReadWrite, 1, 1 << 30));
   if (const base::Status s = loader_->attach(std::move(arena), std::move(ring), 1); !s.ok()) die(s.error());
   if (!commands_.push({reinterpret_cast<const uint8_t*>(&command), sizeof command})) die("command ring");
-  loader_->step(now_);
+  loader_->step(kStart);
   if (loader_->last_epoch() != 1) die("tables refused: " + loader_->last_rejection());
 }
 
-void Rig::after_turn() {
+void Rig::turn_worker() { worker_->iterate(now_, kWallStart + now_); }
+
+void Rig::turn_peers() {
   clients_->receive(now_);
   servers_->receive(now_);
   servers_->pump(now_);
@@ -285,17 +307,17 @@ void Rig::after_turn() {
 
 uint64_t Rig::turn() {
   const uint64_t begun = clock_ns();
-  worker_->iterate(now_, kWallStart + now_);
+  turn_worker();
   const uint64_t took = clock_ns() - begun;
-  after_turn();
+  turn_peers();
   return took;
 }
 
 void Rig::turn_untimed(bool measured) {
-  const auto turn = [this] { worker_->iterate(now_, kWallStart + now_); };
-  if (measured) bench::measured(turn);
-  else turn();
-  if (clients_ != nullptr) after_turn();
+  const auto work = [this] { turn_worker(); };
+  if (measured) bench::measured(work);
+  else work();
+  turn_peers();
 }
 
 bool Rig::run(uint64_t answers, bool measured) {

@@ -25,16 +25,46 @@ struct RigOptions {
   uint32_t connections = 64;
   uint64_t body_bytes = 64;
   uint32_t routes = 10;
+  uint32_t pool_packets = 65'536;   // payload packets; as bootstrap::LimitsSection
   uint64_t counted_requests = 500;  // so many are enough for a count of instructions
-  bool one_request_each = false, tls = false, access_log = false, timestamps = true;
+  bool one_request_each = false, tls = false, access_log = false, timestamps = true, hugepages = false;
 };
 
 // start_eal() (eal.h) comes before the first one.
+// What the workers of a data plane share, and what is made for each of them before it is: tables through the loader, statistics
+// region, steering, TLS libraries.
+class Gateway {
+ public:
+  explicit Gateway(const RigOptions& options, uint32_t workers = 1);
+  ~Gateway();
+  Gateway(const Gateway&) = delete;
+  Gateway& operator=(const Gateway&) = delete;
+
+  const RigOptions& options() const { return options_; }
+  uint32_t workers() const { return workers_; }
+
+ private:
+  friend class Rig;
+  void publish_tables();
+
+  RigOptions options_;
+  uint32_t workers_;
+  shm::Segment region_memory_, commands_memory_, arena_;
+  std::unique_ptr<stats::Region> region_;
+  shm::RingProducer commands_;
+  io::Steering steering_;
+  std::unique_ptr<io::HandoverMesh> mesh_;  // null with one worker
+  std::vector<dataplane::WorkerTableSlot> slots_;
+  std::vector<std::unique_ptr<tls::LibraryContext>> libraries_;
+  std::unique_ptr<dataplane::TableLoader> loader_;
+};
+
+// One worker of it with its peers. Made and used by one thread, which has a DPDK core id.
 class Rig {
  public:
   static constexpr base::TimeNs kTurn = 32 * base::kMicrosecond;  // virtual: a burst of 32 requests at a million a second
 
-  explicit Rig(const RigOptions& options);
+  explicit Rig(Gateway& gateway, uint32_t worker = 0);
   ~Rig();
   Rig(const Rig&) = delete;
   Rig& operator=(const Rig&) = delete;
@@ -43,32 +73,28 @@ class Rig {
   uint64_t turn();
   // The same without a clock; `measured`: the worker's part is what a profiler counts (measured.h).
   void turn_untimed(bool measured);
+  // The halves of a turn: the worker's, and the peers'.
+  void turn_worker();
+  void turn_peers();
   // Until so many answers more have come; false when nothing comes any more, or something was wrong.
   bool run(uint64_t answers, bool measured);
   uint64_t answered() const { return clients_->answered(); }
   // What was wrong, in words; empty: every answer was right.
   std::string error() const;
-  const stats::WorkerBlock& stats() const { return region_->worker(0); }
+  const stats::WorkerBlock& stats() const { return gateway_.region_->worker(index_); }
   dataplane::Worker& worker() { return *worker_; }
 
  private:
-  void publish_tables();
-  void after_turn();
-
-  RigOptions options_;
-  base::TimeNs now_ = 1'000 * base::kSecond;
+  Gateway& gateway_;
+  uint32_t index_;
+  base::TimeNs now_;
   io::PacketPool payload_, headers_, indirect_;
   std::unique_ptr<MemoryPort> inside_, outside_;
-  shm::Segment region_memory_, events_memory_, arena_;
-  std::unique_ptr<stats::Region> region_;
-  shm::RingProducer events_, commands_;
+  shm::Segment events_memory_;
+  shm::RingProducer events_;
   shm::RingConsumer event_reader_;
-  shm::Segment commands_memory_;
-  io::Steering steering_{1, 7};
-  std::vector<dataplane::WorkerTableSlot> slots_ = std::vector<dataplane::WorkerTableSlot>(1);
-  std::unique_ptr<tls::LibraryContext> library_, client_library_;
+  std::unique_ptr<tls::LibraryContext> client_library_;
   std::unique_ptr<tls::ClientContext> client_context_;
-  std::unique_ptr<dataplane::TableLoader> loader_;
   std::unique_ptr<dataplane::Worker> worker_;
   std::unique_ptr<TemplateClients> clients_;
   std::unique_ptr<TemplateServers> servers_;

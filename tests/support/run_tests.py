@@ -136,6 +136,8 @@ def main():
     for suite in ("unit", "sim"):
         if suite in parts:
             run_meson_suite(path, suite, tally)
+    if "unit" in parts:
+        run_meson_suite(path, "instructions", tally)
     if a.sanitize and parts & {"unit", "sim"}:
         for name, (options, only) in SANITIZED.items():
             sanitized = build("build-" + name, options, only)
