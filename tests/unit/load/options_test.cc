@@ -159,6 +159,7 @@ TEST(LoadOptions, FormsThatAreAccepted) {
   EXPECT_EQ(good("--device net_memif0 --role servers --servers 10.65.0.1:80").role, Role::kServers);
   EXPECT_EQ(good(kBoth + "--connections 0 --idle 5 --hold 1").connections, 0u);
   EXPECT_EQ(good(kBoth + "--response-body 0").response_body, 0u);
+  EXPECT_EQ(good(kBoth + "--duration 0").duration_ns, 0u);
   EXPECT_EQ(good(kBoth + "--header x:").headers[0], "x: ");
   EXPECT_EQ(good(kBoth + "--path /a?b=c#d --host [::1]:8080").host, "[::1]:8080");
   EXPECT_EQ(good(kClients + "--router fd00::1/64 --dut fd00::2 --router 10.9.0.1/24 --dut 10.9.0.2").wires[0].router6->address,
@@ -207,7 +208,8 @@ TEST(LoadOptions, OneSentenceForEachMistake) {
       {kBoth + "--pipeline 65", "--pipeline: '65' is out of range: 1 to 64"},
       {kBoth + "--response-body 65M", "--response-body: '65M' is out of range: 0 to 67108864"},
       {kBoth + "--response-body 1.0001K", "--response-body: '1.0001K' is not a number of bytes (such as 64, 16K, 1M)"},
-      {kBoth + "--duration 0", "--duration: '0' is out of range: 0.001 to 86400 seconds"},
+      {kBoth + "--duration 2000m", "--duration: '2000m' is out of range: 0 to 86400 seconds"},
+      {kBoth + "--timeout 0", "--timeout: '0' is out of range: 0.001 to 86400 seconds"},
       {kBoth + "--duration 5h", "--duration: '5h' is not a time (seconds, or a number with us, ms, s or m)"},
       {kBoth + "--descriptors 1000", "--descriptors: '1000' is not a power of two"},
       {kBoth + "--offloads on", "--offloads: 'on' is none of auto, off"},

@@ -1,6 +1,8 @@
 """Scripts for other generators (perf/trex, perf/pktgen): they load, and they do what they say, against stand-ins of those programs' APIs."""
 import contextlib
 import importlib
+import importlib.machinery
+import importlib.util
 import io
 import json
 import os
@@ -183,6 +185,63 @@ class Trex(unittest.TestCase):
                 self.assertIn(want, str(e.exception))
             with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
                 load("keepalive", conections=5)
+
+
+class Validate(unittest.TestCase):
+    """perf/load/validate, as far as it goes without root."""
+
+    @classmethod
+    def setUpClass(cls):
+        path = os.path.join(ROOT, "perf", "load", "validate")
+        loader = importlib.machinery.SourceFileLoader("validate", path)
+        cls.module = importlib.util.module_from_spec(importlib.util.spec_from_loader("validate", loader))
+        loader.exec_module(cls.module)
+
+    def runs(self, wrk, load, **more):
+        def of(rates):
+            return [{"requests_per_s": r, "p50_us": 10, "p99_us": 20, "nginx_cpu": 0.99, "errors": ""} | more for r in rates]
+        return {"wrk": of(wrk), "millrace-load": of(load)}
+
+    def test_medians_must_agree(self):
+        judge = self.module.judge
+        for wrk, load, ratio, agree in (([100, 101, 500], [100, 103, 1], 100 / 101, True), ([100], [105.1], 1.051, False), ([100], [94.9], 0.949, False),
+                                        ([100, 100], [95, 105], 1, True)):
+            v = judge("compressed", self.runs(wrk, load), 0.05)
+            self.assertAlmostEqual(v["ratio"], ratio)
+            self.assertEqual(v["agree"], agree, v)
+            self.assertEqual("THEY DO NOT AGREE" in self.module.table(v), not agree)
+            self.assertEqual([s["n"] for s in v["systems"]], [len(wrk), len(load)])
+
+    def test_cases_for_information_need_not_agree_but_must_be_clean(self):
+        v = self.module.judge("keepalive-64B", self.runs([100], [200]), 0.05)
+        self.assertTrue(v["agree"])
+        self.assertIn("(for information)", self.module.table(v))
+        v = self.module.judge("keepalive-64B", self.runs([100], [200], errors="reset 1"), 0.05)
+        self.assertFalse(v["agree"])
+        self.assertIn("ERRORS wrk: reset 1", self.module.table(v))
+
+    def test_wrk_is_read(self):
+        text = """  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.50ms    2.10ms  41.00ms   50.50%
+  Latency Distribution
+     50%  940.00us
+     75%    1.20ms
+     99%    1.02s
+Requests/sec:  29385.12
+"""
+        self.assertEqual(self.module.wrk_percentile(text, 50), 940)
+        self.assertEqual(self.module.wrk_percentile(text, 99), 1.02e6)
+        with self.assertRaises(self.module.LabError):
+            self.module.wrk_percentile("no latency here", 50)
+
+    def test_usage(self):
+        path = os.path.join(ROOT, "perf", "load", "validate")
+        for words, want in ((["--cases", "nonsense"], "--cases: 'nonsense' is none of"), (["--seconds", "0"], "--seconds: 1 or more"),
+                            (["--tool-core", "4000"], "--tool-core: core 4000 is not there"), (["--nginx-core", "0", "--tool-core", "0"], "a core each"),
+                            (["--steering"], "--steering: does not reach af_xdp")):
+            p = subprocess.run(["/usr/bin/python3", path, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+            self.assertEqual(p.returncode, 2, p.stderr)
+            self.assertIn(want, p.stderr)
 
 
 @unittest.skipUnless(LUA, "no lua on this machine")
