@@ -217,7 +217,7 @@ IpVerdict IpLayer::input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_
   } else {
     return input_any(port, frame, now, learn_only, tcp, error);
   }
-  if (!(tcp.tuple.local == i.recent.address && i.recent.used)) [[unlikely]] {
+  if (!(tcp.tuple.local == i.recent.address)) [[unlikely]] {  // :: at first, which comes no further than the above
     const Local* to = local(tcp.tuple.local);
     if (to == nullptr) return input_any(port, frame, now, learn_only, tcp, error);
     i.recent = *to;

@@ -1,7 +1,11 @@
 #include "dataplane/worker.h"
 
+#include <cpuid.h>
 #include <time.h>
 #include <x86intrin.h>
+
+#include "dataplane/tsc_clock.h"
+#include "lib/io/eal.h"
 
 namespace millrace::dataplane {
 
@@ -19,6 +23,12 @@ TimeNs clock_ns(clockid_t id) {
   timespec t;
   clock_gettime(id, &t);  // vDSO: reads the TSC, no system call
   return static_cast<TimeNs>(t.tv_sec) * base::kSecond + static_cast<TimeNs>(t.tv_nsec);
+}
+
+// True when the TSC ticks at one rate whatever the core does (CPUID 80000007h, EDX bit 8).
+bool tsc_is_even() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(0x80000007, &a, &b, &c, &d) != 0 && (d & 1u << 8) != 0;
 }
 
 }  // namespace
@@ -180,16 +190,23 @@ void Worker::publish_gauges(TimeNs now) {
 void Worker::run(const std::atomic<bool>& stop) {
   if (resources_.tls_arena != nullptr) tls::Arena::register_thread(resources_.tls_arena);
   if (resources_.tls_library != nullptr) resources_.tls_library->warm_up_thread();
-  // Wall time is read now and then and carried on by the monotonic clock: a step of the system's clock shows within a second.
+  // Time is the TSC's where that runs evenly, set by the monotonic clock once a second; wall time is read then too and carried on: a
+  // step of the system's clock shows within a second.
+  uint64_t tsc = __rdtsc();
   TimeNs now = clock_ns(CLOCK_MONOTONIC);
+  const bool even = tsc_is_even() && io::tsc_hz() != 0;
+  TscClock clock(even ? io::tsc_hz() : base::kSecond, tsc, now);
   uint64_t wall_offset = clock_ns(CLOCK_REALTIME) - now;
   TimeNs wall_at = now;
-  uint64_t tsc = __rdtsc();
   stats::CounterBlock<LoopCounter>& loop = resources_.stats->loop;
   while (!stop.load(std::memory_order_relaxed)) {
-    now = clock_ns(CLOCK_MONOTONIC);
-    if (now - wall_at > base::kSecond) {
-      wall_offset = clock_ns(CLOCK_REALTIME) - now;
+    now = even ? clock.at(tsc) : clock_ns(CLOCK_MONOTONIC);
+    if (now - wall_at >= TscClock::kInterval) {
+      const uint64_t ticks = __rdtsc();
+      const TimeNs truth = clock_ns(CLOCK_MONOTONIC);
+      if (even) clock.adjust(ticks, truth);
+      now = even ? clock.at(ticks) : truth;
+      wall_offset = clock_ns(CLOCK_REALTIME) - truth;
       wall_at = now;
     }
     stages_.begin_turn(tsc, resources_.tables->stage_period());

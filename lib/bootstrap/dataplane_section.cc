@@ -25,7 +25,7 @@ constexpr uint32_t kMaxPorts = 16;  // lib/io: kMaxPorts
 constexpr uint32_t kMaxCores = 64;  // lib/stats: kMaxWorkers
 constexpr uint32_t kMaxCore = 1023;
 constexpr uint64_t kPayloadPacketBytes = 2'368;  // data room, mbuf, mempool's header
-constexpr uint64_t kHeaderPacketBytes = 448;
+constexpr uint64_t kHeaderPacketBytes = 832;
 constexpr uint64_t kIndirectPacketBytes = 192;
 
 std::string quoted(const std::string& s) { return "'" + s + "'"; }

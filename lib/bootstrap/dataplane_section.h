@@ -64,7 +64,7 @@ struct LimitsSection {
   uint32_t time_wait = 65'536;
   uint32_t neighbors = 1'024;
   uint32_t payload_packets = 65'536;  // 2,304 bytes each
-  uint32_t header_packets = 16'384;   // 384 bytes each: headers, ACK, RST, ARP
+  uint32_t header_packets = 16'384;   // 832 bytes each: headers, small frames, ACK, RST, ARP
   uint32_t rx_descriptors = 1'024;    // of each port's receive queue
   uint32_t tx_descriptors = 1'024;
   uint16_t upstream_port_first = 16'384;  // local ports of connections to endpoints, inclusive

@@ -13,8 +13,10 @@ namespace millrace::io {
 // Bytes of data room of a payload packet behind the headroom: an Ethernet frame of MTU 1500 with VLAN tags, and memif's buffer
 // size.
 inline constexpr uint32_t kPayloadRoom = 2048;
-// Data room of a header packet: Ethernet 14 + VLAN 4 + IPv6 40 + TCP 60, rounded up; also ARP, ND and RST frames.
-inline constexpr uint32_t kHeaderRoom = 128;
+// Data room of a header packet: Ethernet 14 + VLAN 4 + IPv6 40 + TCP 60 and a head of a request or response with a small body,
+// copied; also ARP, ND and RST frames. With it a packet is 832 bytes; what is longer goes by reference from 512 bytes on
+// (port_queue.h), or takes a payload packet.
+inline constexpr uint32_t kHeaderRoom = 512;
 
 // A pool in EAL memory on the socket of `lcore`, with a per-core cache. `room` as above (0: indirect packets only).
 // Fails with a sentence that says how much memory it wanted.

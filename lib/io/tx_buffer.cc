@@ -1,68 +1,47 @@
 #include "lib/io/tx_buffer.h"
 
 #include <algorithm>
-#include <cstddef>
-#include <cstring>
 
 namespace millrace::io {
 
 using stats::DropReason;
 using stats::PortCounter;
 
-namespace {
-
-// What rte_pktmbuf_reset() does, less what only receivers look at, in four stores, as receive paths of drivers do it. A packet from
-// a pool has one reference, one segment and no successor (rte_mbuf_raw_free() sees to that).
-inline void reset_for_transmit(rte_mbuf* m, uint32_t size) {
-  constexpr uint64_t kDataOffRefcntSegmentsPort = uint64_t{RTE_PKTMBUF_HEADROOM} | uint64_t{1} << 16 | uint64_t{1} << 32 |
-                                                  uint64_t{RTE_MBUF_PORT_INVALID} << 48;
-  std::memcpy(&m->rearm_data, &kDataOffRefcntSegmentsPort, sizeof kDataOffRefcntSegmentsPort);
-  m->ol_flags = 0;
-  m->pkt_len = size;
-  m->data_len = static_cast<uint16_t>(size);
-  m->vlan_tci = 0;
-  m->tx_offload = 0;
-}
-static_assert(offsetof(rte_mbuf, refcnt) == offsetof(rte_mbuf, rearm_data) + 2 &&
-              offsetof(rte_mbuf, nb_segs) == offsetof(rte_mbuf, rearm_data) + 4 &&
-              offsetof(rte_mbuf, port) == offsetof(rte_mbuf, rearm_data) + 6);
-
-}  // namespace
-
 TxBuffer::TxBuffer(PortQueue& port, TxPools pools, stats::CounterBlock<PortCounter>& counters, stats::Counter* drops,
                    stats::StageClock& stages)
-    : port_(port), pools_(pools), counters_(counters), drops_(drops), stages_(stages) {}
+    : port_(port),
+      pools_(pools),
+      counters_(counters),
+      drops_(drops),
+      stages_(stages),
+      header_room_(pools.headers.raw() == nullptr ? 0 : std::min(pools.headers.data_room(), kHeaderRoom)) {}
 
 TxBuffer::~TxBuffer() {
   for (uint32_t i = 0; i < count_; ++i) rte_pktmbuf_free(frames_[i]);
 }
 
-rte_mbuf* TxBuffer::build(uint32_t header_bytes, const PacketQueue* payload, uint64_t offset, uint32_t length) {
-  MILLRACE_ASSERT(header_bytes <= kHeaderRoom, "frame headers fit a header packet");
-  rte_mbuf* frame = nullptr;
+rte_mbuf* TxBuffer::no_packet() {
+  drops_[static_cast<uint32_t>(DropReason::kTxNoMbuf)].add();
+  return nullptr;
+}
+
+rte_mbuf* TxBuffer::build_any(uint32_t header_bytes, const PacketQueue* payload, uint64_t offset, uint32_t length) {
+  MILLRACE_ASSERT(header_bytes <= header_room_, "frame headers fit a header packet");
   if (length >= kChainFrom && port_.capabilities().tx_multi_segment && pools_.indirect.raw() != nullptr) {
-    frame = build_chain(header_bytes, *payload, offset, length);
+    rte_mbuf* frame = build_chain(header_bytes, *payload, offset, length);
     if (frame != nullptr) return frame;  // else: too many pieces for the port, or no indirect packet left: copy
   }
   const uint32_t size = header_bytes + length;
-  rte_mempool* pool = size <= kHeaderRoom ? pools_.headers.raw() : pools_.payload.raw();
-  rte_mbuf* m = rte_mbuf_raw_alloc(pool);
-  if (m == nullptr || size + RTE_PKTMBUF_HEADROOM > m->buf_len) [[unlikely]] {
-    drops_[static_cast<uint32_t>(m != nullptr ? DropReason::kTxTooBig : DropReason::kTxNoMbuf)].add();
-    if (m != nullptr) rte_mbuf_raw_free(m);
+  rte_mbuf* m = rte_mbuf_raw_alloc(size <= header_room_ ? pools_.headers.raw() : pools_.payload.raw());
+  if (m == nullptr) return no_packet();
+  if (size + RTE_PKTMBUF_HEADROOM > m->buf_len) {
+    drops_[static_cast<uint32_t>(DropReason::kTxTooBig)].add();
+    rte_mbuf_raw_free(m);
     return nullptr;
   }
   reset_for_transmit(m, size);
-  if (length > 0) {
-    uint8_t* at = rte_pktmbuf_mtod(m, uint8_t*) + header_bytes;
-    const base::ByteSpan front = payload->front();
-    if (offset + length <= front.size()) [[likely]] {
-      std::memcpy(at, front.data() + offset, length);
-    } else {
-      const size_t copied = payload->peek(offset, at, length);
-      MILLRACE_ASSERT(copied == length, "payload to send is in the queue");
-    }
-  }
+  const size_t copied = length == 0 ? 0 : payload->peek(offset, rte_pktmbuf_mtod(m, uint8_t*) + header_bytes, length);
+  MILLRACE_ASSERT(copied == length, "payload to send is in the queue");
   return m;
 }
 

@@ -2,7 +2,9 @@
 // and a piece of a PacketQueue, by reference where the port can chain and the piece is worth it, else by copy.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "lib/base/bytes.h"
 #include "lib/io/packet_pool.h"
@@ -14,7 +16,7 @@
 
 namespace millrace::io {
 
-// Pools that frames are built from. `payload`: linear frames with payload; `headers`: kHeaderRoom bytes, for frames without
+// Pools that frames are built from. `payload`: linear frames with payload; `headers`: at least 122 bytes, for frames without
 // payload and in front of chains; `indirect`: mbufs without data that refer to payload (null pool: never chain).
 struct TxPools {
   PacketPool payload, headers, indirect;
@@ -33,7 +35,18 @@ class TxBuffer {
   // A frame of `header_bytes` uninitialised bytes (at most kHeaderRoom) followed by `length` payload bytes of `payload` from
   // `offset`. The caller writes the header in place (first segment's data) and then calls send(). Null when a pool is empty
   // (counted kTxNoMbuf).
-  rte_mbuf* build(uint32_t header_bytes, const PacketQueue* payload, uint64_t offset, uint32_t length);
+  rte_mbuf* build(uint32_t header_bytes, const PacketQueue* payload, uint64_t offset, uint32_t length) {
+    // Most frames: everything in one header packet, the payload from the front of the queue.
+    const uint32_t size = header_bytes + length;
+    if (size > header_room_ || (length > 0 && offset + length > payload->front().size())) [[unlikely]]
+      return build_any(header_bytes, payload, offset, length);
+    rte_mbuf* m = rte_mbuf_raw_alloc(pools_.headers.raw());
+    if (m == nullptr) [[unlikely]]
+      return no_packet();
+    reset_for_transmit(m, size);
+    if (length > 0) std::memcpy(rte_pktmbuf_mtod(m, uint8_t*) + header_bytes, payload->front().data() + offset, length);
+    return m;
+  }
   // Takes ownership of a complete frame (single or chained).
   void send(rte_mbuf* frame) {
     if (count_ == kCapacity) [[unlikely]]
@@ -51,6 +64,23 @@ class TxBuffer {
   static constexpr uint32_t kFlushRetries = 8;
 
  private:
+  // What rte_pktmbuf_reset() does, less what only receivers look at, in five stores, as receive paths of drivers do it. A packet from
+  // a pool has one reference, one segment and no successor (rte_mbuf_raw_free() sees to that).
+  static void reset_for_transmit(rte_mbuf* m, uint32_t size) {
+    constexpr uint64_t kDataOffRefcntSegmentsPort =
+        uint64_t{RTE_PKTMBUF_HEADROOM} | uint64_t{1} << 16 | uint64_t{1} << 32 | uint64_t{RTE_MBUF_PORT_INVALID} << 48;
+    static_assert(offsetof(rte_mbuf, refcnt) == offsetof(rte_mbuf, rearm_data) + 2 &&
+                  offsetof(rte_mbuf, nb_segs) == offsetof(rte_mbuf, rearm_data) + 4 &&
+                  offsetof(rte_mbuf, port) == offsetof(rte_mbuf, rearm_data) + 6);
+    std::memcpy(&m->rearm_data, &kDataOffRefcntSegmentsPort, sizeof kDataOffRefcntSegmentsPort);
+    m->ol_flags = 0;
+    m->pkt_len = size;
+    m->data_len = static_cast<uint16_t>(size);
+    m->vlan_tci = 0;
+    m->tx_offload = 0;
+  }
+  rte_mbuf* no_packet();  // counts; null
+  rte_mbuf* build_any(uint32_t header_bytes, const PacketQueue* payload, uint64_t offset, uint32_t length);
   rte_mbuf* build_chain(uint32_t header_bytes, const PacketQueue& payload, uint64_t offset, uint32_t length);
 
   PortQueue& port_;
@@ -58,6 +88,7 @@ class TxBuffer {
   stats::CounterBlock<stats::PortCounter>& counters_;
   stats::Counter* drops_;
   stats::StageClock& stages_;
+  uint32_t header_room_;  // of the header pool's packets, at most kHeaderRoom
   uint32_t count_ = 0;
   uint64_t bytes_ = 0;  // in them
   rte_mbuf* frames_[kCapacity];

@@ -149,7 +149,7 @@ TEST(Section, BrokenSections) {
       {with_port("  hugepages: maybe\n"), "gw.yaml:5:14: dataplane.hugepages: must be true or false, not 'maybe'"},
       {with_port("  memory_mb: 1\n"), "gw.yaml:5:14: dataplane.memory_mb: must be a whole number from 64 to 1048576, not '1'"},
       {with_port("  memory_mb: 100\n"),
-       "gw.yaml:5:14: dataplane.memory_mb: 100 MB do not hold the packets of `limits` for 1 worker: at least 176 MB are needed; "
+       "gw.yaml:5:14: dataplane.memory_mb: 100 MB do not hold the packets of `limits` for 1 worker: at least 183 MB are needed; "
        "raise it or lower limits.payload_packets"},
       {with_port("  memory_mb: 600\n  memory_mb: 600\n"), "gw.yaml:6:3: dataplane.memory_mb: appears twice; keep one"},
       {with_port("  file_prefix: a/b\n"),
