@@ -10,6 +10,7 @@
 namespace millrace::load {
 
 inline constexpr uint32_t kNone = UINT32_MAX;
+inline constexpr uint32_t kNoSession = UINT32_MAX - 1;  // Connection::tls: TLS, but no session yet
 
 enum class State : uint8_t {
   kFree,         // no connection
@@ -45,7 +46,7 @@ enum ConnectionFlag : uint16_t {
 struct Message {
   uint64_t time_ns;  // client: from when its latency counts; server: when the answer may go
   uint32_t what;     // client: line of the targets; server: rotation and kAnswer… flags
-  uint32_t end;      // sequence number behind its last byte
+  uint32_t end;      // sequence number behind its last byte; TLS: place in the plaintext
 };
 
 inline constexpr uint32_t kCloseBit = 1u << 31;    // Message::what: with Connection: close
@@ -79,11 +80,11 @@ struct alignas(64) Connection {
   uint16_t rotation;      // of the body that is coming
   uint16_t status;        // of the response that is coming
   uint32_t carry;         // buffer with the beginning of a head, kNone: none
-  uint32_t tls;           // TlsPeer::Handle
+  uint32_t tls;           // TlsPeer::Handle, kNoSession, or kNone: plaintext
   uint32_t generation;    // client: of the slot; part of the address and port
   uint32_t requests_left;  // client: that may still begin on this connection; server: answers until it closes
   uint32_t recover;
-  uint32_t plain_sent;    // TLS: plaintext bytes of the stream that are encrypted
+  uint32_t plain_sent;    // TLS: place in the plaintext up to which it is encrypted
   uint32_t began_us;      // client: when the SYN was sent
 };
 static_assert(sizeof(Connection) == 128);

@@ -70,7 +70,9 @@ void HttpClient::open_slot(uint32_t i) {
   Connection& c = table_[i];
   c.generation = c.generation + 1 >= table_.generations() ? 0 : c.generation + 1;
   table_.place_client(c, i);
-  const size_t target = (i + c.generation) % remotes_.size();
+  const uint32_t target = target_of(i, c);
+  c.tls = shared_.options.tls_clients ? kNoSession : kNone;
+  c.plain_sent = 0;
   c.remote = remotes_[target];
   c.remote_port = shared_.options.targets[target].port;
   c.wire = wire_;
@@ -267,17 +269,13 @@ bool HttpClient::can_start(const Connection& c) const {
 }
 
 bool HttpClient::start_request(uint32_t i, Connection& c, base::TimeNs counted_from) {
-  Message* m = table_.push_message(c);
-  if (m == nullptr) return false;
   const uint32_t line = draw_.next();
-  if (c.requests_left != UINT32_MAX) --c.requests_left;
+  const uint32_t left = c.requests_left == UINT32_MAX ? UINT32_MAX : c.requests_left - 1;
+  const bool last = left == 0 && (c.flags & kIdle) == 0 && shared_.options.close == CloseMode::kHeader;
+  const Message probe{0, line | (last ? kCloseBit : 0), 0};
+  if (tcp_.append(c, counted_from, probe.what, bytes(probe)) == nullptr) return false;
+  c.requests_left = left;
   if (requests_left_ != UINT64_MAX && (c.flags & kIdle) == 0) --requests_left_;
-  const bool last = c.requests_left == 0 && (c.flags & kIdle) == 0 && shared_.options.close == CloseMode::kHeader;
-  m->time_ns = counted_from;
-  m->what = line | (last ? kCloseBit : 0);
-  const uint32_t end_bytes = static_cast<uint32_t>(last ? kCloseEnd.size() : kEnd.size());
-  c.snd_end += heads_of_[line].bytes + end_bytes + shared_.options.request_body;
-  m->end = c.snd_end;
   ++counters_.requests_sent;
   tcp_.touch(i);
   return true;
@@ -441,14 +439,14 @@ uint32_t HttpClient::take_chunked(uint32_t i, Connection& c, const uint8_t* p, u
 void HttpClient::end_response(uint32_t i, Connection& c) {
   const Message m = table_.message(c, 0);
   c.parse = Parse::kHead;
-  if (!seq_le(m.end, c.snd_una)) {
+  if (!tcp_.was_sent(c, m)) {
     // Answered before it was heard out: a peer may (RFC 9112 7.5.1), but what follows on this connection is no measurement.
     if (c.status == shared_.options.expect_status) ++counters_.unexpected;
     else ++counters_.status;
     c.in_flight = 0;
     return tcp_.abort(i);
   }
-  counters_.response_bytes += c.body_done;
+  if (!head_method_) counters_.response_bytes += c.body_done;
   if (c.status != shared_.options.expect_status) ++counters_.status;
   else if (expected_length_ != kNone && c.body_done != expected_length_) ++counters_.length;
   else if ((c.flags & kBadBody) != 0) ++counters_.body;

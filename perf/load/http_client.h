@@ -55,6 +55,8 @@ class HttpClient {
   // True when the oldest request is out of time: the connection was reset.
   bool check_timeout(uint32_t i, Connection& c);
   MessageBytes bytes(const Message& m) const;
+  // Which of options.targets a slot's connection goes to: all of them in turn.
+  uint32_t target_of(uint32_t i, const Connection& c) const { return static_cast<uint32_t>((uint64_t{i} + c.generation) % remotes_.size()); }
 
  private:
   struct Head {

@@ -175,14 +175,10 @@ uint32_t HttpServer::take_chunked(uint32_t i, Connection& c, const uint8_t* p, u
 void HttpServer::end_request(uint32_t i, Connection& c) {
   c.parse = Parse::kHead;
   ++counters_.server_requests;
-  Message* m = table_.push_message(c);
-  if (m == nullptr) return fail(i, counters_.unexpected);  // more pipelined requests than we hold
+  const bool last = c.requests_left == 1;
+  const Message answer{0, c.rotation | (last ? kCloseBit : 0) | ((c.flags & kBodyless) != 0 ? kNoBodyBit : 0), 0};
+  if (tcp_.append(c, shared_.now, answer.what, bytes(answer)) == nullptr) return fail(i, counters_.unexpected);  // more pipelined requests than we hold
   if (c.requests_left != UINT32_MAX) --c.requests_left;
-  const bool last = c.requests_left == 0;
-  m->time_ns = shared_.now;
-  m->what = c.rotation | (last ? kCloseBit : 0) | ((c.flags & kBodyless) != 0 ? kNoBodyBit : 0);
-  c.snd_end += bytes(*m).total();
-  m->end = c.snd_end;
   ++counters_.server_responses;
   tcp_.touch(i);
   if (last) {

@@ -173,11 +173,15 @@ int run(const Options& o) {
   if (base::Status s = io::launch_worker(eal, 0, poll, &polling); !s) return failed(s.error(), kExitMachine);
   Progress progress(o, stderr);
   base::TimeNs slept = 0;
+  uint32_t naps = 0;
   constexpr base::TimeNs kNap = 20 * base::kMillisecond;
   while (!polling.done.load(std::memory_order_acquire)) {
     const timespec nap{0, kNap};
     nanosleep(&nap, nullptr);
     slept += kNap;
+    // Asking is what makes a listening net_virtio_user (server=1) take its next peer.
+    if (++naps % 25 == 0)
+      for (const auto& p : ports) (void)p->link_up();
     if (o.interval_ns != 0 && !o.quiet && slept >= o.interval_ns) {
       slept = 0;
       progress.line((*engine)->published().read());

@@ -6,6 +6,7 @@
 #include "perf/load/http_client.h"
 #include "perf/load/http_server.h"
 #include "perf/load/pattern.h"
+#include "perf/load/tls_peer.h"
 
 namespace millrace::load {
 namespace {
@@ -20,6 +21,7 @@ TcpPeer::TcpPeer(Shared& shared) : shared_(shared), counters_(shared.counters), 
   while (window >> shift > 65'535) ++shift;
   window_shift_ = shift;
   advertised_ = static_cast<uint16_t>(window >> shift);
+  if (shared.options.tls_clients || shared.options.tls_servers) plain_ = std::make_unique<uint8_t[]>(kPlainChunk);
   touched_.reserve(1 << 16);
   blocked_.reserve(1 << 16);
   unblocking_.reserve(1 << 16);
@@ -65,6 +67,7 @@ void TcpPeer::input(uint32_t i, uint8_t wire, Segment& s) {
   c.rto_at_ms = 0;
   c.backoff = 0;
   server_->on_open(i, c);
+  if (shared_.options.tls_servers && !open_session(i, c)) return;
   input_open(i, c, s);
 }
 
@@ -93,6 +96,7 @@ void TcpPeer::input_syn_sent(uint32_t i, Connection& c, const Segment& s) {
   ++counters_.connected;
   touch(i);
   client_->on_connected(i, c);
+  if (c.state == State::kOpen && c.tls == kNoSession) open_session(i, c);
 }
 
 void TcpPeer::read_syn_options(Connection& c, const Segment& s) {
@@ -228,6 +232,10 @@ void TcpPeer::acknowledge(uint32_t i, Connection& c, const Segment& s, bool may_
     return;
   }
   if (acked > flight) return;  // of the past, or of the future
+  if (c.tls < kNoSession) {
+    io::PacketQueue& output = shared_.tls->output(c.tls);
+    output.consume(std::min<uint64_t>(acked, output.bytes()));  // a FIN is not in it
+  }
   c.snd_una = s.ack;
   c.snd_wnd = window;
   if (seq_lt(c.snd_nxt, c.snd_una)) c.snd_nxt = c.snd_una;
@@ -245,10 +253,8 @@ void TcpPeer::acknowledge(uint32_t i, Connection& c, const Segment& s, bool may_
   }
   if (c.snd_una == c.snd_max) c.rto_at_ms = 0;
   else c.rto_at_ms = shared_.now_ms + kRtoMs;
-  if (is_server(c)) {
-    while (c.in_flight != 0 && seq_le(table_.message(c, 0).end, c.snd_una) && seq_le(table_.message(c, 0).end, c.snd_end))
-      table_.pop_message(c);
-  }
+  if (is_server(c))
+    while (c.in_flight != 0 && was_sent(c, table_.message(c, 0))) table_.pop_message(c);
 }
 
 void TcpPeer::deliver(uint32_t i, Connection& c, const Segment& s, uint32_t skip) {
@@ -258,8 +264,8 @@ void TcpPeer::deliver(uint32_t i, Connection& c, const Segment& s, uint32_t skip
   while (true) {
     if (skip < run) {
       const uint32_t n = run - skip;
-      if (is_server(c)) server_->on_bytes(i, c, at + skip, n);
-      else client_->on_bytes(i, c, at + skip, n);
+      if (c.tls != kNone) [[unlikely]] receive_tls(i, c, {at + skip, n});
+      else take_bytes(i, c, at + skip, n);
       skip = 0;
       if (c.state != State::kOpen) return;
     } else {
@@ -272,6 +278,71 @@ void TcpPeer::deliver(uint32_t i, Connection& c, const Segment& s, uint32_t skip
     at = rte_pktmbuf_mtod(m, const uint8_t*);
     run = std::min<uint32_t>(left, m->data_len);
   }
+}
+
+void TcpPeer::take_bytes(uint32_t i, Connection& c, const uint8_t* p, uint32_t n) {
+  if (is_server(c)) server_->on_bytes(i, c, p, n);
+  else client_->on_bytes(i, c, p, n);
+}
+
+// --- TLS ----------------------------------------------------------------------------------------------------------------------
+
+bool TcpPeer::open_session(uint32_t i, Connection& c) {
+  c.plain_sent = 0;
+  c.tls = is_server(c) ? shared_.tls->open_server() : shared_.tls->open_client(client_->target_of(i, c));
+  if (c.tls != TlsPeer::kNoHandle) return true;
+  c.tls = kNoSession;
+  ++counters_.tls;
+  abort(i);
+  return false;
+}
+
+void TcpPeer::receive_tls(uint32_t i, Connection& c, base::ByteSpan payload) {
+  if (c.tls == kNoSession) return;
+  const uint32_t handle = c.tls;
+  delivering_ = handle;
+  const TlsStep step = shared_.tls->receive(handle, payload, [&](base::ByteSpan plain) {
+    if (c.state == State::kOpen && c.tls == handle) take_bytes(i, c, plain.data(), static_cast<uint32_t>(plain.size()));
+  });
+  delivering_ = kNone;
+  if (close_later_ != kNone) {  // the application was done with it in the middle
+    shared_.tls->close(close_later_);
+    close_later_ = kNone;
+    return;
+  }
+  if (step.handshake_done) {
+    if (is_server(c)) ++(step.resumed ? counters_.server_handshakes_resumed : counters_.server_handshakes_full);
+    else ++(step.resumed ? counters_.handshakes_resumed : counters_.handshakes_full);
+  }
+  touch(i);
+  if (step.error != tls::TlsError::kNone) {
+    ++counters_.tls;
+    encrypt(i, c);  // the alert, if there is one
+    output(i);
+    return abort(i);
+  }
+  if (step.blocked) table_.deadlines.arm(i, shared_.now_ms + 1);
+}
+
+void TcpPeer::encrypt(uint32_t, Connection& c) {
+  TlsPeer& tls = *shared_.tls;
+  if (tls.established(c.tls)) {
+    while (true) {
+      const uint32_t left = plain_end(c) - c.plain_sent;
+      if (left == 0) {
+        if ((c.flags & kFinQueued) != 0) tls.close_notify(c.tls);
+        break;
+      }
+      const uint32_t n = std::min(left, kPlainChunk);
+      copy_messages(c, c.plain_sent, n, plain_.get());
+      const auto took = static_cast<uint32_t>(tls.send(c.tls, {plain_.get(), n}, shared_.now));
+      c.plain_sent += took;
+      if (is_server(c))
+        while (c.in_flight != 0 && was_sent(c, table_.message(c, 0))) table_.pop_message(c);
+      if (took < n) break;
+    }
+  }
+  c.snd_end = c.snd_una + static_cast<uint32_t>(tls.output(c.tls).bytes());
 }
 
 // --- sending ----------------------------------------------------------------------------------------------------------------
@@ -324,12 +395,20 @@ bool TcpPeer::send_segment(uint32_t i, Connection& c, uint32_t seq, uint32_t n, 
   }
   const bool v6 = (c.flags & kV6) != 0;
   const uint32_t header = wire.header_bytes(v6);
-  auto* p = reinterpret_cast<uint8_t*>(rte_pktmbuf_append(m, static_cast<uint16_t>(header + n)));
+  const uint32_t here = std::min(n, wire.buffer_bytes() - header);
+  auto* p = reinterpret_cast<uint8_t*>(rte_pktmbuf_append(m, static_cast<uint16_t>(header + here)));
   if (n != 0) {
-    copy_stream(c, seq, n, p + header);
+    copy_stream(c, seq, here, p + header);
+    if (here != n) [[unlikely]] {
+      if (!append_chain(wire, c, m, seq + here, n - here)) {
+        rte_pktmbuf_free(m);
+        arm_rto(i, c, kRtoMs);
+        return false;
+      }
+    }
     flags |= seq + n == c.snd_end ? kPsh : 0;
   }
-  wire.write_headers(m, {v6, c.local, c.remote, c.local_port, c.remote_port, seq, c.rcv_nxt, advertised_, flags, 0}, n, 0);
+  wire.write_headers(m, {v6, c.local, c.remote, c.local_port, c.remote_port, seq, c.rcv_nxt, advertised_, flags, 0}, n, n > c.mss ? c.mss : 0);
   wire.send(m);
   const uint32_t end = seq + n + (flags & kFin);
   if (end != seq) {
@@ -343,7 +422,40 @@ bool TcpPeer::send_segment(uint32_t i, Connection& c, uint32_t seq, uint32_t n, 
   return true;
 }
 
+// The rest of a segment that the port will cut, in further buffers.
+bool TcpPeer::append_chain(Wire& wire, Connection& c, rte_mbuf* head, uint32_t seq, uint32_t n) {
+  for (rte_mbuf* last = head; n != 0;) {
+    rte_mbuf* m = wire.alloc();
+    if (m == nullptr) return false;
+    const uint32_t run = std::min(n, wire.buffer_bytes());
+    copy_stream(c, seq, run, reinterpret_cast<uint8_t*>(rte_pktmbuf_append(m, static_cast<uint16_t>(run))));
+    last->next = m;
+    last = m;
+    ++head->nb_segs;
+    head->pkt_len += run;
+    seq += run;
+    n -= run;
+  }
+  return true;
+}
+
+Message* TcpPeer::append(Connection& c, base::TimeNs time, uint32_t what, const MessageBytes& bytes) {
+  const uint32_t begin = c.tls == kNone ? c.snd_end : plain_end(c);
+  Message* m = table_.push_message(c);
+  if (m == nullptr) return nullptr;
+  *m = {time, what, begin + bytes.total()};
+  if (c.tls == kNone) c.snd_end = m->end;
+  return m;
+}
+
 void TcpPeer::copy_stream(Connection& c, uint32_t seq, uint32_t n, uint8_t* out) {
+  if (c.tls == kNone) [[likely]]
+    return copy_messages(c, seq, n, out);
+  const size_t got = shared_.tls->output(c.tls).peek(seq - c.snd_una, out, n);
+  MILLRACE_ASSERT(got == n, "ciphertext that is not acknowledged is kept");
+}
+
+void TcpPeer::copy_messages(Connection& c, uint32_t seq, uint32_t n, uint8_t* out) {
   for (uint32_t k = 0; n != 0; ++k) {
     MILLRACE_ASSERT(k < c.in_flight, "what is sent again is still known");
     const Message& message = table_.message(c, k);
@@ -377,13 +489,20 @@ void TcpPeer::copy_stream(Connection& c, uint32_t seq, uint32_t n, uint8_t* out)
 void TcpPeer::output(uint32_t i) {
   Connection& c = table_[i];
   if (c.state != State::kOpen) return;
+  if (c.tls != kNone) [[unlikely]] {
+    if (c.tls == kNoSession) return;
+    encrypt(i, c);
+  }
   Wire& wire = *shared_.wires[c.wire];
   uint32_t left;
   while (static_cast<int32_t>(left = c.snd_end - c.snd_nxt) > 0) {
     const uint32_t flight = c.snd_nxt - c.snd_una;
     const uint32_t window = std::min(c.snd_wnd, c.cwnd);
     const uint32_t room = window > flight ? window - flight : 0;
-    uint32_t n = std::min(left, uint32_t{c.mss});
+    // Whole segments where the port cuts them, so that the last one of a message is the only short one.
+    const uint32_t most = left <= c.mss || wire.max_payload() <= c.mss ? c.mss : wire.max_payload() - wire.max_payload() % c.mss;
+    uint32_t n = std::min(left, most);
+    if (n > room && room >= c.mss) n = room - room % c.mss;
     if (n > room) {
       // A short segment only when nothing is on its way (RFC 9293 3.8.6.2.1).
       if (room == 0 || flight != 0) {
@@ -400,11 +519,11 @@ void TcpPeer::output(uint32_t i) {
       }
       break;
     }
-    const bool last = n == left && (c.flags & kFinQueued) != 0;
+    const bool last = n == left && (c.flags & kFinQueued) != 0 && (c.tls == kNone || plain_end(c) == c.plain_sent);
     if (!send_segment(i, c, c.snd_nxt, n, static_cast<uint8_t>(kAck | (last ? kFin : 0)))) return;
     c.snd_nxt += n + last;
   }
-  if (left == 0 && (c.flags & kFinQueued) != 0) {
+  if (left == 0 && (c.flags & kFinQueued) != 0 && (c.tls == kNone || plain_end(c) == c.plain_sent)) {
     if (send_segment(i, c, c.snd_nxt, 0, kAck | kFin)) ++c.snd_nxt;
   }
 }
@@ -427,6 +546,11 @@ void TcpPeer::abort(uint32_t i) {
 }
 
 void TcpPeer::forget(uint32_t i, Connection& c) {
+  if (c.tls < kNoSession) {
+    if (c.tls == delivering_) close_later_ = c.tls;
+    else shared_.tls->close(c.tls);
+  }
+  c.tls = kNone;
   table_.give_back(c);
   c.rto_at_ms = c.ack_at_ms = 0;
   const bool opened = c.state == State::kOpen;
@@ -536,6 +660,10 @@ void TcpPeer::on_deadline(uint32_t i) {
           output(i);
         }
         arm_rto(i, c, kRtoMs);
+      }
+      if (c.tls < kNoSession) {
+        receive_tls(i, c, {});  // goes on where it was short of memory
+        if (c.state != State::kOpen) return;
       }
       if (!is_server(c) && client_->check_timeout(i, c)) return;
       break;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -30,6 +31,7 @@ inline constexpr uint32_t kMaxRtoMs = 8000;
 inline constexpr uint8_t kMaxBackoff = 7;         // then the connection is given up
 inline constexpr uint32_t kDelayedAckMs = 20;
 inline constexpr uint32_t kInitialWindow = 10;    // segments, RFC 6928
+inline constexpr uint32_t kPlainChunk = 16 * 1024;  // one TLS record
 inline constexpr uint32_t kRetryMs = 100;         // a slot whose connection could not be opened waits so long
 
 // The bytes of one message: up to two pieces of head, a body of the pattern, a tail.
@@ -66,6 +68,10 @@ class TcpPeer {
   void connect(uint32_t i);
   // Sends what may be sent now.
   void output(uint32_t i);
+  // Queues a message behind what is queued. Null: no room for it.
+  Message* append(Connection& c, base::TimeNs time, uint32_t what, const MessageBytes& bytes);
+  // False while a message is not yet wholly in segments that were sent (TLS: encrypted), so that nobody can have heard it out.
+  bool was_sent(const Connection& c, const Message& m) const { return seq_le(m.end, c.tls == kNone ? c.snd_una : c.plain_sent); }
   // FIN behind what is queued; nothing may be queued afterwards.
   void close(uint32_t i);
   // RST, and forgets the connection. Tells the application.
@@ -94,9 +100,17 @@ class TcpPeer {
   void send_syn(uint32_t i, Connection& c);
   // `n` bytes of the stream from `seq`; 0 for none. Returns false when no packet was to be had.
   bool send_segment(uint32_t i, Connection& c, uint32_t seq, uint32_t n, uint8_t flags);
+  bool append_chain(Wire& wire, Connection& c, rte_mbuf* head, uint32_t seq, uint32_t n);
   void send_bare(Wire& wire, const Wire::Headers& h);
   void send_ack(uint32_t i, Connection& c) { send_segment(i, c, c.snd_nxt, 0, 0x10); }
   void copy_stream(Connection& c, uint32_t seq, uint32_t n, uint8_t* out);
+  void copy_messages(Connection& c, uint32_t seq, uint32_t n, uint8_t* out);
+  // TLS: a connection's session, what it received, and plaintext that can be encrypted now.
+  bool open_session(uint32_t i, Connection& c);
+  void receive_tls(uint32_t i, Connection& c, base::ByteSpan payload);
+  void encrypt(uint32_t i, Connection& c);
+  uint32_t plain_end(Connection& c) { return c.in_flight == 0 ? c.plain_sent : table_.message(c, c.in_flight - 1u).end; }
+  void take_bytes(uint32_t i, Connection& c, const uint8_t* p, uint32_t n);
   void finish(uint32_t i);
   void forget(uint32_t i, Connection& c);
   void arm_rto(uint32_t i, Connection& c, uint32_t base_ms);
@@ -113,6 +127,9 @@ class TcpPeer {
   HttpServer* server_ = nullptr;
   uint8_t window_shift_;
   uint16_t advertised_;  // scaled; in SYN segments 65,535 at most
+  // A session cannot be closed while it delivers: the handle then waits here.
+  uint32_t delivering_ = kNone, close_later_ = kNone;
+  std::unique_ptr<uint8_t[]> plain_;  // kPlainChunk bytes on their way into a session
   std::vector<uint32_t> touched_;  // reserved at start: never more than a burst and what the loop touches
   std::vector<uint32_t> blocked_, unblocking_;
 };

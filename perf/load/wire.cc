@@ -74,6 +74,10 @@ Wire::Wire(io::PortQueue& port, io::PacketPool packets, const WireOptions& optio
       random_(seed),
       tx_checksum_(port.capabilities().tx_tcp_checksum),
       partial_checksum_(port.capabilities().partial_rx_checksum),
+      tso_with_length_(port.capabilities().tso_sum_with_length),
+      max_payload_(port.capabilities().tso && port.capabilities().tx_multi_segment
+                       ? std::min<uint32_t>(65'535 - 60 - 60, (port.capabilities().max_tx_segments - 1u) * packets.data_room())
+                       : 0),
       queue_(std::make_unique<rte_mbuf*[]>(kQueue)) {
   std::memcpy(ethernet_.data() + 6, port.capabilities().mac.data(), 6);
 }
@@ -100,37 +104,26 @@ void Wire::forward(rte_mbuf* m) {
 void Wire::flush() {
   while (head_ != tail_) {
     const uint32_t at = head_ & (kQueue - 1);
-    const uint32_t run = std::min({tail_ - head_, kQueue - at, uint32_t{kBurst}});
+    // With loss of our own making frames go one by one.
+    const uint32_t run = loss_ != 0 ? 1 : std::min({tail_ - head_, kQueue - at, uint32_t{kBurst}});
     uint64_t bytes = 0;
-    if (loss_ != 0) [[unlikely]] {  // frames one by one
-      if (lose()) {
-        rte_pktmbuf_free(queue_[at]);
-        ++head_;
-        continue;
-      }
-      bytes = queue_[at]->pkt_len;
-      if (port_.tx_burst(&queue_[at], 1) == 0) {
-        counters_.tx_stalls += !stalled_;
-        stalled_ = true;
-        return;
-      }
-      stalled_ = false;
-      ++counters_.tx_frames;
-      counters_.tx_bytes += bytes;
+    uint32_t buffers = 0;
+    for (uint32_t i = 0; i < run; ++i) bytes += queue_[at + i]->pkt_len, buffers += queue_[at + i]->nb_segs;
+    if (lose()) [[unlikely]] {
+      rte_pktmbuf_free(queue_[at]);
       ++head_;
+      buffers_ -= buffers;
       continue;
     }
-    for (uint32_t i = 0; i < run; ++i) bytes += queue_[at + i]->pkt_len;
     const uint16_t sent = port_.tx_burst(&queue_[at], static_cast<uint16_t>(run));
-    if (sent < run) {
-      for (uint32_t i = sent; i < run; ++i) bytes -= queue_[at + i]->pkt_len;
-      counters_.tx_stalls += !stalled_;
-    }
-    stalled_ = sent < run;
+    for (uint32_t i = sent; i < run; ++i) bytes -= queue_[at + i]->pkt_len, buffers -= queue_[at + i]->nb_segs;
     head_ += sent;
+    buffers_ -= buffers;
     counters_.tx_frames += sent;
     counters_.tx_bytes += bytes;
-    if (sent < run) return;
+    counters_.tx_stalls += sent < run && !stalled_;
+    stalled_ = sent < run;
+    if (stalled_) return;
   }
 }
 

@@ -79,7 +79,7 @@ class Wire {
  public:
   static constexpr uint16_t kBurst = 64;
   static constexpr uint32_t kQueue = 16'384;        // frames that wait for the port, a power of two
-  static constexpr uint32_t kQueueHigh = kQueue / 4;  // above, data waits in its connections; acknowledgements go on
+  static constexpr uint32_t kQueueHigh = kQueue / 4;  // buffers in waiting frames; above, data waits in its connections, acknowledgements go on
   static constexpr base::TimeNs kResolveEvery = 100 * base::kMillisecond;
 
   // All references outlive the wire. `packets`: where frames are built. `book` may be null without IPv6.
@@ -110,8 +110,12 @@ class Wire {
     uint8_t flags;
     uint8_t options;  // bytes of TCP options, already written behind the 20 bytes of header
   };
+  // The largest payload of one segment handed to the port, which cuts it to the connection's size; 0: the port does not cut.
+  uint32_t max_payload() const { return max_payload_; }
+  uint32_t buffer_bytes() const { return packets_.data_room(); }
   uint32_t header_bytes(bool v6) const { return v6 ? 14 + 40 + 20 : 14 + 20 + 20; }
-  // Writes Ethernet, IP and TCP headers to the start of `m`, whose payload of `payload` bytes in all stands behind them (and the options).
+  // Writes Ethernet, IP and TCP headers to the start of `m`, whose payload of `payload` bytes in all stands behind them (and the options), with
+  // `mss` in a chain.
   // `mss`: 0, or the size to which the port cuts the payload (TSO).
   void write_headers(rte_mbuf* m, const Headers& h, uint32_t payload, uint16_t mss);
   // Takes ownership.
@@ -121,7 +125,7 @@ class Wire {
   // Hands over what the port takes.
   void flush();
   uint32_t queued() const { return tail_ - head_; }
-  bool congested() const { return queued() > kQueueHigh; }
+  bool congested() const { return buffers_ > kQueueHigh; }
 
   // Resolving: call once in a while until it is true, or rely on receive() which also learns.
   bool resolved() const { return resolved_; }
@@ -152,10 +156,12 @@ class Wire {
   base::Prng random_;
   std::array<uint8_t, 12> ethernet_{};  // destination and source
   bool resolved_ = false, announced_ = false, stalled_ = false;
-  bool tx_checksum_, partial_checksum_;
+  bool tx_checksum_, partial_checksum_, tso_with_length_;
+  uint32_t max_payload_;
   base::TimeNs next_resolve_ = 0;
   uint16_t ip_id_ = 0;
   uint32_t head_ = 0, tail_ = 0;
+  uint32_t buffers_ = 0;  // of the frames in the queue
   std::unique_ptr<rte_mbuf*[]> queue_;
 };
 
@@ -168,6 +174,7 @@ inline void Wire::send(rte_mbuf* m) {
       return;
     }
   }
+  buffers_ += m->nb_segs;
   queue_[tail_++ & (kQueue - 1)] = m;
 }
 
@@ -191,7 +198,7 @@ inline void Wire::write_headers(rte_mbuf* m, const Headers& h, uint32_t payload,
     base::store_be32(ip + 8, 0x40060000u | static_cast<uint16_t>(~sum));
     base::store_be32(ip + 12, h.src);
     base::store_be32(ip + 16, h.dst);
-    pseudo = wire::pseudo_header_v4(h.src, h.dst, 6, mss != 0 ? 0 : tcp_bytes);
+    pseudo = wire::pseudo_header_v4(h.src, h.dst, 6, mss != 0 && !tso_with_length_ ? 0 : tcp_bytes);
     tcp = ip + 20;
     m->l3_len = 20;
   } else {
@@ -202,7 +209,7 @@ inline void Wire::write_headers(rte_mbuf* m, const Headers& h, uint32_t payload,
     ip[6] = 6, ip[7] = 64;
     std::memcpy(ip + 8, book_->bytes(h.src), 16);
     std::memcpy(ip + 24, book_->bytes(h.dst), 16);
-    pseudo = wire::pseudo_header_v6(ip + 8, ip + 24, 6, mss != 0 ? 0 : tcp_bytes);
+    pseudo = wire::pseudo_header_v6(ip + 8, ip + 24, 6, mss != 0 && !tso_with_length_ ? 0 : tcp_bytes);
     tcp = ip + 40;
     m->l3_len = 40;
   }
