@@ -212,6 +212,14 @@ class Validate(unittest.TestCase):
             self.assertEqual("THEY DO NOT AGREE" in self.module.table(v), not agree)
             self.assertEqual([s["n"] for s in v["systems"]], [len(wrk), len(load)])
 
+    def test_what_neighbours_took_from_nginx_does_not_count(self):
+        runs = self.runs([100], [80])
+        runs["wrk"][0]["nginx_cpu"], runs["millrace-load"][0]["nginx_cpu"] = 1.0, 0.8
+        v = self.module.judge("compressed", runs, 0.05)
+        self.assertAlmostEqual(v["ratio"], 1)
+        self.assertAlmostEqual(v["rate_ratio"], 0.8)
+        self.assertTrue(v["agree"])
+
     def test_cases_for_information_need_not_agree_but_must_be_clean(self):
         v = self.module.judge("keepalive-64B", self.runs([100], [200]), 0.05)
         self.assertTrue(v["agree"])
