@@ -94,7 +94,7 @@ bool Terminal::show(std::string_view text) {
     out += text.substr(at, end - at);
     out += "\033[K";  // what was there before
     at = end + 1;
-    if (at < text.size()) out += "\r\n";  // none behind the last line: it would scroll a full screen
+    if (at < text.size()) out += '\n';  // none behind the last line: it would scroll a full screen
   }
   out += "\033[J";
   return write_all(out);

@@ -64,8 +64,10 @@ class Top {
       }
     }
     before_ = client_.call(&Stub::Top, pb::TopRequest());  // control that is not there is told at once
-    if (period)
+    if (period) {
       if (const int code = switch_stages(*period); code != kDone) return code;
+      before_ = client_.call(&Stub::Top, pb::TopRequest());  // no frame has turns of both kinds
+    }
     uint32_t missing = 0;
     if (!select_workers(workers_, &before_, &missing)) {
       std::fprintf(stderr, "millctl: there is no worker %u; millctl status shows those that are\n", missing);
@@ -169,7 +171,7 @@ class Top {
         if (!reply) frame.set_note(why);
         else if (reply->in_force()) frame.set_stage_period(reply->period());
         else frame.set_note("the data plane did not change its stage accounting");
-        if (reply && reply->in_force()) before_.set_stage_period(reply->period());
+        if (reply && reply->in_force()) before_.set_stage_period(reply->period());  // the next press is its opposite
         continue;
       }
       if (key == Terminal::kNothing || Clock::now() >= due) frame = look();
