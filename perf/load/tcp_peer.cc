@@ -326,6 +326,7 @@ void TcpPeer::receive_tls(uint32_t i, Connection& c, base::ByteSpan payload) {
 
 void TcpPeer::encrypt(uint32_t, Connection& c) {
   TlsPeer& tls = *shared_.tls;
+  if (seq_lt(c.snd_end, c.snd_max)) return;  // our FIN was sent: nothing comes behind it
   if (tls.established(c.tls)) {
     while (true) {
       const uint32_t left = plain_end(c) - c.plain_sent;
