@@ -65,8 +65,9 @@ class Process(lab.Process):
 
 
 class Bench:
-    def __init__(self, dut_core, generator_core, keep=False):
-        self.dut_core, self.generator_core, self.keep = dut_core, generator_core, keep
+    def __init__(self, dut_core, generator_core, keep=False, veth_driver="af_packet", steering="rps"):
+        self.dut_core, self.generator_core, self.keep, self.veth_driver = dut_core, generator_core, keep, veth_driver
+        self.steering = steering
         self.name = f"{PREFIX}{os.getpid()}"
         sweep()
         self.dir = tempfile.mkdtemp(prefix=self.name + "-")

@@ -9,6 +9,7 @@ from .wires import CLIENTS, DUT
 
 PROGRAM = os.environ.get("MILLRACE_LOAD", os.path.join(lab.BUILD, "perf", "millrace-load"))
 BUSY = 0.9                    # above this share of the generator's time the figure is the generator's, not the system's
+IDLE = 0.08                   # above this share of idle time of its core the system was not at its maximum
 LOST = ("status", "length", "body", "malformed", "reset", "server_reset", "closed_early", "connect_failed", "timeout", "unanswered", "tls", "unexpected")
 # Repeated segments are the kernel's way on a wire that drops when it is full; a maximum may be measured with a few of them. Share of requests.
 TOLERATED = ("retransmissions", "syn_retransmissions", "duplicates", "rx_out_of_order", "rx_lost", "tx_lost")
@@ -74,13 +75,13 @@ class Outcome:
         return self.result.get("errors", {})
 
     def lost(self):
-        """Requests that had no good answer."""
-        return sum(int(self.errors.get(k, 0)) for k in LOST)
+        """Requests of clients that had no good answer."""
+        return sum(int(self.errors.get(k, 0)) for k in LOST if k != "server_reset")
 
-    def judge(self):
+    def judge(self, closed=True):
+        """Sets flags and usable. `closed`: a closed loop, which should leave the system's core no idle time."""
         requests = max(1, int(self.result.get("requests", 0)))
-        lost = self.lost()
-        if lost:
+        if any(self.errors.get(k, 0) for k in LOST):
             named = ", ".join(f"{v} {k}" for k, v in self.errors.items() if k in LOST and v)
             self.flags.append(f"errors: {named}")
             self.usable = False
@@ -89,6 +90,9 @@ class Outcome:
             self.flags.append("losses: " + ", ".join(f"{v} {k}" for k, v in repeated.items()))
         if self.result.get("busy", 0) > BUSY:
             self.flags.append(f"generator busy {self.result['busy'] * 100:.0f} %")
+        idle = self.cores.get("dut", {}).get("idle", 0)
+        if closed and idle > IDLE:
+            self.flags.append(f"gateway's core idle for {idle * 100:.0f} %")
         return self
 
 
@@ -202,7 +206,7 @@ class Run:
             result = json.load(f)
         if result.get("failure"):
             raise RunFailed(f"the generator: {result['failure']}")
-        return Outcome(result, cores or {}).judge()
+        return Outcome(result, cores or {}).judge(closed=not self.work.rate and not self.work.idle)
 
     def abort(self):
         if self.process is not None:

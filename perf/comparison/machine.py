@@ -43,6 +43,7 @@ def describe(systems, settings, bench):
         "openssl": run(["openssl", "version"], check=False).stdout.decode().split("(")[0].strip(),
         "commit": commit and commit + ("-dirty" if dirty else ""),
         "versions": {name: s.version() for name, s in systems.items()},
+        "veth_driver": bench.veth_driver, "veth_steering": bench.steering,
         "open_files_a_process": bench.open_files,
         "repetitions": settings.repetitions, "warmup_s": settings.warmup, "duration_s": settings.duration,
     }

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 
 from . import load, machine, plan, plots, report
 from .bench import Bench, LabError, run
@@ -32,6 +33,9 @@ def parse(argv):
     p.add_argument("--list", action="store_true", help="cases and systems, and what of them is there")
     p.add_argument("--dut-core", type=int, metavar="N", help="core of the system under test [the first]")
     p.add_argument("--generator-core", type=int, metavar="N", help="core of the generator [the second]")
+    p.add_argument("--veth-driver", choices=("af_packet", "af_xdp"), default="af_packet", help="DPDK's driver on veth, of the generator and of millrace-veth [af_packet]")
+    p.add_argument("--steering", choices=("rps", "none"), default="rps", help="on veth: the kernel's work for received packets on the core of the program behind, "
+                   "or on the sender's (the generator then works for the gateway) [rps]")
     p.add_argument("--keep", action="store_true", help="leave configurations, logs and namespaces for a look")
     p.add_argument("--no-color", action="store_true")
     a = p.parse_args(argv)
@@ -145,9 +149,9 @@ class Runner:
                 self.results.add(s, figure)
         except (Skipped, NotLoaded) as e:
             self.give_up(case, s, str(e))
-        except (LabError, OSError, KeyError) as e:
+        except Exception as e:  # noqa: BLE001: whatever it is, what was measured until now is kept, and the other systems are measured
             # Once is an accident and is repeated by the next repetition; twice is the finding.
-            text = f"{type(e).__name__}: {e}" if isinstance(e, KeyError) else str(e)
+            text = str(e) if isinstance(e, (LabError, OSError)) else traceback.format_exc()
             self.progress.say(f"compare: {case.name} on {s}: {text}")
             self.broken[(case.name, s)] = self.broken.get((case.name, s), 0) + 1
             system = self.measure.systems.get(s)
@@ -201,7 +205,7 @@ def main(argv=None):
 
     begun = time.monotonic()
     interrupted = False
-    with Bench(dut, generator, a.keep) as bench:
+    with Bench(dut, generator, a.keep, a.veth_driver, a.steering) as bench:
         bench.settle_machine()
         described = machine.describe({s: BY_NAME[s](bench, None) for s in a.system_list}, settings, bench)
         runner = Runner(bench, a.case_list, settings, progress)

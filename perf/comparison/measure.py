@@ -1,4 +1,5 @@
 """What each kind of case does: one repetition on one system, as named figures."""
+import dataclasses
 import json
 import os
 import statistics
@@ -13,6 +14,7 @@ from .wires import PROBE
 HALF, COMMON = 0.5, 0.5           # latency: share of each one's own maximum; share of the slowest one's maximum
 CHANGES = 3                       # route changes in one repetition
 PROBE_EVERY_S = 0.001
+FLOOR_CONNECTIONS = 512           # what a system is sized for where it is to hold none
 LIVE_AFTER = 20                   # so many good answers in a row: the change is live everywhere
 
 
@@ -158,11 +160,17 @@ class Measure:
     def memory(self, case, name):
         n = case.idle
         known = self.idle_bytes.get(name)
-        if known and known * n > 0.8 * memory.available():
+        if known and known * n > 0.75 * memory.available():
             raise Skipped(f"{n:,} connections would take {known * n / 1e9:.0f} GB ({known:,.0f} B each); {memory.available() / 1e9:.0f} GB are free")
+        # The floor: the same system with as many processes, sized for next to nothing, with no connection. What a system sets aside for connections
+        # when it starts is counted as theirs.
+        system = self.system(name, case.service)
+        workers = system.workers
+        floor = self.at_rest(name, dataclasses.replace(case.service, connections=FLOOR_CONNECTIONS, processes=workers))
         system = self.system(name, case.service)
         before = {}
         work = self.work(case, name, connections=0, idle=n, ramp=self.settings.ramp, hold=120, warmup=0.1, duration=0.1)
+        result, flags = {}, []
         try:
             with load.Run(self.bench, system, work, boot_timeout=self.settings.boot_timeout, memory_mb=512 if n <= 200_000 else 1024,
                           after_boot=lambda: before.update(memory.measure(system))) as run:
@@ -174,21 +182,41 @@ class Measure:
                 until(reached, n / self.settings.ramp + 60, f"{n:,} connections", step=0.5)
                 time.sleep(1.5)  # what was needed only for opening is given back
                 after = memory.measure(system)
-                run.end_now()
+                run.end_now()  # tears down as fast as it can; what is lost then is of no interest
                 try:
-                    o = run.finish()
-                    flags, usable, result = o.flags, True, o.result
+                    result = run.finish().result
                 except load.RunFailed:
-                    flags, usable, result = [], True, {}
+                    pass
         finally:
             system.halt()
-        grown = memory.difference(before, after)
-        if system.workers > 1:
-            flags = flags + [f"{system.workers} processes, because one may open {self.bench.open_files:,} files"]
-        info = {"before": before, "after": after, "workers": system.workers, "generator": result}
-        self.idle_bytes[name] = max(1.0, sum(grown.values()) / n)
-        return [Figure(case.name, case.unit, sum(grown.values()) / n, flags, info, usable),
-                Figure(case.name + "-total", case.unit, sum(after.values()) / n, flags, info, usable)]
+        open_now = result.get("idle_connections", n)
+        if workers > 1:
+            flags.append(f"{workers} processes, because one may open {self.bench.open_files:,} files")
+        info = {"floor": floor, "before": before, "after": after, "workers": workers, "generator": result}
+        grown = sum(memory.difference(floor, after).values()) / n
+        self.idle_bytes[name] = max(1.0, sum(after.values()) / n)
+        if open_now < 0.999 * n and not result.get("interrupted"):
+            flags.append(f"only {open_now:,} were open")
+        return [Figure(case.name, case.unit, grown, flags, info), Figure(case.name + "-total", case.unit, sum(after.values()) / n, flags, info)]
+
+    def at_rest(self, name, service):
+        """The memory of a system that serves nobody."""
+        system = self.system(name, service)
+        taken = {}
+
+        def take():
+            time.sleep(0.5)
+            taken.update(memory.measure(system))
+        try:
+            if system.wire.generator_first:  # its end of the wire is needed for the start
+                with load.Run(self.bench, system, load.Work(connections=1, warmup=0, duration=0.1), boot_timeout=self.settings.boot_timeout, after_boot=take):
+                    pass
+            else:
+                system.boot(self.settings.boot_timeout)
+                take()
+        finally:
+            system.halt()
+        return taken
 
     # --- route changes ---
     def change(self, case, name):
@@ -197,7 +225,7 @@ class Measure:
         rate = self.settings.change_rate
         # The load goes on until all changes are live; ended by hand.
         work = self.work(case, name, rate=rate, targets_file=self.targets(table), warmup=0.3, duration=600)
-        times, retired = [], 0
+        times = []
         try:
             with load.Run(self.bench, system, work, boot_timeout=self.settings.boot_timeout) as run:
                 run.sleep_until(run.begun + 1.5)
@@ -209,7 +237,7 @@ class Measure:
                 o = run.finish()
         finally:
             system.halt()
-        retired = o.result.get("notes", {}).get("retired_early", 0)
+        retired = o.result.get("notes_counted", {}).get("retired_early", 0)
         info = details(o, {"times_ms": times, "rate": rate, "retired_early": retired})
         flags = [f for f in o.flags if not f.startswith("errors")]
         return [Figure(case.name, "ms", statistics.median(times), flags, info), Figure(case.name + "-lost", "requests", o.lost() / len(times), flags, info)]

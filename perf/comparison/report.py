@@ -49,7 +49,7 @@ def columns(case):
     if case.kind == "latency":
         return [(f"{case.name}-{added}{p}", heading + q) for added, heading in (("", ""), ("added-", "added ")) for p, q in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9"))]
     if case.kind == "memory":
-        return [(case.name, "growth"), (case.name + "-total", "all there is")]
+        return [(case.name, "for connections"), (case.name + "-total", "all there is")]
     if case.kind == "change":
         return [(case.name, "until live, ms"), (case.name + "-lost", "requests lost")]
     if case.kind == "limit":

@@ -29,6 +29,7 @@ class Service:
     log: bool = False
     table: routes.RouteTable | None = None  # None: one route for everything
     connections: int = SMALL                # both sides together
+    processes: int = 0                      # that share the connections; 0: as many as it takes
     probe: bool = False                     # the second wire with a kernel client, and a route table that can be changed
 
     @property
@@ -104,7 +105,9 @@ class System:
     @property
     def workers(self):
         """Processes that share the connections: one, unless this machine lets no process open as many files as the case has connections."""
-        return max(1, math.ceil(self.service.connections * 1.06 / (self.bench.open_files - 1_000))) if self.kernel else 1
+        if not self.kernel:
+            return 1
+        return self.service.processes or max(1, math.ceil(self.service.connections * 1.06 / (self.bench.open_files - 1_000)))
 
     def start(self, name, argv, namespace=True, dpdk=False, env=None):
         p = self.bench.start(name, argv, None if dpdk else self.bench.dut_core, self.wire.dut if namespace else None, self.folder, env)
@@ -119,7 +122,7 @@ class System:
 
     def variables(self, **more):
         s = self.service
-        per_worker = s.connections if self.workers == 1 else self.bench.open_files - 500
+        per_worker = s.connections if self.workers == 1 or s.processes else self.bench.open_files - 500
         return {"DIR": self.folder, "CORE": self.bench.dut_core, "CORE_MASK": format(1 << self.bench.dut_core, "b"),
                 "OPEN_FILES": self.bench.open_files, "CONNECTIONS": per_worker, "WORKERS": self.workers,
                 "PORT": s.port, "LOG": s.log, "TLS": s.tls, "PROBE": s.probe, "CERTIFICATE": self.material.certificate, "KEY": self.material.key,
@@ -306,6 +309,7 @@ class Millrace(System):
     worker, so that no system has more than one core."""
 
     name, title = "millrace", "Millrace"
+    MEMORY_MB = 512
     polls, kernel = True, False
 
     def missing(self):
@@ -323,23 +327,18 @@ class Millrace(System):
     def make_wire(self):
         return VhostWire(self.bench)
 
-    def sizes(self):
-        """Packet pools and DPDK's memory by the number of connections."""
-        n = self.service.connections
-        payload, header = 65_536, 32_768
-        return {"PAYLOAD_PACKETS": payload, "HEADER_PACKETS": header, "MEMORY_MB": 512 if n <= 65_536 else 640}
-
     def configure(self):
         s = self.service
         self.run_dir = os.path.join(self.folder, "run")
         port = self.wire.millrace_port()
         device = "\n    ".join(f'{k}: "{v}"' for k, v in port.items())
-        sizes = self.sizes()
-        variables = self.variables(NAME=os.path.basename(self.folder) + f"-{os.getpid()}", DEVICE=device, MAIN_CORE=self.bench.generator_core, **sizes)
+        # Packets are for what is under way, not for idle connections: the same pools in all cases.
+        variables = self.variables(NAME=os.path.basename(self.folder) + f"-{os.getpid()}", DEVICE=device, MAIN_CORE=self.bench.generator_core,
+                                   PAYLOAD_PACKETS=65_536, HEADER_PACKETS=32_768, MEMORY_MB=self.MEMORY_MB)
         config, _ = mesh(variables, routes.mesh_route_config(s.table))
         config.update(yaml.safe_load(render("millrace.yaml", variables)))
         self.config_file = self.write("millrace.json", json.dumps(config))
-        lab.reserve_hugepages(sizes["MEMORY_MB"] + 64)
+        lab.reserve_hugepages(self.MEMORY_MB + 64)
 
     def halt(self):
         """The data plane says with its exit code whether every packet came back to its pool; that must be so here too."""
@@ -348,7 +347,7 @@ class Millrace(System):
             was_alive = p.alive()
             code = self.bench.stop(p, timeout=10)
             if p.name == "millrace-dataplane" and (not was_alive or code != 0):
-                bad = f"the data plane ended with {code}: {p.log_tail_at_stop}"
+                bad = f"the data plane ended with {code}: {p.log_tail_at_stop.splitlines()[-1] if p.log_tail_at_stop else ''}"
         self.processes = []
         if bad:
             self.complaints.append(bad)

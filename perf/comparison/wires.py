@@ -53,6 +53,8 @@ class Wire:
 
     def steer(self, namespace, interface, core):
         """Received packets of the interface are worked on by `core`, whichever core they came from."""
+        if self.bench.steering == "none":
+            return
         mask = format(1 << core, "x")
         namespace.run(["sh", "-c", f"for q in /sys/class/net/{interface}/queues/rx-*; do echo {mask} > $q/rps_cpus; done"])
 
@@ -103,9 +105,9 @@ def addresses(router, dut):
 class VethWire(Wire):
     name = "veth"
 
-    def __init__(self, bench, kernel_gateway, driver="af_packet"):
+    def __init__(self, bench, kernel_gateway):
         super().__init__(bench)
-        self.driver = driver
+        self.driver = bench.veth_driver
         self.kernel_gateway = kernel_gateway
         self.generator = bench.namespace("g")
         self.pair(self.dut, "wire", self.generator, "wire", DUT_MAC, ROUTER_MAC)
