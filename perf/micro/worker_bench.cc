@@ -63,6 +63,27 @@ void timed(benchmark::State& state, const RigOptions& options) {
     state.SetBytesProcessed(static_cast<int64_t>(requests * static_cast<double>(options.body_bytes)));
 }
 
+// Two workers of one gateway on two cores at once: what they take from each other (caches, memory, the machine) shows beside the
+// same case with one.
+void timed_pair(benchmark::State& state, RigOptions options) {
+  options.pool_packets = 16'384;
+  static Gateway gateway(options, 2);  // outlives every repetition
+  const auto worker = static_cast<uint32_t>(state.thread_index());
+  if (const base::Status s = enter_eal(worker); !s.ok()) {
+    state.SkipWithError(s.error().c_str());
+    return;
+  }
+  {
+    Rig rig(gateway, worker);
+    if (!rig.run(warm_up_requests(options), false)) state.SkipWithError(("no answers: " + rig.error()).c_str());
+    const uint64_t before = rig.answered();
+    for (auto _ : state) state.SetIterationTime(static_cast<double>(rig.turn()) * 1e-9);
+    if (!rig.error().empty()) state.SkipWithError(rig.error().c_str());
+    state.SetItemsProcessed(static_cast<int64_t>(rig.answered() - before));
+  }
+  leave_eal();
+}
+
 int counted(const RigOptions& options, uint64_t requests) {
   Gateway gateway(options);
   Rig rig(gateway);
@@ -138,6 +159,13 @@ int run(int argc, char** argv) {
   benchmark::Initialize(&count, rest.data());
   for (const RigOptions& o : cases)
     benchmark::RegisterBenchmark(("worker/" + o.name).c_str(), [o](benchmark::State& s) { timed(s, o); })->UseManualTime();
+  if (name.empty() && allowed_cores() >= 2) {
+    RigOptions o;
+    o.timestamps = timestamps;
+    benchmark::RegisterBenchmark("worker/keepalive-two-workers", [o](benchmark::State& s) { timed_pair(s, o); })
+        ->UseManualTime()
+        ->Threads(2);
+  }
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }

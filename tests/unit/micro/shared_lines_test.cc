@@ -9,7 +9,6 @@
 #include <thread>
 
 #include <gtest/gtest.h>
-#include <rte_lcore.h>
 
 #include "lib/tls/memory.h"
 #include "perf/micro/eal.h"
@@ -26,7 +25,7 @@ namespace {
 // A thread that does what it is told, one thing at a time.
 class Hand {
  public:
-  explicit Hand(bool dpdk) : thread_([this, dpdk] { run(dpdk); }) {}
+  explicit Hand(unsigned index) : thread_([this, index] { run(index); }) {}
   ~Hand() {
     tell(nullptr);
     thread_.join();
@@ -40,8 +39,8 @@ class Hand {
   }
 
  private:
-  void run(bool dpdk) {
-    if (dpdk && rte_thread_register() != 0) std::abort();
+  void run(unsigned index) {
+    if (!enter_eal(index).ok()) std::abort();
     for (bool more = true; more;) {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [this] { return busy_; });
@@ -50,7 +49,7 @@ class Hand {
       busy_ = false;
       changed_.notify_all();
     }
-    if (dpdk) rte_thread_unregister();
+    leave_eal();
   }
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -146,7 +145,7 @@ TEST_P(WorkersShare, NoWrittenLine) {
   LineSet written[2];
   std::string wrong;
   {
-    Hand hands[2] = {Hand(true), Hand(true)};
+    Hand hands[2] = {Hand(0), Hand(1)};
     for (uint32_t w = 0; w < 2; ++w)
       hands[w].tell([&, w] {
         rigs[w] = std::make_unique<Rig>(gateway, w);
