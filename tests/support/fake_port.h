@@ -32,6 +32,8 @@ class FakePort final : public io::PortQueue {
     tx_.pop_front();
     return m;
   }
+  // The same, left where it is.
+  const rte_mbuf* next_sent() const { return tx_.empty() ? nullptr : tx_.front(); }
   // The same as flat bytes; empty when there is none.
   std::vector<uint8_t> pop_sent_bytes() {
     rte_mbuf* m = pop_sent();

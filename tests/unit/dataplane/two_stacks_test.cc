@@ -24,6 +24,7 @@ struct Impairment {
   TimeNs delay = 50 * kMicrosecond;
   bool chain = false;
   bool v6 = false;
+  bool large = false;  // both ports cut and deliver large segments and leave sums alone, as virtio and vhost do
   uint64_t bytes = 10 << 20;
 };
 
@@ -33,7 +34,12 @@ io::MacAddress mac_of(uint8_t side) { return {2, 0, 0, 0, 0, side}; }
 struct End {
   End(uint8_t side, const Impairment& im, TimeNs now)
       : side(side), pool(4096), headers(2048, 128), indirect(4096, 0), port(mac_of(side)), steering(1, 1) {
-    port.change().tx_multi_segment = im.chain;
+    io::PortCapabilities& can = port.change();
+    can.tx_multi_segment = im.chain || im.large;
+    if (im.large) {
+      can.tx_tcp_checksum = can.rx_tcp_checksum = can.rx_tcp_unsummed = can.tso = can.tso_sum_with_length = can.lro = can.rx_scatter = true;
+      can.max_tx_segments = io::kMaxTxSegments;
+    }
     TcpStackConfig c;
     c.max_connections = 16;
     c.max_time_wait = 16;
@@ -45,7 +51,7 @@ struct End {
     io::PortQueue* q[] = {&port};
     const ListenerSet::Entry e[] = {{base::IpAddress::v4(0), 80, 1, false}, {base::IpAddress{}, 80, 1, false}};
     listeners = ListenerSet(e);
-    stack.emplace(c, q, steering, nullptr, pool.pool(), headers.pool(), im.chain ? indirect.pool() : io::PacketPool(),
+    stack.emplace(c, q, steering, nullptr, pool.pool(), headers.pool(), im.chain || im.large ? indirect.pool() : io::PacketPool(),
                   counters.view(), now);
     stack->set_listeners(&listeners);
   }
@@ -116,6 +122,37 @@ void PrintTo(const Impairment& im, std::ostream* out) { *out << im.name; }
 
 class TwoStacks : public testing::TestWithParam<Impairment> {};
 
+// What a frame is on its way: its bytes, and that nobody summed it.
+struct Flying {
+  End* to;
+  std::vector<uint8_t> bytes;
+  bool unsummed;
+};
+
+// Into the receiver's packets, as many as it takes.
+void deliver(const Flying& f) {
+  rte_mbuf *head = nullptr, *tail = nullptr;
+  for (size_t at = 0; at < f.bytes.size();) {
+    const size_t n = std::min<size_t>(f.bytes.size() - at, io::kPayloadRoom);
+    rte_mbuf* m = f.to->pool.make(base::ByteSpan(f.bytes).subspan(at, n)).release();
+    if (m == nullptr) {
+      rte_pktmbuf_free(head);
+      return;
+    }
+    if (head == nullptr) {
+      head = m;
+    } else {
+      tail->next = m;
+      ++head->nb_segs;
+      head->pkt_len += m->data_len;
+    }
+    tail = m;
+    at += n;
+  }
+  if (f.unsummed) head->ol_flags |= RTE_MBUF_F_RX_L4_CKSUM_NONE | (head->pkt_len > 1514 ? RTE_MBUF_F_RX_LRO : 0);
+  f.to->port.deliver(head);
+}
+
 TEST_P(TwoStacks, MoveBytesBothWays) {
   const Impairment& im = GetParam();
   const uint64_t seed = 20'240'607;
@@ -124,7 +161,8 @@ TEST_P(TwoStacks, MoveBytesBothWays) {
   base::Prng random(seed);
   TimeNs now = 5 * kSecond;
   End a(1, im, now), b(2, im, now);
-  std::multimap<TimeNs, std::pair<End*, std::vector<uint8_t>>> wire;
+  std::multimap<TimeNs, Flying> wire;
+  size_t largest = 0;
 
   ConnectError why;
   a.connection = a.stack->connect(im.v6 ? End::address6(2) : End::address(2), 80, {}, now, nullptr, &why);
@@ -134,9 +172,7 @@ TEST_P(TwoStacks, MoveBytesBothWays) {
       !(a.detached && b.detached && a.stack->active_connections() == 0 && b.stack->active_connections() == 0 && wire.empty()) &&
       now < limit) {
     while (!wire.empty() && wire.begin()->first <= now) {
-      auto& [end, bytes] = wire.begin()->second;
-      io::PacketPtr p = end->pool.make(bytes);
-      if (p) end->port.deliver(std::move(p));
+      deliver(wire.begin()->second);
       wire.erase(wire.begin());
     }
     for (End* e : {&a, &b}) {
@@ -149,12 +185,15 @@ TEST_P(TwoStacks, MoveBytesBothWays) {
     for (End* e : {&a, &b}) {
       End* to = e == &a ? &b : &a;
       while (e->port.sent() > 0) {
-        std::vector<uint8_t> f = e->port.pop_sent_bytes();
+        Flying flying{to, {}, (e->port.next_sent()->ol_flags & RTE_MBUF_F_TX_TCP_CKSUM) != 0};
+        flying.bytes = e->port.pop_sent_bytes();
+        std::vector<uint8_t>& f = flying.bytes;
+        largest = std::max(largest, f.size());
         if (random.chance(im.loss_ppm, 1'000'000)) continue;
         if (random.chance(im.damage_ppm, 1'000'000)) f[random.below(f.size())] ^= static_cast<uint8_t>(1 + random.below(255));
         const TimeNs late = random.chance(im.reorder_ppm, 1'000'000) ? im.delay * 3 : 0;
-        if (random.chance(im.duplicate_ppm, 1'000'000)) wire.emplace(now + im.delay + 1000, std::make_pair(to, f));
-        wire.emplace(now + im.delay + late, std::make_pair(to, std::move(f)));
+        if (random.chance(im.duplicate_ppm, 1'000'000)) wire.emplace(now + im.delay + 1000, flying);
+        wire.emplace(now + im.delay + late, std::move(flying));
       }
     }
     TimeNs next = std::min(a.stack->next_deadline(), b.stack->next_deadline());
@@ -168,6 +207,8 @@ TEST_P(TwoStacks, MoveBytesBothWays) {
     EXPECT_EQ(e->stack->active_connections(), 0u);
     EXPECT_EQ(e->pool.in_use() + e->indirect.in_use(), 0u);
   }
+  if (im.large) EXPECT_GT(largest, 40'000u);
+  else EXPECT_LE(largest, 1'514u);
   if (im.damage_ppm > 0) {
     EXPECT_GT(a.counters.dropped(stats::DropReason::kTcpBadChecksum) + b.counters.dropped(stats::DropReason::kTcpBadChecksum),
               0u);
@@ -187,6 +228,10 @@ INSTANTIATE_TEST_SUITE_P(Wires, TwoStacks,
                                          Impairment{.name = "loss_10_percent", .loss_ppm = 100'000, .bytes = 1 << 20},
                                          Impairment{.name = "reordered", .reorder_ppm = 20'000},
                                          Impairment{.name = "repeated", .duplicate_ppm = 20'000},
+                                         Impairment{.name = "large", .large = true},
+                                         Impairment{.name = "large_v6", .v6 = true, .large = true},
+                                         Impairment{.name = "large_loss", .loss_ppm = 5'000, .large = true},
+                                         Impairment{.name = "large_reordered", .reorder_ppm = 20'000, .large = true},
                                          Impairment{.name = "damaged", .damage_ppm = 5'000},
                                          Impairment{.name = "everything_at_once",
                                                     .loss_ppm = 10'000,
