@@ -301,12 +301,12 @@ void Engine::advance_phase(base::TimeNs now) {
           if (!client_->quiet() && elapsed < kDrainTimeout) break;
         }
         servers_end_ = now + kSettle;
-        clients_closed_ = client_->close_some();
+        clients_closed_ = client_->close_some(elapsed > kCloseTimeout);
         break;
       }
-      if (now < servers_end_ || (server_ != nullptr && !server_->close_some())) break;
+      if (now < servers_end_ || (server_ != nullptr && !server_->close_some(elapsed > 2 * kCloseTimeout))) break;
       for (const auto& w : wires_)
-        if (w->queued() != 0 && elapsed < 2 * kDrainTimeout) return;
+        if (w->queued() != 0 && elapsed < kDrainTimeout) return;
       result_.last = sample(now);
       result_.last.phase = Phase::kDone;
       phase_ = Phase::kDone;

@@ -30,6 +30,7 @@ class Engine {
   static constexpr base::TimeNs kReadyTimeout = 20 * base::kSecond;  // for the peer's MAC, and for its accepting a connection
   static constexpr base::TimeNs kRampSlack = 30 * base::kSecond;   // beyond connections / ramp
   static constexpr base::TimeNs kDrainTimeout = 2 * base::kSecond;  // for answers that are still to come
+  static constexpr base::TimeNs kCloseTimeout = 5 * base::kSecond;  // for the wire to take the RSTs of all connections
   static constexpr base::TimeNs kSettle = 50 * base::kMillisecond;  // between the clients' end and the servers'
   static constexpr base::TimeNs kPublishEvery = base::kMillisecond;
 

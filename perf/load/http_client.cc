@@ -163,7 +163,7 @@ void HttpClient::on_forgotten(uint32_t i, Connection& c, bool opened) {
   }
   if ((c.flags & (kIdle | kIdleDone)) == (kIdle | kIdleDone)) {
     --idle_;
-    ++counters_.retired_early;
+    counters_.retired_early += !shared_.stopping;
   }
   if (shared_.stopping) return;
   if ((c.flags & kIdle) != 0 || !opened) {
@@ -237,8 +237,9 @@ bool HttpClient::quiet() const {
   return true;
 }
 
-bool HttpClient::close_some() {
-  for (uint32_t n = 0; n < kOpensPerLoop && closing_ < begun_; ++closing_) {
+bool HttpClient::close_some(bool at_once) {
+  for (uint32_t n = 0; (at_once || n < kOpensPerLoop) && closing_ < begun_; ++closing_) {
+    if (!at_once && shared_.wires[wire_]->congested()) return false;
     Connection& c = table_[closing_];
     if (c.state < State::kSynSent) continue;
     counters_.unanswered += c.in_flight;

@@ -33,8 +33,8 @@ class HttpClient {
   // No connection has a request that is not answered. Looks at all of them: not for every loop iteration.
   bool quiet() const;
   bool exhausted() const { return requests_left_ == 0; }  // --requests
-  // Ends connections, some in each call; true when none is open.
-  bool close_some();
+  // Ends connections, some in each call as the wire takes their RSTs, or all `at_once`; true when none is open.
+  bool close_some(bool at_once);
   // All connections that were asked for have opened (and idle ones have had their answer), or have failed.
   bool ramped() const { return begun_ == slots_ && settled_ >= slots_; }
   void start_load(base::TimeNs now);  // the open loop's clock begins (at the end of the ramp)

@@ -37,9 +37,11 @@ bool HttpServer::has_address(bool v6, AddressId a) const {
   return std::any_of(ranges_.begin(), ranges_.end(), [&](const Range& r) { return r.v6 == v6 && a >= r.first && a <= r.last; });
 }
 
-bool HttpServer::close_some() {
-  for (uint32_t n = 0; n < kResetsPerLoop && closing_ < table_.servers_used(); ++closing_) {
-    if (table_[table_.clients() + closing_].state == State::kFree) continue;
+bool HttpServer::close_some(bool at_once) {
+  for (uint32_t n = 0; (at_once || n < kResetsPerLoop) && closing_ < table_.servers_used(); ++closing_) {
+    const Connection& c = table_[table_.clients() + closing_];
+    if (c.state == State::kFree) continue;
+    if (!at_once && shared_.wires[c.wire]->congested()) return false;
     tcp_.abort(table_.clients() + closing_);
     ++n;
   }

@@ -25,8 +25,8 @@ class HttpServer {
   bool listens(bool v6, AddressId a, uint16_t port) const;
   bool has_address(bool v6, AddressId a) const;
 
-  // Resets connections, some in each call; true when none is open.
-  bool close_some();
+  // Resets connections, some in each call as the wire takes it, or all `at_once`; true when none is open.
+  bool close_some(bool at_once);
 
   // From TcpPeer.
   void on_open(uint32_t i, Connection& c);

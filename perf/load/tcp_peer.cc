@@ -198,7 +198,8 @@ void TcpPeer::input_open(uint32_t i, Connection& c, Segment& s) {
       return abort(i);
     }
     c.rcv_nxt += s.length - old;
-    ++c.ack_segments;
+    // Every second full segment (RFC 5681 4.2); one that nobody cut counts for as many as it is.
+    c.ack_segments = static_cast<uint8_t>(std::min<uint32_t>(c.ack_segments + 1 + (s.length - 1) / c.mss, 255));
     c.flags |= c.ack_segments >= 2 ? kAckNow : kAckLater;
     deliver(i, c, s, old);
     if (c.state != State::kOpen) return;
@@ -538,7 +539,7 @@ void TcpPeer::close(uint32_t i) {
 
 void TcpPeer::abort(uint32_t i) {
   Connection& c = table_[i];
-  if (c.state >= State::kSynSent) {
+  if (c.state >= State::kSynSent && !shared_.wires[c.wire]->congested()) {
     // A SYN that was not answered is reset too: the peer may hold half a connection.
     send_bare(*shared_.wires[c.wire], {(c.flags & kV6) != 0, c.local, c.remote, c.local_port, c.remote_port, c.snd_nxt, c.rcv_nxt, 0,
                                        kRst | kAck, 0});

@@ -22,6 +22,7 @@ AddressBook::AddressBook(uint32_t own) : addresses_(own + kForeign) {
 
 uint32_t AddressBook::slot_of(const uint8_t* a) const {
   uint64_t h = (base::load_unaligned<uint64_t>(a) * 0x9e3779b97f4a7c15) ^ base::load_unaligned<uint64_t>(a + 8);
+  h ^= h >> 32;  // the last bytes of an address, in which neighbours differ, are the highest bits here, and a product only carries upwards
   h *= 0x9fb21c651e98df25;
   uint32_t at = static_cast<uint32_t>(h >> 32) & static_cast<uint32_t>(slots_.size() - 1);
   while (slots_[at] != 0 && std::memcmp(addresses_[slots_[at] - 1].data(), a, 16) != 0)
@@ -230,7 +231,7 @@ bool Wire::parse_v4(rte_mbuf* m, const uint8_t* ip, uint32_t left, Segment& s) {
 }
 
 bool Wire::parse_v6(rte_mbuf* m, const uint8_t* ip, uint32_t left, Segment& s) {
-  if (left < 40 + 20) {
+  if (left < 40) {
     ++counters_.rx_malformed;
     return false;
   }
@@ -243,7 +244,7 @@ bool Wire::parse_v6(rte_mbuf* m, const uint8_t* ip, uint32_t left, Segment& s) {
     ++counters_.other_frames;
     return false;
   }
-  if (ip[0] >> 4 != 6 || bytes < 20 || 40 + bytes > m->pkt_len - 14) {
+  if (ip[0] >> 4 != 6 || bytes < 20 || left < 40 + 20 || 40 + bytes > m->pkt_len - 14) {
     ++counters_.rx_malformed;
     return false;
   }
