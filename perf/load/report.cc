@@ -90,14 +90,14 @@ std::string headline(const Options& o) {
 }
 
 void row(std::string& out, const char* name, const std::string& total, const std::string& rate, const std::string& more = {}) {
-  append(out, "  %-18s %16s %14s%s%s\n", name, total.c_str(), rate.c_str(), more.empty() ? "" : "   ", more.c_str());
+  append(out, "  %-20s %16s %14s%s%s\n", name, total.c_str(), rate.c_str(), more.empty() ? "" : "   ", more.c_str());
 }
 
 void latency_rows(std::string& out, const char* name, const Histogram& h) {
   constexpr size_t kWidth = 11;
-  append(out, "  %-18s", name);
+  append(out, "  %-20s", name);
   for (const char* head : {"mean", "p50", "p90", "p99", "p99.9", "max"}) out += padded(head, kWidth);
-  append(out, "\n  %-18s", "");
+  append(out, "\n  %-20s", "");
   out += padded(time_text(h.mean()), kWidth);
   for (const double p : {50.0, 90.0, 99.0, 99.9}) out += padded(time_text(static_cast<double>(h.percentile(p))), kWidth);
   out += padded(time_text(static_cast<double>(h.max())), kWidth) + "\n";
@@ -172,7 +172,7 @@ std::string result_table(const Options& o, const RunResult& r) {
   if (!r.failure.empty()) return out + "  NOTHING WAS MEASURED: " + r.failure + "\n";
   const Counters d = r.end.counters - r.start.counters;
   const double s = r.seconds();
-  append(out, "  %-18s %16s %14s   %.2f s measured, generator busy %.0f %%\n", "", "total", "a second", s, 100 * r.busy());
+  append(out, "  %-20s %16s %14s   %.2f s measured, generator busy %.0f %%\n", "", "total", "a second", s, 100 * r.busy());
   if (has_clients(o)) {
     row(out, "requests", grouped(d.responses), grouped(per_second(d.responses, s)));
     row(out, "connections", grouped(d.connected), grouped(per_second(d.connected, s)));
@@ -201,7 +201,7 @@ std::string result_table(const Options& o, const RunResult& r) {
   append(wire, "%.3f Gbit/s", gbit(d.tx_bytes, s));
   row(out, "frames sent", grouped(d.tx_frames), grouped(per_second(d.tx_frames, s)), wire);
   if (has_clients(o)) {
-    latency_rows(out, o.rate > 0 ? "latency, from due" : "latency", r.latency);
+    if (r.latency.count() != 0) latency_rows(out, o.rate > 0 ? "latency, from due" : "latency", r.latency);
     if (r.connect_latency.count() != 0) latency_rows(out, "connecting", r.connect_latency);
     if (r.latency.clipped() != 0)
       out += "  " + grouped(r.latency.clipped()) + " latencies of more than 60 s are recorded as 60 s\n";
