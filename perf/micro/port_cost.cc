@@ -1,6 +1,6 @@
-// What a packet costs at a memory port: cycles in the receive and transmit calls of net_virtio_user and in all that is done with it, against a net_vhost peer in
-// a process of its own on another core that sends segments without checksum as fast as they are answered. Each frame received is
-// freed, each one sent is fresh from the header pool, as in the gateway.
+// What a packet costs at a memory port: cycles in the receive and transmit calls of net_virtio_user and in all that is done with
+// it, against a net_vhost peer in a process of its own on another core that sends segments without checksum as fast as they are
+// answered. Each frame received is freed, each one sent is fresh from the header pool, as in the gateway.
 //   build/perf/port-cost [--arguments ,packed_vq=1,…] [--payload 90] [--outstanding 128] [--seconds 2] [--cores 0,1]
 //   [--ordinary-pages]
 // Prints one line: the best and the middle one of many short intervals (other work on the machine shows in the middle), frames a
@@ -200,7 +200,8 @@ int run(const Options& o) {
         return v[static_cast<size_t>(part * static_cast<double>(v.size() - 1))];
       };
       std::printf(
-          "%-52s rx %4.0f / %4.0f  tx %4.0f / %4.0f  all %4.0f / %4.0f cycles a packet (2 %% / middle), %4.1f a call, %5.2f Mpps, %lu packets\n",
+          "%-52s rx %4.0f / %4.0f  tx %4.0f / %4.0f  all %4.0f / %4.0f cycles a packet (2 %% / middle), %4.1f a call, %5.2f "
+          "Mpps, %lu packets\n",
           (o.arguments + " payload=" + std::to_string(o.payload) + " outstanding=" + std::to_string(o.outstanding)).c_str(),
           at(c.rx, 0.02), at(c.rx, 0.5), at(c.tx, 0.02), at(c.tx, 0.5), at(c.all, 0.02), at(c.all, 0.5),
           static_cast<double>(c.packets) / static_cast<double>(c.calls),
