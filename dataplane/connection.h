@@ -11,11 +11,10 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
-#include "lib/base/list.h"
-#include "lib/base/time.h"
+#include "lib/base/pool.h"
 #include "lib/base/timer_wheel.h"
-#include "lib/table/layout.h"
 #include "lib/tcp/tcb.h"
 #include "lib/tcp/tcp.h"
 
@@ -36,32 +35,58 @@ struct NextHop {
 };
 
 struct Connection {
-  tcp::Tcb tcb;  // cache lines 0..n; line 0 is what a received segment touches
+  tcp::Tcb tcb;  // four cache lines; line 0 is what a received segment touches first
 
   // --- session layer: rw; stack: ro -----------------------------------------------------------------------------------------
-  void* owner = nullptr;    // the session or upstream stream; null until the session layer sets it
-  Role role = Role::kNone;  // stack sets it; the session layer may read it only
+  void* owner = nullptr;  // the session or upstream stream; null until the session layer sets it
 
   // --- stack: rw; session layer: ro -----------------------------------------------------------------------------------------
-  bool attached = false;          // the session layer holds it (rule 2)
-  bool connected = false;         // reached ESTABLISHED
-  bool half_open = false;         // counted as half-open (SYN-RECEIVED)
-  bool over = false;              // left the flow table: nothing comes in any more; freed once let go and its last segment is out
-  bool local_port_taken = false;  // by connect(), to be given back
-  uint16_t port = 0;              // index of the port whose address is the local one
-  uint32_t events = 0;            // pending tcp::Event bits, taken by TcpStack::take_events()
-  uint32_t flow_hash = 0;         // hash in the flow table
-  table::ObjectId listener = table::kNoObject;  // kDownstream: the listener that accepted it
-  uint64_t id = 0;                              // unique over all workers of one data plane run, never 0: for logs
-  base::TimeNs opened_at = 0;                   // when the SYN was sent or the connection accepted
-  uint64_t bytes_received = 0;                  // payload bytes of segments that came in (retransmissions included)
-  uint64_t bytes_sent = 0;                      // payload bytes put on the wire (retransmissions included)
+  base::TimerNode timer;                // in the stack's wheel: never later than the one deadline it has in every state
+  uint32_t ready_next = kNotQueued;     // connections with events (ConnectionQueue)
+  uint32_t dirty_next = kNotQueued;     // connections that may have output
+  uint32_t flow_hash = 0;               // hash in the flow table
+  uint16_t events = 0;                  // pending tcp::Event bits, taken by TcpStack::take_events()
+  Role role = Role::kNone;              // stack sets it; the session layer may read it only
+  bool attached : 1 = false;            // the session layer holds it (rule 2)
+  bool connected : 1 = false;           // reached ESTABLISHED
+  bool half_open : 1 = false;           // counted as half-open (SYN-RECEIVED)
+  bool over : 1 = false;                // left the flow table: nothing comes in any more; freed once let go and its last segment is out
+  bool local_port_taken : 1 = false;    // by connect(), to be given back
   NextHop next_hop;
-  base::TimerNode timer;  // in the stack's wheel: one deadline in every state
-  base::ListNode ready;   // has events
-  base::ListNode dirty;   // may have output
+  uint16_t port = 0;  // index of the port whose address is the local one
+
+  static constexpr uint32_t kNotQueued = UINT32_MAX;
+  static constexpr uint32_t kLastQueued = UINT32_MAX - 1;
 
   const tcp::FourTuple& tuple() const { return tcp::tuple(tcb); }
+};
+static_assert(sizeof(Connection) == 320, "memory per connection: update the sum in README.md and memory_test.cc");
+
+// A FIFO of connections of one pool, linked by index through `Next`: four bytes a connection. There is no taking out of the middle;
+// whoever pops looks whether the connection is still of interest.
+template <uint32_t Connection::*Next>
+class ConnectionQueue {
+ public:
+  bool empty() const { return head_ == Connection::kLastQueued; }
+  // Nothing when it is queued already.
+  void push(base::Pool<Connection>& pool, Connection& c) {
+    if (c.*Next != Connection::kNotQueued) return;
+    c.*Next = Connection::kLastQueued;
+    const uint32_t i = pool.index_of(&c);
+    if (empty()) head_ = i;
+    else pool[tail_].*Next = i;
+    tail_ = i;
+  }
+  // Null when empty.
+  Connection* pop(base::Pool<Connection>& pool) {
+    if (empty()) return nullptr;
+    Connection& c = pool[head_];
+    head_ = std::exchange(c.*Next, Connection::kNotQueued);
+    return &c;
+  }
+
+ private:
+  uint32_t head_ = Connection::kLastQueued, tail_ = 0;
 };
 
 }  // namespace millrace::dataplane

@@ -33,10 +33,12 @@ Downstreams::Downstreams(WorkerContext& context, HttpProxy& http, TcpProxy& tcp)
       http_(http),
       tcp_(tcp),
       sessions_(context.limits.connections),
+      names_(context.limits.connections),
+      policies_(context.limits.policies),
       hello_scratch_(std::make_unique<uint8_t[]>(tls::kMaxClientHelloBytes)) {}
 
 Downstreams::~Downstreams() {
-  for (uint32_t i = 0; i < sessions_.capacity(); ++i) {
+  for (uint32_t i = 0; i < sessions_.ever_used(); ++i) {
     if (!sessions_.lent(i)) continue;
     DownstreamSession& d = sessions_[i];
     ctx_.disarm(d.timer);
@@ -47,9 +49,16 @@ Downstreams::~Downstreams() {
   }
 }
 
+// What stands for a policy while the chain is not chosen.
+ConnectionPolicy* Downstreams::unchosen(table::ObjectId listener, stats::ScopeSlot slot) {
+  ConnectionPolicy* p = policies_.again(listener, UINT16_MAX, ctx_.tables->epoch());
+  return p != nullptr ? p : policies_.acquire(listener, slot, UINT16_MAX, 0, nullptr, ctx_.tables->epoch());
+}
+
 void Downstreams::accept(Connection& c) {
   DownstreamSession* d = sessions_.alloc();
-  const ListenerRuntime* listener = ctx_.tables->listener(c.listener);
+  const table::ObjectId listener_id = ctx_.stack.listener_of(c);
+  const ListenerRuntime* listener = ctx_.tables->listener(listener_id);
   if (d == nullptr || listener == nullptr) {
     if (d != nullptr) sessions_.free(d);
     if (listener != nullptr) ctx_.stats.scope(listener->slot)[ListenerCounter::kCxOverflow].add();
@@ -60,25 +69,66 @@ void Downstreams::accept(Connection& c) {
   d->connection = &c;
   c.owner = static_cast<Session*>(d);
   d->phase = DownstreamPhase::kInspect;
-  d->listener = c.listener;
-  d->listener_slot = listener->slot;
+  start_counting(*d);
   d->accepted_at = ctx_.now;
-  d->connection_id = c.id;
-  const tcp::FourTuple& t = c.tuple();
-  d->remote = t.remote;
-  d->local = t.local;
-  d->remote_port = t.remote_port;
-  d->local_port = t.local_port;
+  d->connection_id = ctx_.stack.next_connection_id();
   stats::ScopeBlock& s = ctx_.stats.scope(listener->slot);
   s[ListenerCounter::kCxTotal].add();
   s[ListenerCounter::kCxActive].add();
   const table::Listener& object = *listener->object;
-  if (object.tls_inspector == 0) return choose_chain(*d, false);
+  if (object.tls_inspector == 0) return choose_chain(*d, listener_id, false, {});
+  d->policy = unchosen(listener_id, listener->slot);
+  if (d->policy == nullptr) return refuse(*d, listener->slot);
   s[ListenerCounter::kPreCxActive].add();
   ctx_.arm(d->timer, deadline_after(ctx_.now, object.listener_filters_timeout_ms));
 }
 
+// No place for another policy.
+void Downstreams::refuse(DownstreamSession& d, stats::ScopeSlot slot) {
+  stats::ScopeBlock& s = ctx_.stats.scope(slot);
+  s[ListenerCounter::kCxOverflow].add();
+  s[ListenerCounter::kCxActive].sub();
+  s[ListenerCounter::kCxDestroy].add();
+  ctx_.disarm(d.timer);
+  ctx_.transports.abort(d, ctx_.now);
+  d.phase = DownstreamPhase::kFree;
+  if (d.policy != nullptr) policies_.release(*std::exchange(d.policy, nullptr));
+  if (d.sni != nullptr) names_.free(std::exchange(d.sni, nullptr));
+  sessions_.free(&d);
+}
+
+void Downstreams::set_sni(DownstreamSession& d, std::string_view name) {
+  if (name.empty()) return;
+  if (d.sni == nullptr) d.sni = names_.alloc();
+  d.sni->assign(name);
+}
+
+void Downstreams::refresh_policy(DownstreamSession& d) {
+  ConnectionPolicy& p = *d.policy;
+  const uint64_t epoch = ctx_.tables->epoch();
+  const ListenerRuntime* entry = ctx_.tables->listener(p.listener);
+  const uint32_t chain = entry == nullptr ? UINT32_MAX : find_chain(*entry->object, p.chain_key, p.chain);
+  if (chain == UINT32_MAX ||
+      entry->object->filter_chains.at(entry->object, chain).filter != table::NetworkFilterKind::kHttpConnectionManager) {
+    p.epoch = epoch;
+    p.gone = true;
+    return;
+  }
+  HttpPolicy now;
+  now.assign(entry->object, entry->object->filter_chains.at(entry->object, chain).hcm);
+  now.stat_slot = p.http.stat_slot;  // gauges that went up there come down there
+  ConnectionPolicy* same = policies_.acquire(p.listener, p.listener_slot, static_cast<uint16_t>(chain), p.chain_key, &now, epoch);
+  if (same == nullptr) {  // no place: as if it were gone
+    p.epoch = epoch;
+    p.gone = true;
+    return;
+  }
+  d.policy = same;  // mostly the very same, found right
+  policies_.release(p);
+}
+
 void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
+  if (bytes_due(d)) count_bytes(d);
   constexpr uint32_t kDead = tcp::kEventReset | tcp::kEventTimedOut;
   const DownstreamPhase at = d.phase;
   if (at == DownstreamPhase::kLinger) {
@@ -101,7 +151,7 @@ void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
   TransportEvents t;
   if ((events & kDead) == 0) t = ctx_.transports.pull(d, events, ctx_.now);
   if (t.failed) {
-    ctx_.stats.scope(d.listener_slot)[ListenerCounter::kSslConnectionError].add();
+    ctx_.stats.scope(d.policy->listener_slot)[ListenerCounter::kSslConnectionError].add();
     if (at == DownstreamPhase::kHandshake) return close(d, 1'000);
     if (at == DownstreamPhase::kHttp) return http_.on_downstream_gone(d, true);
     return tcp_.on_downstream_gone(d);
@@ -110,14 +160,14 @@ void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
     if (events & kDead) return abort(d);
     if (t.handshake_done) {
       const tls::Negotiated n = d.tls->session->negotiated();
-      stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
+      stats::ScopeBlock& s = ctx_.stats.scope(d.policy->listener_slot);
       s[ListenerCounter::kSslHandshake].add();
       if (n.resumed) s[ListenerCounter::kSslSessionReused].add();
       if (!n.peer_certificate) s[ListenerCounter::kSslNoCertificate].add();
       d.tls_resumed = n.resumed;
       d.tls_version = n.version == tls::Version::kTls13 ? stats::kWireTls13 : stats::kWireTls12;
       d.tls_cipher = n.cipher_id;
-      if (d.sni.empty()) d.sni.assign(n.server_name);
+      if (d.sni == nullptr) set_sni(d, n.server_name);
       ctx_.disarm(d.timer);
       ctx_.stats->histogram(stats::WorkerHistogram::kHandshakeTime).record(ctx_.now - d.accepted_at);
       return start_filter(d);
@@ -132,23 +182,23 @@ void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
 void Downstreams::on_timer(DownstreamSession& d) {
   switch (d.phase) {
     case DownstreamPhase::kInspect: {
-      stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
+      stats::ScopeBlock& s = ctx_.stats.scope(d.policy->listener_slot);
       s[ListenerCounter::kPreCxTimeout].add();
-      const ListenerRuntime* listener = ctx_.tables->listener(d.listener);
+      const ListenerRuntime* listener = ctx_.tables->listener(d.policy->listener);
       if (listener != nullptr && listener->object->continue_on_listener_filters_timeout != 0) {
         s[ListenerCounter::kPreCxActive].sub();
-        return choose_chain(d, false);
+        return choose_chain(d, d.policy->listener, false, {});
       }
       return close(d, 0);
     }
     case DownstreamPhase::kHandshake:
-      ctx_.stats.scope(d.listener_slot)[ListenerCounter::kCxTransportConnectTimeout].add();
+      ctx_.stats.scope(d.policy->listener_slot)[ListenerCounter::kCxTransportConnectTimeout].add();
       ctx_.stats->tls[TlsCounter::kFailTimeout].add();
       return abort(d);
     case DownstreamPhase::kHttp:
       return http_.on_downstream_timer(d);
     case DownstreamPhase::kLinger:
-      ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxDelayedCloseTimeout].add();
+      ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxDelayedCloseTimeout].add();
       return close(d, 0);
     case DownstreamPhase::kTunnel:
     case DownstreamPhase::kFree:
@@ -160,7 +210,7 @@ void Downstreams::inspect(DownstreamSession& d) {
   tls::ClientHello hello;
   const tls::HelloResult r =
       tls::inspect(tcp::rx_queue(d.connection->tcb), {hello_scratch_.get(), tls::kMaxClientHelloBytes}, hello);
-  stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
+  stats::ScopeBlock& s = ctx_.stats.scope(d.policy->listener_slot);
   switch (r.verdict) {
     case tls::HelloVerdict::kNeedMore:
       return;
@@ -170,54 +220,62 @@ void Downstreams::inspect(DownstreamSession& d) {
     case tls::HelloVerdict::kClientHello:
       ctx_.stats->tls[TlsCounter::kInspected].add();
       s[ListenerCounter::kPreCxActive].sub();
-      d.sni.assign(hello.server_name());
-      d.alpn = hello.alpn;  // views the scratch or the packet: used before this function returns
-      return choose_chain(d, true);
+      set_sni(d, hello.server_name());
+      return choose_chain(d, d.policy->listener, true, hello.alpn);
     case tls::HelloVerdict::kNotTls:
     case tls::HelloVerdict::kBad:  // Envoy without close_connection_on_client_hello_parsing_errors: raw_buffer
       ctx_.stats->tls[TlsCounter::kInspectedNotTls].add();
       s[ListenerCounter::kPreCxActive].sub();
-      return choose_chain(d, false);
+      return choose_chain(d, d.policy->listener, false, {});
   }
 }
 
-void Downstreams::choose_chain(DownstreamSession& d, bool is_tls) {
+// `alpn`: views of the scratch or of a packet.
+void Downstreams::choose_chain(DownstreamSession& d, table::ObjectId listener_id, bool is_tls, const tls::AlpnList& alpn) {
   ctx_.disarm(d.timer);
-  const ListenerRuntime* listener = ctx_.tables->listener(d.listener);
+  const ListenerRuntime* listener = ctx_.tables->listener(listener_id);
+  const stats::ScopeSlot slot = d.policy != nullptr ? d.policy->listener_slot : listener->slot;  // accept() has just found it
   uint32_t chain = kNoFilterChain;
   if (listener != nullptr) {
     ConnectionFacts facts;
     facts.is_tls = is_tls;
     if (is_tls) {
-      facts.server_name = d.sni.view();
-      facts.alpn = d.alpn;
+      facts.server_name = d.server_name();
+      facts.alpn = alpn;
     }
-    facts.destination = d.local;
-    facts.source = d.remote;
-    facts.destination_port = d.local_port;
-    facts.source_port = d.remote_port;
+    facts.destination = d.tuple().local;
+    facts.source = d.tuple().remote;
+    facts.destination_port = d.tuple().local_port;
+    facts.source_port = d.tuple().remote_port;
     chain = match_filter_chain(*listener->object, facts);
   }
-  d.alpn = {};
   if (chain == kNoFilterChain || chain >= listener->chains.size()) {
-    ctx_.stats.scope(d.listener_slot)[ListenerCounter::kNoFilterChainMatch].add();
+    if (d.policy == nullptr) d.policy = unchosen(listener_id, slot);
+    if (d.policy == nullptr) return refuse(d, slot);
+    ctx_.stats.scope(slot)[ListenerCounter::kNoFilterChainMatch].add();
     ctx_.stats->flag(stats::ResponseFlag::kNoRouteFound);
     d.phase = DownstreamPhase::kHandshake;  // past inspection: nothing of it is left to undo
     return close(d, 0);
   }
   const FilterChainRuntime& runtime = listener->chains[chain];
   const table::FilterChain& c = *runtime.chain;
-  d.chain = static_cast<uint16_t>(chain);
-  d.chain_key = chain_key(*listener->object, chain);
-  d.policy_epoch = ctx_.tables->epoch();
-  d.policy.assign(listener->object, c.hcm);
-  d.policy.stat_slot = runtime.slot;
+  ConnectionPolicy* policy = policies_.again(listener_id, static_cast<uint16_t>(chain), ctx_.tables->epoch());
+  if (policy == nullptr) {
+    HttpPolicy http;
+    http.assign(listener->object, c.hcm);
+    http.stat_slot = runtime.slot;
+    policy = policies_.acquire(listener_id, slot, static_cast<uint16_t>(chain), chain_key(*listener->object, chain), &http,
+                               ctx_.tables->epoch());
+  }
+  if (policy == nullptr) return refuse(d, slot);
+  if (d.policy != nullptr) policies_.release(*d.policy);
+  d.policy = policy;
   if (c.has_tls == 0) return start_filter(d);
   d.phase = DownstreamPhase::kHandshake;
   d.tls_terminated = true;
   tls::ServerContext* context = runtime.tls_context(ctx_.worker);
   if (context == nullptr || !ctx_.transports.start_tls_server(d, *context)) {
-    ctx_.stats.scope(d.listener_slot)[ListenerCounter::kSslConnectionError].add();
+    ctx_.stats.scope(d.policy->listener_slot)[ListenerCounter::kSslConnectionError].add();
     return abort(d);
   }
   // Envoy has no limit of its own here unless transport_socket_connect_timeout is set; ours is the listener filters' then.
@@ -227,8 +285,8 @@ void Downstreams::choose_chain(DownstreamSession& d, bool is_tls) {
 }
 
 void Downstreams::start_filter(DownstreamSession& d) {
-  const ListenerRuntime* listener = ctx_.tables->listener(d.listener);
-  const uint32_t chain = listener == nullptr ? UINT32_MAX : find_chain(*listener->object, d.chain_key, d.chain);
+  const ListenerRuntime* listener = ctx_.tables->listener(d.policy->listener);
+  const uint32_t chain = listener == nullptr ? UINT32_MAX : find_chain(*listener->object, d.policy->chain_key, d.policy->chain);
   if (chain == UINT32_MAX) return close(d, 0);  // removed between its choice and the end of the handshake
   const table::FilterChain& c = *listener->chains[chain].chain;
   if (d.tls == nullptr && !tcp::rx_queue(d.connection->tcb).empty()) d.peer_closed = d.fin_received;
@@ -241,7 +299,7 @@ void Downstreams::start_filter(DownstreamSession& d) {
 }
 
 void Downstreams::close(DownstreamSession& d, uint32_t delayed_close_ms) {
-  if (d.phase == DownstreamPhase::kInspect) ctx_.stats.scope(d.listener_slot)[ListenerCounter::kPreCxActive].sub();
+  if (d.phase == DownstreamPhase::kInspect) ctx_.stats.scope(d.policy->listener_slot)[ListenerCounter::kPreCxActive].sub();
   ctx_.disarm(d.timer);
   d.wake.unlink();
   ctx_.heads.release(std::exchange(d.head, nullptr));
@@ -258,7 +316,7 @@ void Downstreams::close(DownstreamSession& d, uint32_t delayed_close_ms) {
 }
 
 void Downstreams::abort(DownstreamSession& d) {
-  if (d.phase == DownstreamPhase::kInspect) ctx_.stats.scope(d.listener_slot)[ListenerCounter::kPreCxActive].sub();
+  if (d.phase == DownstreamPhase::kInspect) ctx_.stats.scope(d.policy->listener_slot)[ListenerCounter::kPreCxActive].sub();
   ctx_.disarm(d.timer);
   d.wake.unlink();
   ctx_.heads.release(std::exchange(d.head, nullptr));
@@ -269,27 +327,27 @@ void Downstreams::abort(DownstreamSession& d) {
 
 void Downstreams::count_bytes(DownstreamSession& d) {
   if (d.connection == nullptr) return;
-  const uint64_t rx = d.connection->bytes_received - d.counted_rx, tx = d.connection->bytes_sent - d.counted_tx;
-  d.counted_rx += rx;
-  d.counted_tx += tx;
-  stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
-  s[ListenerCounter::kRxBytes].add(rx);
-  s[ListenerCounter::kTxBytes].add(tx);
+  const MovedBytes moved = take_moved(d);
+  stats::ScopeBlock& s = ctx_.stats.scope(d.policy->listener_slot);
+  s[ListenerCounter::kRxBytes].add(moved.rx);
+  s[ListenerCounter::kTxBytes].add(moved.tx);
 }
 
 void Downstreams::count_close(DownstreamSession& d) {
   count_bytes(d);
   if (d.phase == DownstreamPhase::kHttp) {
-    ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxActive].sub();
-    ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxDestroy].add();
+    ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxActive].sub();
+    ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxDestroy].add();
   }
 }
 
 void Downstreams::free(DownstreamSession& d) {
-  stats::ScopeBlock& s = ctx_.stats.scope(d.listener_slot);
+  stats::ScopeBlock& s = ctx_.stats.scope(d.policy->listener_slot);
   s[ListenerCounter::kCxActive].sub();
   s[ListenerCounter::kCxDestroy].add();
   d.phase = DownstreamPhase::kFree;
+  policies_.release(*std::exchange(d.policy, nullptr));
+  if (d.sni != nullptr) names_.free(std::exchange(d.sni, nullptr));
   sessions_.free(&d);
 }
 

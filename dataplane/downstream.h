@@ -9,7 +9,7 @@
 #include <memory>
 
 #include "dataplane/exchange.h"
-#include "dataplane/http_policy.h"
+#include "dataplane/policy_cache.h"
 #include "dataplane/transport.h"
 #include "dataplane/worker_context.h"
 #include "lib/base/list.h"
@@ -24,36 +24,35 @@ struct Tunnel;
 
 enum class DownstreamPhase : uint8_t { kFree, kInspect, kHandshake, kHttp, kTunnel, kLinger };
 
+// An idle one is two cache lines: what a request or a body needs is the exchange's, what all connections of a chain share the
+// policy's, and addresses are the connection's.
 struct DownstreamSession : Session {
   DownstreamSession() : Session(SessionKind::kDownstream) {}
   DownstreamPhase phase = DownstreamPhase::kFree;
-  bool draining = false;  // its listener or chain is gone: the next response says connection: close
-  bool tls_terminated = false, tls_resumed = false;
+  bool draining : 1 = false;  // its listener or chain is gone: the next response says connection: close
+  bool tls_terminated : 1 = false, tls_resumed : 1 = false;
   uint16_t tls_version = 0, tls_cipher = 0;  // wire values, once negotiated
-  base::IpAddress remote, local;             // the connection's addresses, kept beyond its life for records
-  uint16_t remote_port = 0, local_port = 0;
-  uint64_t connection_id = 0;
-  uint16_t chain = UINT16_MAX;  // index in the listener's filter chains, of epoch policy_epoch
-  table::ObjectId listener = table::kNoObject;
-  uint64_t chain_key = 0;  // hash of the chain's name: finds it again in a later epoch
-  stats::ScopeSlot listener_slot = stats::kOverflowScope;
-  uint64_t policy_epoch = 0;
-  HttpPolicy policy;
-  InlineString<255> sni;
-  tls::AlpnList alpn;  // of the ClientHello: only between inspection and the choice of the chain
+  uint32_t requests = 0;
+  ConnectionPolicy* policy = nullptr;  // never null between accept() and the end
+  union {
+    Exchange* exchange = nullptr;  // kHttp
+    Tunnel* tunnel;                // kTunnel
+  };
+  HeadBuffer* head = nullptr;  // HTTP: a request head that is not complete yet
+  TimeNs head_started = 0;
+  uint32_t head_scanned = 0;
   SessionTimer timer{TimerKind::kDownstream};
   base::ListNode wake;  // in HttpProxy::wake_: more to do without a new event
-
-  // HTTP
-  Exchange* exchange = nullptr;
-  HeadBuffer* head = nullptr;  // a request head that is not complete yet
-  size_t head_scanned = 0;
-  TimeNs head_started = 0;
+  // Seldom looked at:
+  uint64_t connection_id = 0;
   TimeNs accepted_at = 0;
-  uint32_t requests = 0;
-  // TCP proxy
-  Tunnel* tunnel = nullptr;
+  InlineString<255>* sni = nullptr;  // lent; null: none
+
+  // Of the connection, which is there as long as the session has not let go of it.
+  const tcp::FourTuple& tuple() const { return connection->tuple(); }
+  std::string_view server_name() const { return sni == nullptr ? std::string_view() : sni->view(); }
 };
+static_assert(sizeof(DownstreamSession) <= 152, "memory per connection: update the sum in README.md and memory_test.cc");
 
 // The chain of that key (chain_key), looking at `likely` first; UINT32_MAX when the listener has it no more.
 uint32_t find_chain(const table::Listener& listener, uint64_t key, uint32_t likely);
@@ -78,12 +77,20 @@ class Downstreams {
   // show.
   void count_bytes(DownstreamSession& d);
 
+  // The policy of a connection as this epoch's tables have it. A listener or chain that is gone leaves the connection its last policy
+  // and marks it (`gone`): an edit never closes a connection, but a removed listener drains.
+  void refresh_policy(DownstreamSession& d);
+
+  uint32_t policies_in_use() const { return policies_.in_use(); }
   uint32_t in_use() const { return sessions_.in_use(); }
   uint32_t capacity() const { return sessions_.capacity(); }
 
  private:
   void inspect(DownstreamSession& d);
-  void choose_chain(DownstreamSession& d, bool is_tls);
+  ConnectionPolicy* unchosen(table::ObjectId listener, stats::ScopeSlot slot);
+  void choose_chain(DownstreamSession& d, table::ObjectId listener_id, bool is_tls, const tls::AlpnList& alpn);
+  void refuse(DownstreamSession& d, stats::ScopeSlot slot);
+  void set_sni(DownstreamSession& d, std::string_view name);
   void start_filter(DownstreamSession& d);
   void free(DownstreamSession& d);
   void count_close(DownstreamSession& d);
@@ -92,6 +99,8 @@ class Downstreams {
   HttpProxy& http_;
   TcpProxy& tcp_;
   base::Pool<DownstreamSession> sessions_;
+  base::Pool<InlineString<255>> names_;  // as many as sessions: never empty
+  PolicyCache policies_;
   std::unique_ptr<uint8_t[]> hello_scratch_;
 };
 

@@ -68,7 +68,7 @@ void HttpProxy::arm(Exchange& ex) {
 }
 
 void HttpProxy::on_timer(Exchange& ex) {
-  stats::ScopeBlock& hcm = ctx_.stats.scope(ex.downstream->policy.stat_slot);
+  stats::ScopeBlock& hcm = ctx_.stats.scope(ex.downstream->policy->http.stat_slot);
   const bool started = ex.response_phase != ResponsePhase::kNone;
   if (ctx_.now >= ex.route_deadline) {
     if (ex.cluster != nullptr) {
@@ -122,8 +122,8 @@ void HttpProxy::response_complete(Exchange& ex) {
 void HttpProxy::cut_response(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   if (ex.upstream != nullptr || ex.endpoint != nullptr) upstreams_.cancel(ex);
-  ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxDestroyLocalActiveRq].add();
-  ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kRqTxReset].add();
+  ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxDestroyLocalActiveRq].add();
+  ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kRqTxReset].add();
   // A body that only the close ends would look complete: the client must see a reset instead (RFC 9112 6.3 rule 8, 8).
   const bool ambiguous = ex.response_phase == ResponsePhase::kBody && !ex.local_reply && !ex.response_body.chunked_out &&
                          ex.response_body.decoder.framing().kind != http::Framing::kContentLength;
@@ -134,9 +134,9 @@ void HttpProxy::cut_response(Exchange& ex) {
 
 void HttpProxy::client_gone(DownstreamSession& d, bool reset) {
   if (d.exchange != nullptr) {
-    ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxDestroyRemoteActiveRq].add();
+    ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxDestroyRemoteActiveRq].add();
     Exchange& ex = *d.exchange;
-    ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kRqRxReset].add();
+    ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kRqRxReset].add();
     ex.flags.set(ResponseFlag::kDownstreamConnectionTermination);
     ex.detail = ResponseDetail::kDownstreamRemoteDisconnect;
     if (ex.response_phase == ResponsePhase::kNone) ex.status = 0;
@@ -158,7 +158,7 @@ void HttpProxy::finish(Exchange& ex) {
   ctx_.disarm(ex.timer);
   account(ex);
   downstreams_.count_bytes(d);
-  if (d.policy.access_logs != 0) emit_access_log(ex);
+  if (d.policy->http.access_logs != 0) emit_access_log(ex);
   const bool close = ex.close_downstream, reset = ex.reset_downstream, left = ex.client_left;
   free_body(ex.request_body);
   free_body(ex.response_body);
@@ -169,14 +169,14 @@ void HttpProxy::finish(Exchange& ex) {
   exchanges_.free(&ex);
   if (left) return;  // client_gone ends the connection
   if (reset) return downstreams_.abort(d);
-  if (close) return downstreams_.close(d, d.policy.delayed_close_timeout_ms);
+  if (close) return downstreams_.close(d, d.policy->http.delayed_close_timeout_ms);
   arm_idle(d);
   if (!ctx_.transports.rx(d).empty() || d.peer_closed) wake(d);
 }
 
 void HttpProxy::account(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
-  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy.stat_slot);
+  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
   ctx_.stats->http[HttpCounter::kRqActive].sub();
   hcm[HcmCounter::kRqActive].sub();
   count_class(ctx_.stats->http, HttpCounter::kRq1xx, ex.status);
@@ -213,19 +213,19 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
   r.bytes_sent = ex.bytes_sent;
   r.flags = ex.flags.bits;
   r.connection_id = d.connection_id;
-  r.listener = d.listener;
-  r.filter_chain = d.chain;
-  r.route_table = d.policy.route_table;
+  r.listener = d.policy->listener;
+  r.filter_chain = d.policy->chain;
+  r.route_table = d.policy->http.route_table;
   r.virtual_host = ex.virtual_host;
   r.cluster = ex.route.cluster;
   r.route_rank = ex.route_rank;
-  r.downstream_direct_remote = d.remote;
-  r.downstream_direct_remote_port = d.remote_port;
+  r.downstream_direct_remote = d.tuple().remote;
+  r.downstream_direct_remote_port = d.tuple().remote_port;
   const bool trusted = !ex.origin.client.is_unspecified();
-  r.downstream_remote = trusted ? ex.origin.client : d.remote;
-  r.downstream_remote_port = trusted ? ex.origin.client_port : d.remote_port;
-  r.downstream_local = d.local;
-  r.downstream_local_port = d.local_port;
+  r.downstream_remote = trusted ? ex.origin.client : d.tuple().remote;
+  r.downstream_remote_port = trusted ? ex.origin.client_port : d.tuple().remote_port;
+  r.downstream_local = d.tuple().local;
+  r.downstream_local_port = d.tuple().local_port;
   r.upstream_remote = ex.upstream_address;
   r.upstream_remote_port = ex.upstream_port;
   r.upstream_local = ex.upstream_local_address;
@@ -261,13 +261,13 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
   add(StringId::kRouteName, ex.route.route_name);
   add(StringId::kClusterName, ex.route.cluster_name);
   add(StringId::kVirtualHostName, ex.route.virtual_host_name);
-  add(StringId::kServerName, d.sni.view());
+  add(StringId::kServerName, d.server_name());
   add(StringId::kScheme, ex.request.scheme);
   add(StringId::kForwardedProto, headers.get(http::HeaderId::kXForwardedProto));
   add(StringId::kContentType, headers.get(http::HeaderId::kContentType));
-  const ListenerRuntime* listener = ctx_.tables->listener(d.listener);
-  if (listener != nullptr && d.chain < listener->chains.size()) {
-    const AccessLogFields& fields = *listener->chains[d.chain].log_fields;
+  const ListenerRuntime* listener = ctx_.tables->listener(d.policy->listener);
+  if (listener != nullptr && d.policy->chain < listener->chains.size()) {
+    const AccessLogFields& fields = *listener->chains[d.policy->chain].log_fields;
     for (const std::string& name : fields.request_headers)
       if (const http::Header* h = headers.find(name); h != nullptr && !h->value.empty())
         builder.add(StringId::kExtraRequestHeader, h->value, name);

@@ -22,6 +22,7 @@ class InlineString {
   }
   std::string_view view() const { return {bytes_, size_}; }
   bool empty() const { return size_ == 0; }
+  friend bool operator==(const InlineString& a, const InlineString& b) { return a.view() == b.view(); }
 
  private:
   static_assert(N <= 255);
@@ -31,7 +32,8 @@ class InlineString {
 
 inline constexpr uint32_t kMaxPolicyString = 128;  // bytes of HCM.server_name, HCM.via, default_host_for_http_10
 
-// HttpConnectionManager as one connection uses it; refreshed from the tables when a request starts in a new epoch.
+// HttpConnectionManager as a connection uses it; refreshed from the tables when a request starts in a new epoch. Shared by
+// connections (policy_cache.h).
 struct HttpPolicy {
   table::ObjectId route_table = table::kNoObject;
   uint32_t stat_slot = 0;  // the HCM's counters (stats region)
@@ -78,6 +80,7 @@ struct HttpPolicy {
     via.assign(table::view(object, h.via));
     default_host.assign(table::view(object, h.default_host_for_http_10));
   }
+  friend bool operator==(const HttpPolicy&, const HttpPolicy&) = default;
   // The same with its strings pointing into this policy: valid while it is neither moved nor assigned.
   http::ForwardOptions options() const {
     http::ForwardOptions o = forward;

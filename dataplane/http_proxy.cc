@@ -41,7 +41,7 @@ void HttpProxy::start(DownstreamSession& d) {
   d.phase = DownstreamPhase::kHttp;
   d.exchange = nullptr;
   d.head = nullptr;
-  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy.stat_slot);
+  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
   hcm[HcmCounter::kCxTotal].add();
   hcm[HcmCounter::kCxActive].add();
   if (d.tls_terminated) hcm[HcmCounter::kCxSslTotal].add();
@@ -64,7 +64,7 @@ void HttpProxy::on_downstream_gone(DownstreamSession& d, bool reset) { client_go
 
 void HttpProxy::on_downstream_timer(DownstreamSession& d) {
   if (d.exchange != nullptr) return;
-  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy.stat_slot);
+  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
   if (d.head != nullptr) {  // request_headers_timeout
     hcm[HcmCounter::kRqHeaderTimeout].add();
     HeadBuffer* head = std::exchange(d.head, nullptr);
@@ -77,10 +77,10 @@ void HttpProxy::on_downstream_timer(DownstreamSession& d) {
     return reply(*ex, http::LocalReply::kRequestHeadersTimeout);
   }
   hcm[HcmCounter::kCxIdleTimeout].add();
-  downstreams_.close(d, d.policy.delayed_close_timeout_ms);
+  downstreams_.close(d, d.policy->http.delayed_close_timeout_ms);
 }
 
-void HttpProxy::arm_idle(DownstreamSession& d) { ctx_.arm(d.timer, deadline_after(ctx_.now, d.policy.idle_timeout_ms)); }
+void HttpProxy::arm_idle(DownstreamSession& d) { ctx_.arm(d.timer, deadline_after(ctx_.now, d.policy->http.idle_timeout_ms)); }
 
 void HttpProxy::wake(DownstreamSession& d) {
   if (!d.wake.linked()) wake_.push_back(d);
@@ -97,24 +97,11 @@ void HttpProxy::run_wake_list() {
   }
 }
 
-// The policy as the tables of this epoch have it. A listener or chain that is gone leaves the connection its last policy, and
-// marks it to close with its next response: an edit never closes a connection, but a removed listener drains.
+// The policy as the tables of this epoch have it.
 void HttpProxy::refresh_policy(DownstreamSession& d) {
-  if (d.policy_epoch == ctx_.tables->epoch()) return;
-  d.policy_epoch = ctx_.tables->epoch();
-  const ListenerRuntime* entry = ctx_.tables->listener(d.listener);
-  const uint32_t chain = entry == nullptr ? UINT32_MAX : find_chain(*entry->object, d.chain_key, d.chain);
-  if (chain == UINT32_MAX ||
-      entry->object->filter_chains.at(entry->object, chain).filter != table::NetworkFilterKind::kHttpConnectionManager) {
-    d.draining = true;
-    return;
-  }
-  d.draining = false;
-  d.chain = static_cast<uint16_t>(chain);
-  const table::FilterChain& c = entry->object->filter_chains.at(entry->object, chain);
-  const stats::ScopeSlot slot = d.policy.stat_slot;
-  d.policy.assign(entry->object, c.hcm);
-  d.policy.stat_slot = slot;  // gauges that went up there come down there
+  if (d.policy->epoch != ctx_.tables->epoch()) [[unlikely]]
+    downstreams_.refresh_policy(d);
+  d.draining = d.policy->gone;
 }
 
 void HttpProxy::read_requests(DownstreamSession& d) {
@@ -139,7 +126,7 @@ bool HttpProxy::read_head(DownstreamSession& d) {
     d.head_started = ctx_.now;
   }
   StageScope stage(ctx_.stages, Stage::kHttpParse);
-  const http::H1Limits limits = d.policy.request_limits();
+  const http::H1Limits limits = d.policy->http.request_limits();
   while (true) {
     HeadBuffer* h = d.head;
     h->used += static_cast<uint32_t>(rx.peek(h->used, reinterpret_cast<uint8_t*>(h->data) + h->used, fill_limit(*h) - h->used));
@@ -148,7 +135,7 @@ bool HttpProxy::read_head(DownstreamSession& d) {
     const http::HeadResult r = http::parse_request_head(h->bytes(), d.head_scanned, limits, &request);
     if (r.status == http::ParseStatus::kPartial) {
       d.head_scanned = h->used;
-      ctx_.arm(d.timer, deadline_after(d.head_started, d.policy.request_headers_timeout_ms));
+      ctx_.arm(d.timer, deadline_after(d.head_started, d.policy->http.request_headers_timeout_ms));
       if (h->used < fill_limit(*h)) return false;
       HeadBuffer* large = ctx_.heads.grow(h);
       if (large == nullptr) {
@@ -207,7 +194,7 @@ Exchange* HttpProxy::begin(DownstreamSession& d, HeadBuffer* head) {
   ctx_.disarm(d.timer);
   ctx_.stats->http[HttpCounter::kRqTotal].add();
   ctx_.stats->http[HttpCounter::kRqActive].add();
-  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy.stat_slot);
+  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
   hcm[HcmCounter::kRqTotal].add();
   hcm[HcmCounter::kRqActive].add();
   return ex;
@@ -221,7 +208,7 @@ void HttpProxy::overload(DownstreamSession& d) {
   ctx_.stats->flag(stats::ResponseFlag::kOverloadManager);
   ctx_.stats->http[HttpCounter::kRq5xx].add();
   if (ctx_.transports.tx_space(d) >= kAnswer.size()) ctx_.transports.write_copy(d, kAnswer, ctx_.now);
-  downstreams_.close(d, d.policy.delayed_close_timeout_ms);
+  downstreams_.close(d, d.policy->http.delayed_close_timeout_ms);
 }
 
 void HttpProxy::refuse_head(DownstreamSession& d, HeadBuffer* head, const http::RequestHead& partial, http::H1Error error) {
@@ -240,7 +227,7 @@ void HttpProxy::refuse_head(DownstreamSession& d, HeadBuffer* head, const http::
   }
   ex->detail_text = i.details;
   ctx_.stats->http[http_error_counter(error)].add();
-  ctx_.stats.scope(d.policy.stat_slot)[HcmCounter::kCxProtocolError].add();
+  ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxProtocolError].add();
   if (i.by_codec) ex->flags.set(stats::ResponseFlag::kDownstreamProtocolError);
   reply_with(*ex, i.status, i.by_codec ? http::reason_phrase(i.status) : std::string_view{}, http::response_detail_of(error),
              true);

@@ -62,7 +62,7 @@ bool apply_edit(http::HeaderTable& headers, std::string_view name, std::string_v
 void HttpProxy::route(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   http::RequestHead& request = ex.request;
-  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy.stat_slot);
+  stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
   ctx_.stats->http[request.version == http::Version::kHttp10 ? HttpCounter::kHttp10 : HttpCounter::kHttp11].add();
 
   ex.is_head = request.method == "HEAD";
@@ -71,23 +71,23 @@ void HttpProxy::route(Exchange& ex) {
   ex.upgrade_requested = http::is_upgrade(request.headers);
   ex.original_path = request.path;
   ex.close_downstream = http::should_close(request.version, request.headers) || d.draining;
-  if (d.policy.max_requests_per_connection != 0 && d.requests >= d.policy.max_requests_per_connection) {
+  if (d.policy->http.max_requests_per_connection != 0 && d.requests >= d.policy->http.max_requests_per_connection) {
     if (!ex.close_downstream) hcm[HcmCounter::kCxMaxRequests].add();
     ex.close_downstream = true;
   }
   const http::BodyFraming framing = http::request_framing(request);
   const bool tunnel = framing.kind == http::Framing::kTunnel;
   start_body(ex.request_body, tunnel ? http::BodyFraming{} : framing, framing.kind == http::Framing::kChunked,
-             d.policy.enable_trailers);
+             d.policy->http.enable_trailers);
   if (ex.request_body.decoder.done()) {
     ex.request_phase = RequestPhase::kComplete;
     ex.request_complete_at = ctx_.now;
   }
-  if (ex.request_phase == RequestPhase::kBody) ex.request_deadline = deadline_after(ex.started_at, d.policy.request_timeout_ms);
-  ex.duration_deadline = deadline_after(ex.started_at, d.policy.max_stream_duration_ms);
-  ex.route.idle_timeout_ms = d.policy.stream_idle_timeout_ms;  // route_to_cluster() arms the timer; all other ways end at once
+  if (ex.request_phase == RequestPhase::kBody) ex.request_deadline = deadline_after(ex.started_at, d.policy->http.request_timeout_ms);
+  ex.duration_deadline = deadline_after(ex.started_at, d.policy->http.max_stream_duration_ms);
+  ex.route.idle_timeout_ms = d.policy->http.stream_idle_timeout_ms;  // route_to_cluster() arms the timer; all other ways end at once
 
-  const http::ForwardOptions options = d.policy.options();
+  const http::ForwardOptions options = d.policy->http.options();
   if (!http::check_underscores(request.headers, options.underscores)) {
     ex.detail_text = http::info(http::H1Error::kUnderscore).details;
     ex.flags.set(ResponseFlag::kDownstreamProtocolError);
@@ -132,7 +132,7 @@ void HttpProxy::route(Exchange& ex) {
   }
 
   StageScope stage(ctx_.stages, Stage::kRoute);
-  const RouteTableRuntime* routes = ctx_.tables->route_table(d.policy.route_table);
+  const RouteTableRuntime* routes = ctx_.tables->route_table(d.policy->http.route_table);
   if (routes == nullptr) {
     hcm[HcmCounter::kNoRoute].add();
     return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
@@ -151,7 +151,7 @@ void HttpProxy::route(Exchange& ex) {
   vh[VirtualHostCounter::kRqTotal].add();
   vh[VirtualHostCounter::kRqActive].add();
   const table::VirtualHost& object = *entry->runtime.object;
-  const bool logged = d.policy.access_logs != 0;  // only records ask for names
+  const bool logged = d.policy->http.access_logs != 0;  // only records ask for names
   if (logged) ex.route.virtual_host_name = ex.scratch.copy(table::view(&object, object.name));
 
   const uint64_t route_random = ctx_.random.next();
@@ -210,10 +210,10 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   http::RequestHead& request = ex.request;
   const table::VirtualHost& object = *entry.runtime.object;
   const table::Route& route = object.routes.at(&object, rank);
-  const http::ForwardOptions options = d.policy.options();
+  const http::ForwardOptions options = d.policy->http.options();
   const table::WeightedCluster& choice = route.clusters.at(&object, route::pick_cluster(object, route, random));
   ex.route.cluster = choice.cluster;
-  if (d.policy.access_logs != 0) ex.route.cluster_name = ex.scratch.copy(table::view(&object, choice.name));
+  if (d.policy->http.access_logs != 0) ex.route.cluster_name = ex.scratch.copy(table::view(&object, choice.name));
 
   const EditLevel levels[] = {
       {&object, &choice.headers}, {&object, &route.headers_mut}, {&object, &object.headers_mut}, {&routes, &routes.headers_mut}};
@@ -374,7 +374,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   UpstreamSession& u = *ex.upstream;
   http::ResponseHead& response = ex.response;
-  const http::ForwardOptions options = d.policy.options();
+  const http::ForwardOptions options = d.policy->http.options();
   http::Scratch scratch(ex.response_buffer->scratch());
   ex.detail = ResponseDetail::kViaUpstream;
   ex.status = response.status;
@@ -404,7 +404,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   }
   ex.response_phase = ResponsePhase::kBody;
   ex.downstream_first_byte_at = ctx_.now;
-  start_body(ex.response_body, in, out.kind == http::Framing::kChunked, d.policy.enable_trailers && ex.cluster->enable_trailers);
+  start_body(ex.response_body, in, out.kind == http::Framing::kChunked, d.policy->http.enable_trailers && ex.cluster->enable_trailers);
 }
 
 // ---- the gateway's own answers
@@ -441,11 +441,11 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   // Envoy's order: the place, the route's fields, x-envoy-overloaded, then content-length and -type.
   if (!location.empty()) room = ex.response.headers.push({"location", scratch.copy(location), HeaderId::kLocation});
   room = room && apply_response_edits(ex);
-  if (ex.flags.has(ResponseFlag::kUpstreamOverflow) && !d.policy.forward.suppress_envoy_headers)
+  if (ex.flags.has(ResponseFlag::kUpstreamOverflow) && !d.policy->http.forward.suppress_envoy_headers)
     room = room && ex.response.headers.push({"x-envoy-overloaded", "true", HeaderId::kXEnvoyOverloaded});
   room = room && http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, &text);
   ex.status = ex.response.status;  // a gRPC request is answered with 200
-  room = room && http::mutate_response(&ex.response, d.policy.options(), {ctx_.date, ex.request_id, false}, scratch);
+  room = room && http::mutate_response(&ex.response, d.policy->http.options(), {ctx_.date, ex.request_id, false}, scratch);
   if (!room || scratch.overflowed()) return cut_response(ex);
   const http::BodyFraming framing =
       text.empty() ? http::BodyFraming{} : http::BodyFraming{http::Framing::kContentLength, text.size()};

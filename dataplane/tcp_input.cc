@@ -103,24 +103,38 @@ void TcpStack::input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs 
   for (uint32_t i = 0; i < segments; ++i) {
     const uint32_t c = flows_.candidate(incoming[i].hash);
     if (c == FlowTable::kNone) continue;
+    // All five lines: sequence spaces, timers, queues, configuration and cwnd, events and owner.
     const auto* line = reinterpret_cast<const uint8_t*>(&connections_[c]);
-    __builtin_prefetch(line);
-    __builtin_prefetch(line + 64);
-    __builtin_prefetch(line + 192);  // receive queue
+    for (uint32_t at = 0; at < sizeof(Connection); at += 64) __builtin_prefetch(line + at);
   }
   stage.next(Stage::kTcpInput, segments);
   for (uint32_t i = 0; i < segments; ++i) input_segment(incoming[i], now, handed);
 }
 
 void TcpStack::input_segment(Incoming& in, TimeNs now, bool handed) {
+  const uint32_t index = flows_.find(in.hash, [&](uint32_t i) { return connections_[i].tuple() == in.packet.tuple; });
+  if (index != FlowTable::kNone && pressure_ != MemoryPressure::kReserve) [[likely]] {
+    Connection& c = connections_[index];
+    uint32_t events = 0;
+    if (tcp::input_predicted(c.tcb, in.packet.frame, in.packet.l4_offset, in.packet.l4_length, now, events)) [[likely]] {
+      count(TcpCounter::kSegmentsIn).add();
+      if (events != 0 && c.attached) {
+        c.events |= static_cast<uint16_t>(events);
+        ready_.push(connections_, c);
+        __builtin_prefetch(c.owner);
+        __builtin_prefetch(static_cast<const uint8_t*>(c.owner) + 64);
+      }
+      touch(c);  // flush() looks for output and at the deadline, once an iteration
+      return;
+    }
+  }
   wire::TcpView segment;
   if (const ParseError e = wire::TcpView::parse(l4_of(in.packet), segment); e != ParseError::kNone) {
     counters_.drop(e == ParseError::kBadFlags ? DropReason::kTcpBadFlags : DropReason::kTcpTruncated);
     rte_pktmbuf_free(in.packet.frame);
     return;
   }
-  const uint32_t index = flows_.find(in.hash, [&](uint32_t i) { return connections_[i].tuple() == in.packet.tuple; });
-  if (index != FlowTable::kNone) [[likely]] {
+  if (index != FlowTable::kNone) {
     input_connection(connections_[index], segment, in.packet.frame, in.packet.l4_offset + segment.payload_offset, now);
     return;
   }
@@ -176,7 +190,6 @@ void TcpStack::share_neighbor_news(uint16_t port, rte_mbuf* copy) {
 // payload.
 void TcpStack::input_connection(Connection& c, const wire::TcpView& segment, rte_mbuf* frame, uint32_t payload_at, TimeNs now) {
   count(TcpCounter::kSegmentsIn).add();
-  c.bytes_received += segment.payload_length;
   uint32_t left = segment.payload_length;
   uint32_t events = 0;
   DropReason dropped = DropReason::kNone;
@@ -276,20 +289,17 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
       break;
   }
   if (connections_.full()) return counters_.drop(DropReason::kTcpTableFull);  // a cookie's ACK: the peer will repeat its data
-  tcp::Config config = config_.downstream;
-  config.mss = std::min(config.mss, mss);
-  Connection& c = *open(in.hash, in.packet.local_port_index, now);
+  Connection& c = *open(in.hash, in.packet.local_port_index);
   c.role = Role::kDownstream;
-  c.listener = listener->id;
   if (d.action == Action::kOpen) {
-    tcp::open_passive(c.tcb, in.packet.tuple, config, segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn), now,
-                      d.ts_offset);
+    tcp::open_passive(c.tcb, in.packet.tuple, profiles_[0], segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn), now,
+                      d.ts_offset, mss);
     c.half_open = true;
     count(TcpCounter::kSynReceived).set(listener_.half_open());
     on_events(c, 0, now);
     return;
   }
-  tcp::open_cookie(c.tcb, in.packet.tuple, config, segment, d.cookie, now, d.ts_offset);
+  tcp::open_cookie(c.tcb, in.packet.tuple, profiles_[0], segment, d.cookie, now, d.ts_offset, mss);
   count(TcpCounter::kSynCookiesAccepted).add();
   on_events(c, tcp::kEventConnected, now);
   input_connection(c, segment, std::exchange(in.packet.frame, nullptr), in.packet.l4_offset + segment.payload_offset, now);

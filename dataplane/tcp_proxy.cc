@@ -26,7 +26,7 @@ TcpProxy::~TcpProxy() {
 void TcpProxy::start(DownstreamSession& d, const void* object, const table::TcpProxy& config, stats::ScopeSlot slot) {
   Tunnel* t = tunnels_.alloc();
   if (t == nullptr) {
-    ctx_.stats.scope(d.listener_slot)[stats::ListenerCounter::kCxOverflow].add();
+    ctx_.stats.scope(d.policy->listener_slot)[stats::ListenerCounter::kCxOverflow].add();
     return downstreams_.abort(d);
   }
   std::destroy_at(t);
@@ -83,10 +83,9 @@ bool TcpProxy::connect(Tunnel& t) {
     return false;
   }
   ++t.attempts;
-  tcp::Config config = ctx_.upstream_tcp;
-  config.connect_timeout_ns = uint64_t{cluster->connect_timeout_ms} * base::kMillisecond;
   ConnectError error = ConnectError::kNone;
-  Connection* c = ctx_.stack.connect(e->address, e->port, config, ctx_.now, static_cast<Session*>(&t), &error);
+  Connection* c = ctx_.stack.connect(e->address, e->port, upstreams_->profile(), ctx_.now, static_cast<Session*>(&t), &error,
+                                     uint64_t{cluster->connect_timeout_ms} * base::kMillisecond);
   if (c == nullptr) {
     upstreams_->count_connect_failure(*e, false);
     upstreams_->release_if_unused(*e);
@@ -191,6 +190,7 @@ bool TcpProxy::move(Session& from, Session& to, uint64_t* bytes) {
 
 void TcpProxy::pump(Tunnel& t) {
   if (!t.connected) return;
+  StageScope stage(ctx_.stages, Stage::kRelay);
   DownstreamSession& d = *t.downstream;
   const bool up = move(d, t, &t.bytes_received);
   const bool down = move(t, d, &t.bytes_sent);
@@ -238,13 +238,13 @@ void TcpProxy::emit_access_log(const Tunnel& t) {
   r.bytes_sent = t.bytes_sent;
   r.flags = t.flags.bits;
   r.connection_id = d.connection_id;
-  r.listener = d.listener;
-  r.filter_chain = d.chain;
+  r.listener = d.policy->listener;
+  r.filter_chain = d.policy->chain;
   r.cluster = t.cluster;
-  r.downstream_remote = r.downstream_direct_remote = d.remote;
-  r.downstream_remote_port = r.downstream_direct_remote_port = d.remote_port;
-  r.downstream_local = d.local;
-  r.downstream_local_port = d.local_port;
+  r.downstream_remote = r.downstream_direct_remote = d.tuple().remote;
+  r.downstream_remote_port = r.downstream_direct_remote_port = d.tuple().remote_port;
+  r.downstream_local = d.tuple().local;
+  r.downstream_local_port = d.tuple().local_port;
   r.upstream_remote = t.upstream_address;
   r.upstream_remote_port = t.upstream_port;
   r.upstream_local = t.upstream_local_address;
@@ -255,7 +255,7 @@ void TcpProxy::emit_access_log(const Tunnel& t) {
   r.tls_cipher = d.tls_cipher;
   r.worker = static_cast<uint16_t>(ctx_.worker);
   const stats::LogString strings[] = {{stats::StringId::kClusterName, t.cluster_name.view()},
-                                      {stats::StringId::kServerName, d.sni.view()}};
+                                      {stats::StringId::kServerName, d.server_name()}};
   const stats::AccessLogBuilder builder(r, strings);
   const std::span<uint8_t> out = ctx_.events->reserve(builder.size());
   if (out.empty()) {

@@ -32,6 +32,7 @@ TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const>
       pool_(pool),
       counters_(counters),
       ip_(config.ip, ports, io::TxPools{pool, headers, indirect}, counters, now),
+      repairs_(config.max_repairs != 0 ? config.max_repairs : std::max(1'024u, config.max_connections / 4)),
       connections_(config.max_connections),
       flows_(config.max_connections),
       time_wait_(config.max_time_wait),
@@ -42,28 +43,33 @@ TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const>
       reset_limit_(config.max_resets_per_second, now),
       next_id_(config.worker + 1) {
   MILLRACE_ASSERT(config.workers == 1 || mesh != nullptr, "several workers hand frames to each other");
+  add_profile(config.downstream);
   update_pressure();
 }
 
 TcpStack::~TcpStack() {
-  for (uint32_t i = 0; i < connections_.capacity(); ++i) {
+  for (uint32_t i = 0; i < connections_.ever_used(); ++i) {
     if (!connections_.lent(i)) continue;
     wheel_.cancel(connections_[i].timer);
     tcp::release(connections_[i].tcb);
   }
 }
 
+const tcp::Profile& TcpStack::add_profile(const tcp::Config& config) { return profiles_.emplace_back(config, &repairs_); }
+
+table::ObjectId TcpStack::listener_of(const Connection& c) const {
+  const ListenerSet::Entry* e = listeners_ == nullptr ? nullptr : listeners_->find(c.tuple().local, c.tuple().local_port);
+  return e == nullptr ? table::kNoObject : e->id;
+}
+
 // --- the life of a connection --------------------------------------------------------------------------------------------------
 
 // A fresh connection in the flow table's future: the caller opens its TCB and inserts it. Null: the pool is empty.
-Connection* TcpStack::open(uint32_t hash, uint16_t port, TimeNs now) {
+Connection* TcpStack::open(uint32_t hash, uint16_t port) {
   Connection* c = connections_.alloc();
   if (c == nullptr) return nullptr;
   c->flow_hash = hash;
   c->port = port;
-  c->opened_at = now;
-  c->id = next_id_;
-  next_id_ += config_.workers;
   flows_.insert(hash, connections_.index_of(c));
   count(TcpCounter::kActive).set(connections_.in_use());
   return c;
@@ -112,16 +118,11 @@ void TcpStack::free(Connection& c) {
   MILLRACE_ASSERT(!c.attached && c.over, "free a connection that is over and let go");
   count(TcpCounter::kRetransmits).add(tcp::info(c.tcb).retransmits);
   tcp::release(c.tcb);
-  c.ready.unlink();
-  c.dirty.unlink();
   wheel_.cancel(c.timer);
   c.owner = nullptr;
   c.role = Role::kNone;
   c.over = c.connected = false;
   c.events = 0;
-  c.listener = table::kNoObject;
-  c.id = 0;
-  c.bytes_received = c.bytes_sent = 0;
   c.next_hop = {};
   connections_.free(&c);
   count(TcpCounter::kActive).set(connections_.in_use());
@@ -148,27 +149,38 @@ void TcpStack::on_events(Connection& c, uint32_t events, TimeNs now) {
     if ((events & tcp::kEventTimeWait) && !(events & tcp::kEventClosed)) to_time_wait(c, now);
     if (events & tcp::kEventClosed) leave_table(c);
     if (c.attached) {
-      c.events |= events;
-      if (!c.ready.linked()) ready_.push_back(c);
+      c.events |= static_cast<uint16_t>(events);
+      ready_.push(connections_, c);
     }
   }
-  if (c.over || tcp::output_pending(c.tcb)) touch(c);  // what is over is freed by flush(), after its last segment
-  if (!c.over) wheel_.schedule(c.timer, tcp::next_deadline(c.tcb));
+  // What is over is freed by flush(), after its last segment; flush() also looks at the deadline.
+  if (c.over || tcp::output_pending(c.tcb)) touch(c);
+  else arm(c);
 }
 
-Connection* TcpStack::pop_ready() { return ready_.pop_front(); }
-
-void TcpStack::touch(Connection& c) {
-  if (!c.dirty.linked()) dirty_.push_back(c);
+// The timer is left where it is while the deadline only moves later: when it fires, run_timers() looks again. So a connection at
+// work touches the wheel a few times a second, not with each segment.
+void TcpStack::arm(Connection& c) {
+  if (c.over) return;
+  const TimeNs deadline = tcp::next_deadline(c.tcb), armed = c.timer.deadline();
+  if (deadline < armed && armed - deadline >= base::TimerWheel::kTick) wheel_.schedule(c.timer, deadline);
 }
+
+Connection* TcpStack::pop_ready() {
+  while (Connection* c = ready_.pop(connections_))
+    if (c->attached && c->events != 0) return c;  // else it was let go meanwhile
+  return nullptr;
+}
+
+void TcpStack::touch(Connection& c) { dirty_.push(connections_, c); }
 
 void TcpStack::reschedule(Connection& c, uint32_t events) {
-  c.events |= events;
-  if (!c.ready.linked()) ready_.push_back(c);
+  c.events |= static_cast<uint16_t>(events);
+  ready_.push(connections_, c);
 }
 
-Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, const tcp::Config& config, TimeNs now, void* owner,
-                              ConnectError* why) {
+Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, const tcp::Profile& profile, TimeNs now, void* owner,
+                              ConnectError* why, TimeNs connect_timeout_ns) {
   auto fail = [&](ConnectError e) {
     *why = e;
     return nullptr;
@@ -194,16 +206,14 @@ Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, cons
       local_ports_.release(tuple.local, remote, port, local_port);
       continue;
     }
-    Connection* c = open(hash, source->port, now);
-    tcp::Config fitted = config;
-    fitted.mss = std::min(config.mss, ip_.mss(source->port, remote.is_v4()));
-    tcp::open_active(c->tcb, tuple, fitted, isn_.isn(tuple, now), now, isn_.timestamp_offset(tuple));
+    Connection* c = open(hash, source->port);
+    tcp::open_active(c->tcb, tuple, profile, isn_.isn(tuple, now), now, isn_.timestamp_offset(tuple),
+                     ip_.mss(source->port, remote.is_v4()), connect_timeout_ns);
     c->local_port_taken = true;
     c->role = Role::kUpstream;
     c->attached = true;
     c->owner = owner;
     touch(*c);
-    wheel_.schedule(c->timer, tcp::next_deadline(c->tcb));
     return c;
   }
   count(TcpCounter::kPortsExhausted).add();
@@ -216,12 +226,10 @@ void TcpStack::detach(Connection& c, TimeNs now) {
   c.role = Role::kNone;
   c.owner = nullptr;
   c.events = 0;
-  c.ready.unlink();
   if (!c.over) {
     tcp::set_orphan(c.tcb, now);
     tcp::close(c.tcb, now);
     if (tcp::state(c.tcb) == tcp::State::kClosed) leave_table(c);
-    else wheel_.schedule(c.timer, tcp::next_deadline(c.tcb));
   }
   touch(c);
 }
@@ -232,7 +240,6 @@ void TcpStack::abort(Connection& c, TimeNs now) {
   c.role = Role::kNone;
   c.owner = nullptr;
   c.events = 0;
-  c.ready.unlink();
   if (!c.over) {
     tcp::abort(c.tcb, now);
     leave_table(c);
@@ -250,7 +257,6 @@ void TcpStack::output(Connection& c, TimeNs now) {
   const io::PacketQueue& queue = tcp::tx_queue(c.tcb);
   tcp::OutSegment out;
   for (uint32_t n = 0; n < kSegmentsPerFlush && tcp::poll_output(c.tcb, now, out, tso ? kMaxTsoPayload : mss); ++n) {
-    c.bytes_sent += out.payload_len;
     DropReason dropped = DropReason::kNone;
     if (out.payload_len <= mss || ip_.can_cut(port, queue, out.payload_offset, out.payload_len)) {
       dropped = ip_.send_tcp(c.tuple(), c.port, c.next_hop, out.header, &queue, out.payload_offset, out.payload_len, now, mss);
@@ -276,11 +282,10 @@ void TcpStack::output(Connection& c, TimeNs now) {
 void TcpStack::flush(TimeNs now) {
   StageScope stage(*counters_.stages, Stage::kTcpOutput);
   // One turn for each connection that is on the list now; those that have more to say come back to its end.
-  base::List<Connection, &Connection::dirty> turn;
-  turn.splice_back(dirty_);
-  while (Connection* next = turn.pop_front()) {
+  ConnectionQueue<&Connection::dirty_next> turn = std::exchange(dirty_, {});
+  while (Connection* next = turn.pop(connections_)) {
     Connection& c = *next;
-    output(c, now);
+    if (tcp::output_pending(c.tcb)) output(c, now);
     const bool more = tcp::output_pending(c.tcb);
     if (more) {
       touch(c);
@@ -288,7 +293,7 @@ void TcpStack::flush(TimeNs now) {
       if (!c.attached) free(c);
       continue;
     }
-    if (!c.over) wheel_.schedule(c.timer, tcp::next_deadline(c.tcb));
+    arm(c);
   }
   ip_.run_timers(now);  // the solicitations that the segments above want
   ip_.flush();
@@ -321,6 +326,7 @@ TimeNs TcpStack::next_deadline() {
 }
 
 void TcpStack::update_pressure() {
+  count(TcpCounter::kRepairsRefused).set(repairs_.refused());
   const uint64_t free = pool_.available(), all = pool_.capacity();
   pressure_ = free * 100 >= all * 25   ? MemoryPressure::kNone
               : free * 100 >= all * 10 ? MemoryPressure::kNoGrowth

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <vector>
 
@@ -25,7 +26,6 @@
 #include "dataplane/port_allocator.h"
 #include "dataplane/rate_limit.h"
 #include "dataplane/time_wait_table.h"
-#include "lib/base/list.h"
 #include "lib/base/pool.h"
 #include "lib/base/time.h"
 #include "lib/base/timer_wheel.h"
@@ -64,6 +64,7 @@ struct TcpStackConfig {
   uint32_t max_connections = 65'536;   // pool size; a SYN beyond it is ignored (kTcpTableFull)
   uint32_t max_half_open = 1'024;      // SYN-RECEIVED beyond which SYNs are answered with cookies (RFC 4987)
   uint32_t max_time_wait = 65'536;     // mini entries; the oldest is recycled when full
+  uint32_t max_repairs = 0;            // connections with losses at one time (lib/tcp/repair.h); 0: a quarter of all, at least 1,024
   uint16_t local_port_first = 16'384;  // range for connect(), inclusive
   uint16_t local_port_last = 65'535;
   uint32_t max_port_maps = 1'024;          // distinct (local address, remote endpoint) pairs with ports in use at one time
@@ -96,11 +97,7 @@ class TcpStack {
   // first with kEventConnected, owner null, and is then attached (connection.h rule 2).
   Connection* pop_ready();
   // The Event bits since the last call; clears them.
-  static uint32_t take_events(Connection& c) {
-    const uint32_t e = c.events;
-    c.events = 0;
-    return e;
-  }
+  static uint32_t take_events(Connection& c) { return std::exchange(c.events, uint16_t{0}); }
   // Handles at most `max` due deadlines; returns how many. Events go through pop_ready() as any other.
   uint32_t run_timers(TimeNs now, uint32_t max);
   // Builds and sends what touched connections have due, then transmits every port's buffer. Call at the end of each iteration.
@@ -110,9 +107,21 @@ class TcpStack {
 
   // --- the session layer ------------------------------------------------------------------------------------------------------
   // Opens a connection; SYN is sent by flush(). `owner` and role kUpstream are set, the connection is attached. kEventConnected,
-  // kEventReset or kEventTimedOut (config.connect_timeout_ns) tell the outcome. Null with *why set on failure.
-  Connection* connect(const base::IpAddress& remote, uint16_t port, const tcp::Config& config, TimeNs now, void* owner,
-                      ConnectError* why);
+  // kEventReset or kEventTimedOut (connect_timeout_ns) tell the outcome. Null with *why set on failure.
+  Connection* connect(const base::IpAddress& remote, uint16_t port, const tcp::Profile& profile, TimeNs now, void* owner,
+                      ConnectError* why, TimeNs connect_timeout_ns = tcp::kProfileTimeout);
+  Connection* connect(const base::IpAddress&, uint16_t, const tcp::Profile&&, TimeNs, void*, ConnectError*, TimeNs = 0) = delete;
+  // What connections of a kind share, kept as long as the stack lives. At start, not for each connection.
+  const tcp::Profile& add_profile(const tcp::Config& config);
+  const tcp::Profile& downstream_profile() const { return profiles_[0]; }
+  // The listener that an accepted connection belongs to: whoever listens on its address now; kNoObject: nobody (any more).
+  table::ObjectId listener_of(const Connection& c) const;
+  // Unique over all workers of one data plane run, never 0: for logs.
+  uint64_t next_connection_id() {
+    const uint64_t id = next_id_;
+    next_id_ += config_.workers;
+    return id;
+  }
   // After any tcp:: call that may have made output due (send, close, window_update after consuming). Cheap and idempotent.
   void touch(Connection& c);
   // The session layer is done with it. Unsent data and FIN are still delivered (close() is implied), unread and later data is
@@ -129,13 +138,14 @@ class TcpStack {
 
   // --- what can be seen ------------------------------------------------------------------------------------------------------
   uint32_t active_connections() const { return connections_.in_use(); }  // attached or orphaned, TIME-WAIT mini entries excluded
+  const tcp::RepairPool& repairs() const { return repairs_; }
   uint32_t time_wait_entries() const { return time_wait_.size(); }
   const StackCounters& counters() const { return counters_; }
   IpLayer& ip() { return ip_; }
   // Calls f(const Connection&) for each connection in use (millctl dump; slow).
   template <class F>
   void for_each_connection(F&& f) const {
-    for (uint32_t i = 0; i < connections_.capacity(); ++i)
+    for (uint32_t i = 0; i < connections_.ever_used(); ++i)
       if (connections_.lent(i)) f(connections_[i]);
   }
 
@@ -155,11 +165,12 @@ class TcpStack {
   void reset(const Incoming& in, const wire::TcpView& segment, stats::DropReason why, TimeNs now);
 
   // tcp_stack.cc
-  Connection* open(uint32_t hash, uint16_t port, TimeNs now);
+  Connection* open(uint32_t hash, uint16_t port);
   void on_events(Connection& c, uint32_t events, TimeNs now);
   void to_time_wait(Connection& c, TimeNs now);
   void leave_table(Connection& c);
   void output(Connection& c, TimeNs now);
+  void arm(Connection& c);
   void free(Connection& c);
   void expire_time_wait(TimeWaitTable::Slot& s);
   void update_pressure();
@@ -180,6 +191,8 @@ class TcpStack {
   io::PacketPool pool_;
   StackCounters counters_;
   IpLayer ip_;
+  tcp::RepairPool repairs_;
+  std::deque<tcp::Profile> profiles_;  // [0]: of accepted connections; addresses are stable
   base::Pool<Connection> connections_;
   FlowTable flows_;
   TimeWaitTable time_wait_;
@@ -187,8 +200,8 @@ class TcpStack {
   tcp::Listener listener_;  // one for all: its backlog is the worker's
   tcp::IsnGenerator isn_;
   base::TimerWheel wheel_;
-  base::List<Connection, &Connection::ready> ready_;
-  base::List<Connection, &Connection::dirty> dirty_;
+  ConnectionQueue<&Connection::ready_next> ready_;
+  ConnectionQueue<&Connection::dirty_next> dirty_;
   RateLimit reset_limit_;
   uint64_t next_id_;
   uint32_t pressure_countdown_ = 0;

@@ -99,7 +99,7 @@ void Transports::write(Session& s, io::PacketPtr packet, TimeNs now) {
     return;
   }
   s.tls->plain_tx.push(std::move(packet));
-  pump_tx(s, now);
+  cork(*s.tls);
 }
 
 size_t Transports::write_copy(Session& s, base::ByteSpan bytes, TimeNs now) {
@@ -110,8 +110,12 @@ size_t Transports::write_copy(Session& s, base::ByteSpan bytes, TimeNs now) {
     return n;
   }
   const size_t n = s.tls->plain_tx.append_copy(bytes, stack_.pool());
-  pump_tx(s, now);
+  cork(*s.tls);
   return n;
+}
+
+void Transports::flush_records(TimeNs now) {
+  while (TlsChannel* c = corked_.pop_front()) pump_tx(*c->owner, now);
 }
 
 void Transports::on_send_space(Session& s, TimeNs now) {
@@ -197,6 +201,7 @@ Session* Transports::pop_deferred() {
 void Transports::free_tls(Session& s) {
   TlsChannel* c = std::exchange(s.tls, nullptr);
   c->deferred.unlink();
+  c->corked.unlink();
   if (!c->established_reported) counters_[stats::TlsCounter::kInProgress].sub();
   sessions_.close(std::exchange(c->session, nullptr));
   c->plain_rx.clear();

@@ -31,6 +31,7 @@ struct TlsChannel {
   Session* owner = nullptr;
   io::PacketQueue plain_rx, plain_tx;
   base::ListNode deferred;      // in Transports::deferred_: wants another handshake step or more decryption
+  base::ListNode corked;        // in Transports::corked_: plain_tx grew in this iteration
   bool close_after_tx = false;  // shutdown() was called: close_notify and FIN follow plain_tx
   bool established_reported = false;
 };
@@ -38,13 +39,13 @@ struct TlsChannel {
 // The front of every session: Connection::owner points here.
 struct Session {
   explicit Session(SessionKind k) : kind(k) {}
+  Connection* connection = nullptr;         // null once let go
+  TlsChannel* tls = nullptr;                // null: plaintext
+  uint32_t counted_rx = 0, counted_tx = 0;  // up to where in its byte streams the statistics have counted (tcp::stream_received)
   SessionKind kind;
-  bool fin_received = false;         // the peer's FIN came
-  bool peer_closed = false;          // rx() will not grow any more: FIN, or close_notify and all before it decrypted
-  bool shut_down = false;            // our side is closed: nothing more may be written
-  Connection* connection = nullptr;  // null once let go
-  uint64_t counted_rx = 0, counted_tx = 0;  // of the connection's payload bytes, what the statistics have already
-  TlsChannel* tls = nullptr;         // null: plaintext
+  bool fin_received = false;  // the peer's FIN came
+  bool peer_closed = false;   // rx() will not grow any more: FIN, or close_notify and all before it decrypted
+  bool shut_down = false;     // our side is closed: nothing more may be written
 };
 
 // What a look at a connection's input brought, beyond its tcp::Event bits.
@@ -53,6 +54,28 @@ struct TransportEvents {
   bool failed = false;  // TLS failed; `error` says why; the alert is on its way
   tls::TlsError error = tls::TlsError::kNone;
 };
+
+// Bytes that went both ways since the last call, each once. Call at least once every 4 GiB: sessions do with each exchange, and when
+// bytes_due() says so. The first call is preceded by start_counting(), when the connection is established.
+struct MovedBytes {
+  uint32_t rx = 0, tx = 0;
+};
+inline void start_counting(Session& s) {
+  tcp::Tcb& t = s.connection->tcb;
+  s.counted_rx = tcp::stream_received(t) - static_cast<uint32_t>(tcp::rx_queue(t).bytes());
+  s.counted_tx = tcp::stream_sent(t);
+}
+inline MovedBytes take_moved(Session& s) {
+  const tcp::Tcb& t = s.connection->tcb;
+  const MovedBytes m{tcp::stream_received(t) - s.counted_rx, tcp::stream_sent(t) - s.counted_tx};
+  s.counted_rx += m.rx;
+  s.counted_tx += m.tx;
+  return m;
+}
+inline bool bytes_due(const Session& s) {
+  const tcp::Tcb& t = s.connection->tcb;
+  return ((tcp::stream_received(t) - s.counted_rx) | (tcp::stream_sent(t) - s.counted_tx)) >> 30 != 0;
+}
 
 class Transports {
  public:
@@ -81,11 +104,14 @@ class Transports {
   uint64_t tx_pending(const Session& s) const {
     return tcp::bytes_unacked(s.connection->tcb) + (s.tls != nullptr ? s.tls->plain_tx.bytes() : 0);
   }
+  // What TLS sessions write is encrypted by flush_records(), so that a head and its body share a record.
   void write(Session& s, io::PacketPtr packet, TimeNs now);
   // Copies all of it, also beyond tx_space(), or (pool empty) a part; returns the bytes taken. So a head or the framing of a
   // chunk is never cut; callers look at tx_space() before they begin with the next one.
   size_t write_copy(Session& s, base::ByteSpan bytes, TimeNs now);
   size_t write_copy(Session& s, std::string_view text, TimeNs now) { return write_copy(s, base::as_bytes(text), now); }
+  // At the end of each iteration, before the stack's flush(): encrypts what was written in it.
+  void flush_records(TimeNs now);
   // kEventSendSpace: lets records that waited for space go.
   void on_send_space(Session& s, TimeNs now);
   // Our side is over: what was written still goes, then close_notify (TLS) and FIN.
@@ -107,6 +133,9 @@ class Transports {
 
  private:
   void pump_tx(Session& s, TimeNs now);
+  void cork(TlsChannel& c) {
+    if (!c.corked.linked()) corked_.push_back(c);
+  }
   void send_cipher(Session& s, io::PacketQueue& out);
   void free_tls(Session& s);
   void count_failure(tls::TlsError e);
@@ -115,6 +144,7 @@ class Transports {
   base::Pool<TlsChannel> channels_;
   tls::SessionPool sessions_;
   base::List<TlsChannel, &TlsChannel::deferred> deferred_;
+  base::List<TlsChannel, &TlsChannel::corked> corked_;
   stats::CounterBlock<stats::TlsCounter>& counters_;
   uint32_t handshakes_left_ = kMaxHandshakesPerLoop;
 };

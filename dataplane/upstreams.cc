@@ -39,7 +39,7 @@ Upstreams::Upstreams(WorkerContext& context, HttpProxy& proxy)
       cluster_buckets_(std::make_unique<ClusterBucket[]>(buckets_for(context.limits.clusters))),
       endpoint_mask_(buckets_for(context.limits.upstream_endpoints) - 1),
       cluster_mask_(buckets_for(context.limits.clusters) - 1),
-      tcp_config_(context.upstream_tcp) {}
+      profile_(context.stack.add_profile(context.upstream_tcp)) {}
 
 Upstreams::~Upstreams() {
   for (uint32_t i = 0; i < sessions_.capacity(); ++i)
@@ -218,10 +218,9 @@ bool Upstreams::submit(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) 
 bool Upstreams::open_connection(EndpointPool& e) {
   UpstreamSession* u = sessions_.alloc();
   if (u == nullptr) return false;
-  tcp::Config config = tcp_config_;
-  config.connect_timeout_ns = uint64_t{e.cluster->connect_timeout_ms} * base::kMillisecond;
   ConnectError why = ConnectError::kNone;
-  Connection* c = ctx_.stack.connect(e.address, e.port, config, ctx_.now, static_cast<Session*>(u), &why);
+  Connection* c = ctx_.stack.connect(e.address, e.port, profile_, ctx_.now, static_cast<Session*>(u), &why,
+                                     uint64_t{e.cluster->connect_timeout_ms} * base::kMillisecond);
   if (c == nullptr) {
     sessions_.free(u);
     count_connect_failure(e, false);
@@ -234,7 +233,6 @@ bool Upstreams::open_connection(EndpointPool& e) {
   u->fin_received = u->peer_closed = u->shut_down = u->connected = false;
   u->reusable = true;
   u->requests = 0;
-  u->counted_rx = u->counted_tx = 0;
   u->opened_at = ctx_.now;
   ++e.connecting;
   count_connection(e, +1);
@@ -284,6 +282,7 @@ void Upstreams::connection_ready(UpstreamSession& u) {
 }
 
 void Upstreams::finish(Exchange& ex, bool reuse) {
+  StageScope stage(ctx_.stages, Stage::kUpstream);
   UpstreamSession& u = *ex.upstream;
   EndpointPool& e = *u.endpoint;
   ex.upstream = nullptr;
@@ -323,11 +322,13 @@ void Upstreams::cancel(Exchange& ex) {
 
 void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
   EndpointPool& e = *u.endpoint;
+  if (u.connected && bytes_due(u)) count_bytes(u);
   if (!u.connected) {
     if (events & tcp::kEventReset) return connect_failed(u, UpstreamFailure::kRefused);
     if (events & tcp::kEventTimedOut) return connect_failed(u, UpstreamFailure::kTimeout);
     if ((events & tcp::kEventConnected) == 0) return;
     u.connected = true;
+    start_counting(u);
     --e.connecting;
     ctx_.disarm(u.timer);
     ctx_.stats->histogram(stats::WorkerHistogram::kConnectTime).record(ctx_.now - u.opened_at);
@@ -410,13 +411,11 @@ void Upstreams::fail_pending(EndpointPool& e, UpstreamFailure failure) {
 }
 
 void Upstreams::count_bytes(UpstreamSession& u) {
-  if (u.connection == nullptr) return;
-  const uint64_t rx = u.connection->bytes_received - u.counted_rx, tx = u.connection->bytes_sent - u.counted_tx;
-  u.counted_rx += rx;
-  u.counted_tx += tx;
+  if (u.connection == nullptr || !u.connected) return;
+  const MovedBytes moved = take_moved(u);
   for (stats::ScopeBlock* b : {&cluster_stats(*u.endpoint), &endpoint_stats(*u.endpoint)}) {
-    (*b)[ClusterCounter::kCxRxBytes].add(rx);
-    (*b)[ClusterCounter::kCxTxBytes].add(tx);
+    (*b)[ClusterCounter::kCxRxBytes].add(moved.rx);
+    (*b)[ClusterCounter::kCxTxBytes].add(moved.tx);
   }
 }
 

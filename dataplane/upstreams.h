@@ -114,6 +114,7 @@ class Upstreams {
   void count_active(EndpointPool& e, int delta);
   void count_connect_failure(EndpointPool& e, bool timeout);
 
+  const tcp::Profile& profile() const { return profile_; }  // of connections to endpoints
   uint32_t connections_in_use() const { return sessions_.in_use(); }
   uint32_t connections_capacity() const { return sessions_.capacity(); }
   uint32_t endpoints_in_use() const { return endpoints_.in_use(); }
@@ -152,7 +153,7 @@ class Upstreams {
   std::unique_ptr<ClusterBucket[]> cluster_buckets_;
   uint32_t endpoint_mask_, cluster_mask_;
   uint32_t sweep_at_ = UINT32_MAX;  // next endpoint index to look at; UINT32_MAX: no sweep
-  tcp::Config tcp_config_;
+  const tcp::Profile& profile_;
 };
 
 }  // namespace millrace::dataplane

@@ -116,6 +116,7 @@ bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
   stage.next(stats::Stage::kTables, 0);
   upstreams_.sweep_retired(16);
   stage.next(stats::Stage::kLoop, 0);
+  transports_.flush_records(now);
   stack_.flush(now);
   if (now >= gauges_at_) publish_gauges(now);
   resources_.stats->loop[LoopCounter::kIterations].add();

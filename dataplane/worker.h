@@ -66,6 +66,7 @@ class Worker {
   TcpStack& stack() { return stack_; }
   WorkerContext& context() { return ctx_; }
   uint32_t exchanges_in_use() const { return http_.exchanges_in_use(); }
+  uint32_t policies_in_use() const { return downstreams_.policies_in_use(); }
   uint32_t downstreams_in_use() const { return downstreams_.in_use(); }
   uint32_t upstreams_in_use() const { return upstreams_.connections_in_use(); }
   uint32_t endpoints_in_use() const { return upstreams_.endpoints_in_use(); }

@@ -1,7 +1,9 @@
 // Every limit of a worker, decided at start (STYLE rule 7). What happens at each limit is said beside it and tested.
 //
 // Memory of one worker at the defaults, all of it reserved as address space and touched only when used:
-//   32,768 connections  x ~1.3 KiB (TCB, flow entry, transport)            42 MiB
+//   32,768 connections  x 492 bytes (README.md, "Memory of a connection")  16 MiB; 1,000,000 are 470 MiB
+//    8,192 repairs      x 252 bytes (tcp/repair.h; connections / 4)         2 MiB
+//    4,096 policies     x ~0.7 KiB                                          3 MiB
 //   16,384 exchanges    x ~1.2 KiB                                         20 MiB
 //   32,768 small heads  x 12.5 KiB (8 KiB bytes + 112 header slots)       400 MiB of address space; 12.5 KiB per head in use
 //       64 large heads  x 171 KiB                                          11 MiB
@@ -18,6 +20,7 @@ struct WorkerLimits {
   uint32_t large_heads = 64;             // heads above 8 KiB at one time; full: 431 (request) or 503 (response), flag OM
   uint32_t upstream_endpoints = 16'384;  // endpoints a worker has connections or waiting requests for; full: 503 with flag UO
   uint32_t clusters = 16'384;            // clusters a worker has state for; full: 503 with flag UO
+  uint32_t policies = 4'096;             // different policies of filter chains that connections hold; full: policy_cache.h
   uint32_t tcp_proxies = 16'384;         // raw TCP sessions; full: the connection is reset
 };
 

@@ -30,24 +30,29 @@ namespace millrace::base {
 
 class TimerWheel;
 
-// A timer, as a member of what it is for; base::member_owner<&Session::timer>(node) leads back.
+// A timer, as a member of what it is for; base::member_owner<&Session::timer>(node) leads back. 24 bytes, because there is one in
+// every connection.
 class TimerNode {
  public:
-  bool armed() const { return link_.linked() && deadline_ != kNever; }
-  // kNever when it is not armed.
-  TimeNs deadline() const { return link_.linked() ? deadline_ : kNever; }
+  bool armed() const { return link_.linked() && tick_ != kNoTick; }
+  // Rounded up to a whole tick of the wheel; kNever when it is not armed.
+  TimeNs deadline() const { return armed() ? tick_ * kMillisecond : kNever; }
 
  private:
   friend class TimerWheel;
+  static constexpr uint64_t kNoTick = (uint64_t{1} << 54) - 1;
+  static constexpr uint64_t kNoLevel = 15;  // in due_, and in no slot
   ListNode link_;
-  TimeNs deadline_ = kNever;
-  uint64_t slot_tick_ = 0;  // when the slot that it lies in is due; never after deadline_
+  uint64_t tick_ : 54 = kNoTick;   // of the deadline
+  uint64_t level_ : 4 = kNoLevel;  // of the slot that it lies in, which is never after the deadline
+  uint64_t index_ : 6 = 0;
 };
+static_assert(sizeof(TimerNode) == 24);
 
 class TimerWheel {
  public:
   static constexpr TimeNs kTick = kMillisecond;
-  static constexpr uint32_t kMovesPerFire = 8;  // advance(): a move is counted as this part of a fire
+  static constexpr uint32_t kMovesPerFire = 2;  // advance(): a move is counted as this part of a fire
 
   explicit TimerWheel(TimeNs now) : current_(now / kTick) {}
   TimerWheel(const TimerWheel&) = delete;
@@ -55,15 +60,16 @@ class TimerWheel {
 
   // Arms `node`, or re-arms it. A deadline in the past fires in the next advance(); kNever disarms.
   void schedule(TimerNode& node, TimeNs deadline) {
+    const uint64_t tick = deadline == kNever ? TimerNode::kNoTick : tick_of(deadline);
     if (node.link_.linked()) {
-      if (tick_of(deadline) >= node.slot_tick_) {  // lazy: also for kNever, which is dropped when its slot comes
-        node.deadline_ = deadline;
+      if (tick >= slot_tick(node)) {  // lazy: also for kNever, which is dropped when its slot comes
+        node.tick_ = tick;
         return;
       }
       node.link_.unlink();
     }
-    node.deadline_ = deadline;
-    if (deadline != kNever) insert(node);
+    node.tick_ = tick;
+    if (tick != TimerNode::kNoTick) insert(node);
   }
 
   // Nothing when it is not armed.
@@ -108,16 +114,26 @@ class TimerWheel {
  private:
   static constexpr uint32_t kSlotBits = 6, kSlots = 1u << kSlotBits, kLevelShift = 3;
   static constexpr uint32_t kLevels = 14;  // 3 x 13 + 6 = 45 bits: 2^64 ns are less than 2^45 ms
+  static constexpr uint32_t kCoarseLevel = 4;  // slots of 4 s and more: nothing there is in a hurry
   static constexpr uint64_t kNoEvent = UINT64_MAX;
   using Slot = List<TimerNode, &TimerNode::link_>;
 
   // The first tick at which `deadline` has passed.
   static uint64_t tick_of(TimeNs deadline) { return deadline / kTick + (deadline % kTick != 0 ? 1 : 0); }
 
+  // When the slot of a linked node is due: slots lie less than 64 of their own width ahead. Of a node that has left its slot and
+  // waits to be moved, some tick that makes schedule() right either way.
+  uint64_t slot_tick(const TimerNode& node) const {
+    if (node.level_ == TimerNode::kNoLevel) return 0;
+    const uint32_t shift = static_cast<uint32_t>(node.level_) * kLevelShift;
+    const uint64_t now_slot = current_ >> shift;
+    return (now_slot + ((node.index_ - now_slot) & (kSlots - 1))) << shift;
+  }
+
   void insert(TimerNode& node) {
-    const uint64_t tick = tick_of(node.deadline_);
+    const uint64_t tick = node.tick_;
     if (tick <= current_) {
-      node.slot_tick_ = 0;
+      node.level_ = TimerNode::kNoLevel;
       due_.push_back(node);
       return;
     }
@@ -129,10 +145,11 @@ class TimerWheel {
     const uint32_t shift = level * kLevelShift;
     const uint64_t slot = tick >> shift;
     const uint32_t index = static_cast<uint32_t>(slot) & (kSlots - 1);
-    node.slot_tick_ = slot << shift;
+    node.level_ = level & 15;
+    node.index_ = index & (kSlots - 1);
     slots_[level][index].push_back(node);
     occupied_[level] |= uint64_t{1} << index;
-    if (node.slot_tick_ < next_event_) next_event_ = node.slot_tick_;
+    if (slot << shift < next_event_) next_event_ = slot << shift;
   }
 
   // The tick of the first slot that may hold something. A slot whose timers were all cancelled still counts until its time comes.
@@ -149,9 +166,11 @@ class TimerWheel {
     return best;
   }
 
-  // Goes to tick `event` and takes the slots that are due there: of level 0 to due_, of the others to moving_.
+  // Goes to tick `event` and takes the slots that are due there: of level 0 to due_, of the others to moving_, the finer ones in
+  // front of all that still waits there, so that a retransmission does not queue behind a hundred thousand idle timers.
   void collect(uint64_t event) {
     current_ = event;
+    Slot coming;
     for (uint32_t level = 0; level < kLevels; ++level) {
       const uint32_t shift = level * kLevelShift;
       if ((event & ((uint64_t{1} << shift) - 1)) != 0) break;  // inside a slot of this level and of all above
@@ -159,16 +178,25 @@ class TimerWheel {
       const uint64_t bit = uint64_t{1} << index;
       if ((occupied_[level] & bit) == 0) continue;
       occupied_[level] &= ~bit;
-      (level == 0 ? due_ : moving_).splice_back(slots_[level][index]);
+      if (level == 0) {
+        due_.splice_back(slots_[level][index]);
+      } else if (level < kCoarseLevel) {
+        coming.splice_back(slots_[level][index]);
+      } else {
+        moving_.splice_back(slots_[level][index]);
+      }
     }
+    if (coming.empty()) return;
+    coming.splice_back(moving_);
+    moving_.splice_back(coming);
   }
 
   // Fires what is due in `list` and puts the rest where it belongs. False when a bound was reached first.
   template <class Fire>
   bool drain(Slot& list, uint32_t max_fired, uint64_t& moves, uint32_t& fired, Fire& fire) {
     while (TimerNode* node = list.front()) {
-      const TimeNs deadline = node->deadline_;
-      if (deadline != kNever && tick_of(deadline) <= current_) {
+      __builtin_prefetch(node->link_.next);  // of timers that sleep for minutes, nothing is in the cache
+      if (node->tick_ <= current_) {
         if (fired == max_fired) return false;
         node->link_.unlink();
         ++fired;
@@ -177,7 +205,7 @@ class TimerWheel {
         if (moves == 0) return false;
         --moves;
         node->link_.unlink();
-        if (deadline != kNever) insert(*node);
+        if (node->tick_ != TimerNode::kNoTick) insert(*node);
       }
     }
     return true;

@@ -12,7 +12,7 @@ using wire::TcpView;
 // RFC 5961 7: ACKs that answer what no honest peer sends are counted per connection, so that nobody can learn anything from a
 // shared limit.
 bool may_challenge(Tcb& t, TimeNs now) {
-  const uint8_t second = static_cast<uint8_t>(whole_seconds(now));
+  const uint8_t second = whole_seconds(now) & 15;
   if (t.challenge_second != second) {
     t.challenge_second = second;
     t.challenges = 0;
@@ -55,21 +55,21 @@ void update_ts_recent(Tcb& t, const TcpView& s, TimeNs now) {
   if (!has(t, kFlagTimestamps) || !s.timestamps) return;
   if (seq_le(s.seq, t.last_ack_sent) && seq_ge(s.timestamps->val, t.ts_recent)) {
     t.ts_recent = s.timestamps->val;
-    t.ts_recent_s = whole_seconds(now);
+    t.ts_recent_hour = whole_hours(now);
   }
 }
 
 // RFC 7323 5.3 R1.
 bool paws_rejects(const Tcb& t, const TcpView& s, TimeNs now) {
   return has(t, kFlagTimestamps) && s.timestamps && seq_lt(s.timestamps->val, t.ts_recent) &&
-         whole_seconds(now) - t.ts_recent_s < kPawsIdleLimit_s;
+         static_cast<uint16_t>(whole_hours(now) - t.ts_recent_hour) < kPawsIdleLimit_h;
 }
 
 // --- 3.10.7.3: SYN-SENT
 
 InputResult input_syn_sent(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs now) {
   // First: the ACK bit.
-  const bool ack_good = s.has_ack() && seq_gt(s.ack, t.iss) && seq_le(s.ack, t.snd_max);
+  const bool ack_good = s.has_ack() && seq_gt(s.ack, t.snd_una) && seq_le(s.ack, t.snd_max);
   if (s.has_ack() && !ack_good) {
     if (!s.rst()) stray_reset(t, s.ack);
     return {0, DropReason::kTcpAckUnacceptable};
@@ -83,13 +83,12 @@ InputResult input_syn_sent(Tcb& t, const TcpView& s, io::PacketPtr payload, Time
   // Third: security, not used. Fourth: the SYN bit.
   if (!s.syn()) return {0, DropReason::kTcpNoAck};
   heard(t, now);
-  t.irs = s.seq;
   t.rcv_nxt = t.last_ack_sent = s.seq + 1;
   t.rcv_adv = t.rcv_nxt + first_window(t.rcv_cap, t.rcv_wscale);  // what our SYN said
   apply_peer_options(t, s);
   if (has(t, kFlagTimestamps)) {
     t.ts_recent = s.timestamps->val;
-    t.ts_recent_s = whole_seconds(now);
+    t.ts_recent_hour = whole_hours(now);
   }
   t.snd_wnd = t.max_snd_wnd = s.window;  // never scaled in a SYN
   t.snd_wl1 = s.seq;
@@ -101,7 +100,7 @@ InputResult input_syn_sent(Tcb& t, const TcpView& s, io::PacketPtr payload, Time
   }
   if (has(t, kFlagTiming)) {
     t.flags &= static_cast<uint16_t>(~kFlagTiming);
-    rtt_sample(t, static_cast<uint32_t>(std::min<TimeNs>((now - t.rtt_sent_at) / base::kMicrosecond, UINT32_MAX)));
+    rtt_sample(t, clock_us(now) - t.rtt_sent_us);
   }
   t.snd_una = s.ack;
   enter_established(t, now);
@@ -135,7 +134,7 @@ InputResult unacceptable(Tcb& t, const TcpView& s, Acceptance why, uint32_t leng
     // Keepalive probes sit just below the window; anything else may be one half of an ACK storm: answered at a bounded rate.
     return challenge(t, DropReason::kTcpOutOfWindow, now);
   }
-  if (why == Acceptance::kOld && has(t, kFlagSack)) t.reassembly.note_duplicate(s.seq, s.seq + length);  // RFC 2883 4
+  if (why == Acceptance::kOld) note_duplicate(t, s.seq, s.seq + length);
   mark_output(t, kDueAck);
   return {0, why == Acceptance::kOld ? DropReason::kTcpOldDuplicate : DropReason::kTcpOutOfWindow};
 }
@@ -197,7 +196,7 @@ InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs 
 
   // The SYN that began this connection, once more. With an ACK it completes a simultaneous open (RFC 9293 figure 8), without one
   // our SYN-ACK was lost.
-  if (t.state == State::kSynReceived && syn && seq == t.irs) {
+  if (t.state == State::kSynReceived && syn && seq + 1 == t.rcv_nxt) {
     if (!s.has_ack()) {
       mark_output(t, kDueSyn);
       return {0, DropReason::kTcpOldDuplicate};
@@ -234,7 +233,7 @@ InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs 
     }
     if (has(t, kFlagTiming)) {
       t.flags &= static_cast<uint16_t>(~kFlagTiming);
-      rtt_sample(t, static_cast<uint32_t>(std::min<TimeNs>((now - t.rtt_sent_at) / base::kMicrosecond, UINT32_MAX)));
+      rtt_sample(t, clock_us(now) - t.rtt_sent_us);
     }
     t.snd_una = t.snd_una + 1;  // the SYN; a queue filled meanwhile starts here
     t.snd_nxt = t.snd_max;
@@ -268,8 +267,7 @@ InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs 
 bool input_fast(Tcb& t, const TcpView& s, io::PacketPtr& payload, TimeNs now, InputResult& r) {
   constexpr uint8_t kOther = wire::kTcpSyn | wire::kTcpFin | wire::kTcpRst | wire::kTcpUrg | wire::kTcpAck;
   if (t.state != State::kEstablished || (s.flags & kOther) != wire::kTcpAck || s.seq != t.rcv_nxt) return false;
-  if (t.recovery != Recovery::kOpen || t.snd_nxt != t.snd_max || !t.reassembly.empty() || !t.scoreboard.empty() ||
-      !s.sack.empty())
+  if (t.recovery != Recovery::kOpen || t.snd_nxt != t.snd_max || out_of_order(t) || has_scoreboard(t) || !s.sack.empty())
     return false;
   if ((t.flags & (kFlagPeerFin | kFlagOrphan | kFlagPersist)) != 0 || uint32_t{s.window} << t.snd_wscale != t.snd_wnd)
     return false;
@@ -280,8 +278,10 @@ bool input_fast(Tcb& t, const TcpView& s, io::PacketPtr& payload, TimeNs now, In
 
   heard(t, now);
   update_ts_recent(t, s, now);
-  t.snd_wl1 = s.seq;
-  t.snd_wl2 = s.ack;
+  if (seq_le(t.snd_wl1, s.seq)) {
+    t.snd_wl1 = s.seq;
+    t.snd_wl2 = s.ack;
+  }
   if (s.ack != t.snd_una) r.events |= process_ack(t, s, text, false, now);
   if (text > 0) r.events |= receive_text(t, s, s.seq, std::move(payload), false, now, r.drop);
   return true;

@@ -8,18 +8,14 @@ namespace {
 
 using namespace wire;  // flag names
 
-// The window field, never moving the right edge to the left (RFC 9293 3.8.6: SHLD-14), opening it only by steps that avoid silly
-// windows (RFC 9293 3.8.6.2.2). Rounded up when scaled, since rounding down would take back what was offered.
-uint16_t advertise(Tcb& t) {
-  const uint32_t right = t.rcv_nxt + receive_room(t);
-  if (seq_gt(right, t.rcv_adv) && right - t.rcv_adv >= std::min<uint32_t>(t.our_mss, t.rcv_cap / 2)) t.rcv_adv = right;
-  const uint32_t field = std::min<uint32_t>((rcv_wnd(t) + (1u << t.rcv_wscale) - 1) >> t.rcv_wscale, 65'535);
-  t.rcv_adv = seq_max(t.rcv_adv, t.rcv_nxt + (field << t.rcv_wscale));
-  return static_cast<uint16_t>(field);
+uint32_t sack_blocks(const Tcb& t) {
+  if (!has(t, kFlagSack) || t.repair == nullptr) return 0;
+  return std::min<uint32_t>(t.repair->reassembly.report_size(), has(t, kFlagTimestamps) ? 3 : 4);
 }
 
-uint32_t sack_blocks(const Tcb& t) {
-  return has(t, kFlagSack) ? std::min<uint32_t>(t.reassembly.report_size(), has(t, kFlagTimestamps) ? 3 : 4) : 0;
+// Where, from `seq` on, the peer has reported to hold bytes already; `end` when nowhere before it.
+uint32_t next_reported(const Tcb& t, uint32_t seq, uint32_t end) {
+  return t.repair == nullptr ? end : t.repair->scoreboard.next_left(seq, end);
 }
 
 // Payload bytes of the next segment, all options deducted (RFC 6691).
@@ -40,8 +36,10 @@ void fill_header(Tcb& t, OutSegment& out, uint32_t seq, uint8_t flags, TimeNs no
     t.last_ack_sent = t.rcv_nxt;
     t.delayed_ack_at = base::kNever;
     t.due &= static_cast<uint16_t>(~(kDueAck | kDueDelayedAck));
-    if ((flags & kTcpSyn) == 0 && (t.flags & kFlagSack) != 0 && t.reassembly.has_report())
-      t.reassembly.report(h.sack, sack_blocks(t));
+    if ((flags & kTcpSyn) == 0 && has(t, kFlagSack) && t.repair != nullptr && t.repair->reassembly.has_report()) {
+      t.repair->reassembly.report(h.sack, sack_blocks(t));
+      return_repair(t);  // if it was only borrowed to report a duplicate
+    }
   }
   if ((flags & kTcpSyn) == 0) h.window = advertise(t);
   if (has(t, kFlagTimestamps)) h.timestamps = TcpTimestamps{timestamp_clock(t, now), (flags & kTcpAck) != 0 ? t.ts_recent : 0};
@@ -56,10 +54,10 @@ void note_sent(Tcb& t, uint32_t seq, uint32_t space, TimeNs now) {
   } else if (!has(t, kFlagTiming)) {
     t.flags = static_cast<uint16_t>((t.flags & ~kFlagKarn) | kFlagTiming);
     t.rtt_seq = end;
-    t.rtt_sent_at = now;
+    t.rtt_sent_us = clock_us(now);
   }
   t.snd_max = seq_max(t.snd_max, end);
-  t.last_sent = now;
+  t.last_sent_ms = clock_ms(now);
   if (t.retransmit_at == base::kNever || has(t, kFlagPersist)) arm_retransmit(t, now);  // RFC 6298 5.1
 }
 
@@ -93,7 +91,7 @@ void emit_reset(Tcb& t, OutSegment& out) {
 }
 
 bool output_syn(Tcb& t, OutSegment& out, TimeNs now) {
-  const bool first_time = t.snd_max == t.iss;
+  const bool first_time = t.snd_max == t.snd_una;
   if ((t.due & kDueSyn) == 0) {
     if ((t.due & kDueAck) == 0 || t.state == State::kSynSent) return false;
     fill_header(t, out, t.snd_max, kTcpAck, now);
@@ -105,17 +103,17 @@ bool output_syn(Tcb& t, OutSegment& out, TimeNs now) {
   h.window = window;
   h.mss = t.our_mss;
   if (t.state == State::kSynSent) {
-    fill_header(t, out, t.iss, kTcpSyn, now);
-    if ((t.settings & kSettingScaling) != 0) h.wscale = t.rcv_wscale;
-    h.sack_permitted = (t.settings & kSettingSack) != 0;
-    if ((t.settings & kSettingTimestamps) != 0) h.timestamps = TcpTimestamps{timestamp_clock(t, now), 0};
+    fill_header(t, out, t.snd_una, kTcpSyn, now);
+    if (config(t).window_scaling) h.wscale = static_cast<uint8_t>(t.rcv_wscale);
+    h.sack_permitted = config(t).sack;
+    if (config(t).timestamps) h.timestamps = TcpTimestamps{timestamp_clock(t, now), 0};
   } else {
-    fill_header(t, out, t.iss, kTcpSyn | kTcpAck, now);
-    if (has(t, kFlagWindowScaling)) h.wscale = t.rcv_wscale;
+    fill_header(t, out, t.snd_una, kTcpSyn | kTcpAck, now);
+    if (has(t, kFlagWindowScaling)) h.wscale = static_cast<uint8_t>(t.rcv_wscale);
     h.sack_permitted = has(t, kFlagSack);
     t.rcv_adv = seq_max(t.rcv_adv, t.rcv_nxt + window);
   }
-  note_sent(t, t.iss, 1, now);
+  note_sent(t, t.snd_una, 1, now);
   if (first_time) t.snd_nxt = t.snd_max;
   return true;
 }
@@ -125,29 +123,30 @@ bool output_retransmit(Tcb& t, OutSegment& out, TimeNs now) {
   t.due &= static_cast<uint16_t>(~kDueRetransmit);
   if (t.snd_una == t.snd_max) return false;
   const uint32_t end = snd_end(t);
-  const uint32_t limit = seq_min(t.scoreboard.next_left(t.snd_una, end), seq_min(end, t.snd_max));
+  const uint32_t limit = seq_min(next_reported(t, t.snd_una, end), seq_min(end, t.snd_max));
   const uint32_t length = std::min(limit - t.snd_una, payload_limit(t));
   const bool fin = has(t, kFlagFinSent) && t.snd_una + length == end;
   emit_data(t, out, t.snd_una, length, fin, now);
   note_sent(t, t.snd_una, length + fin, now);
-  t.high_rxt = seq_max(t.high_rxt, t.snd_una + length + fin);
+  if (t.repair != nullptr) t.repair->high_rxt = seq_max(t.repair->high_rxt, t.snd_una + length + fin);
   return true;
 }
 
 // NextSeg() of RFC 6675 4 except rule 2 (new data).
 bool output_hole(Tcb& t, OutSegment& out, TimeNs now, bool only_lost) {
-  if (t.scoreboard.empty()) return false;
+  if (!has_scoreboard(t)) return false;
+  Repair& r = *t.repair;
   const uint32_t mss = payload_limit(t);
-  if (t.scoreboard.pipe(t.snd_una, t.snd_max, t.high_rxt, payload_mss(t)) + mss > t.congestion.cwnd) return false;
-  uint32_t seq = t.scoreboard.skip(seq_max(t.high_rxt, t.snd_una));
-  uint32_t limit = t.scoreboard.highest();
+  if (r.scoreboard.pipe(t.snd_una, t.snd_max, r.high_rxt, payload_mss(t)) + mss > t.congestion.cwnd) return false;
+  uint32_t seq = r.scoreboard.skip(seq_max(r.high_rxt, t.snd_una));
+  uint32_t limit = r.scoreboard.highest();
   bool rescue = false;
   if (seq_lt(seq, limit)) {
-    if (only_lost && !t.scoreboard.is_lost(seq, payload_mss(t))) return false;  // rule 1, else rule 3
-    limit = t.scoreboard.next_left(seq, limit);
+    if (only_lost && !r.scoreboard.is_lost(seq, payload_mss(t))) return false;  // rule 1, else rule 3
+    limit = r.scoreboard.next_left(seq, limit);
   } else {
     // Rule 4: once a recovery, the end of what is not reported.
-    if (only_lost || !seq_gt(t.snd_una, t.rescue_rxt) || !seq_lt(limit, t.snd_max)) return false;
+    if (only_lost || !seq_gt(t.snd_una, r.rescue_rxt) || !seq_lt(limit, t.snd_max)) return false;
     seq = seq_max(limit, t.snd_max - std::min(mss, t.snd_max - limit));
     limit = t.snd_max;
     rescue = true;
@@ -160,16 +159,16 @@ bool output_hole(Tcb& t, OutSegment& out, TimeNs now, bool only_lost) {
   emit_data(t, out, seq, length, fin, now);
   note_sent(t, seq, length + fin, now);
   if (rescue) {
-    t.rescue_rxt = t.recover;
+    r.rescue_rxt = t.recover;
   } else {
-    t.high_rxt = seq + length + fin;
+    r.high_rxt = seq + length + fin;
   }
   return true;
 }
 
 // Data and FIN at snd_nxt, as far as the peer's window, cwnd, Nagle and silly-window avoidance let it go (RFC 9293 3.8.6.2.1).
 bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
-  if (!t.scoreboard.empty() && t.recovery == Recovery::kTimeout) t.snd_nxt = t.scoreboard.skip(t.snd_nxt);
+  if (t.recovery == Recovery::kTimeout && has_scoreboard(t)) t.snd_nxt = t.repair->scoreboard.skip(t.snd_nxt);
   const uint32_t seq = t.snd_nxt, end = snd_end(t);
   if (seq_gt(seq, end)) return false;  // the FIN is out
   const bool fin_due = has(t, kFlagFinQueued) && !has(t, kFlagFinAcked);
@@ -180,13 +179,14 @@ bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
   const uint32_t right = t.snd_una + t.snd_wnd;
   const uint32_t window = seq_gt(right, seq) ? right - seq : 0;
   const uint32_t mss = payload_limit(t);
-  if (t.snd_una == t.snd_max && now - t.last_sent > from_us(t.rto_us)) congestion_on_idle(t.congestion, payload_mss(t));
+  if (t.snd_una == t.snd_max && TimeNs{clock_ms(now) - t.last_sent_ms} * base::kMillisecond > from_us(t.rto_us))
+    congestion_on_idle(t.congestion, config(t).congestion, growth(t), payload_mss(t));
 
   uint32_t length = std::min(waiting, window);
-  if (repeated) length = std::min(length, t.scoreboard.next_left(seq, end) - seq);
+  if (repeated) length = std::min(length, next_reported(t, seq, end) - seq);
   const uint32_t flight = bytes_in_flight(t);
   // RFC 3042: each of the first two duplicate ACKs lets one more segment out. With SACK the flight has already shrunk by it.
-  const uint32_t beyond = t.recovery == Recovery::kOpen && !has(t, kFlagSack) ? std::min<uint32_t>(t.dup_acks, 2) * mss : 0;
+  const uint32_t beyond = t.recovery == Recovery::kOpen && !sack_recovery(t) ? std::min<uint32_t>(t.dup_acks, 2) * mss : 0;
   const uint32_t cwnd = t.congestion.cwnd + beyond;
   const uint32_t room = cwnd > flight ? cwnd - flight : 0;
   if (length > room) {
@@ -199,7 +199,7 @@ bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
   if (length > mss) length -= length % mss;
 
   if (length < mss && !repeated && length > 0) {
-    const bool whole = length == waiting && ((t.settings & kSettingNodelay) != 0 || t.snd_una == t.snd_max || fin_due);
+    const bool whole = length == waiting && (config(t).nodelay || t.snd_una == t.snd_max || fin_due);
     const bool half_window = length >= t.max_snd_wnd / 2;
     if (!whole && !half_window) return false;
   }
@@ -227,7 +227,7 @@ bool output_probe(Tcb& t, OutSegment& out, TimeNs now) {
     forbid_timing(t);
   }
   t.snd_max = seq_max(t.snd_max, t.snd_una + length + fin);
-  t.last_sent = now;
+  t.last_sent_ms = clock_ms(now);
   if (t.snd_wnd > 0) {
     t.snd_nxt = seq_max(t.snd_nxt, t.snd_una + length + fin);
     arm_retransmit(t, now);
@@ -240,13 +240,13 @@ uint32_t ack_seq(const Tcb& t) { return seq_min(t.snd_max, seq_max(t.snd_una, t.
 
 bool output_synchronized(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
   if (t.state != State::kTimeWait && outstanding(t)) {
-    if (t.state_at == base::kNever) t.state_at = base::time_add(now, from_ms(t.user_timeout_ms));
+    if (t.state_at == base::kNever) t.state_at = base::time_add(now, config(t).user_timeout_ns);
     if ((t.due & kDueRetransmit) != 0 && output_retransmit(t, out, now)) return true;
-    const bool sack_recovery = t.recovery == Recovery::kFast && has(t, kFlagSack);
-    if (sack_recovery && output_hole(t, out, now, true)) return true;
+    const bool holes = t.recovery == Recovery::kFast && sack_recovery(t);
+    if (holes && output_hole(t, out, now, true)) return true;
     if ((t.due & kDueProbe) != 0 && output_probe(t, out, now)) return true;
     if (output_data(t, out, now, max_payload)) return true;
-    if (sack_recovery && output_hole(t, out, now, false)) return true;
+    if (holes && output_hole(t, out, now, false)) return true;
     if (t.retransmit_at == base::kNever) {  // nothing in flight, and the window keeps it so
       t.flags |= kFlagPersist;
       t.retransmit_at = base::time_add(now, from_us(t.rto_us));
@@ -266,11 +266,7 @@ bool output_synchronized(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_paylo
 
 }  // namespace
 
-bool output_pending(const Tcb& t) { return (t.due & kDueOutput) != 0; }
-
-bool poll_output(Tcb& t, TimeNs now, OutSegment& out, uint32_t max_payload) {
-  if ((t.due & kDueOutput) == 0) return false;
-  out = OutSegment{};
+bool poll_output_any(Tcb& t, TimeNs now, OutSegment& out, uint32_t max_payload) {
   if ((t.due & (kDueReset | kDueStrayReset)) != 0) {
     emit_reset(t, out);
     return true;

@@ -11,13 +11,13 @@ using stats::DropReason;
 // RFC 9293 3.8.6.3: an ACK for at least every second full-sized segment, none later than the delay.
 void schedule_ack(Tcb& t, TimeNs now) {
   const uint32_t unacknowledged = t.rcv_nxt - t.last_ack_sent;
-  if ((t.settings & kSettingDelayedAck) == 0 || unacknowledged > t.rcv_mss) {
+  if (!config(t).delayed_ack || unacknowledged > t.rcv_mss) {
     mark_output(t, kDueAck);
     return;
   }
   if ((t.due & (kDueAck | kDueDelayedAck)) == 0) {
     t.due |= kDueDelayedAck;
-    t.delayed_ack_at = now + from_us(t.delayed_ack_us);
+    t.delayed_ack_at = base::time_add(now, config(t).delayed_ack_ns);
   }
 }
 
@@ -53,9 +53,8 @@ uint32_t accept_in_order(Tcb& t, io::PacketPtr payload) {
   uint32_t got = payload.size();
   if (got > t.rcv_mss) t.rcv_mss = static_cast<uint16_t>(std::min<uint32_t>(got, t.our_mss));
   t.rx.push(std::move(payload));
-  if (!t.reassembly.empty()) got += t.reassembly.deliver(t.rcv_nxt + got, t.rx);
+  if (out_of_order(t)) got += t.repair->reassembly.deliver(t.rcv_nxt + got, t.rx);
   t.rcv_nxt += got;
-  t.bytes_received += got;
   return got;
 }
 
@@ -76,7 +75,7 @@ uint32_t receive_text(Tcb& t, const wire::TcpView& s, uint32_t seq, io::PacketPt
   // Cut to the window: the part received before, the part beyond.
   if (length > 0 && seq_lt(seq, t.rcv_nxt)) {
     const uint32_t old = std::min(t.rcv_nxt - seq, length);
-    if (has(t, kFlagSack)) t.reassembly.note_duplicate(seq, seq + old);
+    note_duplicate(t, seq, seq + old);
     payload.trim_front(old);
     seq += old;
     length -= old;
@@ -102,30 +101,35 @@ uint32_t receive_text(Tcb& t, const wire::TcpView& s, uint32_t seq, io::PacketPt
     t.flags |= kFlagPeerFin;
     t.peer_fin_seq = seq + length;
     // Bytes held beyond the end that the peer has now named were never part of the stream.
-    if (!t.reassembly.empty() && seq_gt(t.reassembly.end(), t.peer_fin_seq)) t.reassembly.clear();
+    if (out_of_order(t) && seq_gt(t.repair->reassembly.end(), t.peer_fin_seq)) t.repair->reassembly.clear();
   }
 
   if (length > 0) {
     if (has(t, kFlagOrphan)) return refuse_data(t, drop);
     if (seq == t.rcv_nxt) {
-      const bool had_gap = !t.reassembly.empty();
+      const bool had_gap = out_of_order(t);
       accept_in_order(t, std::move(payload));
       events |= kEventReadable;
-      if (had_gap) mark_output(t, kDueAck);  // RFC 5681 4.2: a segment that fills a gap is acknowledged at once
+      if (had_gap) {
+        mark_output(t, kDueAck);  // RFC 5681 4.2: a segment that fills a gap is acknowledged at once
+        return_repair(t);
+      }
       schedule_ack(t, now);
     } else {
       const uint64_t budget = uint64_t{t.rcv_cap} * kReceiveTruesizeFactor;
       const uint32_t limit = static_cast<uint32_t>(budget - std::min<uint64_t>(budget, t.rx.truesize()));
       const uint32_t left = seq, right = seq + length;
-      switch (t.reassembly.insert(seq, std::move(payload), limit)) {
+      Repair* r = need_repair(t);
+      switch (r == nullptr ? Reassembly::Outcome::kFull : r->reassembly.insert(seq, std::move(payload), limit)) {
         case Reassembly::Outcome::kStored:
           break;
         case Reassembly::Outcome::kDuplicate:
           drop = DropReason::kTcpOldDuplicate;
-          if (has(t, kFlagSack)) t.reassembly.note_duplicate(left, right);
+          note_duplicate(t, left, right);
           break;
         case Reassembly::Outcome::kFull:
           drop = DropReason::kTcpReassemblyFull;
+          return_repair(t);
           break;
       }
       mark_output(t, kDueAck);  // RFC 5681 4.2: out of order, at once
@@ -136,24 +140,25 @@ uint32_t receive_text(Tcb& t, const wire::TcpView& s, uint32_t seq, io::PacketPt
   return events;
 }
 
-uint32_t receive_room(const Tcb& t) {
-  // A queue of small pieces costs more than its bytes: charge a share of what the pool lent.
-  const uint64_t charge = std::max(t.rx.bytes(), t.rx.truesize() / kReceiveTruesizeFactor);
-  return t.rcv_cap > charge ? static_cast<uint32_t>(t.rcv_cap - charge) : 0;
+// RFC 2883 4: the next SACK option begins with what came twice.
+void note_duplicate(Tcb& t, uint32_t left, uint32_t right) {
+  if (!has(t, kFlagSack)) return;
+  if (Repair* r = need_repair(t)) r->reassembly.note_duplicate(left, right);
 }
 
 void window_update(Tcb& t, TimeNs now, bool may_grow) {
   if (!synchronized(t.state) || has(t, kFlagPeerFinDone)) return;
   // Dynamic right-sizing: twice what the reader took in one round-trip time is what the peer needs to keep the path full.
   const uint64_t unread = t.rx.bytes();
-  const uint32_t taken = static_cast<uint32_t>(t.bytes_received - unread);  // modulo 2^32 is enough for a difference
-  const TimeNs rtt = t.srtt_us != 0 ? from_us(t.srtt_us) : 100 * base::kMillisecond;
-  if (now - t.growth_started_at >= rtt && now != t.growth_started_at) {
-    const uint64_t in_one_rtt = static_cast<uint64_t>(taken - t.growth_bytes) * rtt / (now - t.growth_started_at);
-    if (may_grow && t.rcv_cap < t.rcv_buf && in_one_rtt * 2 > t.rcv_cap)
-      t.rcv_cap = static_cast<uint32_t>(std::min<uint64_t>(t.rcv_buf, uint64_t{t.rcv_cap} * 2));
-    t.growth_started_at = now;
-    t.growth_bytes = taken;
+  const uint32_t taken = t.rcv_nxt - static_cast<uint32_t>(unread);  // modulo 2^32 is enough for a difference
+  const uint32_t rtt_us = t.srtt_us != 0 ? t.srtt_us : 100'000;
+  const uint32_t elapsed_us = clock_us(now) - t.growth_started_us;
+  if (elapsed_us >= rtt_us) {
+    const uint32_t most = rcv_limit(t);
+    if (may_grow && t.rcv_cap < most && uint64_t{taken - t.growth_seq} * rtt_us * 2 > uint64_t{t.rcv_cap} * elapsed_us)
+      t.rcv_cap = static_cast<uint32_t>(std::min<uint64_t>(most, uint64_t{t.rcv_cap} * 2));
+    t.growth_started_us = clock_us(now);
+    t.growth_seq = taken;
   }
   // RFC 9293 3.8.6.2.2: an update only when the window opens by a worthwhile step; smaller ones ride on other segments.
   const uint32_t right = t.rcv_nxt + receive_room(t);

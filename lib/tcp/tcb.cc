@@ -6,13 +6,6 @@
 #include "lib/tcp/tcb_ops.h"
 
 namespace millrace::tcp {
-namespace {
-
-uint32_t to_us(TimeNs t) { return static_cast<uint32_t>(std::min<TimeNs>((t + 999) / 1'000, UINT32_MAX)); }
-uint32_t to_ms(TimeNs t) { return static_cast<uint32_t>(std::min<TimeNs>((t + 999'999) / 1'000'000, UINT32_MAX)); }
-
-}  // namespace
-
 const char* to_string(State s) {
   switch (s) {
     case State::kClosed:
@@ -41,56 +34,43 @@ const char* to_string(State s) {
 
 // --- opening
 
-void apply_config(Tcb& t, const FourTuple& tuple, const Config& c, TimeNs now) {
-  MILLRACE_ASSERT(t.state == State::kClosed && t.tx.empty() && t.rx.empty(), "a fresh TCB");
-  t.tuple = tuple;
-  t.our_mss = c.mss;
-  t.rcv_buf = std::min(c.rcv_buf, kMaxSendWindow / 2);
-  t.snd_buf = c.snd_buf;
-  t.settings = static_cast<uint8_t>((c.delayed_ack ? kSettingDelayedAck : 0) | (c.nodelay ? kSettingNodelay : 0) |
-                                    (c.sack ? kSettingSack : 0) | (c.timestamps ? kSettingTimestamps : 0) |
-                                    (c.window_scaling ? kSettingScaling : 0));
-  t.delayed_ack_us = to_us(c.delayed_ack_ns);
-  t.rto_min_us = to_us(c.rto_min_ns);
-  t.rto_max_ms = to_ms(c.rto_max_ns);
-  t.rto_us = to_us(c.rto_initial_ns);
-  t.user_timeout_ms = to_ms(c.user_timeout_ns);
-  t.keepalive_idle_ms = to_ms(c.keepalive_idle_ns);
-  t.keepalive_interval_ms = to_ms(c.keepalive_interval_ns);
-  t.keepalive_probes = c.keepalive_probes;
-  t.fin_wait_2_ms = to_ms(c.fin_wait_2_ns);
-  t.time_wait_ms = to_ms(c.time_wait_ns);
-  t.congestion.algorithm = c.congestion;
-  t.rcv_cap = std::min(c.rcv_wnd_initial, t.rcv_buf);
-  t.rcv_mss = std::min<uint16_t>(536, c.mss);
-  t.state_at = base::time_add(now, c.connect_timeout_ns);
-  t.last_received = now;
-  t.last_sent = now;
-}
-
 namespace {
 
+void apply_profile(Tcb& t, const FourTuple& tuple, const Profile& p, uint16_t most_mss, TimeNs now) {
+  MILLRACE_ASSERT(t.state == State::kClosed && t.profile == nullptr && t.tx.empty() && t.rx.empty(), "a fresh TCB");
+  const Config& c = p.config;
+  t.tuple = tuple;
+  t.profile = &p;
+  t.our_mss = std::min(c.mss, most_mss);
+  t.rto_us = static_cast<uint32_t>(std::min<TimeNs>((c.rto_initial_ns + 999) / base::kMicrosecond, UINT32_MAX));
+  t.rcv_cap = std::min({c.rcv_wnd_initial, c.rcv_buf, kMaxSendWindow / 2});
+  t.rcv_mss = std::min<uint16_t>(536, t.our_mss);
+  t.state_at = base::time_add(now, c.connect_timeout_ns);
+  t.last_received = now;
+  t.last_sent_ms = clock_ms(now);
+}
+
 void start_sequence(Tcb& t, uint32_t iss) {
-  t.iss = iss;
-  t.snd_una = t.snd_nxt = t.snd_max = iss;
-  t.high_rxt = t.rescue_rxt = t.recover = iss;
+  t.snd_una = t.snd_nxt = t.snd_max = t.recover = iss;
 }
 
 void note_timestamp(Tcb& t, uint32_t val, TimeNs now) {
   t.ts_recent = val;
-  t.ts_recent_s = whole_seconds(now);
+  t.ts_recent_hour = whole_hours(now);
 }
 
 void set_send_mss(Tcb& t, uint16_t peer) { t.snd_mss = std::max(kMinSendMss, std::min(peer, t.our_mss)); }
 
+// The shift that our buffer asks for, whether or not it is agreed on.
+uint8_t wanted_shift(const Tcb& t) { return window_shift(std::min(config(t).rcv_buf, kMaxSendWindow / 2)); }
+
 // The receive side once it is known whether windows are scaled: without scaling 16 bits are all there is.
 void settle_window(Tcb& t) {
   if (has(t, kFlagWindowScaling)) {
-    t.rcv_wscale = window_shift(t.rcv_buf);
+    t.rcv_wscale = wanted_shift(t) & 15;
   } else {
     t.rcv_wscale = 0;
     t.snd_wscale = 0;
-    t.rcv_buf = std::min(t.rcv_buf, 65'535u);
     t.rcv_cap = std::min(t.rcv_cap, 65'535u);
   }
 }
@@ -99,32 +79,33 @@ void settle_window(Tcb& t) {
 
 void apply_peer_options(Tcb& t, const wire::TcpView& syn) {
   set_send_mss(t, syn.mss.value_or(t.tuple.remote.is_v4() ? kDefaultMssV4 : kDefaultMssV6));
-  if ((t.settings & kSettingSack) != 0 && syn.sack_permitted) t.flags |= kFlagSack;
-  if ((t.settings & kSettingTimestamps) != 0 && syn.timestamps) t.flags |= kFlagTimestamps;
-  if ((t.settings & kSettingScaling) != 0 && syn.wscale) {
+  const Config& c = config(t);
+  if (c.sack && syn.sack_permitted) t.flags |= kFlagSack;
+  if (c.timestamps && syn.timestamps) t.flags |= kFlagTimestamps;
+  if (c.window_scaling && syn.wscale) {
     t.flags |= kFlagWindowScaling;
-    t.snd_wscale = *syn.wscale;
+    t.snd_wscale = std::min(*syn.wscale, wire::kTcpMaxWindowShift) & 15;
   }
   settle_window(t);
 }
 
-void open_active(Tcb& t, const FourTuple& tuple, const Config& c, uint32_t iss, TimeNs now, uint32_t ts_offset) {
-  apply_config(t, tuple, c, now);
+void open_active(Tcb& t, const FourTuple& tuple, const Profile& p, uint32_t iss, TimeNs now, uint32_t ts_offset,
+                 uint16_t most_mss, TimeNs connect_timeout_ns) {
+  apply_profile(t, tuple, p, most_mss, now);
+  if (connect_timeout_ns != kProfileTimeout) t.state_at = base::time_add(now, connect_timeout_ns);
   start_sequence(t, iss);
   t.ts_offset = ts_offset;
-  t.rcv_wscale = window_shift(t.rcv_buf);  // as our SYN offers it
+  t.rcv_wscale = wanted_shift(t) & 15;  // as our SYN offers it
   t.state = State::kSynSent;
   mark_output(t, kDueSyn);
 }
 
-void open_passive(Tcb& t, const FourTuple& tuple, const Config& c, const wire::TcpView& syn, uint32_t iss, TimeNs now,
-                  uint32_t ts_offset) {
-  apply_config(t, tuple, c, now);
+void open_passive(Tcb& t, const FourTuple& tuple, const Profile& p, const wire::TcpView& syn, uint32_t iss, TimeNs now,
+                  uint32_t ts_offset, uint16_t most_mss) {
+  apply_profile(t, tuple, p, most_mss, now);
   start_sequence(t, iss);
   t.ts_offset = ts_offset;
-  t.flags |= kFlagPassive;
   apply_peer_options(t, syn);
-  t.irs = syn.seq;
   t.rcv_nxt = t.rcv_adv = t.last_ack_sent = syn.seq + 1;
   t.snd_wnd = t.max_snd_wnd = syn.window;  // never scaled in a SYN
   t.snd_wl1 = syn.seq;
@@ -134,23 +115,21 @@ void open_passive(Tcb& t, const FourTuple& tuple, const Config& c, const wire::T
   mark_output(t, kDueSyn);
 }
 
-void open_cookie(Tcb& t, const FourTuple& tuple, const Config& c, const wire::TcpView& ack, const CookieOptions& o, TimeNs now,
-                 uint32_t ts_offset) {
-  apply_config(t, tuple, c, now);
+void open_cookie(Tcb& t, const FourTuple& tuple, const Profile& p, const wire::TcpView& ack, const CookieOptions& o, TimeNs now,
+                 uint32_t ts_offset, uint16_t most_mss) {
+  apply_profile(t, tuple, p, most_mss, now);
   start_sequence(t, ack.ack - 1);
   t.ts_offset = ts_offset;
-  t.flags |= kFlagPassive;
   set_send_mss(t, o.mss);
   if (o.sack) t.flags |= kFlagSack;
   if (o.timestamps) t.flags |= kFlagTimestamps;
   if (o.window_scaling) {
     t.flags |= kFlagWindowScaling;
-    t.snd_wscale = o.snd_wscale;
+    t.snd_wscale = o.snd_wscale & 15;
   }
   settle_window(t);
-  t.irs = ack.seq - 1;
   t.rcv_nxt = t.last_ack_sent = ack.seq;
-  t.rcv_adv = t.rcv_nxt + first_window(c);  // what the cookie's SYN-ACK said
+  t.rcv_adv = t.rcv_nxt + first_window(p.config);  // what the cookie's SYN-ACK said
   t.snd_una = t.snd_nxt = t.snd_max = ack.ack;
   t.snd_wnd = t.max_snd_wnd = uint32_t{ack.window} << t.snd_wscale;
   t.snd_wl1 = ack.seq - 1;  // so that this very segment updates the window when it goes through input()
@@ -166,15 +145,15 @@ void enter_established(Tcb& t, TimeNs now) {
   t.retransmit_at = base::kNever;
   t.state_at = base::kNever;
   t.timeouts = 0;
-  t.high_rxt = t.rescue_rxt = t.snd_una;
   t.recover = t.snd_una - 1;
-  congestion_init(t.congestion, t.congestion.algorithm, payload_mss(t));
+  t.due &= static_cast<uint16_t>(~kDueStrayReset);  // its sequence number shares its place with what follows
+  congestion_init(t.congestion, payload_mss(t));
   if (has(t, kFlagSynLost)) {
     congestion_syn_lost(t.congestion, payload_mss(t));
     if (t.srtt_us == 0) t.rto_us = std::max(t.rto_us, kRtoAfterLostSyn_us);
   }
-  t.growth_started_at = now;
-  arm_keepalive(t, now);
+  t.growth_started_us = clock_us(now);
+  t.growth_seq = t.rcv_nxt;
   if (has(t, kFlagFinQueued)) t.state = State::kFinWait1;  // close() came before the handshake was done
   mark_output(t);
 }
@@ -184,22 +163,20 @@ void enter_closed(Tcb& t) {
   t.due &= kDueReset | kDueStrayReset | kDueOutput;
   stop_timers(t);
   t.tx.clear();
-  t.reassembly.clear();
-  t.scoreboard.clear();
+  give_up_repair(t);
 }
 
 void enter_time_wait(Tcb& t, TimeNs now) {
   t.state = State::kTimeWait;
-  t.retransmit_at = t.keepalive_at = base::kNever;
+  t.retransmit_at = base::kNever;
   t.tx.clear();
-  t.reassembly.clear();
-  t.scoreboard.clear();
-  t.state_at = base::time_add(now, from_ms(t.time_wait_ms));
+  give_up_repair(t);
+  t.state_at = base::time_add(now, config(t).time_wait_ns);
 }
 
 void enter_fin_wait_2(Tcb& t, TimeNs now) {
   t.state = State::kFinWait2;
-  t.state_at = has(t, kFlagOrphan) ? base::time_add(now, from_ms(t.fin_wait_2_ms)) : base::kNever;
+  t.state_at = has(t, kFlagOrphan) ? base::time_add(now, config(t).fin_wait_2_ns) : base::kNever;
 }
 
 void reset_connection(Tcb& t) {
@@ -207,12 +184,36 @@ void reset_connection(Tcb& t) {
   enter_closed(t);
 }
 
+// --- what is borrowed
+
+Repair* need_repair(Tcb& t) {
+  if (t.repair == nullptr && t.profile->repairs != nullptr) {
+    t.repair = t.profile->repairs->take();
+    if (t.repair != nullptr) t.repair->high_rxt = t.repair->rescue_rxt = t.snd_una;
+  }
+  return t.repair;
+}
+
+void return_repair(Tcb& t) {
+  const Repair* r = t.repair;
+  if (r == nullptr || t.recovery != Recovery::kOpen || !r->scoreboard.empty() || !r->reassembly.empty() ||
+      r->reassembly.has_report() || !r->growth.idle())
+    return;
+  give_up_repair(t);
+}
+
+void give_up_repair(Tcb& t) {
+  if (t.repair == nullptr) return;
+  t.repair->reassembly.clear();
+  t.profile->repairs->give(std::exchange(t.repair, nullptr));
+}
+
 // --- the application
 
 uint32_t send_space(const Tcb& t) {
   const bool open = t.state == State::kSynSent || t.state == State::kSynReceived || may_send_data(t.state);
-  if (!open || has(t, kFlagFinQueued) || t.tx.bytes() >= t.snd_buf) return 0;
-  return t.snd_buf - static_cast<uint32_t>(t.tx.bytes());
+  if (!open || has(t, kFlagFinQueued) || t.tx.bytes() >= config(t).snd_buf) return 0;
+  return config(t).snd_buf - static_cast<uint32_t>(t.tx.bytes());
 }
 
 void send(Tcb& t, io::PacketPtr payload) {
@@ -235,10 +236,6 @@ size_t send_copy_whole(Tcb& t, base::ByteSpan bytes, io::PacketPool& pool) {
   if (n > 0) mark_output(t);
   return n;
 }
-
-io::PacketQueue& tx_queue(Tcb& t) { return t.tx; }
-uint32_t bytes_unacked(const Tcb& t) { return static_cast<uint32_t>(t.tx.bytes()); }
-io::PacketQueue& rx_queue(Tcb& t) { return t.rx; }
 
 // RFC 9293 3.10.4.
 void close(Tcb& t, TimeNs now) {
@@ -279,22 +276,18 @@ void abort(Tcb& t, TimeNs now) {
 void set_orphan(Tcb& t, TimeNs now) {
   t.flags |= kFlagOrphan;
   t.rx.clear();
-  if (t.state == State::kFinWait2) t.state_at = base::time_add(now, from_ms(t.fin_wait_2_ms));
+  if (t.state == State::kFinWait2) t.state_at = base::time_add(now, config(t).fin_wait_2_ns);
 }
 
 void release(Tcb& t) {
   t.tx.clear();
   t.rx.clear();
-  t.reassembly.clear();
+  give_up_repair(t);
   t.~Tcb();
   new (&t) Tcb();
 }
 
 // --- what can be seen
-
-State state(const Tcb& t) { return t.state; }
-const FourTuple& tuple(const Tcb& t) { return t.tuple; }
-uint16_t effective_mss(const Tcb& t) { return static_cast<uint16_t>(payload_mss(t)); }
 
 Info info(const Tcb& t) {
   return {.state = t.state,
@@ -304,15 +297,14 @@ Info info(const Tcb& t) {
           .rcv_nxt = t.rcv_nxt,
           .rcv_wnd = rcv_wnd(t),
           .cwnd = t.congestion.cwnd,
-          .ssthresh = t.congestion.ssthresh,
+          .ssthresh = t.congestion.ssthresh == Congestion::kNoThreshold ? UINT32_MAX : uint32_t{t.congestion.ssthresh},
           .bytes_in_flight = bytes_in_flight(t),
           .srtt_us = t.srtt_us,
           .rttvar_us = t.rttvar_us,
           .rto_ms = t.rto_us / 1000,
           .retransmits = t.retransmits,
-          .bytes_acked = t.bytes_acked,
-          .bytes_received = t.bytes_received,
-          .reordering_events = t.reordering_events};
+          .reordering_events = t.repair != nullptr ? t.repair->reordering_events : 0,
+          .repairing = t.repair != nullptr};
 }
 
 void on_path_mtu(Tcb& t, uint16_t mtu, uint32_t quoted_seq, TimeNs now) {
@@ -326,7 +318,7 @@ void on_path_mtu(Tcb& t, uint16_t mtu, uint32_t quoted_seq, TimeNs now) {
   t.congestion.cwnd = std::max(t.congestion.cwnd, payload_mss(t));
   // What was too big is lost, but not through congestion: all of it goes again in smaller segments, cwnd stays (RFC 1191 6.4, RFC
   // 8201 5.4).
-  t.scoreboard.clear();
+  if (t.repair != nullptr) t.repair->scoreboard.clear();
   t.recovery = Recovery::kTimeout;
   t.recover = t.snd_max;
   t.snd_nxt = t.snd_una;

@@ -2,18 +2,19 @@
 //
 //   line 0  who it is and where both sequence spaces stand: all that the lookup and the fast path of input() read
 //   line 1  timers, what the peer's segments are checked with, negotiated options
-//   line 2  send queue, round-trip time           line 3  receive queue, window growth
-//   line 4  congestion control                    line 5  recovery and what is seldom looked at
-//   line 6  out-of-order data                     lines 7, 8  SACK scoreboard, configuration
+//   line 2  both queues, timestamps, round-trip measurement
+//   line 3  configuration, congestion window, window growth, counters
+//
+// What only a connection with losses needs is borrowed (repair.h); what all connections of a kind share is in their Profile.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
 #include "lib/io/packet_queue.h"
 #include "lib/tcp/congestion/congestion.h"
-#include "lib/tcp/reassembly.h"
-#include "lib/tcp/recovery.h"
+#include "lib/tcp/repair.h"
 #include "lib/tcp/tcp.h"
 
 namespace millrace::tcp {
@@ -21,7 +22,7 @@ namespace millrace::tcp {
 // What the sender is doing about losses.
 enum class Recovery : uint8_t {
   kOpen,     // nothing known to be lost
-  kFast,     // fast recovery until snd_una reaches `recover` (RFC 6675 with SACK, RFC 6582 without)
+  kFast,     // fast recovery until snd_una reaches `recover` (RFC 6675 with a scoreboard, RFC 6582 without)
   kTimeout,  // after a retransmission timeout: snd_nxt went back and walks up again, skipping what is reported as received
 };
 
@@ -42,29 +43,19 @@ enum Due : uint16_t {
 enum Flag : uint16_t {
   kFlagSack = 1u << 0,            // both sides may send SACK
   kFlagTimestamps = 1u << 1,      // both sides send timestamps
-  kFlagPassive = 1u << 2,         // opened by a peer's SYN
   kFlagFinQueued = 1u << 3,       // close() was called
   kFlagFinSent = 1u << 4,         // snd_max includes our FIN
   kFlagFinAcked = 1u << 5,        // snd_una includes our FIN
   kFlagPeerFin = 1u << 6,         // peer_fin_seq is known (it may still be ahead of rcv_nxt)
   kFlagPeerFinDone = 1u << 7,     // rcv_nxt includes the peer's FIN
   kFlagOrphan = 1u << 8,          // set_orphan()
-  kFlagPersist = 1u << 9,         // retransmit_at is the persist timer
-  kFlagTiming = 1u << 10,         // rtt_seq, rtt_sent_at measure a segment
+  kFlagPersist = 1u << 9,         // retransmit_at is the persist timer; with nothing outstanding, the end of an idle RTO
+  kFlagTiming = 1u << 10,         // rtt_seq, rtt_sent_us measure a segment
   kFlagSynLost = 1u << 11,        // our SYN or SYN-ACK was sent more than once
   kFlagCwndLimited = 1u << 12,    // cwnd held output back since the last ACK
   kFlagPartialAck = 1u << 13,     // this fast recovery saw a partial ACK
   kFlagWindowScaling = 1u << 14,  // both sides scale their windows
   kFlagKarn = 1u << 15,           // what was timed has been sent again: only timestamps can measure it
-};
-
-// Tcb::settings
-enum Setting : uint8_t {
-  kSettingDelayedAck = 1u << 0,
-  kSettingNodelay = 1u << 1,
-  kSettingSack = 1u << 2,
-  kSettingTimestamps = 1u << 3,
-  kSettingScaling = 1u << 4,
 };
 
 class alignas(64) Tcb {
@@ -80,7 +71,7 @@ class alignas(64) Tcb {
   uint16_t due = 0;  // Due bits
   uint32_t rcv_nxt = 0;
   uint32_t rcv_adv = 0;  // right edge of the window we advertised; never moves left
-  uint32_t snd_una = 0;
+  uint32_t snd_una = 0;  // the SYN's own number until it is acknowledged
   uint32_t snd_nxt = 0;  // next to send; below snd_max while repeating after a timeout
   uint32_t snd_max = 0;  // next never sent
   uint32_t snd_wnd = 0;  // bytes, scaled
@@ -88,73 +79,82 @@ class alignas(64) Tcb {
   // --- line 1
   TimeNs retransmit_at = base::kNever;  // RTO or persist timer
   TimeNs delayed_ack_at = base::kNever;
-  TimeNs state_at = base::kNever;      // connect, user, FIN-WAIT-2 or TIME-WAIT time-out
-  TimeNs keepalive_at = base::kNever;  // earliest time to look at last_received again
-  TimeNs last_received = 0;
+  TimeNs state_at = base::kNever;  // connect, user, FIN-WAIT-2 or TIME-WAIT time-out
+  TimeNs last_received = 0;        // the keepalive counts from here
   uint32_t snd_wl1 = 0, snd_wl2 = 0;
   uint32_t ts_recent = 0;
   uint32_t last_ack_sent = 0;
-  uint16_t flags = 0;      // Flag bits
-  uint16_t snd_mss = 536;  // before options are deducted
-  uint8_t snd_wscale = 0, rcv_wscale = 0;
+  uint16_t flags = 0;           // Flag bits
+  uint16_t snd_mss = 536;       // before options are deducted
+  uint16_t our_mss = 0;         // what we announced
+  uint16_t rcv_mss = 536;       // the peer's segment size as seen
+  uint16_t ts_recent_hour = 0;  // hour in which ts_recent was set
+  uint8_t snd_wscale : 4 = 0, rcv_wscale : 4 = 0;
+  uint8_t challenge_second : 4 = 0, challenges : 4 = 0;  // rate limit of RFC 5961 7
   uint8_t dup_acks = 0;
   uint8_t keepalives_sent = 0;
-
-  // --- line 2
-  io::PacketQueue tx;  // from snd_una on (from snd_una + 1 while our SYN is not acknowledged)
-  TimeNs rtt_sent_at = 0;
-  uint32_t rtt_seq = 0;                 // acknowledged up to here: the measurement is done
-  uint32_t srtt_us = 0, rttvar_us = 0;  // 0: no measurement yet
-  uint32_t rto_us = 0;
-
-  // --- line 3
-  io::PacketQueue rx;
-  TimeNs growth_started_at = 0;  // receive window growth: bytes the reader took since then
-  uint32_t growth_bytes = 0;
-  uint32_t rcv_cap = 0;  // bytes: what the window is taken from now; grows up to rcv_buf
-  uint32_t peer_fin_seq = 0;
-  uint16_t rcv_mss = 536;                        // the peer's segment size as seen
-  uint8_t challenge_second = 0, challenges = 0;  // rate limit of RFC 5961 7
-
-  // --- line 4
-  Congestion congestion;
-  TimeNs last_sent = 0;
-
-  // --- line 5
-  uint32_t recover = 0;     // snd_max when this recovery began
-  uint32_t high_rxt = 0;    // HighRxt of RFC 6675
-  uint32_t rescue_rxt = 0;  // RescueRxt of RFC 6675
-  uint32_t max_snd_wnd = 0;
-  uint32_t ts_offset = 0;
-  uint32_t iss = 0, irs = 0;
-  uint32_t stray_reset_seq = 0;
-  uint32_t ts_recent_s = 0;  // second in which ts_recent was set
-  uint32_t retransmits = 0;
-  uint64_t bytes_acked = 0, bytes_received = 0;
-  uint16_t reordering_events = 0;
   uint8_t timeouts = 0;  // in a row, without progress
   uint8_t probes = 0;    // zero-window probes in a row
 
-  // --- line 6
-  Reassembly reassembly;
+  // --- line 2
+  io::PacketQueue tx;  // from snd_una on (from snd_una + 1 while our SYN is not acknowledged)
+  io::PacketQueue rx;
+  uint32_t ts_offset = 0;
+  uint32_t rcv_cap = 0;      // bytes: what the window is taken from now; grows up to rcv_limit()
+  uint32_t rtt_seq = 0;      // acknowledged up to here: the measurement is done
+  uint32_t rtt_sent_us = 0;  // clock_us() when it was sent
 
-  // --- lines 7, 8
-  Scoreboard scoreboard;
-  uint32_t rcv_buf = 0, snd_buf = 0;
-  uint32_t delayed_ack_us = 0, rto_min_us = 0, rto_max_ms = 0;
-  uint32_t user_timeout_ms = 0, keepalive_idle_ms = 0, keepalive_interval_ms = 0, fin_wait_2_ms = 0, time_wait_ms = 0;
-  uint16_t our_mss = 0;
-  uint8_t settings = 0;  // Setting bits
-  uint8_t keepalive_probes = 0;
+  // --- line 3
+  const Profile* profile = nullptr;  // null: fresh
+  Repair* repair = nullptr;          // borrowed from profile->repairs; null: all is well, or none was left
+  uint32_t srtt_us = 0, rttvar_us = 0;  // 0: no measurement yet
+  uint32_t rto_us = 0;
+  Congestion congestion;
+  uint32_t max_snd_wnd = 0;
+  uint32_t last_sent_ms = 0;  // clock_ms() of the last segment with sequence space
+  uint32_t recover = 0;       // snd_max when this recovery began
+  union {
+    uint32_t peer_fin_seq = 0;  // once the peer's FIN came
+    uint32_t stray_reset_seq;   // before the handshake is done
+  };
+  uint32_t growth_started_us = 0;  // receive window growth: from then, when the reader stood at growth_seq
+  uint32_t growth_seq = 0;
+  uint32_t retransmits = 0;
 };
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"  // members have private parts; the layout is checked all the same
-static_assert(offsetof(Tcb, retransmit_at) == 64 && offsetof(Tcb, tx) == 128 && offsetof(Tcb, rx) == 192 &&
-                  offsetof(Tcb, congestion) == 256 && offsetof(Tcb, recover) == 320 && offsetof(Tcb, reassembly) == 384 &&
-                  offsetof(Tcb, scoreboard) == 448,
+static_assert(offsetof(Tcb, retransmit_at) == 64 && offsetof(Tcb, tx) == 128 && offsetof(Tcb, profile) == 192,
               "the TCB's groups start on their cache lines");
 #pragma GCC diagnostic pop
-static_assert(sizeof(Tcb) == 576, "memory per connection: update the sum in README.md");
+static_assert(sizeof(Tcb) == 256, "memory per connection: update the sum in README.md");
+
+inline const Config& config(const Tcb& t) { return t.profile->config; }
+// Sequence space that the peer has not acknowledged or that we have not sent: data or our FIN.
+inline bool outstanding(const Tcb& t) { return !t.tx.empty() || (t.flags & (kFlagFinQueued | kFlagFinAcked)) == kFlagFinQueued; }
+// When the connection has been quiet for too long. kNever while something is outstanding: that is the retransmission timer's affair,
+// which finds out by itself.
+inline TimeNs keepalive_at(const Tcb& t) {
+  if (t.state < State::kEstablished || t.state == State::kTimeWait || outstanding(t)) return base::kNever;
+  const Config& c = config(t);
+  if (c.keepalive_idle_ns == 0) return base::kNever;
+  return base::time_add(t.last_received, c.keepalive_idle_ns + t.keepalives_sent * c.keepalive_interval_ns);
+}
+
+// --- of tcp.h, what is called per segment
+inline State state(const Tcb& t) { return t.state; }
+inline const FourTuple& tuple(const Tcb& t) { return t.tuple; }
+inline io::PacketQueue& tx_queue(Tcb& t) { return t.tx; }
+inline io::PacketQueue& rx_queue(Tcb& t) { return t.rx; }
+inline uint32_t bytes_unacked(const Tcb& t) { return static_cast<uint32_t>(t.tx.bytes()); }
+inline bool output_pending(const Tcb& t) { return (t.due & kDueOutput) != 0; }
+inline uint16_t effective_mss(const Tcb& t) {
+  return static_cast<uint16_t>(t.snd_mss - ((t.flags & kFlagTimestamps) != 0 ? wire::kTcpTimestampsLength : 0));
+}
+inline uint32_t stream_received(const Tcb& t) { return t.rcv_nxt - ((t.flags & kFlagPeerFinDone) != 0 ? 1 : 0); }
+inline uint32_t stream_sent(const Tcb& t) { return t.snd_max - ((t.flags & kFlagFinSent) != 0 ? 1 : 0); }
+inline TimeNs next_deadline(const Tcb& t) {
+  return std::min(std::min(t.retransmit_at, t.delayed_ack_at), std::min(t.state_at, keepalive_at(t)));
+}
 
 }  // namespace millrace::tcp

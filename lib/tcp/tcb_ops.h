@@ -16,7 +16,7 @@ inline constexpr uint16_t kMinPathMtuV4 = 552,
                           kMinPathMtuV6 = 1280;            // below: an attack, or a path nobody has (RFC 5927 7.2, RFC 8200 5)
 inline constexpr uint32_t kMaxSendWindow = 1u << 30;       // bytes: RFC 7323 2.3
 inline constexpr uint8_t kChallengesPerSecond = 8;         // challenge and out-of-window ACKs of one connection (RFC 5961 7)
-inline constexpr uint32_t kPawsIdleLimit_s = 24 * 86'400;  // RFC 7323 5.5: an older ts_recent proves nothing
+inline constexpr uint16_t kPawsIdleLimit_h = 24 * 24;      // RFC 7323 5.5: an older ts_recent proves nothing
 inline constexpr uint32_t kReceiveTruesizeFactor = 4;      // pool bytes that a receive buffer may cost, per byte of it
 inline constexpr TimeNs kClockGranularity = base::kMillisecond;  // RFC 6298 2: G
 inline constexpr uint32_t kRtoAfterLostSyn_us = 3'000'000;       // RFC 6298 5.7
@@ -25,7 +25,9 @@ inline constexpr uint32_t kRtoAfterLostSyn_us = 3'000'000;       // RFC 6298 5.7
 inline uint32_t timestamp_clock(TimeNs now, uint32_t offset) { return static_cast<uint32_t>(now / base::kMillisecond) + offset; }
 inline uint32_t timestamp_clock(const Tcb& t, TimeNs now) { return timestamp_clock(now, t.ts_offset); }
 inline uint32_t whole_seconds(TimeNs now) { return static_cast<uint32_t>(now / base::kSecond); }
-inline TimeNs from_ms(uint32_t ms) { return TimeNs{ms} * base::kMillisecond; }
+inline uint16_t whole_hours(TimeNs now) { return static_cast<uint16_t>(now / (3'600 * base::kSecond)); }  // modulo seven years
+inline uint32_t clock_us(TimeNs now) { return static_cast<uint32_t>(now / base::kMicrosecond); }
+inline uint32_t clock_ms(TimeNs now) { return static_cast<uint32_t>(now / base::kMillisecond); }
 inline TimeNs from_us(uint32_t us) { return TimeNs{us} * base::kMicrosecond; }
 
 // --- windows
@@ -45,6 +47,22 @@ inline uint16_t first_window(const Config& c) {
   return first_window(std::min(c.rcv_wnd_initial, c.rcv_buf), window_shift(c.rcv_buf));
 }
 
+// --- what the profile says
+// Bytes: most that the receive window may ever be taken from. Without scaling 16 bits are all there is.
+inline uint32_t rcv_limit(const Tcb& t) {
+  return std::min(config(t).rcv_buf, (t.flags & kFlagWindowScaling) != 0 ? kMaxSendWindow / 2 : 65'535u);
+}
+
+// --- what is borrowed
+inline bool out_of_order(const Tcb& t) { return t.repair != nullptr && !t.repair->reassembly.empty(); }
+inline bool has_scoreboard(const Tcb& t) { return t.repair != nullptr && !t.repair->scoreboard.empty(); }
+Repair* need_repair(Tcb&);      // borrows one if there is none yet; null when none is left
+void return_repair(Tcb&);       // if nothing of it is in use
+void give_up_repair(Tcb&);      // whatever is in it
+inline Growth* growth(Tcb& t) { return t.repair == nullptr ? nullptr : &t.repair->growth; }
+// RFC 6675 rules this sender's recovery; else RFC 6582.
+inline bool sack_recovery(const Tcb& t) { return (t.flags & kFlagSack) != 0 && t.repair != nullptr; }
+
 // --- predicates
 inline bool has(const Tcb& t, uint16_t flag) { return (t.flags & flag) != 0; }
 inline bool synchronized(State s) { return s >= State::kEstablished; }
@@ -53,8 +71,6 @@ inline uint32_t rcv_wnd(const Tcb& t) { return t.rcv_adv - t.rcv_nxt; }
 inline uint32_t snd_end(const Tcb& t) {
   return t.snd_una + static_cast<uint32_t>(t.tx.bytes());
 }  // behind the last byte queued; not in SYN states
-// Sequence space that the peer has not acknowledged or that we have not sent: data or our FIN.
-inline bool outstanding(const Tcb& t) { return !t.tx.empty() || (has(t, kFlagFinQueued) && !has(t, kFlagFinAcked)); }
 // Payload bytes of a segment that carries no SACK blocks.
 inline uint32_t payload_mss(const Tcb& t) { return t.snd_mss - (has(t, kFlagTimestamps) ? wire::kTcpTimestampsLength : 0); }
 
@@ -66,11 +82,9 @@ void arm_retransmit(Tcb&, TimeNs now);   // restarts the RTO timer
 inline void forbid_timing(Tcb& t) {
   if (has(t, kFlagTiming)) t.flags = static_cast<uint16_t>((t.flags & ~kFlagTiming) | kFlagKarn);
 }
-void arm_keepalive(Tcb&, TimeNs now);
 void stop_timers(Tcb&);
 
 // --- tcb.cc: changes of state
-void apply_config(Tcb&, const FourTuple&, const Config&, TimeNs now);
 void apply_peer_options(Tcb&, const wire::TcpView& syn);  // of a SYN or SYN-ACK
 void enter_established(Tcb&, TimeNs now);
 void enter_closed(Tcb&);  // keeps rx and a RST that is due
@@ -80,13 +94,35 @@ void reset_connection(Tcb&);  // CLOSED, with a RST due
 
 // --- recovery_ops.cc: what an acceptable ACK does to sender and congestion state; returns Event bits
 uint32_t process_ack(Tcb&, const wire::TcpView&, uint32_t payload_length, bool window_changed, TimeNs now);
+void grow_window(Tcb&, uint32_t acked, bool limited, TimeNs now);  // cwnd after an ACK outside fast recovery
+// Progress: gives back what was borrowed, or, when all is acknowledged and only congestion avoidance still remembers something,
+// lets the first idle RTO do it (timers.cc).
+void settle_repair(Tcb&, TimeNs now);
 // Bytes in flight as the sender's current mode counts them.
 uint32_t bytes_in_flight(const Tcb&);
 
 // --- receive.cc: payload and FIN of an acceptable segment
 uint32_t receive_text(Tcb&, const wire::TcpView&, uint32_t seq, io::PacketPtr payload, bool fin, TimeNs now,
                       stats::DropReason& drop);
-uint32_t receive_room(const Tcb&);  // bytes that the window may offer now
+void note_duplicate(Tcb&, uint32_t left, uint32_t right);
+// Bytes that the window may offer now. A queue of small pieces costs more than its bytes: a share of what the pool lent is charged.
+inline uint32_t receive_room(const Tcb& t) {
+  const uint64_t charge = std::max(t.rx.bytes(), t.rx.truesize() / kReceiveTruesizeFactor);
+  return t.rcv_cap > charge ? static_cast<uint32_t>(t.rcv_cap - charge) : 0;
+}
+
+// --- output.cc
+// The window field, never moving the right edge to the left (RFC 9293 3.8.6: SHLD-14), opening it only by steps that avoid silly
+// windows (RFC 9293 3.8.6.2.2). Rounded up when scaled, since rounding down would take back what was offered.
+inline uint16_t advertise(Tcb& t) {
+  const uint32_t right = t.rcv_nxt + receive_room(t);
+  if (seq_gt(right, t.rcv_adv) && right - t.rcv_adv >= std::min<uint32_t>(t.our_mss, t.rcv_cap / 2)) t.rcv_adv = right;
+  const uint32_t field = std::min<uint32_t>((rcv_wnd(t) + (1u << t.rcv_wscale) - 1) >> t.rcv_wscale, 65'535);
+  t.rcv_adv = seq_max(t.rcv_adv, t.rcv_nxt + (field << t.rcv_wscale));
+  return static_cast<uint16_t>(field);
+}
+// poll_output() of everything; `out` is fresh.
+bool poll_output_any(Tcb&, TimeNs now, OutSegment& out, uint32_t max_payload);
 
 inline void mark_output(Tcb& t, uint16_t what = 0) { t.due |= static_cast<uint16_t>(what | kDueOutput); }
 

@@ -46,7 +46,10 @@ const char* to_string(State s);  // "ESTABLISHED", "FIN-WAIT-1", ...
 struct FourTuple {
   base::IpAddress local, remote;
   uint16_t local_port = 0, remote_port = 0;  // host order
-  friend bool operator==(const FourTuple&, const FourTuple&) = default;
+  friend bool operator==(const FourTuple& a, const FourTuple& b) {
+    return ((a.local.word(0) ^ b.local.word(0)) | (a.local.word(1) ^ b.local.word(1)) | (a.remote.word(0) ^ b.remote.word(0)) |
+            (a.remote.word(1) ^ b.remote.word(1)) | uint64_t(a.local_port ^ b.local_port) | uint64_t(a.remote_port ^ b.remote_port)) == 0;
+  }
 };
 
 // What an input, a deadline or an output call brought about; bits, because several can come with one segment.
@@ -62,8 +65,7 @@ enum Event : uint32_t {
   kEventReopen = 1u << 8,     // with kEventClosed, in TIME-WAIT: the SYN may open a new connection (RFC 6191); for the listener
 };
 
-// Limits and timers of one connection, fixed when it opens (copied; times are kept in whole microseconds or milliseconds).
-// Defaults are the gateway's own; their sum is explained in README.md.
+// Limits and timers of a connection. Defaults are the gateway's own; their sum is explained in README.md.
 struct Config {
   uint16_t mss = 1460;                   // what we announce: port MTU less IP and TCP header (RFC 6691)
   uint32_t rcv_buf = 256 * 1024;         // bytes: most we let the peer have in flight or unread towards us
@@ -82,14 +84,25 @@ struct Config {
   CongestionAlgorithm congestion = CongestionAlgorithm::kCubic;
 };
 
-class Tcb;  // tcb.h: cache-line layout; opaque to callers but for the accessors below and its size
+class RepairPool;  // repair.h
+
+// What the connections of a kind share: they point to it, so it outlives them and does not change while they live.
+struct Profile {
+  Config config;
+  RepairPool* repairs = nullptr;  // of the worker; may be null (tests): then nobody ever gets anything from it
+};
+
+class Tcb;  // tcb.h: cache-line layout; opaque to callers but for the accessors below (inline ones are defined there) and its size
 
 // --- opening ------------------------------------------------------------------------------------------------------------
 // `iss`, `ts_offset`: from isn.h (RFC 6528, RFC 7323 5.4); the listener's decision carries both. The TCB must be fresh (default
-// constructed or released). Output is then due.
-void open_active(Tcb&, const FourTuple&, const Config&, uint32_t iss, TimeNs now, uint32_t ts_offset = 0);  // -> SYN-SENT
-void open_passive(Tcb&, const FourTuple&, const Config&, const wire::TcpView& syn, uint32_t iss, TimeNs now,
-                  uint32_t ts_offset = 0);  // -> SYN-RECEIVED
+// constructed or released). Output is then due. `most_mss`: of the port, where that may be less than the profile's mss.
+// `connect_timeout_ns`: instead of the profile's.
+inline constexpr TimeNs kProfileTimeout = base::kNever;
+void open_active(Tcb&, const FourTuple&, const Profile&, uint32_t iss, TimeNs now, uint32_t ts_offset = 0,
+                 uint16_t most_mss = UINT16_MAX, TimeNs connect_timeout_ns = kProfileTimeout);  // -> SYN-SENT
+void open_passive(Tcb&, const FourTuple&, const Profile&, const wire::TcpView& syn, uint32_t iss, TimeNs now,
+                  uint32_t ts_offset = 0, uint16_t most_mss = UINT16_MAX);  // -> SYN-RECEIVED
 // The ACK that completes a SYN cookie handshake (checked by SynCookies::check, which yields the options): ESTABLISHED at once;
 // the payload of that very segment then goes through input() as any other.
 struct CookieOptions {
@@ -97,8 +110,8 @@ struct CookieOptions {
   uint8_t snd_wscale;
   bool window_scaling, sack, timestamps;
 };
-void open_cookie(Tcb&, const FourTuple&, const Config&, const wire::TcpView& ack, const CookieOptions&, TimeNs now,
-                 uint32_t ts_offset = 0);  // -> ESTABLISHED
+void open_cookie(Tcb&, const FourTuple&, const Profile&, const wire::TcpView& ack, const CookieOptions&, TimeNs now,
+                 uint32_t ts_offset = 0, uint16_t most_mss = UINT16_MAX);  // -> ESTABLISHED
 
 // --- input, time, output -------------------------------------------------------------------------------------------------
 struct InputResult {
@@ -108,8 +121,13 @@ struct InputResult {
 // `segment` is checked (length, checksum, options) and belongs to this tuple. `payload` holds exactly the segment's data bytes
 // (empty PacketPtr when there are none) and is consumed in any case.
 InputResult input(Tcb&, const wire::TcpView& segment, io::PacketPtr payload, TimeNs now);
+// Header prediction: input() of a segment that lies in `frame`, `l4_length` bytes from `l4_offset` on (header and payload, 20 at
+// least; behind it only padding), without parsing it. True: it was what nearly every segment is, is dealt with, the frame is the TCB's
+// or freed, and `events` has its Event bits added. False: nothing happened; parse it and call input(). All of a header lies in the
+// first mbuf.
+bool input_predicted(Tcb&, rte_mbuf* frame, uint32_t l4_offset, uint32_t l4_length, TimeNs now, uint32_t& events);
 
-TimeNs next_deadline(const Tcb&);        // earliest of all timers; kNever in no timer's interest
+inline TimeNs next_deadline(const Tcb&);        // earliest of all timers; kNever in no timer's interest
 uint32_t on_deadline(Tcb&, TimeNs now);  // Event bits; call when next_deadline() <= now, then poll_output()
 
 // The next segment due, already accounted as sent: call until false, transmit each. `payload_offset`/`payload_len` name bytes of
@@ -122,7 +140,7 @@ struct OutSegment {
 // `max_payload`: most payload bytes in one OutSegment. One MSS, unless the port does TSO: then a larger value, of which a
 // multiple of segment_size is used.
 bool poll_output(Tcb&, TimeNs now, OutSegment& out, uint32_t max_payload = 0);
-bool output_pending(const Tcb&);  // cheap: poll_output might return true now
+inline bool output_pending(const Tcb&);  // cheap: poll_output might return true now
 
 // --- the application's side ------------------------------------------------------------------------------------------------
 uint32_t send_space(const Tcb&);         // bytes that send() takes now; 0 after close()
@@ -133,9 +151,9 @@ size_t send_copy(Tcb&, base::ByteSpan, io::PacketPool&);  // copies min(space, p
 // empty.
 size_t send_copy_whole(Tcb&, base::ByteSpan, io::PacketPool&);
 // All three after close(), or in a state that cannot send, take nothing: the packet is freed, 0 is returned.
-io::PacketQueue& tx_queue(Tcb&);     // unacknowledged + unsent, from snd_una on; only appended to by callers (send*)
-uint32_t bytes_unacked(const Tcb&);  // in tx_queue, sent or not
-io::PacketQueue& rx_queue(Tcb&);     // in-order received bytes; callers consume or move from the front, then:
+inline io::PacketQueue& tx_queue(Tcb&);     // unacknowledged + unsent, from snd_una on; only appended to by callers (send*)
+inline uint32_t bytes_unacked(const Tcb&);  // in tx_queue, sent or not
+inline io::PacketQueue& rx_queue(Tcb&);     // in-order received bytes; callers consume or move from the front, then:
 // After taking bytes from rx_queue(): a window update may become due. `may_grow`: false while packet memory is short; the window
 // then stays as large as it is (it never shrinks what was advertised).
 void window_update(Tcb&, TimeNs now, bool may_grow = true);
@@ -145,16 +163,21 @@ void set_orphan(Tcb&, TimeNs now);  // nobody reads any more: data that still ar
 void release(Tcb&);                 // frees every packet and resets to a fresh TCB
 
 // --- what can be seen -----------------------------------------------------------------------------------------------------
-State state(const Tcb&);
-const FourTuple& tuple(const Tcb&);
-uint16_t effective_mss(const Tcb&);  // payload bytes per segment, options deducted
+inline State state(const Tcb&);
+inline const FourTuple& tuple(const Tcb&);
+inline uint16_t effective_mss(const Tcb&);  // payload bytes per segment, options deducted
 struct Info {                        // for millctl and traces; a copy
   State state;
   uint32_t snd_una, snd_nxt, snd_wnd, rcv_nxt, rcv_wnd, cwnd, ssthresh, bytes_in_flight, srtt_us, rttvar_us, rto_ms;
-  uint64_t retransmits, bytes_acked, bytes_received;
-  uint32_t reordering_events;
+  uint64_t retransmits;
+  uint32_t reordering_events;  // while `repairing`
+  bool repairing;              // has borrowed from the pool of repair.h
 };
 Info info(const Tcb&);
+// Where both byte streams stand, modulo 2^32, for whoever counts bytes by differences: in-order bytes received and bytes sent (each
+// once), from an arbitrary start. They mean something from ESTABLISHED on, and stay when the connection is closed.
+inline uint32_t stream_received(const Tcb&);
+inline uint32_t stream_sent(const Tcb&);
 void on_path_mtu(Tcb&, uint16_t mtu, uint32_t quoted_seq,
                  TimeNs now);  // ICMP "fragmentation needed"/"packet too big" (RFC 1191, 8201; seq checked per RFC 5927)
 

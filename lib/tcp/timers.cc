@@ -5,9 +5,8 @@
 namespace millrace::tcp {
 
 uint32_t clamp_rto(const Tcb& t, uint64_t rto_us) {
-  const uint64_t most = uint64_t{t.rto_max_ms} * 1000;
-  return static_cast<uint32_t>(
-      std::min<uint64_t>(std::max<uint64_t>(rto_us, t.rto_min_us), std::min<uint64_t>(most, UINT32_MAX)));
+  const uint64_t least = config(t).rto_min_ns / base::kMicrosecond, most = config(t).rto_max_ns / base::kMicrosecond;
+  return static_cast<uint32_t>(std::min<uint64_t>(std::max(rto_us, least), std::min<uint64_t>(most, UINT32_MAX)));
 }
 
 void rtt_sample(Tcb& t, uint32_t r) {
@@ -29,15 +28,7 @@ void arm_retransmit(Tcb& t, TimeNs now) {
   t.flags &= static_cast<uint16_t>(~kFlagPersist);
 }
 
-void arm_keepalive(Tcb& t, TimeNs now) {
-  t.keepalive_at = t.keepalive_idle_ms == 0 ? base::kNever : base::time_add(now, from_ms(t.keepalive_idle_ms));
-}
-
-void stop_timers(Tcb& t) { t.retransmit_at = t.delayed_ack_at = t.state_at = t.keepalive_at = base::kNever; }
-
-TimeNs next_deadline(const Tcb& t) {
-  return std::min(std::min(t.retransmit_at, t.delayed_ack_at), std::min(t.state_at, t.keepalive_at));
-}
+void stop_timers(Tcb& t) { t.retransmit_at = t.delayed_ack_at = t.state_at = base::kNever; }
 
 namespace {
 
@@ -67,26 +58,39 @@ void retransmission_timeout(Tcb& t, TimeNs now) {
     // The peer closed its window over what is in flight: from here on it is a zero-window probe.
     t.snd_nxt = t.snd_una;
     t.recovery = Recovery::kOpen;
-    t.scoreboard.clear();
+    if (t.repair != nullptr) t.repair->scoreboard.clear();
     t.flags |= kFlagPersist;
     t.retransmit_at = base::time_add(now, from_us(t.rto_us));
     mark_output(t, kDueProbe);
     return;
   }
-  congestion_on_timeout(t.congestion, bytes_in_flight(t), payload_mss(t), first, now);
-  t.scoreboard.clear();  // RFC 2018 8: after a timeout the peer may have dropped what it had reported
+  need_repair(t);
+  congestion_on_timeout(t.congestion, config(t).congestion, growth(t), bytes_in_flight(t), payload_mss(t), first);
   t.recovery = Recovery::kTimeout;
   t.recover = t.snd_max;
   t.snd_nxt = t.snd_una;
-  t.high_rxt = t.rescue_rxt = t.snd_una;
+  if (t.repair != nullptr) {
+    t.repair->scoreboard.clear();  // RFC 2018 8: after a timeout the peer may have dropped what it had reported
+    t.repair->high_rxt = t.repair->rescue_rxt = t.snd_una;
+  }
   t.dup_acks = 0;
   arm_retransmit(t, now);
   t.due &= static_cast<uint16_t>(~kDueRetransmit);
   mark_output(t);
 }
 
+// Nothing was sent for an RTO: what RFC 5681 4.1 would do when the next segment goes, done now, so that congestion avoidance gives
+// back its memory.
+void idle_timeout(Tcb& t) {
+  t.flags &= static_cast<uint16_t>(~kFlagPersist);
+  congestion_on_idle(t.congestion, config(t).congestion, growth(t), payload_mss(t));
+  if (t.repair != nullptr) t.repair->growth = Growth();
+  return_repair(t);
+}
+
 // RFC 9293 3.8.6.1.
 void persist_timeout(Tcb& t, TimeNs now) {
+  if (!outstanding(t)) return idle_timeout(t);
   if (t.probes < 255) ++t.probes;
   const uint64_t wait = uint64_t{t.rto_us} << std::min<uint32_t>(t.probes, 10);
   t.retransmit_at = base::time_add(now, from_us(clamp_rto(t, wait)));
@@ -94,20 +98,9 @@ void persist_timeout(Tcb& t, TimeNs now) {
 }
 
 uint32_t keepalive_timeout(Tcb& t, TimeNs now) {
-  const TimeNs quiet_since = t.last_received;
-  const TimeNs idle = from_ms(t.keepalive_idle_ms);
-  if (now < base::time_add(quiet_since, idle)) {  // something came since: look again later
-    t.keepalives_sent = 0;
-    t.keepalive_at = base::time_add(quiet_since, idle);
-    return 0;
-  }
-  if (outstanding(t)) {  // the retransmission timer is at work and finds out by itself
-    t.keepalive_at = base::time_add(now, idle);
-    return 0;
-  }
-  if (t.keepalives_sent >= t.keepalive_probes) return give_up(t);
+  t.last_received += now - keepalive_at(t);  // looked at late: the next probe is a whole interval away all the same
+  if (t.keepalives_sent >= config(t).keepalive_probes) return give_up(t);
   ++t.keepalives_sent;
-  t.keepalive_at = base::time_add(now, from_ms(t.keepalive_interval_ms));
   mark_output(t, kDueKeepalive);
   return 0;
 }
@@ -145,7 +138,7 @@ uint32_t on_deadline(Tcb& t, TimeNs now) {
       retransmission_timeout(t, now);
     }
   }
-  if (t.keepalive_at <= now) return keepalive_timeout(t, now);
+  if (keepalive_at(t) <= now) return keepalive_timeout(t, now);
   return 0;
 }
 

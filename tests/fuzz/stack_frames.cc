@@ -87,7 +87,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (io::PacketPtr p = pool.make(frame)) port.deliver(std::move(p));
     if (action & 32) {
       ConnectError why;
-      if (stack.connect(base::IpAddress::v4(0x0a010002), 8080, {}, now, nullptr, &why) != nullptr) ++held;
+      if (stack.connect(base::IpAddress::v4(0x0a010002), 8080, stack.downstream_profile(), now, nullptr, &why) != nullptr) ++held;
     }
     stack.receive(now);
     while (Connection* k = stack.pop_ready()) {

@@ -27,6 +27,7 @@ Simulation::Simulation(const Scenario& scenario, support::HeapPacketPool& pool)
       random_(scenario.seed),
       isn_(kSecret),
       listener_(scenario.connections.at(0).server_config, scenario.backlog, kSecret),
+      repairs_(scenario.repairs),
       now_(kStart) {
   trace_.resize(kTraceLength);
   for (size_t i = 0; i < scenario_.connections.size(); ++i) {
@@ -34,6 +35,8 @@ Simulation::Simulation(const Scenario& scenario, support::HeapPacketPool& pool)
       auto s = std::make_unique<Side>();
       s->connection = i;
       s->side = side;
+      const ConnectionPlan& c = scenario_.connections[i];
+      s->profile = {side == 0 ? c.client_config : c.server_config, &repairs_};
       s->plan = side == 0 ? &scenario_.connections[i].client : &scenario_.connections[i].server;
       sides_.push_back(std::move(s));
     }
@@ -61,7 +64,7 @@ void Simulation::start(size_t connection) {
   for (int side = 0; side < (c.simultaneous ? 2 : 1); ++side) {
     Side& s = *sides_[connection * 2 + static_cast<size_t>(side)];
     const tcp::FourTuple t = tuple_of(c, side);
-    tcp::open_active(s.tcb, t, side == 0 ? c.client_config : c.server_config, isn_.isn(t, now_), now_, isn_.timestamp_offset(t));
+    tcp::open_active(s.tcb, t, s.profile, isn_.isn(t, now_), now_, isn_.timestamp_offset(t));
     s.live = true;
     s.outcome.opened = true;
     react(s, 0);
@@ -152,9 +155,17 @@ void Simulation::give(Side& s, const wire::TcpView& v, base::ByteSpan payload) {
     if (tcp::make_reset(v, reset)) transmit(s.side, reset, {});
     return;
   }
-  io::PacketPtr packet = payload.empty() ? io::PacketPtr() : pool_.make(payload);
-  if (!payload.empty() && !packet) return;  // the pool is empty: as if lost
-  const tcp::InputResult r = input(s.tcb, v, std::move(packet), now_);
+  // As the gateway does it: first the whole segment as it came, then what was parsed of it.
+  const uint32_t length = static_cast<uint32_t>(v.payload_offset + payload.size());
+  io::PacketPtr packet = pool_.make(base::ByteSpan(payload.data() - v.payload_offset, length));
+  if (!packet) return;  // the pool is empty: as if lost
+  uint32_t events = 0;
+  if (input_predicted(s.tcb, packet.raw(), 0, length, now_, events)) {
+    static_cast<void>(packet.release());
+    return react(s, events);
+  }
+  packet.trim_front(v.payload_offset);
+  const tcp::InputResult r = input(s.tcb, v, payload.empty() ? io::PacketPtr() : std::move(packet), now_);
   react(s, r.events);
 }
 
@@ -175,11 +186,11 @@ void Simulation::to_listener(Side& s, const wire::TcpView& v, base::ByteSpan pay
     case Action::kCookie:
       return transmit(1, d.reply, {});
     case Action::kOpen:
-      open_passive(s.tcb, t, listener_.config(), v, d.isn, now_, d.ts_offset);
+      open_passive(s.tcb, t, s.profile, v, d.isn, now_, d.ts_offset);
       s.live = s.counted_half_open = s.outcome.opened = true;
       return react(s, 0);
     case Action::kAcceptCookie:
-      open_cookie(s.tcb, t, listener_.config(), v, d.cookie, now_, d.ts_offset);
+      open_cookie(s.tcb, t, s.profile, v, d.cookie, now_, d.ts_offset);
       s.live = s.outcome.opened = s.outcome.connected = true;
       return give(s, v, payload);
   }
@@ -215,7 +226,6 @@ void Simulation::react(Side& s, uint32_t events) {
 void Simulation::finish(Side& s) {
   if (!s.live) return;
   s.outcome.closed = true;
-  s.outcome.accepted_by_tcp = info(s.tcb).bytes_received;
   if (s.counted_half_open) listener_.half_open_ended();
   s.counted_half_open = false;
   release(s.tcb);
@@ -509,6 +519,7 @@ Scenario random_scenario(uint64_t seed) {
     c.server.close_when_sent = r.chance(1, 2);
     s.connections.push_back(c);
   }
+  if (r.chance(1, 4)) s.repairs = 1;  // nearly never one to be had
   return s;
 }
 

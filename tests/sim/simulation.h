@@ -60,13 +60,14 @@ struct Scenario {
   TimeNs heal_at = base::kNever;  // from here on no faults
   TimeNs end_at = 0;              // everything must be over by then
   uint32_t backlog = 16;
+  uint32_t repairs = 64;  // tcp::RepairPool, shared by both sides
   std::vector<ConnectionPlan> connections;
 };
 
 // How one side of a connection ended.
 struct Outcome {
   bool opened = false, connected = false, peer_fin = false, reset = false, timed_out = false, closed = false, aborted = false;
-  uint64_t sent = 0, received = 0, accepted_by_tcp = 0;
+  uint64_t sent = 0, received = 0;
   TimeNs last_byte_at = 0;
 };
 
@@ -90,6 +91,7 @@ class Simulation {
     size_t connection = 0;
     int side = 0;  // 0 client, 1 server
     const Plan* plan = nullptr;
+    tcp::Profile profile;
     tcp::Tcb tcb;
     bool live = false;  // the TCB is in use
     bool counted_half_open = false;
@@ -148,6 +150,7 @@ class Simulation {
   base::Prng random_;
   tcp::IsnGenerator isn_;
   tcp::Listener listener_;
+  tcp::RepairPool repairs_;
   TimeNs now_ = 0;
   uint64_t order_ = 0, packets_ = 0;
   std::vector<std::unique_ptr<Side>> sides_;  // connection * 2 + side

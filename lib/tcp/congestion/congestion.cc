@@ -12,33 +12,35 @@ constexpr uint32_t kSlowStartLimitAfterTimeout =
 
 void grow(Congestion& c, uint32_t bytes) { c.cwnd = std::min(c.cwnd + bytes, kMaxCwnd); }
 
-uint32_t ssthresh_after_loss(Congestion& c, uint32_t flight, uint32_t mss) {
-  switch (c.algorithm) {
-    case CongestionAlgorithm::kCubic:
-      return cubic_ssthresh(c.cubic, c.cwnd, flight, mss);
+uint32_t ssthresh_after_loss(const Congestion& c, CongestionAlgorithm algorithm, Growth* g, uint32_t flight, uint32_t mss) {
+  switch (algorithm) {
+    case CongestionAlgorithm::kCubic: {
+      CubicState none;
+      return cubic_ssthresh(g != nullptr ? g->cubic : none, c.cwnd, flight, mss);
+    }
     case CongestionAlgorithm::kReno:
-      c.reno.acked = 0;
+      if (g != nullptr) g->reno.acked = 0;
       return reno_ssthresh(flight, mss);
   }
   return 2 * mss;
 }
 
+void set_ssthresh(Congestion& c, uint32_t bytes) { c.ssthresh = std::min(bytes, Congestion::kNoThreshold) & Congestion::kNoThreshold; }
+
 }  // namespace
 
 uint32_t initial_window(uint32_t mss) { return std::min(10 * mss, std::max(2 * mss, 14600u)); }
 
-void congestion_init(Congestion& c, CongestionAlgorithm algorithm, uint32_t mss) {
+void congestion_init(Congestion& c, uint32_t mss) {
   c = Congestion();
-  c.algorithm = algorithm;
-  if (algorithm == CongestionAlgorithm::kReno) c.reno = RenoState();
   c.cwnd = initial_window(mss);
 }
 
 void congestion_syn_lost(Congestion& c, uint32_t mss) { c.cwnd = mss; }
 
-void congestion_on_ack(Congestion& c, const AckSample& a) {
+void congestion_on_ack(Congestion& c, CongestionAlgorithm algorithm, Growth* g, const AckSample& a) {
   if (!a.cwnd_limited) {
-    if (c.algorithm == CongestionAlgorithm::kCubic) cubic_not_limited(c.cubic, a.now);
+    if (g != nullptr && algorithm == CongestionAlgorithm::kCubic) cubic_not_limited(g->cubic, a.now);
     return;
   }
   uint32_t acked = a.acked;
@@ -48,33 +50,35 @@ void congestion_on_ack(Congestion& c, const AckSample& a) {
     const uint32_t step = std::min({acked, limit, room});
     grow(c, step);
     if (step < room) return;
-    c.after_timeout = false;
+    c.after_timeout = 0;
     acked -= std::min(acked, step);
     if (acked == 0) return;
   }
-  switch (c.algorithm) {
+  if (g == nullptr)  // RFC 5681 3.1 equation 3, at least a byte
+    return grow(c, std::max<uint32_t>(1, static_cast<uint32_t>(uint64_t{a.mss} * std::min(acked, c.cwnd) / c.cwnd)));
+  switch (algorithm) {
     case CongestionAlgorithm::kCubic:
-      return grow(c, cubic_increase(c.cubic, c.cwnd, acked, a.mss, a.srtt_us, a.now));
+      return grow(c, cubic_increase(g->cubic, c.cwnd, acked, a.mss, a.srtt_us, a.now));
     case CongestionAlgorithm::kReno:
-      return grow(c, reno_increase(c.reno, c.cwnd, acked, a.mss));
+      return grow(c, reno_increase(g->reno, c.cwnd, acked, a.mss));
   }
 }
 
-void congestion_on_loss(Congestion& c, uint32_t flight, uint32_t mss, base::TimeNs now) {
-  c.ssthresh = ssthresh_after_loss(c, flight, mss);
+void congestion_on_loss(Congestion& c, CongestionAlgorithm algorithm, Growth* g, uint32_t flight, uint32_t mss) {
+  set_ssthresh(c, ssthresh_after_loss(c, algorithm, g, flight, mss));
   c.cwnd = c.ssthresh;
-  c.after_timeout = false;
+  c.after_timeout = 0;
 }
 
-void congestion_on_timeout(Congestion& c, uint32_t flight, uint32_t mss, bool first, base::TimeNs now) {
-  if (first) c.ssthresh = ssthresh_after_loss(c, flight, mss);
+void congestion_on_timeout(Congestion& c, CongestionAlgorithm algorithm, Growth* g, uint32_t flight, uint32_t mss, bool first) {
+  if (first) set_ssthresh(c, ssthresh_after_loss(c, algorithm, g, flight, mss));
   c.cwnd = mss;
-  c.after_timeout = true;
+  c.after_timeout = 1;
 }
 
-void congestion_on_idle(Congestion& c, uint32_t mss) {
+void congestion_on_idle(Congestion& c, CongestionAlgorithm algorithm, Growth* g, uint32_t mss) {
   c.cwnd = std::min(c.cwnd, initial_window(mss));
-  if (c.algorithm == CongestionAlgorithm::kCubic) c.cubic.epoch_start = 0;
+  if (g != nullptr && algorithm == CongestionAlgorithm::kCubic) g->cubic.epoch_start = 0;
 }
 
 }  // namespace millrace::tcp

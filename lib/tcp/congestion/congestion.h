@@ -1,6 +1,6 @@
-// Congestion control behind one small tagged struct: no virtual call, no allocation; the state of the chosen algorithm is a union
-// inside the TCB. Loss detection and retransmission (recovery.h) are the same for all; an algorithm only decides how large cwnd
-// is.
+// Congestion control behind two small structs: no virtual call, no allocation. cwnd and ssthresh are the TCB's; what an algorithm
+// remembers beyond them (`Growth`) is needed in congestion avoidance only, and a connection may have none. Loss detection and
+// retransmission (recovery.h) are the same for all; an algorithm only decides how large cwnd is.
 //
 // All sizes in bytes. `mss` is the sender's maximum segment size (SMSS), options deducted.
 #pragma once
@@ -16,16 +16,20 @@ namespace millrace::tcp {
 enum class CongestionAlgorithm : uint8_t { kCubic, kReno };
 
 struct Congestion {
-  uint32_t cwnd = 0;
-  uint32_t ssthresh = UINT32_MAX;
-  union {
-    CubicState cubic;
-    RenoState reno;
-  };
-  CongestionAlgorithm algorithm = CongestionAlgorithm::kCubic;
-  bool after_timeout = false;  // slow start after a retransmission timeout counts less per ACK than the first one
+  static constexpr uint32_t kNoThreshold = (1u << 31) - 1;  // beyond every cwnd: slow start until the first loss
 
-  Congestion() : cubic() {}
+  uint32_t cwnd = 0;
+  uint32_t ssthresh : 31 = kNoThreshold;
+  uint32_t after_timeout : 1 = 0;  // slow start after a retransmission timeout counts less per ACK than the first one
+};
+static_assert(sizeof(Congestion) == 8);
+
+// What congestion avoidance remembers; zero is a fresh one of either algorithm.
+union Growth {
+  CubicState cubic;
+  RenoState reno;
+  Growth() : cubic() {}
+  bool idle() const { return cubic.epoch_start == 0 && cubic.w_max == 0; }  // remembers nothing; reno.acked lies in epoch_start
 };
 
 // What an algorithm may know about an ACK that acknowledged `acked` new bytes.
@@ -38,21 +42,26 @@ struct AckSample {
   base::TimeNs now = 0;
 };
 
+// `Growth*` may be null in every call: congestion avoidance then grows as Reno's does, without memory, and a loss halves (Reno) or
+// takes 0.7 (CUBIC) without knowing the window before.
+
 // cwnd = initial window of RFC 6928: min(10 * mss, max(2 * mss, 14600)).
-void congestion_init(Congestion&, CongestionAlgorithm, uint32_t mss);
+void congestion_init(Congestion&, uint32_t mss);
 uint32_t initial_window(uint32_t mss);
 // The SYN or SYN-ACK had to be repeated: the first window is one segment (RFC 6928 2, RFC 5681 3.1).
 void congestion_syn_lost(Congestion&, uint32_t mss);
+// Would congestion_on_ack() leave slow start, and so want a Growth?
+inline bool congestion_wants_growth(const Congestion& c, uint32_t acked) { return c.cwnd + uint64_t{acked} > c.ssthresh; }
 // Slow start below ssthresh (RFC 5681 3.1, counting bytes as RFC 3465 with the limit of RFC 9406 4.3), congestion avoidance above
 // it.
-void congestion_on_ack(Congestion&, const AckSample&);
+void congestion_on_ack(Congestion&, CongestionAlgorithm, Growth*, const AckSample&);
 // A loss seen through duplicate ACKs or SACK: ssthresh from `flight`, cwnd = ssthresh. The caller inflates where RFC 6582 wants
 // it.
-void congestion_on_loss(Congestion&, uint32_t flight, uint32_t mss, base::TimeNs now);
+void congestion_on_loss(Congestion&, CongestionAlgorithm, Growth*, uint32_t flight, uint32_t mss);
 // A retransmission timeout: cwnd = 1 segment. `first`: not a repeated timeout of the same data, which leaves ssthresh alone (RFC
 // 5681 3.1).
-void congestion_on_timeout(Congestion&, uint32_t flight, uint32_t mss, bool first, base::TimeNs now);
+void congestion_on_timeout(Congestion&, CongestionAlgorithm, Growth*, uint32_t flight, uint32_t mss, bool first);
 // Nothing was sent for more than an RTO: cwnd = min(cwnd, initial window) (RFC 5681 4.1).
-void congestion_on_idle(Congestion&, uint32_t mss);
+void congestion_on_idle(Congestion&, CongestionAlgorithm, Growth*, uint32_t mss);
 
 }  // namespace millrace::tcp

@@ -73,9 +73,8 @@ TEST(Accept, HandshakeThenDataBothWaysThenCloseByThePeer) {
     EXPECT_EQ(TcpStack::take_events(*c), tcp::kEventConnected);
     EXPECT_EQ(c->role, Role::kDownstream);
     EXPECT_EQ(c->owner, nullptr);
-    EXPECT_EQ(c->listener, v4 ? 11u : 12u);
+    EXPECT_EQ(s.stack->listener_of(*c), v4 ? 11u : 12u);
     EXPECT_EQ(c->tuple().remote, p.addr);
-    EXPECT_NE(c->id, 0u);
     EXPECT_EQ(s.counted(TcpCounter::kAccepted), 1u);
     EXPECT_EQ(s.counted(TcpCounter::kSynReceived), 0u);
 
@@ -238,7 +237,7 @@ TEST(Limits, ConnectionTableFull) {
   EXPECT_EQ(s.dropped(DropReason::kTcpTableFull), 1u);
   EXPECT_EQ(s.port.sent(), 0u);  // ignored: the peer tries again
   ConnectError why;
-  EXPECT_EQ(s.stack->connect(ip("10.1.0.2"), 8080, {}, s.now, nullptr, &why), nullptr);
+  EXPECT_EQ(s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
   EXPECT_EQ(why, ConnectError::kTooManyConnections);
 }
 
@@ -299,7 +298,7 @@ TEST(Limits, MemoryPressureStopsNewConnectionsThenPayload) {
   q.send(wire::kTcpSyn);
   EXPECT_EQ(s.dropped(DropReason::kTcpMemory), 1u);
   ConnectError why;
-  EXPECT_EQ(s.stack->connect(ip("10.1.0.2"), 8080, {}, s.now, nullptr, &why), nullptr);
+  EXPECT_EQ(s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
   EXPECT_EQ(why, ConnectError::kNoMemory);
   hold(97);
   EXPECT_EQ(s.stack->memory_pressure(), MemoryPressure::kReserve);
@@ -320,7 +319,7 @@ TEST(Connect, HandshakeAndRefusal) {
   Stack s;
   ConnectError why;
   int owner = 0;
-  Connection* c = s.stack->connect(ip("10.1.0.2"), 8080, {}, s.now, &owner, &why);
+  Connection* c = s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, &owner, &why);
   ASSERT_NE(c, nullptr);
   EXPECT_EQ(c->role, Role::kUpstream);
   EXPECT_EQ(c->owner, &owner);
@@ -342,7 +341,7 @@ TEST(Connect, HandshakeAndRefusal) {
   ASSERT_TRUE(ack);
   EXPECT_EQ(ack->tcp.flags, wire::kTcpAck);
 
-  Connection* r = s.stack->connect(ip("10.1.0.2"), 8081, {}, s.now, nullptr, &why);
+  Connection* r = s.stack->connect(ip("10.1.0.2"), 8081, s.stack->downstream_profile(), s.now, nullptr, &why);
   ASSERT_NE(r, nullptr);
   s.turn();
   Peer q{s};
@@ -363,9 +362,7 @@ TEST(Connect, HandshakeAndRefusal) {
 TEST(Connect, UnansweredTimesOut) {
   Stack s;
   ConnectError why;
-  tcp::Config config;
-  config.connect_timeout_ns = 3 * kSecond;
-  Connection* c = s.stack->connect(ip("10.1.0.2"), 8080, config, s.now, nullptr, &why);
+  Connection* c = s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why, 3 * kSecond);
   ASSERT_NE(c, nullptr);
   Connection* ready = nullptr;
   for (int i = 0; i < 50 && ready == nullptr; ++i) {
@@ -383,12 +380,12 @@ TEST(Connect, UnansweredTimesOut) {
 TEST(Connect, ErrorsAreNamed) {
   Stack s({.port_first = 40'000, .port_last = 40'003});
   ConnectError why;
-  for (int i = 0; i < 4; ++i) EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8080, {}, s.now, nullptr, &why), nullptr);
-  EXPECT_EQ(s.stack->connect(ip("10.1.0.2"), 8080, {}, s.now, nullptr, &why), nullptr);
+  for (int i = 0; i < 4; ++i) EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
+  EXPECT_EQ(s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
   EXPECT_EQ(why, ConnectError::kNoLocalPort);
   EXPECT_EQ(s.counted(TcpCounter::kPortsExhausted), 1u);
-  EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8081, {}, s.now, nullptr, &why), nullptr);  // another endpoint has its own range
-  EXPECT_EQ(s.stack->connect(ip("10.1.0.1"), 80, {}, s.now, nullptr, &why), nullptr);
+  EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8081, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);  // another endpoint has its own range
+  EXPECT_EQ(s.stack->connect(ip("10.1.0.1"), 80, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
   EXPECT_EQ(why, ConnectError::kNoRoute);  // ourselves
 }
 
@@ -396,7 +393,7 @@ TEST(Connect, UnreachableEndsTheAttemptWhenItQuotesOurSyn) {
   for (const bool right_seq : {true, false}) {
     Stack s;
     ConnectError why;
-    Connection* c = s.stack->connect(ip("192.0.2.5"), 8080, {}, s.now, nullptr, &why);
+    Connection* c = s.stack->connect(ip("192.0.2.5"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why);
     ASSERT_NE(c, nullptr);
     const uint32_t iss = tcp::info(c->tcb).snd_una;
     Segment quoted{ip("10.1.0.1"), ip("192.0.2.5"), {}, ""};
@@ -423,7 +420,7 @@ TEST(Connect, UnreachableEndsTheAttemptWhenItQuotesOurSyn) {
 TEST(TimeWait, EntryAnswersThenExpiresAndGivesThePortBack) {
   Stack s({.port_first = 40'000, .port_last = 40'000});
   ConnectError why;
-  Connection* c = s.stack->connect(ip("10.1.0.2"), 8080, {}, s.now, nullptr, &why);
+  Connection* c = s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why);
   ASSERT_NE(c, nullptr);
   s.turn();
   Peer p{s};
@@ -453,11 +450,11 @@ TEST(TimeWait, EntryAnswersThenExpiresAndGivesThePortBack) {
   const auto again = p.expect();
   ASSERT_TRUE(again);
   EXPECT_EQ(again->tcp.flags, wire::kTcpAck);
-  EXPECT_EQ(s.stack->connect(ip("10.1.0.2"), 8080, {}, s.now, nullptr, &why), nullptr);
+  EXPECT_EQ(s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
   EXPECT_EQ(why, ConnectError::kNoLocalPort);  // taken through TIME-WAIT
   s.wait(61 * kSecond);
   EXPECT_EQ(s.stack->time_wait_entries(), 0u);
-  EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8080, {}, s.now, nullptr, &why), nullptr);
+  EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
 }
 
 TEST(TimeWait, NewSynReopensAndFullTableForgetsTheOldest) {
@@ -639,7 +636,7 @@ TEST(Handover, SegmentsReachTheWorkerThatOwnsTheFlow) {
   // What worker 1 opens comes back to worker 1, although it arrives at worker 0.
   for (int i = 0; i < 10; ++i) {
     ConnectError why;
-    Connection* c = b.stack->connect(ip("10.1.0.2"), 8080, {}, b.now, nullptr, &why);
+    Connection* c = b.stack->connect(ip("10.1.0.2"), 8080, b.stack->downstream_profile(), b.now, nullptr, &why);
     ASSERT_NE(c, nullptr);
     EXPECT_EQ(steering.owner(0, c->tuple().local, c->tuple().local_port, c->tuple().remote, 8080), 1u);
     Peer p{a};

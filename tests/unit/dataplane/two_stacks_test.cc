@@ -165,7 +165,7 @@ TEST_P(TwoStacks, MoveBytesBothWays) {
   size_t largest = 0;
 
   ConnectError why;
-  a.connection = a.stack->connect(im.v6 ? End::address6(2) : End::address(2), 80, {}, now, nullptr, &why);
+  a.connection = a.stack->connect(im.v6 ? End::address6(2) : End::address(2), 80, a.stack->downstream_profile(), now, nullptr, &why);
   ASSERT_NE(a.connection, nullptr) << to_string(why);
   const TimeNs limit = now + 600 * kSecond;
   while (

@@ -270,10 +270,8 @@ class Host {
   }
   Peer& connect(const std::string& address, uint16_t to, base::TimeNs now) {
     Peer& p = peers.emplace_back();
-    tcp::Config c;
-    c.time_wait_ns = kSecond;
     ConnectError why;
-    p.connection = stack->connect(ip(address), to, c, now, &p, &why);
+    p.connection = stack->connect(ip(address), to, stack->downstream_profile(), now, &p, &why);
     EXPECT_NE(p.connection, nullptr) << to_string(why);
     return p;
   }
@@ -452,7 +450,9 @@ class World {
 
   // One turn of everybody; true when frames moved.
   bool turn() {
-    worker->iterate(now, kWallStart + now);
+    worker->stages().begin_turn(__rdtsc(), account_stages ? 1 : 0);
+    const bool busy = worker->iterate(now, kWallStart + now);
+    worker->stages().end_turn(__rdtsc(), busy);
     client.turn(now);
     server.turn(now);
     if (server_script) server_script();
@@ -491,6 +491,7 @@ class World {
     return done();
   }
 
+  const stats::StageBlock& stages() { return region_->worker(0).stages; }
   Peer& connect() { return client.connect("10.1.0.1", 80, now); }
   void send(Peer& p, std::string_view bytes) { owner(p).send(p, bytes, now); }
   void close(Peer& p) { owner(p).close(p, now); }
@@ -617,6 +618,7 @@ class World {
   std::optional<Worker> worker;
   std::function<void()> server_script;
   bool server_deaf = false;  // frames to the server are lost
+  bool account_stages = false;  // every turn of the worker, into stages()
 };
 
 // ---- HTTP in a line

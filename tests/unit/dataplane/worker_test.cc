@@ -647,5 +647,42 @@ TEST(Worker, NoPacketLeftAndThenSome) {
   EXPECT_TRUE(w.wait_for(c, pattern(20'000), 30 * kSecond));
 }
 
+// ---- where the cycles go
+// ---------------------------------------------------------------------------------------------------------------
+TEST(Worker, StagesAreEnteredWhereTheirWorkIsDone) {
+  using stats::Stage;
+  World w;
+  w.account_stages = true;
+  w.serve([](const std::string&) { return ok(); });
+  Peer& c = w.connect();
+  constexpr uint64_t kRequests = 20;
+  for (size_t i = 1; i <= kRequests; ++i) {
+    w.send(c, get());
+    ASSERT_TRUE(w.run_until([&] { return count_of(c.received, "\r\n\r\nhello") == i; })) << i;
+  }
+  w.send(c, get("/redirect"));
+  w.settle();
+  const stats::StageBlock& b = w.stages();
+  const auto entries = [&](Stage s) { return b.entries[static_cast<uint32_t>(s)].read(); };
+  const auto cycles = [&](Stage s) { return b.cycles[static_cast<uint32_t>(s)].read(); };
+  EXPECT_EQ(entries(Stage::kRoute), kRequests + 1);
+  EXPECT_EQ(entries(Stage::kHttpParse), 2 * kRequests + 2) << "each request's head and each response's";
+  EXPECT_EQ(entries(Stage::kHttpWrite), 2 * kRequests + 2);
+  EXPECT_EQ(entries(Stage::kFinish), kRequests + 1);
+  EXPECT_GE(entries(Stage::kRelay), kRequests + 1);
+  EXPECT_GE(entries(Stage::kPacketParse), 2 * kRequests);
+  EXPECT_GE(entries(Stage::kTcpInput), 2 * kRequests);
+  EXPECT_GE(entries(Stage::kTxBurst), 2 * kRequests);
+  EXPECT_EQ(entries(Stage::kTlsRecords) + entries(Stage::kTlsHandshake), 0u);
+  EXPECT_EQ(entries(Stage::kLoop), b.turns.read());
+  for (const Stage s : {Stage::kPacketParse, Stage::kTcpInput, Stage::kHttpParse, Stage::kRoute, Stage::kUpstream,
+                        Stage::kHttpWrite, Stage::kFinish, Stage::kTcpOutput})
+    EXPECT_GT(cycles(s), 0u) << stats::info(s).name;
+  w.account_stages = false;
+  w.send(c, get());
+  w.settle();
+  EXPECT_EQ(entries(Stage::kFinish), kRequests + 1) << "off is off";
+}
+
 }  // namespace
 }  // namespace millrace::dataplane::test

@@ -48,8 +48,10 @@ struct TcpDialog {
   static constexpr uint32_t kTsOffset = 0xfffff000;
 
   support::HeapPacketPool pool{1024, 2048};  // first, so that it is checked last
+  RepairPool repairs{8};
   Tcb t;
   Config config;
+  Profile profile;  // as config was when the connection opened
   TimeNs now = sec(100);
   uint32_t p = 0, o = 0, a = 0;  // variables of the script
   uint64_t written = 0, read_bytes = 0;
@@ -70,13 +72,15 @@ struct TcpDialog {
   ~TcpDialog() {
     release(t);
     EXPECT_TRUE(pool.balanced()) << pool.in_use() << " packets not returned";
+    EXPECT_EQ(repairs.in_use(), 0u);
   }
 
   static FourTuple tuple() { return {base::IpAddress::v4(0x0a000001), base::IpAddress::v4(0x0a000002), 80, 40'000}; }
 
   // --- opening
-  void listen(const std::string& syn) { open_passive(t, tuple(), config, parse(syn), kIss, now, kTsOffset); }
-  void connect() { open_active(t, tuple(), config, kIss, now, kTsOffset); }
+  const Profile& settle() { return profile = {config, &repairs}; }
+  void listen(const std::string& syn) { open_passive(t, tuple(), settle(), parse(syn), kIss, now, kTsOffset); }
+  void connect() { open_active(t, tuple(), settle(), kIss, now, kTsOffset); }
   // A finished handshake, passive. `options` of the peer's SYN; `window` as on the wire, of the last ACK.
   void establish(const std::string& options = "<mss 1460>", uint32_t window = 60'000) {
     listen("S 0 win " + std::to_string(window) + " " + options);

@@ -194,7 +194,7 @@ TEST_P(Cookies, RoundTrip) {
   EXPECT_EQ(done.cookie.sack, c.sack);
   EXPECT_EQ(done.cookie.timestamps, c.timestamps);
 
-  open_cookie(t.t, t.tuple(), l.config(), ack, done.cookie, t.now, done.ts_offset);
+  open_cookie(t.t, t.tuple(), t.settle(), ack, done.cookie, t.now, done.ts_offset);
   EXPECT_EQ(state(t.t), State::kEstablished);
   std::vector<uint8_t> bytes(10);
   for (uint32_t i = 0; i < 10; ++i) bytes[i] = pattern(i);
