@@ -29,7 +29,11 @@ class PacketQueue {
   bool empty() const { return head_ == nullptr; }
   uint64_t bytes() const { return bytes_; }        // payload
   uint64_t truesize() const { return truesize_; }  // what the pools have lent, in bytes
-  uint32_t packets() const { return packets_; }
+  uint32_t packets() const {  // O(packets)
+    uint32_t n = 0;
+    for (const rte_mbuf* m = head_; m != nullptr; m = m->next) ++n;
+    return n;
+  }
 
   // Takes ownership. Empty packets are freed at once. A payload of at most kCopyBelow bytes is copied into the tail packet when
   // that is unshared and has room, so that many small segments do not pin a buffer each.
@@ -93,7 +97,7 @@ class PacketQueue {
         head_->data_off = static_cast<uint16_t>(head_->data_off + n);
         head_->data_len = static_cast<uint16_t>(head_->data_len - n);
         head_->pkt_len = head_->data_len;
-        bytes_ -= n;
+        bytes_ -= static_cast<uint32_t>(n);
         n = 0;
       }
     }
@@ -131,7 +135,7 @@ class PacketQueue {
   // Returns how many bytes moved (less than min(n, bytes()) only when the pool is empty).
   uint64_t move_to(PacketQueue& to, uint64_t n, PacketPool& pool) {
     uint64_t moved = 0;
-    n = std::min(n, bytes_);
+    n = std::min<uint64_t>(n, bytes_);
     while (moved < n) {
       if (head_->data_len <= n - moved) {
         const uint32_t len = head_->data_len;
@@ -154,7 +158,6 @@ class PacketQueue {
     std::swap(tail_, o.tail_);
     std::swap(bytes_, o.bytes_);
     std::swap(truesize_, o.truesize_);
-    std::swap(packets_, o.packets_);
   }
   // The packets themselves, for a transmit path that chains them; valid until the queue changes.
   const rte_mbuf* raw_head() const { return head_; }
@@ -182,16 +185,15 @@ class PacketQueue {
     account(m, +1);
   }
   void account(const rte_mbuf* m, int sign) {
-    bytes_ += static_cast<uint64_t>(sign * int64_t{m->data_len});
-    truesize_ += static_cast<uint64_t>(sign * static_cast<int64_t>(m->buf_len + sizeof(rte_mbuf)));
-    packets_ += static_cast<uint32_t>(sign);
+    bytes_ += static_cast<uint32_t>(sign * int32_t{m->data_len});
+    truesize_ += static_cast<uint32_t>(sign * static_cast<int32_t>(m->buf_len + sizeof(rte_mbuf)));
   }
 
   rte_mbuf* head_ = nullptr;
   rte_mbuf* tail_ = nullptr;
-  uint64_t bytes_ = 0;
-  uint64_t truesize_ = 0;
-  uint32_t packets_ = 0;
+  uint32_t bytes_ = 0;  // 4 GiB are more than any queue's limit
+  uint32_t truesize_ = 0;
 };
+static_assert(sizeof(PacketQueue) == 24, "two of them are in every TCB");
 
 }  // namespace millrace::io
