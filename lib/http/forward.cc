@@ -9,6 +9,7 @@
 #endif
 
 #include "lib/http/connection.h"
+#include "lib/http/h1_scan.h"
 #include "lib/http/short_bytes.h"
 
 namespace millrace::http {
@@ -44,44 +45,22 @@ bool is_one_of(std::string_view name, const std::string_view (&list)[N]) {
   return false;
 }
 
-// What mutateRequestHeaders removes whatever comes after. kIds: none of them, and no guarded name, and nothing is removed.
-struct RequestRemovals {
-  static constexpr uint64_t kIds =
-      bit_of(HeaderId::kConnection) | bit_of(HeaderId::kUpgrade) | bit_of(HeaderId::kKeepAlive) |
-      bit_of(HeaderId::kProxyConnection) | bit_of(HeaderId::kTransferEncoding) | bit_of(HeaderId::kXEnvoyInternal) |
-      bit_of(HeaderId::kXEnvoyUpstreamRqTimeoutMs) | bit_of(HeaderId::kXEnvoyExpectedRqTimeoutMs) |
-      bit_of(HeaderId::kXEnvoyDecoratorOperation) | bit_of(HeaderId::kXEnvoyOriginalPath) | bit_of(HeaderId::kXEnvoyOriginalHost);
+// What mutateRequestHeaders removes of the known names, whatever comes after.
+constexpr uint64_t kUpgradeIds = bit_of(HeaderId::kConnection) | bit_of(HeaderId::kUpgrade);
+constexpr uint64_t kHopByHopIds =
+    bit_of(HeaderId::kKeepAlive) | bit_of(HeaderId::kProxyConnection) | bit_of(HeaderId::kTransferEncoding);
+constexpr uint64_t kUntrustedIds = bit_of(HeaderId::kXEnvoyUpstreamRqTimeoutMs) | bit_of(HeaderId::kXEnvoyExpectedRqTimeoutMs);
+constexpr uint64_t kEdgeIds = bit_of(HeaderId::kXEnvoyDecoratorOperation) | bit_of(HeaderId::kXEnvoyOriginalPath) |
+                              bit_of(HeaderId::kXEnvoyOriginalHost);
 
-  bool upgrade, internal, edge;
-  bool operator()(const Header& h) const {
-    switch (h.id) {
-      case HeaderId::kConnection:
-      case HeaderId::kUpgrade:
-        return !upgrade;
-      case HeaderId::kKeepAlive:
-      case HeaderId::kProxyConnection:
-      case HeaderId::kTransferEncoding:
-      case HeaderId::kXEnvoyInternal:
-        return true;
-      case HeaderId::kXEnvoyUpstreamRqTimeoutMs:
-      case HeaderId::kXEnvoyExpectedRqTimeoutMs:
-        return !internal;
-      case HeaderId::kXEnvoyDecoratorOperation:
-      case HeaderId::kXEnvoyOriginalPath:
-      case HeaderId::kXEnvoyOriginalHost:
-        return edge;
-      case HeaderId::kOther:
-        break;
-      default:
-        return false;
-    }
-    if (h.name.starts_with(kEnvoyPrefix)) {
-      const std::string_view rest = h.name.substr(kEnvoyPrefix.size());
-      return (!internal && is_one_of(rest, kInternalOnly)) || (edge && is_one_of(rest, kEdgeOnly));
-    }
-    return h.name == "x-forwarded-client-cert";  // forward_client_cert_details SANITIZE, the default
+// The same of the names that have no id.
+bool is_removed_name(std::string_view name, bool internal, bool edge) {
+  if (name.starts_with(kEnvoyPrefix)) {
+    const std::string_view rest = name.substr(kEnvoyPrefix.size());
+    return (!internal && is_one_of(rest, kInternalOnly)) || (edge && is_one_of(rest, kEdgeOnly));
   }
-};
+  return name == "x-forwarded-client-cert";  // forward_client_cert_details SANITIZE, the default
+}
 
 // All fields of that id as one list, joined by `comma`; a view when there is at most one.
 std::string_view joined(const HeaderTable& headers, HeaderId id, std::string_view comma, Scratch& scratch) {
@@ -145,16 +124,30 @@ bool join_single_fields(HeaderTable& headers, Scratch& scratch) {
   return !scratch.overflowed();
 }
 
+bool has_control_blank_or_hash(std::string_view v) {
+#if defined(MILLRACE_HTTP_WINDOW)
+  if (v.size() >= scan::kLeastForPieces) {
+    uint32_t found = 0;
+    scan::for_each_piece(v, [&](__m256i x) {
+      const auto is = [&](char c) { return _mm256_cmpeq_epi8(x, _mm256_set1_epi8(c)); };
+      const __m256i low = _mm256_cmpeq_epi8(_mm256_min_epu8(x, _mm256_set1_epi8(' ')), x);
+      found |= static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_or_si256(low, _mm256_or_si256(is('#'), is(0x7f)))));
+    });
+    return found != 0;
+  }
+#endif
+  return std::any_of(v.begin(), v.end(), [](char c) { return c == '#' || static_cast<uint8_t>(c) <= ' ' || c == 0x7f; });
+}
+
 // Envoy (Http::Utility::isValidRefererValue) drops a Referer that names a fragment or credentials, or that is no reference (RFC
 // 9110 10.1.3).
 bool is_valid_referer(std::string_view v) {
-  for (const char c : v)
-    if (c == '#' || static_cast<uint8_t>(c) <= ' ' || c == 0x7f) return false;
+  if (has_control_blank_or_hash(v)) return false;
   const size_t colon = v.find(':');
   if (colon == std::string_view::npos || v.find('/') < colon) return true;  // a relative reference
   if (colon == 0 || v.substr(colon, 3) != "://") return false;
   std::string_view authority = v.substr(colon + 3);
-  authority = authority.substr(0, authority.find_first_of("/?"));
+  authority = authority.substr(0, std::min(authority.find('/'), authority.find('?')));
   if (authority.empty() || authority.find('@') != std::string_view::npos) return false;
   const size_t port_mark = authority.find(':', authority.front() == '[' ? std::min(authority.find(']'), authority.size()) : 0);
   if (port_mark == std::string_view::npos) return true;
@@ -185,10 +178,13 @@ bool set_request_id(HeaderTable& headers, const ForwardOptions& options, bool ed
 // What does not go on to the upstream: hop-by-hop fields, what only a trusted peer may say, what the gateway itself has answered.
 void remove_from_request(RequestHead* head, bool internal, bool edge) {
   HeaderTable& headers = head->headers;
-  constexpr uint64_t kIds = RequestRemovals::kIds | bit_of(HeaderId::kTe) | bit_of(HeaderId::kReferer) | bit_of(HeaderId::kExpect);
-  if ((headers.present() & kIds) == 0 && !headers.may_have_guarded_names()) [[likely]] return;
-  if ((headers.present() & RequestRemovals::kIds) != 0 || headers.may_have_guarded_names())
-    headers.remove_if(RequestRemovals{is_upgrade(headers), internal, edge});
+  constexpr uint64_t kLookedAt = kUpgradeIds | kHopByHopIds | kUntrustedIds | kEdgeIds | bit_of(HeaderId::kXEnvoyInternal) |
+                                 bit_of(HeaderId::kTe) | bit_of(HeaderId::kReferer) | bit_of(HeaderId::kExpect);
+  if ((headers.present() & kLookedAt) == 0 && !headers.may_have_guarded_names()) [[likely]] return;
+  headers.remove_ids(kHopByHopIds | bit_of(HeaderId::kXEnvoyInternal) | (is_upgrade(headers) ? 0 : kUpgradeIds) |
+                     (internal ? 0 : kUntrustedIds) | (edge ? kEdgeIds : 0));
+  if (headers.may_have_guarded_names())
+    headers.remove_if([&](const Header& h) { return h.id == HeaderId::kOther && is_removed_name(h.name, internal, edge); });
   if (headers.has(HeaderId::kTe)) {  // RFC 9110 10.1.4: only "trailers" can be meant for more than the next hop
     bool trailers = false;
     std::string_view list = headers.get(HeaderId::kTe);
@@ -200,8 +196,12 @@ void remove_from_request(RequestHead* head, bool internal, bool edge) {
     if (trailers) headers.set(HeaderId::kTe, "trailers");
     else headers.remove(HeaderId::kTe);
   }
-  if (headers.has(HeaderId::kReferer))
-    headers.remove_if([](const Header& h) { return h.id == HeaderId::kReferer && !is_valid_referer(h.value); });
+  if (headers.has(HeaderId::kReferer)) {
+    if ((headers.repeated() & bit_of(HeaderId::kReferer)) != 0)
+      headers.remove_if([](const Header& h) { return h.id == HeaderId::kReferer && !is_valid_referer(h.value); });
+    else if (!is_valid_referer(headers.get(HeaderId::kReferer)))
+      headers.remove(HeaderId::kReferer);
+  }
   if (expects_continue(*head)) headers.remove(HeaderId::kExpect);  // the gateway answers it itself
 }
 
@@ -223,17 +223,18 @@ bool apply_underscore_action(HeaderTable& headers, UnderscoreAction action) {
 bool mutate_request(RequestHead* head, const ForwardOptions& options, const Downstream& downstream, const uint64_t random[2],
                     Scratch& scratch, RequestOrigin* origin) {
   HeaderTable& headers = head->headers;
-  const std::string_view connection_scheme = downstream.tls ? "https" : "http";
+  const std::string_view connection_scheme = downstream.tls ? std::string_view("https") : std::string_view("http");
 
   if (!join_single_fields(headers, scratch)) return false;
 
   // Who is it? (mutateRequestHeaders: "final remote address")
-  *origin = RequestOrigin{};
   base::IpAddress from_xff;
   bool single = true;
   bool found = false;
-  if (options.use_remote_address) {
-    single = !headers.has(HeaderId::kXForwardedFor);
+  if (!headers.has(HeaderId::kXForwardedFor)) {
+    single = options.use_remote_address;
+  } else if (options.use_remote_address) {
+    single = false;
     bool ignored = false;
     if (options.xff_num_trusted_hops > 0)
       found = address_from_xff(headers, options.xff_num_trusted_hops - 1, &from_xff, &ignored);
@@ -349,13 +350,8 @@ bool mutate_upstream_response(ResponseHead* head, const ForwardOptions& options,
 
 bool mutate_response(ResponseHead* head, const ForwardOptions& options, const ResponseFacts& facts, Scratch& scratch) {
   HeaderTable& headers = head->headers;
-  constexpr uint64_t kHopByHop = bit_of(HeaderId::kConnection) | bit_of(HeaderId::kUpgrade) | bit_of(HeaderId::kTransferEncoding) |
-                                 bit_of(HeaderId::kKeepAlive) | bit_of(HeaderId::kProxyConnection);
-  if ((headers.present() & kHopByHop) != 0) {
-    const bool upgrade = facts.upgrade && is_upgrade(headers);
-    const uint64_t going = upgrade ? kHopByHop & ~(bit_of(HeaderId::kConnection) | bit_of(HeaderId::kUpgrade)) : kHopByHop;
-    headers.remove_if([&](const Header& h) { return (bit_of(h.id) & going) != 0; });
-  }
+  if ((headers.present() & (kHopByHopIds | kUpgradeIds)) != 0)
+    headers.remove_ids(kHopByHopIds | (facts.upgrade && is_upgrade(headers) ? 0 : kUpgradeIds));
   bool room = true;
   if (!headers.has(HeaderId::kDate) && !facts.date.empty()) room &= headers.push({"date", facts.date, HeaderId::kDate});
   const bool overwrite = options.server_header == ServerHeaderMode::kOverwrite ||

@@ -9,10 +9,12 @@ namespace millrace::http {
 
 namespace {
 
-// The parser has checked that it is a number of 63 bits.
-uint64_t length_of(const HeaderTable& headers) {
+// The parser has checked that it is a number of 63 bits, and kept it.
+template <class Head>
+uint64_t length_of(const Head& head) {
+  if (head.content_length != kLengthNotRead) return head.content_length;
   uint64_t n = 0;
-  for (char c : headers.get(HeaderId::kContentLength)) n = n * 10 + static_cast<uint64_t>(c - '0');
+  for (char c : head.headers.get(HeaderId::kContentLength)) n = n * 10 + static_cast<uint64_t>(c - '0');
   return n;
 }
 
@@ -29,19 +31,19 @@ enum TrailerState : uint8_t { kLineStart, kName, kValue, kValueCr, kEndCr };
 }  // namespace
 
 BodyFraming request_framing(const RequestHead& head) {
-  if (is_connect(head) || (head.headers.has(HeaderId::kUpgrade) && is_upgrade(head.headers))) return {Framing::kTunnel, 0};
+  if (is_connect(head) || is_upgrade(head.headers)) return {Framing::kTunnel, 0};
   if (head.headers.has(HeaderId::kTransferEncoding)) return {Framing::kChunked, 0};
-  if (head.headers.has(HeaderId::kContentLength)) return {Framing::kContentLength, length_of(head.headers)};
+  if (head.headers.has(HeaderId::kContentLength)) return {Framing::kContentLength, length_of(head)};
   return {Framing::kNone, 0};
 }
 
 BodyFraming response_framing(const ResponseHead& head, std::string_view request_method, bool upgrade_requested) {
   if (head.status == 101 && upgrade_requested) return {Framing::kTunnel, 0};
-  if (request_method == "CONNECT" && head.status >= 200 && head.status < 300) return {Framing::kTunnel, 0};  // RFC 9112 6.3 (2)
-  if (request_method == "HEAD" || head.status < 200 || head.status == 204 || head.status == 304)
+  if (is_text(request_method, "CONNECT") && head.status >= 200 && head.status < 300) return {Framing::kTunnel, 0};  // RFC 9112 6.3 (2)
+  if (is_text(request_method, "HEAD") || head.status < 200 || head.status == 204 || head.status == 304)
     return {Framing::kNone, 0};                                                                               // (1)
   if (head.headers.has(HeaderId::kTransferEncoding)) return {Framing::kChunked, 0};                           // (4)
-  if (head.headers.has(HeaderId::kContentLength)) return {Framing::kContentLength, length_of(head.headers)};  // (6)
+  if (head.headers.has(HeaderId::kContentLength)) return {Framing::kContentLength, length_of(head)};  // (6)
   return {Framing::kUntilClose, 0};                                                                           // (8)
 }
 
@@ -122,7 +124,7 @@ H1Error BodyDecoder::trailer_byte(char c) {
   }
 }
 
-BodyDecoder::Step BodyDecoder::step(base::ByteSpan in) {
+BodyDecoder::Step BodyDecoder::any_step(base::ByteSpan in) {
   const char* const bytes = reinterpret_cast<const char*>(in.data());
   uint32_t i = 0;
   // A span holds a packet or two; the counters of Step are 32 bits.
@@ -131,15 +133,7 @@ BodyDecoder::Step BodyDecoder::step(base::ByteSpan in) {
     if (state_ == State::kFinished) return {i, 0, BodyStatus::kDone, H1Error::kNone};
     if (state_ == State::kBroken) return {0, 0, BodyStatus::kBad, error_};
     if (i == n) return {i, 0, BodyStatus::kMore, H1Error::kNone};
-    if (state_ == State::kData) {
-      const uint32_t data = static_cast<uint32_t>(std::min<uint64_t>(n - i, remaining_));
-      body_bytes_ += data;
-      if (framing_.kind == Framing::kUntilClose || framing_.kind == Framing::kTunnel)
-        return {i, data, BodyStatus::kMore, H1Error::kNone};
-      remaining_ -= data;
-      if (remaining_ == 0) state_ = framing_.kind == Framing::kContentLength ? State::kFinished : State::kChunkDataCr;
-      return {i, data, state_ == State::kFinished ? BodyStatus::kDone : BodyStatus::kMore, H1Error::kNone};
-    }
+    if (state_ == State::kData) return data_step(i, n - i);
     const char c = bytes[i];
     switch (state_) {
       case State::kChunkSizeFirst:

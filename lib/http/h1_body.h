@@ -69,7 +69,11 @@ class BodyDecoder {
   // call (kMore) or the next message (kDone). With kMore and skip + data == in.size() everything was used; with kMore otherwise
   // call again at once. Always makes progress on a non-empty span. An empty message is kDone on the first call, also with an
   // empty span.
-  Step step(base::ByteSpan in);
+  Step step(base::ByteSpan in) {
+    if (state_ != State::kData) return any_step(in);
+    // A span holds a packet or two; the counters of Step are 32 bits.
+    return data_step(0, in.size() < UINT32_MAX ? static_cast<uint32_t>(in.size()) : UINT32_MAX);
+  }
 
   // The peer closed (FIN). True when that is a legal end (kUntilClose, kTunnel, or already done); else the message was cut short.
   bool finish() {
@@ -97,6 +101,18 @@ class BodyDecoder {
     kFinished,
     kBroken
   };
+  Step any_step(base::ByteSpan in);
+  // kData with n bytes left behind the `skip` ones.
+  Step data_step(uint32_t skip, uint32_t n) {
+    const uint32_t data = remaining_ < n ? static_cast<uint32_t>(remaining_) : n;
+    body_bytes_ += data;
+    if (framing_.kind == Framing::kUntilClose || framing_.kind == Framing::kTunnel)
+      return {skip, data, BodyStatus::kMore, H1Error::kNone};
+    remaining_ -= data;
+    if (remaining_ != 0) return {skip, data, BodyStatus::kMore, H1Error::kNone};
+    state_ = framing_.kind == Framing::kContentLength ? State::kFinished : State::kChunkDataCr;
+    return {skip, data, state_ == State::kFinished ? BodyStatus::kDone : BodyStatus::kMore, H1Error::kNone};
+  }
   Step fail(H1Error e, uint32_t skip);
   H1Error trailer_byte(char c);
 

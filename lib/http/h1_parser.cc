@@ -235,12 +235,12 @@ struct Noted {
   bool host_is_valid = true;       // the bytes of `host` are an authority's
   uint32_t host_line_bytes = 0;    // as RequestHead's
   bool length_is_number = true;  // of the first content-length
-  bool length_is_zero = true;
+  uint64_t length = 0;
   bool chunked = false;  // of the first transfer-encoding
 };
 
 // RFC 9110 8.6: 1*DIGIT; at most 2^63 - 1, so that sums of lengths cannot overflow.
-bool is_length(std::string_view v, bool* zero) {
+inline bool is_length(std::string_view v, uint64_t* length) {
   constexpr size_t kSafeDigits = 18;  // that many cannot overflow
   uint64_t n = 0;
   if (v.empty()) return false;
@@ -250,34 +250,14 @@ bool is_length(std::string_view v, bool* zero) {
     if (v.size() > kSafeDigits && n > (uint64_t{INT64_MAX} - digit) / 10) return false;
     n = n * 10 + digit;
   }
-  *zero = n == 0;
+  *length = n;
   return true;
 }
 
-// Names that are to be lowered, kept until the head has been read: a store into bytes that are about to be loaded in one vector
-// holds the load up until the store has reached the cache.
-class PendingCase {
- public:
-  void add(char* name, uint32_t upper) {
-    if (upper == 0) return;
-    if (count_ == kRoom) settle();
-    names_[count_++] = {name, upper};
-  }
-  void settle() {
-    for (uint32_t i = 0; i < count_; ++i)
-      for (uint32_t upper = names_[i].upper; upper != 0; upper &= upper - 1) names_[i].at[std::countr_zero(upper)] |= 0x20;
-    count_ = 0;
-  }
-
- private:
-  static constexpr uint32_t kRoom = 16;
-  struct Name {
-    char* at;
-    uint32_t upper;
-  };
-  Name names_[kRoom];
-  uint32_t count_ = 0;
-};
+// Byte by byte: a name has a capital or two, and a wider store would reach into bytes that the next line's load wants.
+inline void lower_name(char* name, uint32_t upper) {
+  for (; upper != 0; upper &= upper - 1) name[std::countr_zero(upper)] |= 0x20;
+}
 
 // A line that read_line finds odd.
 Step odd_line(Reader& r, FieldLine* line, bool* empty_line) {
@@ -304,7 +284,6 @@ Step read_fields(Reader& r, const Window& window, const H1Limits& limits, bool t
   Header* const storage = head->headers.storage();
   Header* const storage_end = storage + head->headers.capacity();
   Header* out = storage;
-  PendingCase pending;
   uint64_t present = 0, repeated = 0;
   uint64_t left = limits.max_header_count;
   bool guarded = false;
@@ -336,12 +315,12 @@ Step read_fields(Reader& r, const Window& window, const H1Limits& limits, bool t
           noted->host_is_valid = is_authority(window, value.data(), value.size());
           noted->host_line_bytes = line_bytes;
         }
-        pending.add(p, line.upper);
+        lower_name(p, line.upper);
         p += line.bytes;
         continue;
       }
       if (line.id == HeaderId::kContentLength) {
-        if (noted->content_lengths++ == 0) noted->length_is_number = is_length(value, &noted->length_is_zero);
+        if (noted->content_lengths++ == 0) noted->length_is_number = is_length(value, &noted->length);
       } else if (noted->transfer_encodings++ == 0) {
         noted->chunked = equals_ignore_case(value, "chunked");
       }
@@ -355,11 +334,11 @@ Step read_fields(Reader& r, const Window& window, const H1Limits& limits, bool t
     out->id = line.id;
     out->line_bytes = line_bytes;
     ++out;
-    pending.add(p, line.upper);
+    lower_name(p, line.upper);
     p += line.bytes;
   }
-  pending.settle();
   head->headers.filled(static_cast<uint32_t>(out - storage), present, repeated, guarded);
+  head->content_length = noted->length;
   return Step::kOk;
 }
 
@@ -385,6 +364,7 @@ constexpr size_t kMaxNominatedTeBytes = 256;
 constexpr size_t kMaxTokenBytes = 64;  // a longer token names no field we would meet; names are compared lower case
 
 bool remove_nominated(std::string_view list, uint32_t* tokens, HeaderTable* headers) {
+  if (is_text(list, "keep-alive") || is_text(list, "close")) return ++*tokens < kMaxNominated;  // as nearly always
   size_t at = 0;
   while (at <= list.size()) {
     const size_t comma = list.find(',', at);
@@ -459,7 +439,7 @@ H1Error finish_request(const H1Limits& limits, const Noted& noted, RequestHead* 
     headers.remove(HeaderId::kHttp2Settings);
   }
   if (connect && noted.content_lengths == 1) {
-    if (!noted.length_is_zero) return H1Error::kContentLengthConnect;
+    if (noted.length != 0) return H1Error::kContentLengthConnect;
     headers.remove(HeaderId::kContentLength);
   }
   const H1Error framing = check_framing(limits, noted, head->version, head);
@@ -480,7 +460,7 @@ H1Error finish_response(const H1Limits& limits, const Noted& noted, ResponseHead
   if (head->status < 200 || head->status == 204) {  // RFC 9112 6.1, RFC 9110 8.6
     if (noted.transfer_encodings != 0) return H1Error::kTransferEncodingNoBody;
     if (noted.content_lengths != 0) {
-      if (!noted.length_is_number || !noted.length_is_zero) return H1Error::kContentLengthNoBody;
+      if (!noted.length_is_number || noted.length != 0) return H1Error::kContentLengthNoBody;
       head->headers.remove(HeaderId::kContentLength);
       return H1Error::kNone;
     }
@@ -545,9 +525,9 @@ size_t find_head_end(std::span<const char> bytes, size_t from) {
 }
 
 HeadResult parse_request_head(std::span<char> bytes, size_t already_scanned, const H1Limits& limits, RequestHead* head) {
-  const HeaderTable storage = head->headers;
-  *head = RequestHead{};
-  head->headers = storage;
+  head->method = head->path = head->authority = head->scheme = {};
+  head->version = Version::kHttp11;
+  head->start_line_bytes = head->host_line_bytes = 0;
   head->headers.clear();
   return parse_head(
       bytes, already_scanned, limits, [&](Reader& r, const Window* lines) { return r.request_line(lines, limits, head); },
@@ -561,9 +541,9 @@ HeadResult parse_request_head(std::span<char> bytes, size_t already_scanned, con
 }
 
 HeadResult parse_response_head(std::span<char> bytes, size_t already_scanned, const H1Limits& limits, ResponseHead* head) {
-  const HeaderTable storage = head->headers;
-  *head = ResponseHead{};
-  head->headers = storage;
+  head->status = 0;
+  head->reason = {};
+  head->version = Version::kHttp11;
   head->headers.clear();
   return parse_head(
       bytes, already_scanned, limits, [&](Reader& r, const Window* lines) { return r.status_line(lines, head); },

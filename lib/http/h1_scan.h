@@ -302,6 +302,24 @@ inline Lowered lower(__m256i x) {
   return {_mm256_or_si256(x, _mm256_and_si256(upper, __m256i(kConstants.case_bit))),
           static_cast<uint32_t>(_mm256_movemask_epi8(upper))};
 }
+// f(vector) for pieces of 32 bytes that together hold all of s (at least kLeastForPieces bytes) and nothing else; every pair of
+// neighbours is in one of them. Bytes may come more than once, and neighbours that are none.
+inline constexpr size_t kLeastForPieces = 8;
+template <class F>
+[[gnu::always_inline]] inline void for_each_piece(std::string_view s, F&& f) {
+  const size_t n = s.size();
+  const char* const p = s.data();
+  if (n < 16) {
+    const __m128i both = _mm_set_epi64x(static_cast<int64_t>(load8(p + n - 8)), static_cast<int64_t>(load8(p)));
+    f(_mm256_broadcastsi128_si256(both));
+  } else if (n < 32) {
+    const auto load16 = [](const char* q) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(q)); };
+    f(_mm256_set_m128i(load16(p + n - 16), load16(p)));
+  } else {
+    for (size_t at = 0; at + 32 < n; at += 31) f(load32(p + at));
+    f(load32(p + n - 32));
+  }
+}
 #endif
 
 }  // namespace millrace::http::scan

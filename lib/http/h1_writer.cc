@@ -34,7 +34,7 @@ class FastOut {
     next_ += N - 1;
   }
   void put_decimal(uint64_t v) {
-    if (take(kDecimalBytes)) [[likely]] next_ += write_decimal(next_, v);
+    if (take(kMaxDecimalBytes)) [[likely]] next_ += write_decimal(next_, v);
   }
   void put_field(HeaderId id, std::string_view name, std::string_view value) {
     if (!take(name.size() + value.size() + 4)) [[unlikely]] return;
@@ -53,7 +53,6 @@ class FastOut {
 
  private:
   static constexpr size_t kSlack = 64;  // above the longest literal and the bytes of a known name
-  static constexpr size_t kDecimalBytes = 20;
   bool take(size_t n) {
     room_ -= static_cast<ptrdiff_t>(n);
     return room_ >= 0;
@@ -70,11 +69,12 @@ class ExactOut {
 
   size_t size() const { return size_; }
   void put(std::string_view s) {
-    if (size_ <= out_.size() && s.size() <= out_.size() - size_) copy_bytes(out_.data() + size_, s.data(), s.size());
+    if (size_ <= out_.size() && s.size() <= out_.size() - size_ && !s.empty())
+      std::memcpy(out_.data() + size_, s.data(), s.size());
     size_ += s.size();
   }
   void put_decimal(uint64_t v) {
-    char digits[20];
+    char digits[kMaxDecimalBytes];
     put({digits, write_decimal(digits, v)});
   }
   void put_field(HeaderId, std::string_view name, std::string_view value) {

@@ -17,7 +17,7 @@ HeaderId header_id(std::string_view name) {
   return static_cast<HeaderId>(i);
 }
 
-std::string_view header_name(HeaderId id) { return names::kNames[static_cast<size_t>(id)]; }
+constinit const std::array<std::string_view, names::kCount> kHeaderNames = names::kNames;
 
 const Header* HeaderTable::find(std::string_view lower_case_name) const {
   const HeaderId id = header_id(lower_case_name);
@@ -34,9 +34,19 @@ uint32_t HeaderTable::remove(std::string_view lower_case_name) {
   return remove_if([&](const Header& h) { return h.id == HeaderId::kOther && h.name == lower_case_name; });
 }
 
-uint32_t HeaderTable::remove(HeaderId id) {
-  if (!has(id)) return 0;
-  return remove_if([&](const Header& h) { return h.id == id; });
+uint32_t HeaderTable::remove_ids(uint64_t ids) {
+  MILLRACE_ASSERT((ids & bit_of(HeaderId::kOther)) == 0, "unknown names are removed by name");
+  if ((present_ & ids) == 0) return 0;
+  present_ &= ~ids;
+  repeated_ &= ~ids;
+  const auto goes = [&](const Header& h) { return ((ids >> static_cast<int>(h.id)) & 1) != 0; };
+  uint32_t kept = 0;
+  while (!goes(data_[kept])) ++kept;
+  for (uint32_t i = kept + 1; i < size_; ++i)
+    if (!goes(data_[i])) data_[kept++] = data_[i];
+  const uint32_t removed = size_ - kept;
+  size_ = kept;
+  return removed;
 }
 
 bool HeaderTable::replace(HeaderId id, std::string_view value) {

@@ -3,6 +3,7 @@
 // place: RFC 9110 5.1 makes them case-insensitive and Envoy sends them so).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -62,14 +63,15 @@ static_assert(static_cast<int>(HeaderId::kCount) <= 64, "one bit each in HeaderT
 constexpr uint64_t bit_of(HeaderId id) { return uint64_t{1} << static_cast<int>(id); }
 
 HeaderId header_id(std::string_view lower_case_name);
-std::string_view header_name(HeaderId id);  // "" for kOther
+extern const std::array<std::string_view, static_cast<size_t>(HeaderId::kCount)> kHeaderNames;
+inline std::string_view header_name(HeaderId id) { return kHeaderNames[static_cast<size_t>(id)]; }  // "" for kOther
 
-// Names that are kOther but may mean something to forward.h, "x-envoy-..." and "x-forwarded-client-cert", told from the others by
-// their first 8 bytes, in any case.
+// Names that are kOther but may mean something to forward.h, "x-envoy-..." and "x-forwarded-client-cert", told from nearly all
+// others by their first bytes, in any case.
 inline bool is_guarded_name(std::string_view n) {
-  if (n.size() < 8) return false;
-  const uint64_t front = load8(n.data()) | 0x2020202020202020;
-  return front == "x-envoy-"_word || front == "x-forwar"_word;
+  if (n.size() < 4) return false;
+  const uint32_t front = load4(n.data()) | 0x20202020;
+  return front == "x-en"_word || front == "x-fo"_word;
 }
 
 struct Header {
@@ -119,6 +121,18 @@ class HeaderTable {
     data_[size_++] = h;
     return true;
   }
+  // push({header_name(id), value, id}) of a known name.
+  bool add(HeaderId id, std::string_view value) {
+    if (size_ == capacity_) return false;
+    repeated_ |= present_ & bit_of(id);
+    present_ |= bit_of(id);
+    Header& h = data_[size_++];
+    h.name = header_name(id);
+    h.value = value;
+    h.id = id;
+    h.line_bytes = 0;
+    return true;
+  }
   // The first value of a known header; "" (and has() false) when absent.
   std::string_view get(HeaderId id) const {
     if (has(id) && id != HeaderId::kOther)
@@ -130,7 +144,10 @@ class HeaderTable {
   const Header* find(std::string_view lower_case_name) const;
   // Removes every header of that name, keeping the order of the rest; returns how many there were.
   uint32_t remove(std::string_view lower_case_name);
-  uint32_t remove(HeaderId id);
+  uint32_t remove(HeaderId id) { return remove_ids(bit_of(id)); }
+  // Removes every header whose bit_of(id) is in `ids`, keeping the order of the rest; returns how many there were. kOther cannot be
+  // among them.
+  uint32_t remove_ids(uint64_t ids);
   // Removes every header for which remove(header) is true, keeping the order of the rest; returns how many there were.
   template <class Predicate>
   uint32_t remove_if(Predicate&& remove) {
@@ -154,7 +171,7 @@ class HeaderTable {
   // table is full.
   bool set(HeaderId id, std::string_view value) {
     MILLRACE_ASSERT(id != HeaderId::kOther, "set() is for known names");
-    return has(id) ? replace(id, value) : push({header_name(id), value, id});
+    return has(id) ? replace(id, value) : add(id, value);
   }
   void clear() {
     size_ = 0;
@@ -182,6 +199,9 @@ class HeaderTable {
   uint64_t repeated_ = 0;
 };
 
+// `content_length` of a head that no parser has filled: who wants it reads the field.
+inline constexpr uint64_t kLengthNotRead = UINT64_MAX;
+
 struct RequestHead {
   std::string_view method;     // as sent: methods are case-sensitive
   std::string_view path;       // origin-form with query ("/a?b=c"), "*" for OPTIONS *, "" for CONNECT
@@ -189,6 +209,7 @@ struct RequestHead {
   std::string_view scheme;     // of an absolute-form target or :scheme; else "" (the connection decides)
   Version version = Version::kHttp11;
   HeaderTable headers;  // without Host (it is `authority`)
+  uint64_t content_length = kLengthNotRead;  // the parser's: of the content-length field, where there is one
   // As Header::line_bytes, of "method path HTTP/1.1" CRLF at method.data() and of "host: authority" CRLF. See h1_writer.cc.
   uint32_t start_line_bytes = 0, host_line_bytes = 0;
 };
@@ -198,6 +219,7 @@ struct ResponseHead {
   std::string_view reason;
   Version version = Version::kHttp11;
   HeaderTable headers;
+  uint64_t content_length = kLengthNotRead;  // as RequestHead's
 };
 
 // The path without its query, and the query without its '?' (both views into `path`).

@@ -147,30 +147,25 @@ constexpr scan::Constant plain_table(bool rows) {
 constexpr scan::Constant kPlainColumn = plain_table(false), kPlainRow = plain_table(true);
 
 PathBytes look_at(std::string_view path) {
-  const size_t n = path.size();
-  const char* const p = path.data();
-  if (n < 8) return look_at_each(path);
+  if (path.size() < scan::kLeastForPieces) return look_at_each(path);
   PathBytes found;
-  const auto add = [&](__m256i x) {
+  scan::for_each_piece(path, [&](__m256i x) {
     const uint32_t slashes = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, _mm256_set1_epi8('/'))));
     found.hash |= _mm256_movemask_epi8(_mm256_cmpeq_epi8(x, _mm256_set1_epi8('#'))) != 0;
     found.odd |= (scan::zero_bytes(scan::nibble_hits(x, kPlainColumn, kPlainRow)) | (slashes & (slashes >> 1))) != 0;
-  };
-  // Pieces that overlap by a byte at least, so that every pair of neighbours is in one of them.
-  if (n < 16) {
-    const __m128i both = _mm_set_epi64x(static_cast<int64_t>(load8(p + n - 8)), static_cast<int64_t>(load8(p)));
-    add(_mm256_broadcastsi128_si256(both));
-  } else if (n < 32) {
-    const auto load16 = [](const char* q) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(q)); };
-    add(_mm256_set_m128i(load16(p + n - 16), load16(p)));
-  } else {
-    for (size_t at = 0; at + 32 < n; at += 31) add(scan::load32(p + at));
-    add(scan::load32(p + n - 32));
-  }
+  });
   return found;
+}
+bool has_hash(std::string_view path) {
+  if (path.size() < scan::kLeastForPieces) return look_at_each(path).hash;
+  const __m256i hash = _mm256_set1_epi8('#');
+  __m256i found = _mm256_setzero_si256();
+  scan::for_each_piece(path, [&](__m256i x) { found = _mm256_or_si256(found, _mm256_cmpeq_epi8(x, hash)); });
+  return _mm256_movemask_epi8(found) != 0;
 }
 #else
 PathBytes look_at(std::string_view path) { return look_at_each(path); }
+bool has_hash(std::string_view path) { return path.find('#') != std::string_view::npos; }
 #endif
 
 }  // namespace
@@ -179,10 +174,12 @@ PathVerdict normalize_path(RequestHead* head, const ForwardOptions& options, Scr
   const std::string_view whole = head->path;
   if (whole.empty()) return PathVerdict::kContinue;
   if (whole.front() != '/') return PathVerdict::kNotRelative;
+  const bool asked =
+      options.normalize_path || options.merge_slashes || options.escaped_slashes != EscapedSlashesAction::kKeepUnchanged;
+  if (!asked) return has_hash(whole) ? PathVerdict::kReject : PathVerdict::kContinue;
   const PathBytes bytes = look_at(whole);
   if (bytes.hash) return PathVerdict::kReject;
-  const bool asked = options.normalize_path || options.merge_slashes || options.escaped_slashes != EscapedSlashesAction::kKeepUnchanged;
-  if (!asked || !bytes.odd) return PathVerdict::kContinue;
+  if (!bytes.odd) return PathVerdict::kContinue;
   const std::string_view path = whole.substr(0, whole.find('?'));
   const std::string_view query = whole.substr(path.size());
 

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <span>
 #include <string_view>
@@ -52,13 +53,16 @@ class Scratch {
   std::string_view copy(std::string_view s) { return concat({s}); }
   // Decimal text of v.
   std::string_view decimal(uint64_t v) {
-    constexpr size_t kMaxDigits = 20;
-    if (left() >= kMaxDigits) [[likely]] {
+    if (left() >= kMaxDecimalBytes) [[likely]] {
       const size_t n = write_decimal(next_, v);
       return {std::exchange(next_, next_ + n), n};
     }
-    char digits[kMaxDigits];
-    return copy({digits, write_decimal(digits, v)});
+    char digits[kMaxDecimalBytes];
+    const size_t n = write_decimal(digits, v);
+    char* const out = allocate(n);
+    if (out == nullptr) return {};
+    std::memcpy(out, digits, n);
+    return {out, n};
   }
 
  private:

@@ -98,17 +98,39 @@ inline void copy_bytes(char* to, const char* from, size_t n) {
   }
 }
 
-// Decimal text of v at `to` (room for 20 bytes); how many bytes it has.
+// Decimal text of v at `to` (room for kMaxDecimalBytes); how many bytes it has.
+inline constexpr size_t kMaxDecimalBytes = 20;
+inline constexpr auto kDigitPairs = [] {
+  std::array<char, 200> t{};
+  for (size_t i = 0; i < 100; ++i) {
+    t[2 * i] = static_cast<char>('0' + i / 10);
+    t[2 * i + 1] = static_cast<char>('0' + i % 10);
+  }
+  return t;
+}();
 inline size_t write_decimal(char* to, uint64_t v) {
-  static constexpr auto kPowers = [] {
-    std::array<uint64_t, 20> t{};
-    for (uint64_t n = 0, power = 1; n < 20; ++n, power *= 10) t[n] = power;
-    return t;
-  }();
-  size_t n = 1;
-  while (n < 20 && v >= kPowers[n]) ++n;
-  for (size_t i = n; i-- > 0; v /= 10) to[i] = static_cast<char>('0' + v % 10);
-  return n;
+  const auto pair = [](char* at, uint64_t n) { std::memcpy(at, kDigitPairs.data() + 2 * n, 2); };
+  const auto below_100 = [&](uint64_t n) -> size_t {
+    if (n >= 10) {
+      pair(to, n);
+      return 2;
+    }
+    *to = static_cast<char>('0' + n);
+    return 1;
+  };
+  if (v < 100) return below_100(v);
+  size_t n = 0;
+  uint64_t rest = v;
+  if (v >= 10000) {
+    n = write_decimal(to, v / 10000);
+    rest = v % 10000;
+    pair(to + n, rest / 100);
+    n += 2;
+  } else {
+    n = below_100(v / 100);
+  }
+  pair(to + n, rest % 100);
+  return n + 2;
 }
 
 }  // namespace millrace::http
