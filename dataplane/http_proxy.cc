@@ -311,7 +311,7 @@ bool HttpProxy::read_response_head(Exchange& ex) {
       }
       continue;
     }
-    ctx_.transports.after_read(u, ctx_.now);
+    if (rx.empty()) ctx_.transports.after_read(u, ctx_.now);  // else the body's relay does it
     h->used = h->head_length = static_cast<uint32_t>(r.consumed);
     ex.response.headers = http::HeaderTable(h->headers, h->header_capacity, ex.response.headers);
     if (ex.response.status == 101) {  // nobody asked for an upgrade: it was refused before it got here

@@ -641,4 +641,9 @@ inline std::string pattern(size_t bytes) {
   return s;
 }
 
+// Whether a head has exactly that line behind its first.
+inline bool has_line(const std::string& head, std::string_view line) {
+  return head.find("\r\n" + std::string(line) + "\r\n") != std::string::npos;
+}
+
 }  // namespace millrace::dataplane::test

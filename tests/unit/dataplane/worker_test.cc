@@ -5,11 +5,6 @@
 namespace millrace::dataplane::test {
 namespace {
 
-// The head that a server saw, without what differs from run to run.
-bool has_line(const std::string& head, std::string_view line) {
-  return head.find("\r\n" + std::string(line) + "\r\n") != std::string::npos;
-}
-
 // ---- plain requests
 // --------------------------------------------------------------------------------------------------------------------
 TEST(Worker, GetThereAndBack) {
