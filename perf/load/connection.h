@@ -83,7 +83,7 @@ struct alignas(64) Connection {
   uint32_t tls;           // TlsPeer::Handle, kNoSession, or kNone: plaintext
   uint32_t generation;    // client: of the slot; part of the address and port
   uint32_t requests_left;  // client: that may still begin on this connection; server: answers until it closes
-  uint32_t recover;
+  uint32_t recover;       // RFC 6582; after close(): when it was called, in ms
   uint32_t plain_sent;    // TLS: place in the plaintext up to which it is encrypted
   uint32_t began_us;      // client: when the SYN was sent
 };

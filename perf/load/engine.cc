@@ -91,6 +91,7 @@ base::Result<std::unique_ptr<Engine>> Engine::create(const Options& options, con
   Engine& e = *engine;
   e.shared_.tls = tls;
   if (any_v6) e.book_ = std::make_unique<AddressBook>(own_v6);
+  if (options.role == Role::kForward) e.own_.add_everything();
   for (const WireOptions& w : options.wires) {
     e.own_.add(w.router.address, 1);
     if (w.router6) e.own_.add(w.router6->address, 1);
@@ -137,7 +138,7 @@ bool Engine::step(base::TimeNs now) {
   const uint64_t sent_before = counters_.tx_frames;
   uint32_t frames = 0;
   if (options_.role == Role::kForward) [[unlikely]] {
-    frames = forward(now);
+    frames = forward();
   } else {
     for (uint8_t w = 0; w < wires_.size(); ++w) {
       Segment burst[Wire::kBurst];
@@ -165,12 +166,12 @@ bool Engine::step(base::TimeNs now) {
 }
 
 // Back to the router with MAC addresses swapped and nothing else: clients and servers that ask each other directly talk through it.
-uint32_t Engine::forward(base::TimeNs now) {
+uint32_t Engine::forward() {
   uint32_t frames = 0;
   for (auto& w : wires_) {
     rte_mbuf* burst[Wire::kBurst];
     uint32_t received = 0;
-    const uint32_t n = w->receive_raw(now, burst, received);
+    const uint32_t n = w->receive_raw(burst, received);
     frames += received;
     for (uint32_t i = 0; i < n; ++i) {
       uint8_t* p = rte_pktmbuf_mtod(burst[i], uint8_t*);

@@ -55,7 +55,7 @@ class Engine {
 
  private:
   Engine(const Options& options, const TargetTable& targets, const TableConfig& table);
-  uint32_t forward(base::TimeNs now);
+  uint32_t forward();
   void advance_phase(base::TimeNs now);
   void enter(Phase p, base::TimeNs now);
   void begin_draining(base::TimeNs now);

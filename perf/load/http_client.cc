@@ -210,6 +210,11 @@ void HttpClient::on_peer_fin(uint32_t i, Connection& c) {
 }
 
 void HttpClient::on_reset(uint32_t, Connection& c) {
+  // The peer has answered everything, ended its side and closed its socket, which then meets our close_notify (nginx does so). Nothing is lost.
+  if (c.in_flight == 0 && (c.flags & kPeerFin) != 0) {
+    ++counters_.closed;
+    return;
+  }
   // Idle, and between two requests, a peer may do that; but it is not how HTTP ends.
   ++counters_.reset;
   if (c.in_flight > 1) counters_.reset += c.in_flight - 1u;

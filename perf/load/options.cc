@@ -218,7 +218,7 @@ const Spec kSpecs[] =
          [](Draft& d, const std::string& s) -> Status {
            return choose(d.o.close, s, {{"fin", CloseMode::kFin}, {"header", CloseMode::kHeader}, {"reset", CloseMode::kReset}});
          }},
-        {kLoad, "--window", "BYTES", Form::kOne, "receive window of each connection [256K]",
+        {kLoad, "--window", "BYTES", Form::kOne, "of each connection: announced, and at most sent ahead [256K]",
          [](Draft& d, const std::string& s) -> Status { return store(d.o.window, parse_bytes(s, 4096, 1u << 30)); }},
         {kLoad, "--max-server-connections", "N", Form::kOne, "that servers hold at a time [262144]",
          [](Draft& d, const std::string& s) -> Status {
@@ -266,10 +266,6 @@ const Spec kSpecs[] =
         {kAsked, "--expect-status", "CODE", Form::kOne, "every other one is an error [200]",
          [](Draft& d, const std::string& s) -> Status { return store(d.o.expect_status, parse_count(s, 200, 599)); }},
 
-        {kServing, "--server-delay", "S", Form::kOne, "from a request's last byte to its answer [0]",
-         [](Draft& d, const std::string& s) -> Status {
-           return store(d.o.server_delay_ns, parse_duration(s, 0, 60 * base::kSecond));
-         }},
         {kServing, "--server-chunked", "", Form::kFlag, "answers are chunked", &set_flag<&Options::server_chunked>},
         {kServing, "--server-close-after", "N", Form::kOne,
          "answers on a connection, the last with Connection: close; 0: never [0]",
@@ -294,10 +290,10 @@ const Spec kSpecs[] =
         {kTime, "--warmup", "S", Form::kOne, "not counted [1]",
          [](Draft& d, const std::string& s) -> Status { return store(d.o.warmup_ns, parse_duration(s, 0, kDay)); }},
         {kTime, "--duration", "S", Form::kOne, "that is measured; 0: until SIGINT or SIGTERM, which is then no error [10]",
-         [](Draft& d,
-            const std::string& s) -> Status { return store(d.o.duration_ns, parse_duration(s, 0, kDay)); }},
-        {kTime, "--start-on-signal", "", Form::kFlag, "devices are opened at once, everything else begins at SIGUSR1", &set_flag<&Options::start_on_signal>},
-    {kTime, "--interval", "S", Form::kOne, "between lines of progress; 0: none [1]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.duration_ns, parse_duration(s, 0, kDay)); }},
+        {kTime, "--start-on-signal", "", Form::kFlag, "devices are opened at once, everything else begins at SIGUSR1",
+         &set_flag<&Options::start_on_signal>},
+        {kTime, "--interval", "S", Form::kOne, "between lines of progress; 0: none [1]",
          [](Draft& d, const std::string& s) -> Status { return store(d.o.interval_ns, parse_duration(s, 0, kDay)); }},
         {kTime, "--timeout", "S", Form::kOne, "a request unanswered for so long is an error [10]",
          [](Draft& d, const std::string& s) -> Status {
@@ -456,8 +452,8 @@ Status check_clients(Draft& d) {
 Status check_servers(const Draft& d) {
   const Options& o = d.o;
   if (!plays_servers(o.role)) {
-    for (const char* name : {"--servers", "--tls-servers", "--server-delay", "--server-chunked", "--server-close-after",
-                             "--certificate", "--key", "--max-server-connections"})
+    for (const char* name : {"--servers", "--tls-servers", "--server-chunked", "--server-close-after", "--certificate", "--key",
+                             "--max-server-connections"})
       if (d.has(name)) return Error{std::string(name) + ": has no use without servers (--role)"};
     return {};
   }

@@ -66,7 +66,7 @@ struct Options {
   uint16_t mtu = 1500;
   bool offloads = true;
   uint16_t descriptors = 1024;  // of each queue
-  uint32_t window = 256 * 1024;  // receive window of each connection, bytes: 4,096 … 1 GiB
+  uint32_t window = 256 * 1024;  // of each connection, bytes it announces and at most sends ahead: 4,096 … 1 GiB
   uint32_t max_server_connections = 262'144;
 
   // work
@@ -97,7 +97,6 @@ struct Options {
   std::optional<uint32_t> response_body;  // bytes: what servers send and clients expect; clients: absent means any length
   BodyCheck body_check = BodyCheck::kPattern;
   uint16_t expect_status = 200;
-  base::TimeNs server_delay_ns = 0;  // between a request's last byte and its answer
   bool server_chunked = false;       // answers are sent with Transfer-Encoding: chunked
   uint32_t server_close_after = 0;   // answers on a connection, the last with Connection: close; 0: never
 

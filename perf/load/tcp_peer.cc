@@ -499,7 +499,7 @@ void TcpPeer::output(uint32_t i) {
   uint32_t left;
   while (static_cast<int32_t>(left = c.snd_end - c.snd_nxt) > 0) {
     const uint32_t flight = c.snd_nxt - c.snd_una;
-    const uint32_t window = std::min(c.snd_wnd, c.cwnd);
+    const uint32_t window = std::min({c.snd_wnd, c.cwnd, shared_.options.window});
     const uint32_t room = window > flight ? window - flight : 0;
     // Whole segments where the port cuts them, so that the last one of a message is the only short one.
     const uint32_t most = left <= c.mss || wire.max_payload() <= c.mss ? c.mss : wire.max_payload() - wire.max_payload() % c.mss;
@@ -534,6 +534,8 @@ void TcpPeer::close(uint32_t i) {
   Connection& c = table_[i];
   if (c.state != State::kOpen) return;
   c.flags |= kFinQueued;
+  c.recover = shared_.now_ms;  // from now on: since when the peer's FIN is waited for
+  table_.deadlines.arm(i, shared_.now_ms + timeout_ms());
   touch(i);
 }
 
@@ -662,6 +664,14 @@ void TcpPeer::on_deadline(uint32_t i) {
           output(i);
         }
         arm_rto(i, c, kRtoMs);
+      }
+      if ((c.flags & (kFinQueued | kPeerFin | kRecovery)) == kFinQueued && c.in_flight == 0) {
+        // Our FIN is out, or would be; a peer that never sends its own must not hold the slot for ever.
+        if (now - c.recover >= timeout_ms()) {
+          ++(is_server(c) ? counters_.server_reset : counters_.timeout);
+          return abort(i);
+        }
+        table_.deadlines.arm(i, c.recover + timeout_ms());
       }
       if (c.tls < kNoSession) {
         receive_tls(i, c, {});  // goes on where it was short of memory

@@ -114,7 +114,7 @@ class TcpPeer {
   void finish(uint32_t i);
   void forget(uint32_t i, Connection& c);
   void arm_rto(uint32_t i, Connection& c, uint32_t base_ms);
-  uint16_t advertised_window() const { return advertised_; }
+  uint32_t timeout_ms() const { return static_cast<uint32_t>(shared_.options.timeout_ns / base::kMillisecond) + 1; }
   // RFC 9293 3.4.1 with a tick of 64 ns: an address and port that come again lie above what a peer's TIME-WAIT remembers of them, also from the
   // run before (main's clock goes on where its left off).
   uint32_t initial_sequence() const { return static_cast<uint32_t>(shared_.now >> 6); }

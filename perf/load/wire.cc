@@ -58,7 +58,7 @@ void OwnAddresses::add(const base::IpAddress& first, uint32_t count) {
 }
 
 bool OwnAddresses::contains(const base::IpAddress& a) const {
-  return std::any_of(ranges_.begin(), ranges_.end(), [&](const Range& r) { return r.first <= a && a <= r.last; });
+  return everything_ || std::any_of(ranges_.begin(), ranges_.end(), [&](const Range& r) { return r.first <= a && a <= r.last; });
 }
 
 // --- Wire -------------------------------------------------------------------------------------------------------------------
@@ -154,9 +154,8 @@ uint32_t Wire::receive(base::TimeNs now, Segment* out, uint32_t& frames) {
   return kept;
 }
 
-uint32_t Wire::receive_raw(base::TimeNs now, rte_mbuf** out, uint32_t& frames) {
+uint32_t Wire::receive_raw(rte_mbuf** out, uint32_t& frames) {
   frames = port_.rx_burst(out, kBurst);
-  if (!resolved_) resolve(now);
   uint32_t kept = 0;
   uint64_t bytes = 0;
   for (uint32_t i = 0; i < frames; ++i) rte_prefetch0(rte_pktmbuf_mtod(out[i], const void*));

@@ -50,6 +50,7 @@ class AddressBook {
 class OwnAddresses {
  public:
   void add(const base::IpAddress& first, uint32_t count);
+  void add_everything() { everything_ = true; }  // a forwarder stands for whoever is asked for
   bool contains(const base::IpAddress& a) const;
 
  private:
@@ -57,6 +58,7 @@ class OwnAddresses {
     base::IpAddress first, last;
   };
   std::vector<Range> ranges_;
+  bool everything_ = false;
 };
 
 // A TCP segment as it arrived, checked: lengths hold, the checksum is right. Host byte order.
@@ -93,7 +95,7 @@ class Wire {
   // the port delivered.
   uint32_t receive(base::TimeNs now, Segment* out, uint32_t& frames);
   // Up to kBurst raw frames, ARP and ND answered and taken out: for --role forward.
-  uint32_t receive_raw(base::TimeNs now, rte_mbuf** out, uint32_t& frames);
+  uint32_t receive_raw(rte_mbuf** out, uint32_t& frames);
 
   // Null (counted as tx_lost) when the pool is empty.
   rte_mbuf* alloc() {

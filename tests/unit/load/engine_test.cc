@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include "lib/tls/memory.h"
+#include "lib/wire/arp.h"
 #include "lib/wire/checksum.h"
+#include "lib/wire/ethernet.h"
 #include "tests/unit/load/engine_rig.h"
 
 namespace millrace::load {
@@ -333,6 +335,19 @@ TEST(FaultyRun, SilenceIsCountedAsTimeouts) {
   EXPECT_FALSE(rig.clients.clean());
 }
 
+TEST(FaultyRun, APeerThatNeverClosesDoesNotHoldTheSlot) {
+  Rig rig;
+  rig.client_options.requests_per_connection = 2;
+  rig.client_options.timeout_ns = 50 * base::kMillisecond;
+  rig.client_options.duration_ns = base::kSecond;
+  rig.to_client.change = [](Frame& f) {
+    if (f.size() >= kPayload && f[12] == 8 && f[13] == 0 && (f[14 + 20 + 13] & 1) != 0) f.clear();
+  };
+  rig.run();
+  EXPECT_GE(rig.c().timeout, 8u) << errors_of(rig.c());
+  EXPECT_GT(rig.c().connected, 40u);
+}
+
 TEST(FaultyRun, NobodyListens) {
   Rig rig;
   rig.client_options.targets = {{ip("10.65.0.1"), 8080}};
@@ -485,6 +500,30 @@ TEST(Forward, FramesComeBackWithMacAddressesSwapped) {
   for (Frame out = port.pop_sent_bytes(); !out.empty(); out = port.pop_sent_bytes()) found |= out == expected;
   EXPECT_TRUE(found);
   EXPECT_EQ((*e)->counters().forwarded, 1u);
+}
+
+TEST(Forward, AnswersArpForWhoeverIsAskedFor) {
+  support::HeapPacketPool pool;
+  support::FakePort port({2, 0, 0, 0, 0, 9});
+  Options o = rig_options(Role::kForward);
+  auto table = TargetTable::single("a", "/");
+  io::PortQueue* ports[] = {&port};
+  auto e = Engine::create(o, *table, ports, pool.pool(), nullptr, 1);
+  ASSERT_TRUE(e.ok());
+  Frame f(60, 0);
+  const wire::EthernetRepr ethernet{wire::kBroadcastMac, {2, 0, 0, 0, 0, 1}, wire::kEtherArp, 0};
+  const uint32_t at = ethernet.emit(f.data());
+  wire::ArpRepr{wire::ArpOperation::kRequest, {2, 0, 0, 0, 0, 1}, 0x0a3f0001, {}, 0x0a3f0002}.emit(f.data() + at);
+  port.deliver(pool.make(base::ByteSpan(f)));
+  (*e)->step(base::kSecond);
+  const Frame answer = port.pop_sent_bytes();
+  ASSERT_GE(answer.size(), at + wire::kArpLength);
+  wire::ArpView arp;
+  ASSERT_EQ(wire::ArpView::parse(base::ByteSpan(answer).subspan(at), arp), wire::ParseError::kNone);
+  EXPECT_EQ(arp.operation, wire::ArpOperation::kReply);
+  EXPECT_EQ(arp.sender_ip, 0x0a3f0002u);
+  EXPECT_EQ(arp.sender_mac, (wire::MacAddress{2, 0, 0, 0, 0, 9}));
+  EXPECT_EQ(port.sent(), 0u) << "and says nothing of itself";
 }
 
 TEST(Create, SaysWhatDoesNotFit) {
