@@ -184,7 +184,7 @@ class Window {
   Window(const char* begin, const char* end) {
     const size_t n = static_cast<size_t>(end - begin);
     const size_t kept = n < kReach ? n : kReach;
-    last_direct_ = n < kReach ? 0 : reinterpret_cast<uintptr_t>(end) - kReach;
+    direct_end_ = n < kReach ? 0 : reinterpret_cast<uintptr_t>(end) - kReach + 1;
     to_copy_ = reinterpret_cast<uintptr_t>(copy_ + kReach) - reinterpret_cast<uintptr_t>(end);
     const __m256i zero = _mm256_setzero_si256();
     _mm256_store_si256(reinterpret_cast<__m256i*>(copy_ + kReach), zero);
@@ -193,19 +193,19 @@ class Window {
     if (kept == kReach) {
       _mm256_store_si256(reinterpret_cast<__m256i*>(copy_), load32(end - kReach));
       _mm256_store_si256(reinterpret_cast<__m256i*>(copy_ + 32), load32(end - 32));
-    } else {
+    } else if (kept != 0) {
       copy_bytes(copy_ + kReach - kept, end - kept, kept);
     }
   }
   // Where to read the bytes at p (begin <= p <= end).
   const char* at(const char* p) const {
     const uintptr_t a = reinterpret_cast<uintptr_t>(p);
-    return reinterpret_cast<const char*>(a <= last_direct_ ? a : a + to_copy_);
+    return reinterpret_cast<const char*>(a < direct_end_ ? a : a + to_copy_);
   }
 
  private:
-  uintptr_t last_direct_;  // 0: every place is read in the copy
-  uintptr_t to_copy_;      // from a place in the bytes to the same in the copy
+  uintptr_t direct_end_;  // places in front of it are read directly; 0: none
+  uintptr_t to_copy_;     // from a place in the bytes to the same in the copy
   // kReach bytes of the end, kReach of zeros and what a load from the last place but one can touch besides.
   alignas(32) char copy_[2 * kReach + 32];
 };

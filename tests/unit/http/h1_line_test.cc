@@ -277,6 +277,18 @@ TEST_F(Lines, EveryByteAtEveryPlaceOfAShortLine) {
       }
 }
 
+TEST_F(Lines, NothingIsPartial) {
+  for (std::string_view nothing : {std::string_view{}, "a"sv.substr(1)}) {
+    RequestHead request;
+    request.headers = HeaderTable(storage_, 64);
+    ResponseHead response;
+    response.headers = HeaderTable(storage_, 64);
+    const std::span<char> none(const_cast<char*>(nothing.data()), nothing.size());
+    EXPECT_EQ(parse_request_head(none, 0, {}, &request).status, ParseStatus::kPartial);
+    EXPECT_EQ(parse_response_head(none, 0, {}, &response).status, ParseStatus::kPartial);
+  }
+}
+
 TEST_F(Lines, PathsAreLookedAtWhole) {  // every length, every place: '#' is refused, "//" merged
   char memory[1024];
   ForwardOptions merging;
