@@ -140,6 +140,10 @@ class Runner:
                 self.progress.show(f"[{number}/{len(self.cases)}] {case.name}  {s}  repetition {repetition} of {wanted}   "
                                    f"{eta // 60:.0f}:{eta % 60:02.0f} left")
                 self.one_repetition(case, s)
+        for s in systems:  # an accident in the only repetition
+            if self.broken.get((case.name, s)) == 1 and not any(x == s and c.startswith(case.name) for c, x in self.results.samples):
+                self.progress.show(f"[{number}/{len(self.cases)}] {case.name}  {s}  once more")
+                self.one_repetition(case, s)
 
     def one_repetition(self, case, s):
         begun = time.monotonic()
@@ -157,8 +161,8 @@ class Runner:
             system = self.measure.systems.get(s)
             if system is not None:
                 system.stop()
-            if self.broken[(case.name, s)] >= 2 or plan.wanted_repetitions(case, self.settings) == 1:
-                self.give_up(case, s, text.splitlines()[0])
+            if self.broken[(case.name, s)] >= 2:
+                self.give_up(case, s, text.strip().splitlines()[-1] if text.startswith("Traceback") else text.splitlines()[0])
         self.seen[(case.name, s)] = time.monotonic() - begun
 
     def give_up(self, case, s, why):
@@ -200,7 +204,7 @@ def main(argv=None):
 
     def stop(number, frame):
         raise KeyboardInterrupt
-    for s in (signal.SIGTERM, signal.SIGHUP):
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(s, stop)
 
     begun = time.monotonic()

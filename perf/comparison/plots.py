@@ -1,5 +1,6 @@
 """Plots of a run, PNG and SVG, by matplotlib. One picture a group of cases."""
 import os
+import textwrap
 
 from .systems import BY_NAME
 
@@ -42,15 +43,24 @@ def draw(cases, results, folder, note):
 
 
 def save(figure, folder, name, note):
-    figure.text(0.01, 0.005, note, fontsize=6.5, color="#777777")
+    """Lays out, with the machine's description in small print below, and writes both files."""
+    wide, high = figure.get_size_inches()
+    lines = textwrap.wrap(note, max(40, int(wide * 21)))
+    room = (0.11 * len(lines) + 0.12) / high
+    figure.tight_layout(rect=(0, room, 1, 1))
+    figure.text(0.01, 0.06 / high, "\n".join(lines), fontsize=6.3, color="#777777", va="bottom", linespacing=1.15)
     out = []
     for ending in ("png", "svg"):
         path = os.path.join(folder, f"{name}.{ending}")
-        figure.savefig(path, bbox_inches="tight", facecolor="white")
+        figure.savefig(path, facecolor="white")
         out.append(path)
     import matplotlib.pyplot as plt
     plt.close(figure)
     return out
+
+
+def microseconds(v):
+    return f"{short(v / 1000)} ms" if v >= 1000 else f"{short(v)}"
 
 
 def systems_in(cases, results):
@@ -74,13 +84,13 @@ def bars(group, cases, results, folder, note):
     cases = [c for c in cases if any(results.median(c.name, s) is not None for s in systems)]
     if not systems or not cases:
         return []
-    figure, axes = plt.subplots(1, len(cases), figsize=(1.6 + 2.6 * len(cases), 3.6), squeeze=False)
+    figure, axes = plt.subplots(1, len(cases), figsize=(max(4.6, 1.2 + 2.6 * len(cases)), 3.9), squeeze=False)
     for axis, case in zip(axes[0], cases):
         present = [s for s in systems if s in case.systems]
         values = [results.median(case.name, s) for s in present]
         for i, (s, v) in enumerate(zip(present, values)):
             if v is None:
-                axis.text(i, 0, "none", ha="center", va="bottom", fontsize=8, color="#777777", rotation=90)
+                axis.text(i, 0.02, "none", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=8, color="#777777", rotation=90)
                 continue
             all_values = results.usable(case.name, s)
             axis.bar(i, v, color=COLORS[s], width=0.72, yerr=[[v - min(all_values)], [max(all_values) - v]], error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#333333"})
@@ -89,10 +99,13 @@ def bars(group, cases, results, folder, note):
         axis.set_title(case.title, fontsize=9.5)
         axis.grid(axis="x", visible=False)
         axis.margins(y=0.14)
-        axis.set_ylim(bottom=0)
+        axis.set_xlim(-0.6, len(present) - 0.4)
+        if case.kind == "change":
+            axis.set_yscale("log")  # milliseconds beside seconds
+        else:
+            axis.set_ylim(bottom=0)
         axis.yaxis.set_major_formatter(lambda v, _: short(v) if v else "0")
         axis.set_ylabel(UNITS.get(case.unit, case.unit))
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
     return save(figure, folder, group, note)
 
 
@@ -102,7 +115,7 @@ def latency(case, results, folder, note):
     systems = [s for s in BY_NAME if results.median(f"{case.name}-p50", s) is not None]
     if not systems:
         return []
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True)
     for axis, prefix, title in ((axes[0], "", "as clients see it"), (axes[1], "added-", "added by the gateway")):
         for i, s in enumerate(systems):
             for j, p in enumerate(points):
@@ -113,13 +126,14 @@ def latency(case, results, folder, note):
                 x = i + (j - 1) * 0.26
                 axis.bar(x, v, width=0.24, color=COLORS[s], alpha=(1, 0.72, 0.45)[j], yerr=[[v - max(min(values), v * 0.01)], [max(values) - v]],
                          error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#333333"})
-                axis.annotate(short(v), (x, v), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=6.5)
+                axis.annotate(microseconds(v), (x, max(values)), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=6, rotation=90)
+        axis.margins(y=0.2)
         axis.set_yscale("log")
         axis.set_xticks(range(len(systems)), [BY_NAME[s].title for s in systems], rotation=20, ha="right", fontsize=8)
-        axis.set_title(f"latency {case.title}, {title}", fontsize=9.5)
+        axis.set_title(f"{case.title}: {title}", fontsize=9.5)
+        axis.yaxis.set_major_formatter(lambda v, _: microseconds(v) if v >= 1 else f"{v:g}")
         axis.grid(axis="x", visible=False)
-    axes[0].set_ylabel("µs: p50, p99, p99.9 from left to right")
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    axes[0].set_ylabel("latency in µs: p50, p99, p99.9")
     return save(figure, folder, case.name, note)
 
 
@@ -146,7 +160,6 @@ def scaling(cases, results, folder, note):
         axis.yaxis.set_major_formatter(lambda v, _: short(v))
     axes[0][0].set_ylabel("requests/s")
     axes[0][-1].legend(fontsize=8, frameon=False, loc="best")
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
     return save(figure, folder, "routes", note)
 
 
@@ -157,8 +170,8 @@ def ratios(cases, results, folder, note):
     peers = [s for s in ("nginx", "haproxy", "envoy") if any(results.median(c.name, s) for c in cases)]
     if not cases or not peers:
         return []
-    figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(cases)))
-    height = 0.8 / len(peers)
+    figure, axis = plt.subplots(figsize=(7.5, 1.5 + 0.44 * len(cases)))
+    height, least = 0.8 / len(peers), 1.0
     for i, c in enumerate(cases):
         for j, s in enumerate(peers):
             other = results.median(c.name, s)
@@ -167,15 +180,18 @@ def ratios(cases, results, folder, note):
             r = results.median(c.name, "millrace") / other
             y = len(cases) - 1 - i + (len(peers) / 2 - j - 0.5) * height
             axis.barh(y, r, height=height * 0.92, color=COLORS[s], label=BY_NAME[s].title if i == 0 else None)
+            least = min(least, r)
             axis.annotate(f"{r:.1f}×", (r, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
     axis.axvline(1, color="#333333", linewidth=1)
     axis.set_yticks(range(len(cases)), [c.name for c in reversed(cases)], fontsize=8)
     axis.set_xlabel("Millrace's figure as a multiple of the peer's, one core each")
     axis.grid(axis="y", visible=False)
-    axis.margins(x=0.1)
+    axis.set_xscale("log")
+    axis.margins(x=0.12)
+    axis.set_xlim(left=0.7 * least)
+    axis.xaxis.set_major_formatter(lambda v, _: f"{v:g}×")
     handles = {}
     for h, label in zip(*axis.get_legend_handles_labels()):
         handles.setdefault(label, h)
-    axis.legend(handles.values(), handles.keys(), fontsize=8, frameon=False, loc="lower right")
-    figure.tight_layout(rect=(0, 0.02, 1, 1))
+    axis.legend(handles.values(), handles.keys(), fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=len(peers))
     return save(figure, folder, "ratios", note)

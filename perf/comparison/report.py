@@ -93,7 +93,7 @@ def block(case, results, systems, color, limits=None):
     heads = [""]
     for _, heading in columns(case):
         heads += [heading] + (["min – max"] if len(columns(case)) <= 2 else [])
-    heads += ["n", "Millrace" + (" (added p99)" if case.kind == "latency" else ""), "of limit", ""]
+    heads += ["n", "Millrace is" + (" (added p99)" if case.kind == "latency" else ""), "of limit", ""]
     empty = [i for i in range(1, len(heads)) if not any(cells[i] for _, cells in rows)]
     unit = f", {unit_name(case.unit)}" if case.kind not in ("change", "limit") else ""
     lines = ["", f"{paint(case.name, BOLD, color)}  {case.title}{unit}" + ("" if case.higher_is_better else paint("  (less is better)", DIM, color))]

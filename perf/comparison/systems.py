@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import time
 
 import yaml
@@ -338,7 +339,6 @@ class Millrace(System):
         config, _ = mesh(variables, routes.mesh_route_config(s.table))
         config.update(yaml.safe_load(render("millrace.yaml", variables)))
         self.config_file = self.write("millrace.json", json.dumps(config))
-        lab.reserve_hugepages(self.MEMORY_MB + 64)
 
     def halt(self):
         """The data plane says with its exit code whether every packet came back to its pool; that must be so here too."""
@@ -356,6 +356,7 @@ class Millrace(System):
         end = time.monotonic() + timeout
         shutil.rmtree(self.run_dir, ignore_errors=True)  # edits of an earlier run would survive
         os.makedirs(self.run_dir)
+        lab.reserve_hugepages(self.MEMORY_MB + 64)
         control = self.start("millrace-control", [lab.program("millrace-control"), "--config", self.config_file, "--run-dir", self.run_dir], namespace=False)
         self.dataplane = self.start("millrace-dataplane", [lab.program("millrace-dataplane"), "--config", self.config_file, "--run-dir", self.run_dir], dpdk=True)
         try:
@@ -363,6 +364,8 @@ class Millrace(System):
             pin_all(self.dataplane.pid, self.bench.dut_core)
             left = max(1, int(end - time.monotonic()))
             p = self.millctl("status", "--wait", str(left), check=False, timeout=left + 10)
+        except subprocess.TimeoutExpired as e:  # control is still at its tables
+            raise NotLoaded(f"did not serve within {timeout:.0f} s") from e
         except LabError as e:
             raise LabError(f"{e}\n{control.tail()}") from e
         if p.returncode != 0:
