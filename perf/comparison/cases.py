@@ -44,7 +44,7 @@ CASES = [
     Case("keepalive-64B-log", "keep-alive, 64 B, access log on", "throughput", "requests/s", Service(log=True), group="keepalive"),
     Case("connections", "one request a connection", "throughput", "connections/s", key="connections_per_s", per_connection=1, connections=128, quick=True,
          group="connections"),
-    Case("bulk-1MB", "1 MB bodies", "throughput", "Gbit/s", key="response_gbit_per_s", body=1 << 20, connections=16, quick=True, group="bulk"),
+    Case("bulk-1MB", "1 MB bodies", "throughput", "Gbit/s", Service(kernel_load=True), key="response_gbit_per_s", body=1 << 20, connections=16, quick=True, group="bulk"),
     Case("latency-half", "at half of its own maximum", "latency", "us", rate_of="half", quick=True, higher_is_better=False, group="latency-half"),
     Case("latency-common", "at one common rate", "latency", "us", rate_of="common", higher_is_better=False, group="latency-common"),
     Case("tls13-keepalive", "TLS 1.3, keep-alive, 64 B", "throughput", "requests/s", TLS, quick=True, group="tls"),

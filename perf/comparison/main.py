@@ -27,7 +27,7 @@ def parse(argv):
     p.add_argument("--systems", metavar="A,B", help=f"only these: {', '.join(DEFAULT_SYSTEMS)}")
     p.add_argument("--repetitions", type=int, metavar="N", help="of each case on each system [5; quick: 3], fewer where time is short")
     p.add_argument("--duration", type=float, metavar="S", help="that is measured in each repetition [2; quick: 0.8]")
-    p.add_argument("--budget", type=float, metavar="S", help="for everything; repetitions are left out to keep it [2520; quick: 150]")
+    p.add_argument("--budget", type=float, metavar="S", help="for everything; repetitions are left out to keep it [2520; quick: 135]")
     p.add_argument("--json", metavar="FILE", help="[{case, system, unit, median, min, max, n}]; beside it FILE.machine.json and FILE.details.json")
     p.add_argument("--plots", metavar="DIR", help="PNG and SVG")
     p.add_argument("--list", action="store_true", help="cases and systems, and what of them is there")

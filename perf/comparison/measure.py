@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 
-from . import load, memory, routes
+from . import kernel_load, load, memory, routes
 from .bench import LabError, until
 from .systems import BY_NAME
 from .wires import PROBE
@@ -98,7 +98,10 @@ class Measure:
             more["targets_file"] = self.targets(case.service.table)
         if case.per_connection == 0 and case.body <= 65536:
             more["connections"] = self.best_connections(case, name, system)
-        o = self.run(system, self.work(case, name, **more))
+        if case.service.kernel_load and system.kernel:
+            o = kernel_load.measure(self.bench, system, self.work(case, name), self.settings.boot_timeout)
+        else:
+            o = self.run(system, self.work(case, name, **more))
         if o.usable and case.name == "keepalive-64B":
             self.maxima.setdefault(name, []).append(o.result["requests_per_s"])
         return [Figure(case.name, case.unit, o.result[case.key], o.flags, details(o, more), o.usable)]

@@ -23,7 +23,7 @@ def full(systems):
 
 
 def quick(systems):
-    return Settings(systems, warmup=0.3, duration=0.8, repetitions=3, search=(), budget=150, boot_timeout=20, change_rate=2_000, changes=2, change_timeout=20)
+    return Settings(systems, warmup=0.3, duration=0.8, repetitions=3, search=(), budget=135, boot_timeout=20, change_rate=2_000, changes=2, change_timeout=20)
 
 
 START_S = {"millrace": 2.2, "millrace-veth": 2.2, "limit": 2.0, "limit-veth": 2.0}  # from one run to the next, beside the run itself

@@ -23,7 +23,7 @@ def number(v, unit=""):
         return f"{v:.0f}"
     if a >= 10:
         return f"{v:.1f}"
-    return f"{v:.2f}"
+    return f"{v:.2f}" if a >= 0.1 else f"{v:.2g}"
 
 
 def bar(share):
@@ -113,9 +113,9 @@ def block(case, results, systems, color, limits=None):
 
 
 def of_limit(case, name, system, results, limits):
-    """Frames of this run against the frames the wire can carry with no TCP in between, as a share."""
-    if case.kind != "throughput" or not limits:
-        return ""
+    """Frames of this run against the frames its port carries with no TCP in between, as a share."""
+    if case.kind != "throughput" or not limits or not system.startswith("millrace"):
+        return ""  # the kernel's sockets are another port than the forwarder's
     wire = "limit" if system == "millrace" else "limit-veth"
     top = limits.get(wire)
     frames = [sum(f.details["generator"]["frames_per_s"].values()) for f in results.samples.get((name, system), [])

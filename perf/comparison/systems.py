@@ -30,6 +30,7 @@ class Service:
     log: bool = False
     table: routes.RouteTable | None = None  # None: one route for everything
     connections: int = SMALL                # both sides together
+    kernel_load: bool = False               # kernel peers: clients and servers are the kernel's too (kernel_load.py)
     processes: int = 0                      # that share the connections; 0: as many as it takes
     probe: bool = False                     # the second wire with a kernel client, and a route table that can be changed
 
@@ -76,7 +77,7 @@ class System:
         self.configure()
 
     def make_wire(self):
-        return VethWire(self.bench, True)
+        return VethWire(self.bench, True, kernel_load=self.service.kernel_load)
 
     def configure(self):
         """Writes the files."""
@@ -311,6 +312,7 @@ class Millrace(System):
 
     name, title = "millrace", "Millrace"
     MEMORY_MB = 512
+    session = None  # millctl, while routes change
     polls, kernel = True, False
 
     def missing(self):
@@ -342,6 +344,10 @@ class Millrace(System):
 
     def halt(self):
         """The data plane says with its exit code whether every packet came back to its pool; that must be so here too."""
+        if self.session is not None:
+            self.session.kill()
+            self.session.communicate()
+            self.session = None
         bad = None
         for p in reversed(self.processes):
             was_alive = p.alive()
@@ -384,9 +390,23 @@ class Millrace(System):
                     return int(p["in_use"])
         return 0
 
+    def prepare_change(self, k):
+        """A session of millctl with its connection open, as HAProxy's is a socket: the start of a program is not what is measured."""
+        if self.session is None:
+            self.session_log = os.path.join(self.folder, "millctl.log")
+            with open(self.session_log, "wb") as log:
+                self.session = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(self.bench.generator_core), "chrt", "-f", "1",
+                                                 lab.program("millctl"), "--run-dir", self.run_dir, "batch"], stdin=subprocess.PIPE, stdout=log, stderr=log)
+            self.say_to_session("status")
+            until(lambda: os.path.getsize(self.session_log) > 0, 20, "millctl's session")
+
+    def say_to_session(self, line):
+        self.session.stdin.write(line.encode() + b"\n")
+        self.session.stdin.flush()
+
     def change(self, k):
-        self.millctl("route", "add", "--route-config", "routes", "--virtual-host", routes.CHANGE_HOST, "--name", f"change-{k}",
-                     "--prefix", routes.change_path(k), "--cluster", "web", "--timeout", "0s", "--first")
+        self.say_to_session(f"route add --route-config routes --virtual-host {routes.CHANGE_HOST} --name change-{k} --prefix {routes.change_path(k)} "
+                            "--cluster web --timeout 0s --first")
 
 
 class MillraceVeth(Millrace):

@@ -105,7 +105,8 @@ def addresses(router, dut):
 class VethWire(Wire):
     name = "veth"
 
-    def __init__(self, bench, kernel_gateway):
+    def __init__(self, bench, kernel_gateway, kernel_load=False):
+        """`kernel_load`: the generator's end is the kernel's too, with all offloads."""
         super().__init__(bench)
         self.driver = bench.veth_driver
         self.kernel_gateway = kernel_gateway
@@ -115,13 +116,20 @@ class VethWire(Wire):
             self.sysctl(self.dut, GATEWAY_SYSCTLS)
             self.dut.ip("addr", "add", f"{DUT}/{BITS}", "dev", "wire")
         for ns, core in ((self.dut, bench.dut_core), (self.generator, bench.generator_core)):
-            if ns is self.generator or not kernel_gateway:
+            if kernel_load:
+                ns.run(["ethtool", "-K", "wire", "tx", "on", "tso", "on", "gso", "on", "gro", "on"])
+            elif ns is self.generator or not kernel_gateway:
                 # Behind a DPDK port the kernel has nothing to do: no gathering of segments, and what the port has copied goes no further.
                 ns.run(["ethtool", "-K", "wire", "gso", "off", "gro", "off"])
                 ns.ip("link", "set", "wire", "arp", "off")
                 ns.run(["sh", "-c", "tc qdisc add dev wire clsact && tc filter add dev wire ingress matchall action drop"], check=False)
             ns.ip("link", "set", "wire", "up")
             self.steer(ns, "wire", core)
+        if kernel_load:
+            self.sysctl(self.generator, GATEWAY_SYSCTLS)
+            self.generator.ip("addr", "add", f"{ROUTER}/{BITS}", "dev", "wire")
+            for i in range(1, 5):
+                self.generator.ip("addr", "add", f"10.65.0.{i}/32", "dev", "lo")
         if kernel_gateway:
             for net in (CLIENTS, SERVERS):
                 self.dut.ip("route", "add", net, "via", ROUTER)

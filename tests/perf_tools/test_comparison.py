@@ -12,7 +12,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(HERE, "..", "..", "perf"))
 os.environ["MILLRACE_LOAD"] = os.path.join(HERE, "fake_load.py")
-from comparison import bench, cases, load, main, measure, memory, plan, report, results, routes, systems, template  # noqa: E402
+from comparison import bench, cases, kernel_load, load, main, measure, memory, plan, report, results, routes, systems, template  # noqa: E402
 
 BENCH = types.SimpleNamespace(dut_core=0, generator_core=1, open_files=20_000, name="mrb1", dir="/nowhere", keep=False)
 MATERIAL = types.SimpleNamespace(certificate="/c.pem", key="/k.pem", combined="/b.pem")
@@ -132,6 +132,12 @@ class Judgement(unittest.TestCase):
         self.assertIn("--targets /t", line)
         self.assertNotIn("--tls", line)
         self.assertNotIn("--host", line)
+
+    def test_wrk(self):
+        text = "  5000 requests in 2.00s, 4.88GB read\n{}Requests/sec:   2500.00\nTransfer/sec:      2.44GB\n"
+        self.assertAlmostEqual(kernel_load.parse(text.format(""), 1 << 20)["response_gbit_per_s"], 20.97152)
+        errors = kernel_load.parse(text.format("  Socket errors: connect 1, read 2, write 3, timeout 4\n  Non-2xx or 3xx responses: 5\n"), 1)["errors"]
+        self.assertEqual(errors, {"status": 5, "reset": 6, "timeout": 4})
 
     def test_live_is_the_first_good_answer_that_stays(self):
         ms = 1_000_000
