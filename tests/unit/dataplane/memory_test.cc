@@ -24,9 +24,9 @@ TEST(Memory, IdleConnectionsHoldNothingElse) {
   for (size_t i = 0; i < kCount; ++i) {
     clients.push_back(&w.connect());
     w.send(*clients.back(), get());
+    ASSERT_TRUE(w.wait_for(*clients.back(), "hello"));
   }
-  for (Peer* c : clients) ASSERT_TRUE(w.wait_for(*c, "hello"));
-  w.settle();
+  ASSERT_TRUE(w.run_until([&] { return w.payload.in_use() == 0; }, kSecond));  // the last delayed ACKs have come
   EXPECT_EQ(w.worker->downstreams_in_use(), kCount);
   EXPECT_EQ(w.worker->exchanges_in_use(), 0u);
   EXPECT_EQ(w.worker->heads_in_use(), 0u);
@@ -121,7 +121,8 @@ TEST(Policies, NoPlaceForAnotherOne) {
   ASSERT_TRUE(w.run_until([&] { return old.fin; }, 20 * kSecond));
   EXPECT_TRUE(has_line(old.received, "connection: close")) << old.received;
   EXPECT_TRUE(has_line(old.received, "server: envoy")) << "it kept the policy it had";
-  w.settle();
+  w.close(old);
+  ASSERT_TRUE(w.run_until([&] { return w.worker->policies_in_use() == 0; }, 20 * kSecond));
   Peer& after = w.connect();
   w.send(after, get());
   ASSERT_TRUE(w.wait_for(after, "hello"));
