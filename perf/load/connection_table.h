@@ -1,11 +1,11 @@
-// All connections and how a segment finds its own. A client's is found by arithmetic, because we chose its address and port; a server's in
-// a hash table with one 8-byte entry a connection.
+// All connections and how a segment finds its own. A client's is found by arithmetic, because we chose its address and port; a
+// server's in a hash table with one 8-byte entry a connection.
 //
 //   client:  t = generation * slots + slot         address = first + t mod addresses,  port = 1024 + t / addresses
 //   back:    t = (port - 1024) * addresses + offset         slot = t mod slots, generation = t / slots
 //
-// `slots` and `addresses` are powers of two. A slot that opens a new connection takes its next generation, so an address and port come back
-// only after all of the slot's others.
+// `slots` and `addresses` are powers of two. A slot that opens a new connection takes its next generation, so an address and port
+// come back only after all of the slot's others.
 #pragma once
 
 #include <bit>
@@ -23,10 +23,10 @@ inline constexpr uint32_t kCarryBytes = 16 * 1024;  // a head that comes in piec
 inline constexpr uint32_t kMaxCarries = 4096;
 
 struct TableConfig {
-  uint32_t clients = 0;         // slots in use, connections 0 … clients-1
-  uint32_t servers = 0;         // connections clients … clients+servers-1
+  uint32_t clients = 0;  // slots in use, connections 0 … clients-1
+  uint32_t servers = 0;  // connections clients … clients+servers-1
   bool client_v6 = false;
-  AddressId client_first = 0;   // ids of client addresses follow each other
+  AddressId client_first = 0;     // ids of client addresses follow each other
   uint32_t client_addresses = 1;  // a power of two
   uint32_t rings = 0;
 };
@@ -133,7 +133,8 @@ class ConnectionTable {
   }
   uint32_t client_index(const Segment& s) const {
     if (s.dst_port < kFirstClientPort) return kNone;
-    const uint64_t t = uint64_t{static_cast<uint32_t>(s.dst_port - kFirstClientPort)} << address_bits_ | (s.dst - config_.client_first);
+    const uint64_t t =
+        uint64_t{static_cast<uint32_t>(s.dst_port - kFirstClientPort)} << address_bits_ | (s.dst - config_.client_first);
     const auto slot = static_cast<uint32_t>(t & (slots_ - 1));
     return slot < config_.clients ? slot : kNone;
   }

@@ -1,6 +1,6 @@
-// One deadline for each connection, in whole milliseconds, in an array that is swept from end to end every few milliseconds. Arming is one
-// store, and usually none: a deadline that moves later is left as it is, and whoever is woken too early arms again. Eight deadlines are
-// looked at in one instruction, so a million connections cost 0.3 ms a sweep, in slices.
+// One deadline for each connection, in whole milliseconds, in an array that is swept from end to end every few milliseconds.
+// Arming is one store, and usually none: a deadline that moves later is left as it is, and whoever is woken too early arms again.
+// Eight deadlines are looked at in one instruction, so a million connections cost 0.3 ms a sweep, in slices.
 #pragma once
 
 #include <algorithm>
@@ -12,10 +12,10 @@ namespace millrace::load {
 
 class DeadlineTable {
  public:
-  static constexpr uint32_t kPassMs = 2;      // a sweep begins at most so often
-  static constexpr uint32_t kSlice = 4096;    // deadlines looked at in one call
+  static constexpr uint32_t kPassMs = 2;    // a sweep begins at most so often
+  static constexpr uint32_t kSlice = 4096;  // deadlines looked at in one call
   static constexpr uint32_t kBlock = 64;
-  static constexpr uint32_t kNever = 0;       // as zeroed memory has it
+  static constexpr uint32_t kNever = 0;  // as zeroed memory has it
 
   explicit DeadlineTable(uint32_t n) : at_((n + kBlock - 1) / kBlock * kBlock + kBlock) {}
 

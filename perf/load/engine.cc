@@ -54,9 +54,11 @@ Engine::Engine(const Options& options, const TargetTable& targets, const TableCo
 
 Engine::~Engine() = default;
 
-base::Result<std::unique_ptr<Engine>> Engine::create(const Options& options, const TargetTable& targets, std::span<io::PortQueue* const> ports,
-                                                     io::PacketPool pool, TlsPeer* tls, uint64_t seed) {
-  if (ports.empty() || ports.size() != options.wires.size() || ports.size() > kMaxWires) return Error{"one or two wires are needed, each with its port"};
+base::Result<std::unique_ptr<Engine>> Engine::create(const Options& options, const TargetTable& targets,
+                                                     std::span<io::PortQueue* const> ports, io::PacketPool pool, TlsPeer* tls,
+                                                     uint64_t seed) {
+  if (ports.empty() || ports.size() != options.wires.size() || ports.size() > kMaxWires)
+    return Error{"one or two wires are needed, each with its port"};
   TableConfig config;
   const bool clients = options.role == Role::kBoth || options.role == Role::kClients;
   const bool servers = options.role == Role::kBoth || options.role == Role::kServers;
@@ -72,7 +74,8 @@ base::Result<std::unique_ptr<Engine>> Engine::create(const Options& options, con
     if (config.clients == 0 || std::bit_ceil(uint64_t{config.clients}) > tuples)
       return Error{"the network of --clients has too few addresses for " + std::to_string(config.clients) + " connections"};
     for (const Endpoint& t : options.targets)
-      if (t.address.is_v4() == config.client_v6) return Error{"--target and --clients are of different families: " + t.address.to_string()};
+      if (t.address.is_v4() == config.client_v6)
+        return Error{"--target and --clients are of different families: " + t.address.to_string()};
     if (options.targets.empty()) return Error{"clients need a --target"};
     config.rings = options.pipeline > 1 ? config.clients : 0;
   }
@@ -114,7 +117,8 @@ base::Result<std::unique_ptr<Engine>> Engine::create(const Options& options, con
         ranges.push_back({false, r.first.v4_host_order(), r.last.v4_host_order(), r.port_first, r.port_last});
         continue;
       }
-      for (uint32_t i = 0; i < n; ++i) {  // ids of a range need not follow each other when ranges overlap: one range an address then
+      for (uint32_t i = 0; i < n;
+           ++i) {  // ids of a range need not follow each other when ranges overlap: one range an address then
         const AddressId id = e.book_->intern(plus(r.first, i).bytes.data());
         if (i != 0 && ranges.back().last + 1 == id) ranges.back().last = id;
         else ranges.push_back({true, id, id, r.port_first, r.port_last});
@@ -123,8 +127,8 @@ base::Result<std::unique_ptr<Engine>> Engine::create(const Options& options, con
     e.server_->prepare(std::move(ranges));
   }
   for (size_t w = 0; w < ports.size(); ++w) {
-    e.wires_.push_back(
-        std::make_unique<Wire>(*ports[w], pool, options.wires[w], e.own_, e.book_.get(), e.counters_, options.loss, seed + 7919 * (w + 1)));
+    e.wires_.push_back(std::make_unique<Wire>(*ports[w], pool, options.wires[w], e.own_, e.book_.get(), e.counters_, options.loss,
+                                              seed + 7919 * (w + 1)));
   }
   if (clients) e.client_->prepare(0, config.client_v6, std::move(remotes), seed);
   return engine;
@@ -165,7 +169,8 @@ bool Engine::step(base::TimeNs now) {
   return phase_ != Phase::kDone;
 }
 
-// Back to the router with MAC addresses swapped and nothing else: clients and servers that ask each other directly talk through it.
+// Back to the router with MAC addresses swapped and nothing else: clients and servers that ask each other directly talk through
+// it.
 uint32_t Engine::forward() {
   uint32_t frames = 0;
   for (auto& w : wires_) {
@@ -240,7 +245,8 @@ void Engine::advance_phase(base::TimeNs now) {
       } else if (elapsed > kReadyTimeout) {
         for (const auto& w : wires_)
           if (!w->resolved())
-            result_.failure = "no answer from " + w->options().dut.to_string() + " to ARP or neighbour discovery on " + w->options().devargs;
+            result_.failure =
+                "no answer from " + w->options().dut.to_string() + " to ARP or neighbour discovery on " + w->options().devargs;
         begin_draining(now);
       } else {
         for (auto& w : wires_)
@@ -265,7 +271,8 @@ void Engine::advance_phase(base::TimeNs now) {
         client_->start_load(now);
         enter(Phase::kWarmup, now);
       } else if (elapsed > static_cast<base::TimeNs>(ramp_s * 1e9) + kRampSlack) {
-        result_.failure = "only " + std::to_string(client_->open()) + " of " + std::to_string(table_.clients()) + " connections were open at the end of the ramp";
+        result_.failure = "only " + std::to_string(client_->open()) + " of " + std::to_string(table_.clients()) +
+                          " connections were open at the end of the ramp";
         begin_draining(now);
       }
       break;
@@ -313,7 +320,8 @@ void Engine::advance_phase(base::TimeNs now) {
       phase_ = Phase::kDone;
       published_.publish(result_.last);
       break;
-    case Phase::kDone: break;
+    case Phase::kDone:
+      break;
   }
 }
 

@@ -1,9 +1,9 @@
-// The generator's loop: one call of step() is one iteration, with the time given, so that tests run it in virtual time. It owns nothing of
-// DPDK: queues of ports and a pool are handed in.
+// The generator's loop: one call of step() is one iteration, with the time given, so that tests run it in virtual time. It owns
+// nothing of DPDK: queues of ports and a pool are handed in.
 //
 //   kResolving ─▶ kProbing ─▶ kRamping ─▶ kWarmup ─▶ kMeasuring ─▶ kHolding ─▶ kDraining ─▶ kDone
 //
-//   step:  each wire: receive ─▶ TcpPeer ─▶ HttpClient / HttpServer ─▶ frames;   ramp and open loop;   deadlines;   flush;   phase
+//   step:  each wire: receive ─▶ TcpPeer ─▶ HttpClient / HttpServer ─▶ frames;   ramp and open loop;   deadlines;   flush; phase
 #pragma once
 
 #include <atomic>
@@ -28,16 +28,17 @@ namespace millrace::load {
 class Engine {
  public:
   static constexpr base::TimeNs kReadyTimeout = 20 * base::kSecond;  // for the peer's MAC, and for its accepting a connection
-  static constexpr base::TimeNs kRampSlack = 30 * base::kSecond;   // beyond connections / ramp
-  static constexpr base::TimeNs kDrainTimeout = 2 * base::kSecond;  // for answers that are still to come
-  static constexpr base::TimeNs kCloseTimeout = 5 * base::kSecond;  // for the wire to take the RSTs of all connections
-  static constexpr base::TimeNs kSettle = 50 * base::kMillisecond;  // between the clients' end and the servers'
+  static constexpr base::TimeNs kRampSlack = 30 * base::kSecond;     // beyond connections / ramp
+  static constexpr base::TimeNs kDrainTimeout = 2 * base::kSecond;   // for answers that are still to come
+  static constexpr base::TimeNs kCloseTimeout = 5 * base::kSecond;   // for the wire to take the RSTs of all connections
+  static constexpr base::TimeNs kSettle = 50 * base::kMillisecond;   // between the clients' end and the servers'
   static constexpr base::TimeNs kPublishEvery = base::kMillisecond;
 
-  // One port a wire (options.wires). `options`, `targets`, ports and pool outlive the engine. `tls` may be null without TLS. Errors: one
-  // sentence on addresses that do not fit together.
-  static base::Result<std::unique_ptr<Engine>> create(const Options& options, const TargetTable& targets, std::span<io::PortQueue* const> ports,
-                                                      io::PacketPool pool, TlsPeer* tls, uint64_t seed);
+  // One port a wire (options.wires). `options`, `targets`, ports and pool outlive the engine. `tls` may be null without TLS.
+  // Errors: one sentence on addresses that do not fit together.
+  static base::Result<std::unique_ptr<Engine>> create(const Options& options, const TargetTable& targets,
+                                                      std::span<io::PortQueue* const> ports, io::PacketPool pool, TlsPeer* tls,
+                                                      uint64_t seed);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -48,7 +49,7 @@ class Engine {
   void stop() { stop_.store(true, std::memory_order_relaxed); }
 
   Phase phase() const { return phase_; }
-  const Counters& counters() const { return counters_; }   // engine's thread
+  const Counters& counters() const { return counters_; }           // engine's thread
   const PublishedSample& published() const { return published_; }  // any thread
   // After step() returned false. `drivers` and `notes` are the caller's to fill.
   RunResult take_result() { return std::move(result_); }

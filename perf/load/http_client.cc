@@ -48,7 +48,8 @@ void HttpClient::prepare(uint8_t wire, bool v6, std::vector<AddressId> remotes, 
   const bool length = o.request_body != 0 || o.method == "POST" || o.method == "PUT" || o.method == "PATCH";
   if (length) fields += "Content-Length: " + std::to_string(o.request_body) + "\r\n";
   const bool own_host = std::any_of(o.headers.begin(), o.headers.end(), [](const std::string& h) {
-    return h.size() > 5 && (h[0] | 0x20) == 'h' && (h[1] | 0x20) == 'o' && (h[2] | 0x20) == 's' && (h[3] | 0x20) == 't' && h[4] == ':';
+    return h.size() > 5 && (h[0] | 0x20) == 'h' && (h[1] | 0x20) == 'o' && (h[2] | 0x20) == 's' && (h[3] | 0x20) == 't' &&
+           h[4] == ':';
   });
   heads_of_.reserve(targets_.size());
   for (uint32_t t = 0; t < targets_.size(); ++t) {
@@ -80,7 +81,9 @@ void HttpClient::open_slot(uint32_t i) {
   c.flags = static_cast<uint16_t>((c.flags & (kReady | kSettled)) | (v6_ ? kV6 : 0) | (idle ? kIdle : 0));
   c.in_flight = 0;
   c.parse = Parse::kHead;
-  c.requests_left = idle ? 1 : shared_.options.requests_per_connection == 0 ? UINT32_MAX : shared_.options.requests_per_connection;
+  c.requests_left = idle                                           ? 1
+                    : shared_.options.requests_per_connection == 0 ? UINT32_MAX
+                                                                   : shared_.options.requests_per_connection;
   ++open_;
   tcp_.connect(i);
   c.began_us = static_cast<uint32_t>(shared_.now / base::kMicrosecond);
@@ -98,8 +101,10 @@ bool HttpClient::probe() {
       probe_ = Probe::kTrying;
       open_slot(0);
       return false;
-    case Probe::kTrying: return false;
-    case Probe::kGood: break;
+    case Probe::kTrying:
+      return false;
+    case Probe::kGood:
+      break;
   }
   tcp_.abort(0);
   probe_ = Probe::kNone;
@@ -210,7 +215,8 @@ void HttpClient::on_peer_fin(uint32_t i, Connection& c) {
 }
 
 void HttpClient::on_reset(uint32_t, Connection& c) {
-  // The peer has answered everything, ended its side and closed its socket, which then meets our close_notify (nginx does so). Nothing is lost.
+  // The peer has answered everything, ended its side and closed its socket, which then meets our close_notify (nginx does so).
+  // Nothing is lost.
   if (c.in_flight == 0 && (c.flags & kPeerFin) != 0) {
     ++counters_.closed;
     return;
@@ -271,7 +277,8 @@ MessageBytes HttpClient::bytes(const Message& m) const {
 }
 
 bool HttpClient::can_start(const Connection& c) const {
-  return !shared_.stopping && c.requests_left != 0 && (c.flags & (kLastAnswer | kFinQueued | kPeerFin)) == 0 && requests_left_ != 0;
+  return !shared_.stopping && c.requests_left != 0 && (c.flags & (kLastAnswer | kFinQueued | kPeerFin)) == 0 &&
+         requests_left_ != 0;
 }
 
 bool HttpClient::start_request(uint32_t i, Connection& c, base::TimeNs counted_from) {
@@ -308,8 +315,9 @@ void HttpClient::issue_due() {
       i = ready_[ready_head_++ & (ready_.size() - 1)];
       c = &table_[i];
       c->flags &= static_cast<uint16_t>(~kReady);
-      const bool usable = c->state == State::kFree ? shared_.options.requests_per_connection == 1
-                                                   : c->state == State::kOpen && can_start(*c) && c->in_flight < shared_.options.pipeline;
+      const bool usable = c->state == State::kFree
+                              ? shared_.options.requests_per_connection == 1
+                              : c->state == State::kOpen && can_start(*c) && c->in_flight < shared_.options.pipeline;
       if (usable) break;
       c = nullptr;
     }
@@ -391,7 +399,8 @@ uint32_t HttpClient::take_head(uint32_t i, Connection& c, const uint8_t* p, uint
 }
 
 bool HttpClient::begin_response(uint32_t i, Connection& c, const uint8_t* head, const HeadScan& scan) {
-  const bool http = scan.length >= 14 && std::memcmp(head, "HTTP/1.", 7) == 0 && head[8] == ' ' && head[9] >= '1' && head[9] <= '5';
+  const bool http =
+      scan.length >= 14 && std::memcmp(head, "HTTP/1.", 7) == 0 && head[8] == ' ' && head[9] >= '1' && head[9] <= '5';
   if (!http || scan.bad) {
     fail(i, counters_.malformed);
     return false;
@@ -427,7 +436,8 @@ bool HttpClient::begin_response(uint32_t i, Connection& c, const uint8_t* head, 
 
 void HttpClient::take_body(Connection& c, const uint8_t* p, uint32_t n) {
   // Another status has another body (a local reply of the gateway): its status is the error.
-  if (check_body_ && c.status == shared_.options.expect_status && !matches_pattern(p, c.rotation, c.body_done, n)) c.flags |= kBadBody;
+  if (check_body_ && c.status == shared_.options.expect_status && !matches_pattern(p, c.rotation, c.body_done, n))
+    c.flags |= kBadBody;
   c.body_done += n;
 }
 

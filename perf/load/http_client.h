@@ -1,6 +1,7 @@
-// The clients: when a connection opens, which request comes next, and whether its answer is right. Closed loop: an answer calls for the next
-// request on its connection. Open loop: request k is due at start + k / rate whatever the answers do; it takes the next connection that can,
-// and its latency counts from when it was due (no coordinated omission: Tene, "How not to measure latency").
+// The clients: when a connection opens, which request comes next, and whether its answer is right. Closed loop: an answer calls
+// for the next request on its connection. Open loop: request k is due at start + k / rate whatever the answers do; it takes the
+// next connection that can, and its latency counts from when it was due (no coordinated omission: Tene, "How not to measure
+// latency").
 #pragma once
 
 #include <cstdint>
@@ -23,10 +24,12 @@ class HttpClient {
   // `targets` outlives the client.
   HttpClient(Shared& shared, TcpPeer& tcp, const TargetTable& targets);
 
-  // Builds request templates and remembers who we are. `remotes`: address ids of options.targets, `wire`: index of the clients' wire.
+  // Builds request templates and remembers who we are. `remotes`: address ids of options.targets, `wire`: index of the clients'
+  // wire.
   void prepare(uint8_t wire, bool v6, std::vector<AddressId> remotes, uint64_t seed);
 
-  // Before the ramp, again and again: tries to open the first connection until it can be opened, and takes it back. True when it could.
+  // Before the ramp, again and again: tries to open the first connection until it can be opened, and takes it back. True when it
+  // could.
   bool probe();
   // Once a loop iteration: ramp and open loop.
   void advance();
@@ -56,7 +59,9 @@ class HttpClient {
   bool check_timeout(uint32_t i, Connection& c);
   MessageBytes bytes(const Message& m) const;
   // Which of options.targets a slot's connection goes to: all of them in turn.
-  uint32_t target_of(uint32_t i, const Connection& c) const { return static_cast<uint32_t>((uint64_t{i} + c.generation) % remotes_.size()); }
+  uint32_t target_of(uint32_t i, const Connection& c) const {
+    return static_cast<uint32_t>((uint64_t{i} + c.generation) % remotes_.size());
+  }
 
  private:
   struct Head {

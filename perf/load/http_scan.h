@@ -1,5 +1,5 @@
-// Finds the end of an HTTP/1 head and the few fields a generator needs, by looking only at the first bytes of each line. It is no validator:
-// the gateway under test has one, this must only be fast and never read outside its bytes.
+// Finds the end of an HTTP/1 head and the few fields a generator needs, by looking only at the first bytes of each line. It is no
+// validator: the gateway under test has one, this must only be fast and never read outside its bytes.
 #pragma once
 
 #include <bit>
@@ -17,12 +17,12 @@ namespace millrace::load {
 inline constexpr uint64_t kNoLength = UINT64_MAX;
 
 struct HeadScan {
-  uint32_t length = 0;              // of the head with its empty line; 0: not all there yet
+  uint32_t length = 0;  // of the head with its empty line; 0: not all there yet
   uint64_t content_length = kNoLength;
   bool chunked = false;
-  bool close = false;               // Connection: close
-  bool keep_alive = false;          // Connection: keep-alive
-  bool bad = false;                 // a Content-Length that is no number
+  bool close = false;       // Connection: close
+  bool keep_alive = false;  // Connection: keep-alive
+  bool bad = false;         // a Content-Length that is no number
 };
 
 namespace detail {
@@ -78,7 +78,8 @@ inline bool scan_line(const uint8_t* p, uint32_t at, uint32_t n, HeadScan& out) 
 
 }  // namespace detail
 
-// `n` bytes from the start of a message. out.length stays 0 while the head is not whole; the other fields mean something only then.
+// `n` bytes from the start of a message. out.length stays 0 while the head is not whole; the other fields mean something only
+// then.
 inline void scan_head(const uint8_t* p, uint32_t n, HeadScan& out) {
   uint32_t at = 0;
 #ifdef __AVX2__

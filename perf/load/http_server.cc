@@ -10,7 +10,11 @@
 namespace millrace::load {
 
 HttpServer::HttpServer(Shared& shared, TcpPeer& tcp)
-    : shared_(shared), counters_(shared.counters), table_(shared.table), tcp_(tcp), body_(shared.options.response_body.value_or(0)) {
+    : shared_(shared),
+      counters_(shared.counters),
+      table_(shared.table),
+      tcp_(tcp),
+      body_(shared.options.response_body.value_or(0)) {
   head_ = "HTTP/1.1 200 OK\r\nServer: millrace-load\r\nContent-Type: application/octet-stream\r\n";
   std::string framing;
   if (shared.options.server_chunked && body_ != 0) {
@@ -137,7 +141,8 @@ bool HttpServer::begin_request(uint32_t i, Connection& c, const uint8_t* head, c
   // method SP target SP version (RFC 9112 3)
   const char* p = reinterpret_cast<const char*>(head);
   const auto* blank = static_cast<const char*>(std::memchr(p, ' ', std::min(scan.length, 16u)));
-  const auto* end = blank == nullptr ? nullptr : static_cast<const char*>(std::memchr(blank + 1, ' ', scan.length - (blank + 1 - p)));
+  const auto* end =
+      blank == nullptr ? nullptr : static_cast<const char*>(std::memchr(blank + 1, ' ', scan.length - (blank + 1 - p)));
   if (end == nullptr || scan.bad) {
     fail(i, counters_.malformed);
     return false;
@@ -179,7 +184,8 @@ void HttpServer::end_request(uint32_t i, Connection& c) {
   ++counters_.server_requests;
   const bool last = c.requests_left == 1;
   const Message answer{0, c.rotation | (last ? kCloseBit : 0) | ((c.flags & kBodyless) != 0 ? kNoBodyBit : 0), 0};
-  if (tcp_.append(c, shared_.now, answer.what, bytes(answer)) == nullptr) return fail(i, counters_.unexpected);  // more pipelined requests than we hold
+  if (tcp_.append(c, shared_.now, answer.what, bytes(answer)) == nullptr)
+    return fail(i, counters_.unexpected);  // more pipelined requests than we hold
   if (c.requests_left != UINT32_MAX) --c.requests_left;
   ++counters_.server_responses;
   tcp_.touch(i);

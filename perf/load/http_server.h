@@ -1,4 +1,5 @@
-// The servers: just enough of a request is read to know where it ends and whether its connection goes on; the answer is a template.
+// The servers: just enough of a request is read to know where it ends and whether its connection goes on; the answer is a
+// template.
 #pragma once
 
 #include <cstdint>

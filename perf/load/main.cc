@@ -44,7 +44,8 @@ class Clock {
     // Begins at the time of day within the 275 s in which initial sequence numbers come round (tcp_peer.h).
     timespec t{};
     clock_gettime(CLOCK_REALTIME, &t);
-    begin_ = base::kSecond + (static_cast<uint64_t>(t.tv_sec) * base::kSecond + static_cast<uint64_t>(t.tv_nsec)) % (uint64_t{1} << 38);
+    begin_ = base::kSecond +
+             (static_cast<uint64_t>(t.tv_sec) * base::kSecond + static_cast<uint64_t>(t.tv_nsec)) % (uint64_t{1} << 38);
   }
   base::TimeNs now() const {
     __extension__ using Wide = unsigned __int128;
@@ -91,7 +92,8 @@ base::Result<std::unique_ptr<TlsPeer>> make_tls(const Options& o, io::PacketPool
   config.max_sessions = (clients && o.tls_clients ? o.connections + o.idle : 0) + (o.tls_servers ? o.max_server_connections : 0);
   // Memory for as many as clients open; a servers' side alone cannot know how many will come.
   constexpr uint32_t kUnknownSessions = 4096;
-  config.memory_sessions = clients ? (o.connections + o.idle) * (uint32_t{o.tls_clients} + uint32_t{o.tls_servers}) : kUnknownSessions;
+  config.memory_sessions =
+      clients ? (o.connections + o.idle) * (uint32_t{o.tls_clients} + uint32_t{o.tls_servers}) : kUnknownSessions;
   config.sni = o.sni;
   config.resume = o.tls_resume;
   config.tls12 = o.tls12;
@@ -110,10 +112,12 @@ base::Result<TargetTable> read_targets(const Options& o) {
   return o.targets_file.empty() ? TargetTable::single(o.host, o.path) : TargetTable::read(o.targets_file);
 }
 
-// net_vhost hands on segments of up to 64 KB that carry the marks of TSO, but does not say so. With tso=1 its user has asked for such segments.
+// net_vhost hands on segments of up to 64 KB that carry the marks of TSO, but does not say so. With tso=1 its user has asked for
+// such segments.
 void send_uncut(const io::Port& port, io::PortQueue& queue) {
   io::PortCapabilities c = queue.capabilities();
-  if (port.driver() != "net_vhost" || !c.tx_tcp_checksum || (port.options().devargs + ",").find(",tso=1,") == std::string::npos) return;
+  if (port.driver() != "net_vhost" || !c.tx_tcp_checksum || (port.options().devargs + ",").find(",tso=1,") == std::string::npos)
+    return;
   c.tso = c.tx_multi_segment = c.tso_sum_with_length = true;
   c.max_tx_segments = std::max<uint16_t>(c.max_tx_segments, 32);
   queue.set_capabilities(c);
@@ -168,7 +172,8 @@ int run(const Options& o) {
 
   timespec t{};
   clock_gettime(CLOCK_REALTIME, &t);
-  const uint64_t seed = o.seed * 0x9e3779b97f4a7c15 ^ static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 ^ static_cast<uint64_t>(t.tv_nsec);
+  const uint64_t seed =
+      o.seed * 0x9e3779b97f4a7c15 ^ static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 ^ static_cast<uint64_t>(t.tv_nsec);
   auto engine = Engine::create(o, *targets, queues, *pool, tls.get(), seed);
   if (!engine) return failed(engine.error(), kExitUsage);
   g_engine = engine->get();
@@ -211,7 +216,8 @@ int run(const Options& o) {
   const bool written = report(o, result);
   const int code = !result.failure.empty() ? kExitErrors : !written ? kExitMachine : result.clean() ? 0 : kExitErrors;
   for (const WireOptions& w : o.wires) {
-    // DPDK 22.11's interrupt thread panics when a net_virtio_user that listens (server=1) is closed after its peer has gone: it is left open.
+    // DPDK 22.11's interrupt thread panics when a net_virtio_user that listens (server=1) is closed after its peer has gone: it
+    // is left open.
     if (!w.devargs.starts_with("net_virtio_user") || w.devargs.find(",server=1") == std::string::npos) continue;
     const size_t path = w.devargs.find(",path=");
     if (path != std::string::npos) {

@@ -1,5 +1,5 @@
-// What the generator is told: the command line, parsed and checked. main() hands it to the engine as it is; nothing behind the parser looks
-// at text again.
+// What the generator is told: the command line, parsed and checked. main() hands it to the engine as it is; nothing behind the
+// parser looks at text again.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,8 @@
 namespace millrace::load {
 
 enum class Role : uint8_t { kBoth, kClients, kServers, kForward };
-// What of a response body is compared: nothing but its length, or every byte with the pattern that our own servers send (pattern.h).
+// What of a response body is compared: nothing but its length, or every byte with the pattern that our own servers send
+// (pattern.h).
 enum class BodyCheck : uint8_t { kLength, kPattern };
 // How a client ends a connection after its last request: by its FIN, by asking for "Connection: close", or by RST.
 enum class CloseMode : uint8_t { kFin, kHeader, kReset };
@@ -65,7 +66,7 @@ struct Options {
   std::vector<WireOptions> wires;
   uint16_t mtu = 1500;
   bool offloads = true;
-  uint16_t descriptors = 1024;  // of each queue
+  uint16_t descriptors = 1024;   // of each queue
   uint32_t window = 256 * 1024;  // of each connection, bytes it announces and at most sends ahead: 4,096 … 1 GiB
   uint32_t max_server_connections = 262'144;
 
@@ -76,29 +77,29 @@ struct Options {
   std::vector<ServerRange> servers;  // at least one unless role is kClients or kForward
 
   // load
-  uint32_t connections = 64;            // 0 only with idle > 0
-  double rate = 0;                      // requests/s; 0: closed loop
-  bool poisson = false;                 // with rate: exponential gaps instead of equal ones
+  uint32_t connections = 64;             // 0 only with idle > 0
+  double rate = 0;                       // requests/s; 0: closed loop
+  bool poisson = false;                  // with rate: exponential gaps instead of equal ones
   uint32_t requests_per_connection = 0;  // 0: for ever
-  uint32_t pipeline = 1;                // 1 … kMaxPipeline
-  uint64_t requests = 0;                // stop after so many; 0: by time
-  uint32_t idle = 0;                    // connections opened beside, one request each, then left open
-  uint32_t ramp = 10'000;               // connections opened a second, at most: idle ones and the first of the others
+  uint32_t pipeline = 1;                 // 1 … kMaxPipeline
+  uint64_t requests = 0;                 // stop after so many; 0: by time
+  uint32_t idle = 0;                     // connections opened beside, one request each, then left open
+  uint32_t ramp = 10'000;                // connections opened a second, at most: idle ones and the first of the others
   CloseMode close = CloseMode::kFin;
 
   // what is asked for
   std::string method = "GET";
   std::string host = "load.example";
   std::string path = "/";
-  std::string targets_file;  // lines `host path`; wins over host and path
-  double zipf = 0;           // 0: uniform
-  std::vector<std::string> headers;  // "name: value", without CRLF
-  uint32_t request_body = 0;         // bytes; Content-Length is sent for more than 0 and for POST, PUT, PATCH
+  std::string targets_file;               // lines `host path`; wins over host and path
+  double zipf = 0;                        // 0: uniform
+  std::vector<std::string> headers;       // "name: value", without CRLF
+  uint32_t request_body = 0;              // bytes; Content-Length is sent for more than 0 and for POST, PUT, PATCH
   std::optional<uint32_t> response_body;  // bytes: what servers send and clients expect; clients: absent means any length
   BodyCheck body_check = BodyCheck::kPattern;
   uint16_t expect_status = 200;
-  bool server_chunked = false;       // answers are sent with Transfer-Encoding: chunked
-  uint32_t server_close_after = 0;   // answers on a connection, the last with Connection: close; 0: never
+  bool server_chunked = false;      // answers are sent with Transfer-Encoding: chunked
+  uint32_t server_close_after = 0;  // answers on a connection, the last with Connection: close; 0: never
 
   // TLS
   bool tls_clients = false, tls_servers = false, tls12 = false, tls_resume = false;
@@ -112,9 +113,10 @@ struct Options {
   // time, in ns; warm-up is not counted
   base::TimeNs warmup_ns = base::kSecond;
   base::TimeNs duration_ns = 10 * base::kSecond;
-  base::TimeNs interval_ns = base::kSecond;  // progress lines; 0: none
+  base::TimeNs interval_ns = base::kSecond;      // progress lines; 0: none
   base::TimeNs timeout_ns = 10 * base::kSecond;  // a request that is not answered for so long is an error and ends its connection
-  bool start_on_signal = false;  // the polling begins at SIGUSR1: what is behind the wire can be started after the device is there
+  bool start_on_signal =
+      false;                 // the polling begins at SIGUSR1: what is behind the wire can be started after the device is there
   base::TimeNs hold_ns = 0;  // with idle: how long all connections stay open before the end
 
   // output
@@ -122,7 +124,8 @@ struct Options {
   bool quiet = false;
 };
 
-// Parses and checks; the error is one sentence that names the option. `help` is set when --help or --version was asked for: print it, exit 0.
+// Parses and checks; the error is one sentence that names the option. `help` is set when --help or --version was asked for: print
+// it, exit 0.
 struct ParsedOptions {
   Options options;
   std::string help;

@@ -1,5 +1,6 @@
-// What bodies are made of: a fixed pseudo-random pattern whose period is prime, so that a segment that is missing, doubled or out of place
-// shows, read from a place that depends on the path, so that an answer to another request shows too. The client compares with memcmp.
+// What bodies are made of: a fixed pseudo-random pattern whose period is prime, so that a segment that is missing, doubled or out
+// of place shows, read from a place that depends on the path, so that an answer to another request shows too. The client compares
+// with memcmp.
 //
 // Byte i of the body for a path of rotation r is pattern[(r + i) mod 4093].
 #pragma once
@@ -34,7 +35,9 @@ inline uint32_t rotation_of(std::string_view path) {
 const uint8_t* pattern();
 
 // The place in the pattern of byte `offset` of a body.
-inline uint32_t pattern_at(uint32_t rotation, uint64_t offset) { return static_cast<uint32_t>((rotation + offset) % kPatternPeriod); }
+inline uint32_t pattern_at(uint32_t rotation, uint64_t offset) {
+  return static_cast<uint32_t>((rotation + offset) % kPatternPeriod);
+}
 
 // n <= any; copies body bytes offset … offset + n.
 inline void copy_pattern(uint8_t* out, uint32_t rotation, uint64_t offset, uint32_t n) {

@@ -1,12 +1,13 @@
-// TCP as a generator needs it (RFC 9293, 5681, 7323's window scale), for clients and servers alike: handshake, data in order, acknowledgements
-// that ride on data or wait for it, retransmission by timer and by three duplicates, the peer's window, FIN and RST both ways. It keeps no
-// bytes: what is sent is made again from the messages of the connection. It says nothing in silence: each loss, repetition and reset counts.
+// TCP as a generator needs it (RFC 9293, 5681, 7323's window scale), for clients and servers alike: handshake, data in order,
+// acknowledgements that ride on data or wait for it, retransmission by timer and by three duplicates, the peer's window, FIN and
+// RST both ways. It keeps no bytes: what is sent is made again from the messages of the connection. It says nothing in silence:
+// each loss, repetition and reset counts.
 //
-// What it does not do, because a generator need not: SACK, timestamps, keep-alive probes, urgent data, reordering (a segment that comes
-// early is dropped, counted, and the peer told what is missing).
+// What it does not do, because a generator need not: SACK, timestamps, keep-alive probes, urgent data, reordering (a segment that
+// comes early is dropped, counted, and the peer told what is missing).
 //
-//   burst ─▶ input(segment) … ─▶ finish_burst(): one output() for each connection that was touched, so answers and acknowledgements of a
-//                                burst share their segments
+//   burst ─▶ input(segment) … ─▶ finish_burst(): one output() for each connection that was touched,
+//                                so answers and acknowledgements of a burst share their segments
 #pragma once
 
 #include <cstdint>
@@ -26,13 +27,14 @@ class HttpServer;
 class TlsPeer;
 
 inline constexpr uint32_t kSynTimeoutMs = 1000;  // RFC 6298 2.1
-inline constexpr uint32_t kRtoMs = 250;          // above the 200 ms of RFC 6298's common implementations and every delayed acknowledgement
+inline constexpr uint32_t kRtoMs =
+    250;  // above the 200 ms of RFC 6298's common implementations and every delayed acknowledgement
 inline constexpr uint32_t kMaxRtoMs = 8000;
-inline constexpr uint8_t kMaxBackoff = 7;         // then the connection is given up
+inline constexpr uint8_t kMaxBackoff = 7;  // then the connection is given up
 inline constexpr uint32_t kDelayedAckMs = 20;
-inline constexpr uint32_t kInitialWindow = 10;    // segments, RFC 6928
+inline constexpr uint32_t kInitialWindow = 10;      // segments, RFC 6928
 inline constexpr uint32_t kPlainChunk = 16 * 1024;  // one TLS record
-inline constexpr uint32_t kRetryMs = 100;         // a slot whose connection could not be opened waits so long
+inline constexpr uint32_t kRetryMs = 100;           // a slot whose connection could not be opened waits so long
 
 // The bytes of one message: up to two pieces of head, a body of the pattern, a tail.
 struct MessageBytes {
@@ -115,8 +117,8 @@ class TcpPeer {
   void forget(uint32_t i, Connection& c);
   void arm_rto(uint32_t i, Connection& c, uint32_t base_ms);
   uint32_t timeout_ms() const { return static_cast<uint32_t>(shared_.options.timeout_ns / base::kMillisecond) + 1; }
-  // RFC 9293 3.4.1 with a tick of 64 ns: an address and port that come again lie above what a peer's TIME-WAIT remembers of them, also from the
-  // run before (main's clock goes on where its left off).
+  // RFC 9293 3.4.1 with a tick of 64 ns: an address and port that come again lie above what a peer's TIME-WAIT remembers of them,
+  // also from the run before (main's clock goes on where its left off).
   uint32_t initial_sequence() const { return static_cast<uint32_t>(shared_.now >> 6); }
   bool is_server(const Connection& c) const { return (c.flags & kServer) != 0; }
 
@@ -130,7 +132,7 @@ class TcpPeer {
   // A session cannot be closed while it delivers: the handle then waits here.
   uint32_t delivering_ = kNone, close_later_ = kNone;
   std::unique_ptr<uint8_t[]> plain_;  // kPlainChunk bytes on their way into a session
-  std::vector<uint32_t> touched_;  // reserved at start: never more than a burst and what the loop touches
+  std::vector<uint32_t> touched_;     // reserved at start: never more than a burst and what the loop touches
   std::vector<uint32_t> blocked_, unblocking_;
 };
 

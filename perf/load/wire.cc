@@ -22,7 +22,8 @@ AddressBook::AddressBook(uint32_t own) : addresses_(own + kForeign) {
 
 uint32_t AddressBook::slot_of(const uint8_t* a) const {
   uint64_t h = (base::load_unaligned<uint64_t>(a) * 0x9e3779b97f4a7c15) ^ base::load_unaligned<uint64_t>(a + 8);
-  h ^= h >> 32;  // the last bytes of an address, in which neighbours differ, are the highest bits here, and a product only carries upwards
+  h ^= h >> 32;  // the last bytes of an address, in which neighbours differ, are the highest bits here, and a product only
+                 // carries upwards
   h *= 0x9fb21c651e98df25;
   uint32_t at = static_cast<uint32_t>(h >> 32) & static_cast<uint32_t>(slots_.size() - 1);
   while (slots_[at] != 0 && std::memcmp(addresses_[slots_[at] - 1].data(), a, 16) != 0)
@@ -146,8 +147,7 @@ uint32_t Wire::receive(base::TimeNs now, Segment* out, uint32_t& frames) {
     }
     if (parse(burst[i], out[kept])) [[likely]]
       ++kept;
-    else
-      rte_pktmbuf_free(burst[i]);
+    else rte_pktmbuf_free(burst[i]);
   }
   counters_.rx_frames += frames;
   counters_.rx_bytes += bytes;
@@ -216,7 +216,8 @@ bool Wire::parse_v4(rte_mbuf* m, const uint8_t* ip, uint32_t left, Segment& s) {
   s.src = base::load_be32(ip + 12);
   s.dst = base::load_be32(ip + 16);
   const uint32_t bytes = total - header;
-  if (m->nb_segs == 1 && total < left) {}  // Ethernet's padding: `bytes` rules
+  if (m->nb_segs == 1 && total < left) {
+  }  // Ethernet's padding: `bytes` rules
   const wire::ChecksumSum pseudo = wire::pseudo_header_v4(s.src, s.dst, wire::kIpTcp, bytes);
   if (bytes < 20 || header + 20 > left) {
     ++counters_.rx_malformed;
@@ -342,7 +343,8 @@ void Wire::on_arp(base::ByteSpan packet) {
   send_arp(2, arp.sender_mac, arp.target_ip, arp.sender_ip, arp.sender_mac);
 }
 
-void Wire::send_arp(uint16_t operation, const io::MacAddress& to, uint32_t sender_ip, uint32_t target_ip, const io::MacAddress& target_mac) {
+void Wire::send_arp(uint16_t operation, const io::MacAddress& to, uint32_t sender_ip, uint32_t target_ip,
+                    const io::MacAddress& target_mac) {
   rte_mbuf* m = alloc();
   if (m == nullptr) return;
   auto* p = reinterpret_cast<uint8_t*>(rte_pktmbuf_append(m, 60));

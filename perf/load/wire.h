@@ -1,11 +1,12 @@
-// One wire: a port, the one neighbour behind it, and the frames on it. Answers ARP and ND for every address we play, finds the device under
-// test's MAC, checks what comes in and writes headers from a template with the checksum left to the port or computed. Knows no connection.
+// One wire: a port, the one neighbour behind it, and the frames on it. Answers ARP and ND for every address we play, finds the
+// device under test's MAC, checks what comes in and writes headers from a template with the checksum left to the port or
+// computed. Knows no connection.
 //
 //   port ─ rx_burst ─▶ parse (prefetched) ─▶ Segment[]          alloc ─▶ payload ─▶ write_headers ─▶ send ─▶ ring ─ flush ─▶ port
 //                        └── ARP, ND: answered here
 //
-// Addresses are 32-bit ids, so that a connection's key is 12 bytes in both families: of IPv4 the address in host order, of IPv6 the index in
-// the AddressBook.
+// Addresses are 32-bit ids, so that a connection's key is 12 bytes in both families: of IPv4 the address in host order, of IPv6
+// the index in the AddressBook.
 #pragma once
 
 #include <array>
@@ -33,8 +34,8 @@ class AddressBook {
  public:
   static constexpr uint32_t kForeign = 65'536;  // addresses of others that are remembered
 
-  explicit AddressBook(uint32_t own);  // capacity for our own addresses
-  AddressId intern(const uint8_t* address16);     // kNoAddress: full
+  explicit AddressBook(uint32_t own);              // capacity for our own addresses
+  AddressId intern(const uint8_t* address16);      // kNoAddress: full
   AddressId find(const uint8_t* address16) const;  // kNoAddress: not there
   const uint8_t* bytes(AddressId id) const { return addresses_[id].data(); }
   uint32_t size() const { return count_; }
@@ -80,19 +81,20 @@ struct Segment {
 class Wire {
  public:
   static constexpr uint16_t kBurst = 64;
-  static constexpr uint32_t kQueue = 16'384;        // frames that wait for the port, a power of two
-  static constexpr uint32_t kQueueHigh = kQueue / 4;  // buffers in waiting frames; above, data waits in its connections, acknowledgements go on
+  static constexpr uint32_t kQueue = 16'384;  // frames that wait for the port, a power of two
+  static constexpr uint32_t kQueueHigh =
+      kQueue / 4;  // buffers in waiting frames; above, data waits in its connections, acknowledgements go on
   static constexpr base::TimeNs kResolveEvery = 100 * base::kMillisecond;
 
   // All references outlive the wire. `packets`: where frames are built. `book` may be null without IPv6.
-  Wire(io::PortQueue& port, io::PacketPool packets, const WireOptions& options, const OwnAddresses& own, AddressBook* book, Counters& counters,
-       double loss, uint64_t seed);
+  Wire(io::PortQueue& port, io::PacketPool packets, const WireOptions& options, const OwnAddresses& own, AddressBook* book,
+       Counters& counters, double loss, uint64_t seed);
   ~Wire();
   Wire(const Wire&) = delete;
   Wire& operator=(const Wire&) = delete;
 
-  // Up to kBurst segments into `out` (room for kBurst). Everything else in the burst is answered or dropped here. `frames`: how many frames
-  // the port delivered.
+  // Up to kBurst segments into `out` (room for kBurst). Everything else in the burst is answered or dropped here. `frames`: how
+  // many frames the port delivered.
   uint32_t receive(base::TimeNs now, Segment* out, uint32_t& frames);
   // Up to kBurst raw frames, ARP and ND answered and taken out: for --role forward.
   uint32_t receive_raw(rte_mbuf** out, uint32_t& frames);
@@ -100,7 +102,8 @@ class Wire {
   // Null (counted as tx_lost) when the pool is empty.
   rte_mbuf* alloc() {
     rte_mbuf* m = rte_pktmbuf_alloc(packets_.raw());
-    if (m == nullptr) [[unlikely]] ++counters_.tx_lost;
+    if (m == nullptr) [[unlikely]]
+      ++counters_.tx_lost;
     return m;
   }
   struct Headers {
@@ -116,9 +119,8 @@ class Wire {
   uint32_t max_payload() const { return max_payload_; }
   uint32_t buffer_bytes() const { return packets_.data_room(); }
   uint32_t header_bytes(bool v6) const { return v6 ? 14 + 40 + 20 : 14 + 20 + 20; }
-  // Writes Ethernet, IP and TCP headers to the start of `m`, whose payload of `payload` bytes in all stands behind them (and the options), with
-  // `mss` in a chain.
-  // `mss`: 0, or the size to which the port cuts the payload (TSO).
+  // Writes Ethernet, IP and TCP headers to the start of `m`, whose payload of `payload` bytes in all stands behind them (and the
+  // options), with `mss` in a chain. `mss`: 0, or the size to which the port cuts the payload (TSO).
   void write_headers(rte_mbuf* m, const Headers& h, uint32_t payload, uint16_t mss);
   // Takes ownership.
   void send(rte_mbuf* m);
@@ -144,8 +146,10 @@ class Wire {
   bool checksum_good(rte_mbuf* m, const uint8_t* tcp, uint32_t bytes, wire::ChecksumSum pseudo) const;
   void on_arp(base::ByteSpan packet);
   void on_nd(const uint8_t* ip, uint32_t left);
-  void send_arp(uint16_t operation, const io::MacAddress& to, uint32_t sender_ip, uint32_t target_ip, const io::MacAddress& target_mac);
-  void send_nd(bool solicitation, const io::MacAddress& to, const base::IpAddress& src, const base::IpAddress& dst, const base::IpAddress& target);
+  void send_arp(uint16_t operation, const io::MacAddress& to, uint32_t sender_ip, uint32_t target_ip,
+                const io::MacAddress& target_mac);
+  void send_nd(bool solicitation, const io::MacAddress& to, const base::IpAddress& src, const base::IpAddress& dst,
+               const base::IpAddress& target);
   bool lose() { return loss_ != 0 && random_.below(1'000'000) < loss_; }
 
   io::PortQueue& port_;

@@ -1,4 +1,5 @@
-// A large array of zero bytes that takes memory only where it is written: connections, rings, tables that are sized for the worst case.
+// A large array of zero bytes that takes memory only where it is written: connections, rings, tables that are sized for the worst
+// case.
 #pragma once
 
 #include <cstddef>

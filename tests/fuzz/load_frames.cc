@@ -1,6 +1,7 @@
-// The load generator's engine against a peer that is free to send anything: segments made from what the engine last said, with sequence numbers,
-// flags, payload and headers bent by the input, or raw frames. It must not read outside of frames, assert, or lose a packet, and must come
-// to its end. Each step of the input: kind, which connection, flags, shift of seq, shift of ack, payload bytes.
+// The load generator's engine against a peer that is free to send anything: segments made from what the engine last said, with
+// sequence numbers, flags, payload and headers bent by the input, or raw frames. It must not read outside of frames, assert, or
+// lose a packet, and must come to its end. Each step of the input: kind, which connection, flags, shift of seq, shift of ack,
+// payload bytes.
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -88,7 +89,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     };
     // The peer's MAC is known from the start.
     Frame arp(60, 0);
-    const uint8_t reply[] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 2, 10, 63, 0, 2, 2, 0, 0, 0, 0, 1, 10, 63, 0, 1};
+    const uint8_t reply[] = {2, 0, 0, 0, 0, 1, 2, 0,  0,  0, 0, 2, 8, 6, 0, 1, 8, 0,  6,  4, 0,
+                             2, 2, 0, 0, 0, 0, 2, 10, 63, 0, 2, 2, 0, 0, 0, 0, 1, 10, 63, 0, 1};
     std::memcpy(arp.data(), reply, sizeof reply);
     deliver(port, pool, arp);
     turn();
@@ -103,7 +105,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         deliver(port, pool, Frame(payload, payload + n));
       } else if (kind % 8 == 6) {  // a connection to our server: SYN and, with luck, what follows
         Frame syn(kHeaders + n, 0);
-        const uint8_t head[] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 63, 0, 2, 10, 65, 0, 1};
+        const uint8_t head[] = {2, 0, 0, 0,    0, 1,  2, 0, 0, 0,  0,  2, 8, 0,  0x45, 0, 0,
+                                0, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 63, 0, 2, 10, 65,   0, 1};
         std::memcpy(syn.data(), head, sizeof head);
         base::store_be16(&syn[16], static_cast<uint16_t>(40 + n));
         base::store_be16(&syn[34], static_cast<uint16_t>(1024 + which));
@@ -119,7 +122,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         const Frame& to = said[said.size() - 1 - which % said.size()];
         // Mostly what the connection waits for; a SYN gets its SYN-ACK.
         const bool syn = (to[47] & 2) != 0 && (to[47] & 16) == 0 && kind % 8 == 0;
-        deliver(port, pool, answer(to, syn ? 0x12 : kind % 8 <= 2 ? 0x10 | (flags & 9) : flags, kind % 8 == 4 ? seq : 0, kind % 8 >= 3 ? ack : 0, payload, syn ? 0 : n));
+        deliver(port, pool,
+                answer(to,
+                       syn             ? 0x12
+                       : kind % 8 <= 2 ? 0x10 | (flags & 9)
+                                       : flags,
+                       kind % 8 == 4 ? seq : 0, kind % 8 >= 3 ? ack : 0, payload, syn ? 0 : n));
       }
       turn();
     }

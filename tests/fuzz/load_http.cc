@@ -1,5 +1,5 @@
-// The load generator's readers of HTTP: a head scanned whole and in two pieces, a chunked body whole and byte by byte. The same bytes must
-// say the same, nothing outside of them is read (the sanitizer sees to that), and every step goes on.
+// The load generator's readers of HTTP: a head scanned whole and in two pieces, a chunked body whole and byte by byte. The same
+// bytes must say the same, nothing outside of them is read (the sanitizer sees to that), and every step goes on.
 #include <cstdint>
 #include <cstring>
 #include <memory>

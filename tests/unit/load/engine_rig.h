@@ -1,5 +1,6 @@
-// Two engines, clients and servers, with a cable of memory between them, in virtual time. The cable delays each frame and, as told, loses,
-// reorders, repeats or changes it, so a test states what went wrong on the wire and reads what the run says about it.
+// Two engines, clients and servers, with a cable of memory between them, in virtual time. The cable delays each frame and, as
+// told, loses, reorders, repeats or changes it, so a test states what went wrong on the wire and reads what the run says about
+// it.
 #pragma once
 
 #include <cstdint>

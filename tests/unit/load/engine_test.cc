@@ -104,7 +104,10 @@ const CleanCase kCleanCases[] = {
      },
      nullptr},
     {"two_targets",
-     [](Rig& r) { r.client_options.targets = {{ip("10.65.0.1"), 80}, {ip("10.65.0.4"), 81}}; }, nullptr},
+     [](Rig& r) {
+       r.client_options.targets = {{ip("10.65.0.1"), 80}, {ip("10.65.0.4"), 81}};
+     },
+     nullptr},
     {"a_small_window",
      [](Rig& r) {
        r.client_options.window = 4096;
@@ -117,7 +120,8 @@ const CleanCase kCleanCases[] = {
        r.client_options.connections = 32;
      },
      [](Rig& r) {
-       const double rate = static_cast<double>((r.clients.end.counters - r.clients.start.counters).responses) / r.clients.seconds();
+       const double rate =
+           static_cast<double>((r.clients.end.counters - r.clients.start.counters).responses) / r.clients.seconds();
        EXPECT_NEAR(rate, 20'000, 200);
        EXPECT_EQ(r.clients.end.backlog, 0u);
      }},
@@ -128,7 +132,8 @@ const CleanCase kCleanCases[] = {
        r.client_options.connections = 64;
      },
      [](Rig& r) {
-       const double rate = static_cast<double>((r.clients.end.counters - r.clients.start.counters).responses) / r.clients.seconds();
+       const double rate =
+           static_cast<double>((r.clients.end.counters - r.clients.start.counters).responses) / r.clients.seconds();
        EXPECT_NEAR(rate, 20'000, 1500);
      }},
     {"open_loop_connection_each",
@@ -172,9 +177,7 @@ INSTANTIATE_TEST_SUITE_P(Load, CleanRun, testing::ValuesIn(kCleanCases), [](cons
 
 // --- bad cables -------------------------------------------------------------------------------------------------------------
 
-uint64_t repairs(const Counters& c) {
-  return c.retransmissions + c.syn_retransmissions + c.duplicates + c.rx_out_of_order;
-}
+uint64_t repairs(const Counters& c) { return c.retransmissions + c.syn_retransmissions + c.duplicates + c.rx_out_of_order; }
 
 TEST(FaultyRun, LostFramesAreRepairedAndCounted) {
   for (uint64_t seed = 1; seed <= 4; ++seed) {
@@ -366,14 +369,15 @@ TEST(FaultyRun, NobodyIsThere) {
 // --- the open loop ------------------------------------------------------------------------------------------------------------
 
 TEST(OpenLoop, AStallIsInEveryLatencyThatItDelayed) {
-  // 1,000 requests/s, and for 200 ms no answer: 200 requests are late, the first by 200 ms, each next one by 1 ms less, although one
-  // connection could only have asked once in that time.
+  // 1,000 requests/s, and for 200 ms no answer: 200 requests are late, the first by 200 ms, each next one by 1 ms less, although
+  // one connection could only have asked once in that time.
   Rig rig;
   rig.client_options.connections = 1;
   rig.client_options.rate = 1000;
   rig.client_options.duration_ns = base::kSecond;
   rig.each_step = [&](base::TimeNs t) {
-    if (t > 500 * base::kMillisecond && rig.to_client.stalled_until == 0) rig.to_client.stalled_until = base::kSecond + t + 200 * base::kMillisecond;
+    if (t > 500 * base::kMillisecond && rig.to_client.stalled_until == 0)
+      rig.to_client.stalled_until = base::kSecond + t + 200 * base::kMillisecond;
   };
   rig.run();
   const Histogram& h = rig.clients.latency;
@@ -392,7 +396,8 @@ TEST(OpenLoop, WhatCannotBeServedIsBacklog) {
   EXPECT_GT(rig.clients.latency.max(), 100 * base::kMillisecond);
 }
 
-// --- TLS ------------------------------------------------------------------------------------------------------------------------
+// --- TLS
+// ------------------------------------------------------------------------------------------------------------------------
 
 const bool kHooked = tls::install_memory_hooks().ok();  // before any test uses OpenSSL
 
@@ -440,7 +445,8 @@ TEST(Tls, TicketsAreUsedWhereAsked) {
   t.rig.client_options.requests_per_connection = 4;
   t.run();
   EXPECT_TRUE(t.rig.clients.clean()) << errors_of(t.rig.c());
-  EXPECT_GT(t.rig.c().handshakes_resumed, 20u) << t.rig.c().handshakes_full << " full, " << t.rig.c().connected << " connected, " << t.rig.c().closed << " closed";
+  EXPECT_GT(t.rig.c().handshakes_resumed, 20u)
+      << t.rig.c().handshakes_full << " full, " << t.rig.c().connected << " connected, " << t.rig.c().closed << " closed";
   EXPECT_LE(t.rig.c().handshakes_full, 16u);
   EXPECT_EQ(t.rig.s().server_handshakes_resumed, t.rig.c().handshakes_resumed);
 }
@@ -466,7 +472,8 @@ TEST(Tls, LossIsRepaired) {
   t.run();
   EXPECT_GT(t.rig.c().responses, 40u);
   EXPECT_GT(t.rig.s().retransmissions, 0u);
-  EXPECT_EQ(t.rig.c().body + t.rig.c().length + t.rig.c().status + t.rig.c().malformed + t.rig.c().tls, 0u) << errors_of(t.rig.c());
+  EXPECT_EQ(t.rig.c().body + t.rig.c().length + t.rig.c().status + t.rig.c().malformed + t.rig.c().tls, 0u)
+      << errors_of(t.rig.c());
 }
 
 TEST(Tls, APeerThatSpeaksPlaintextIsCounted) {
@@ -478,7 +485,8 @@ TEST(Tls, APeerThatSpeaksPlaintextIsCounted) {
   EXPECT_FALSE(t.rig.clients.clean());
 }
 
-// --- servers and other roles ----------------------------------------------------------------------------------------------------
+// --- servers and other roles
+// ----------------------------------------------------------------------------------------------------
 
 TEST(Forward, FramesComeBackWithMacAddressesSwapped) {
   support::HeapPacketPool pool;
