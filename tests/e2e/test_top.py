@@ -126,20 +126,21 @@ def test_stages_on_add_up_and_off_again(lab):
         assert f["stage_period"] == 16
         assert [s["name"] for s in f["total"]["stages"]] == STAGES
         assert sum(shares(f).values()) == pytest.approx(1, abs=1e-6)
-        busy = {name for name, share in shares(f).items() if share > 0}
-        assert {"rx_burst", "packet_parse", "tcp_input", "http_parse", "route_match", "upstream", "http_write", "finish", "tcp_output",
-                "tx_burst"} <= busy, f
         assert shares(f)["tls_records"] == shares(f)["tls_handshake"] == 0
         assert sum(s["cycles_per_request"] for s in f["total"]["stages"]) == pytest.approx(f["total"]["cycles_per_request"], rel=1e-6)
-        # One turn in 16, and what they say of all of them: each request is routed once, its head and its response's parsed.
-        assert f["total"]["accounted"] == pytest.approx(1 / 16, rel=0.3)
+        # One turn in 16, and what they say of all of them: each request is routed once, its head and its response's parsed. (A machine
+        # so busy that few turns were accounted says nothing of the average.)
         entries = {s["name"]: s["entries_per_request"] for s in f["total"]["stages"]}
-        for name, expected in (("route_match", 1), ("finish", 1), ("http_parse", 2), ("http_write", 2)):
-            assert entries[name] == pytest.approx(expected, rel=0.25), (name, entries)
+        if f["total"]["requests"] * f["seconds"] > 10_000:
+            assert f["total"]["accounted"] == pytest.approx(1 / 16, rel=0.3)
+            for name, expected in (("route_match", 1), ("finish", 1), ("http_parse", 2), ("http_write", 2)):
+                assert entries[name] == pytest.approx(expected, rel=0.25), (name, entries)
         # Every turn: exactly counted. (Shares are not compared: a worker that shares its core is interrupted in any stage.)
         every = frame(lab, "--stages", "1", "--interval", "2")
         assert every["total"]["accounted"] == pytest.approx(1, abs=0.01)
         assert {s["name"]: s["entries_per_request"] for s in every["total"]["stages"]}["route_match"] == pytest.approx(1, rel=0.02)
+        assert {"rx_burst", "packet_parse", "tcp_input", "http_parse", "route_match", "upstream", "http_write", "relay", "finish", "tcp_output",
+                "tx_burst"} <= {name for name, share in shares(every).items() if share > 0}, every
         off = frame(lab, "--stages", "off", "--interval", "1")
         assert off["stage_period"] == 0 and off["total"]["stages"] == []
     assert frame(lab, "--interval", "0.2")["stage_period"] == 0
@@ -251,6 +252,7 @@ def test_a_terminal_is_left_as_it_was(lab, how):
 def test_keys_width_and_height(lab):
     with Traffic(lab):
         t = Terminal(lab, size=(30, 70))
+        t.read("switches it on")
         t.read("POOL")
         screen = plain(t.text.decode(errors="replace"))
         assert all(len(x) <= 70 for x in screen.split("\r\n")), screen
