@@ -4,7 +4,7 @@ import json
 import os
 import time
 
-from .bench import LabError, lab, pin_all, until
+from .bench import LabError, lab, pin_all, run, until
 from .wires import CLIENTS, DUT
 
 PROGRAM = os.environ.get("MILLRACE_LOAD", os.path.join(lab.BUILD, "perf", "millrace-load"))
@@ -113,7 +113,14 @@ def shares(before, after):
 
 
 def program_missing():
-    return None if os.access(PROGRAM, os.X_OK) else f"{os.path.relpath(PROGRAM, lab.ROOT)} is not built"
+    if not os.access(PROGRAM, os.X_OK):
+        return f"{os.path.relpath(PROGRAM, lab.ROOT)} is not built"
+    if PROGRAM not in _seen:
+        _seen[PROGRAM] = b"--start-on-signal" in run([PROGRAM, "--help"], check=False).stdout
+    return None if _seen[PROGRAM] else f"{os.path.relpath(PROGRAM, lab.ROOT)} is of an older tree"
+
+
+_seen = {}
 
 
 class Run:
