@@ -41,22 +41,17 @@ class Measure:
 
     # --- systems ---
     def system(self, name, service):
-        """The system, configured for the service; those that poll are down, the others may be running."""
+        """The system, configured for the service, its programs down. Each run starts them afresh: connections towards servers that an earlier run of the
+        generator knew would be reset by the next one, and repetitions are to know nothing of each other."""
         s = self.systems.get(name)
         if s is None:
             s = self.systems[name] = BY_NAME[name](self.bench, self.material)
         if s.service != service:
             s.stop()
             s.prepare(service)
-        elif s.polls or s.service.probe:
+        else:
             s.halt()
         return s
-
-    def rest(self):
-        """Whatever polls gives its core back."""
-        for s in self.systems.values():
-            if s.polls and s.service is not None:
-                s.halt()
 
     def stop(self, keep_service=None):
         for s in self.systems.values():
@@ -72,8 +67,7 @@ class Measure:
         try:
             return load.measure(self.bench, system, work, boot_timeout=self.settings.boot_timeout, **options)
         finally:
-            if system.polls:
-                system.halt()
+            system.halt()
 
     # --- a repetition of a case on a system ---
     def repetition(self, case, name):
@@ -101,7 +95,10 @@ class Measure:
         if case.per_connection == 0 and case.body <= 65536:
             more["connections"] = self.best_connections(case, name, system)
         if case.service.kernel_load and system.kernel:
-            o = kernel_load.measure(self.bench, system, self.work(case, name), self.settings.boot_timeout)
+            try:
+                o = kernel_load.measure(self.bench, system, self.work(case, name), self.settings.boot_timeout)
+            finally:
+                system.halt()
         else:
             o = self.run(system, self.work(case, name, **more))
         if o.usable and case.name == "keepalive-64B":
