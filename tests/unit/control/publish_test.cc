@@ -197,7 +197,7 @@ TEST_F(Link, AFullCommandRingCoalesces) {
 TEST_F(Link, StageAccountingIsSwitchedOnEveryWorkerAndOutlivesControl) {
   using stats::LoaderCounter;
   FakeControl c(dir.socket, 1, [] {
-    PublisherConfig p;
+    control::PublisherConfig p;
     p.command_ring = shm::kMinRingCapacity;
     return p;
   }());
