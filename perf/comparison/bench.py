@@ -65,7 +65,7 @@ class Process(lab.Process):
 
 
 class Bench:
-    def __init__(self, dut_core, generator_core, keep=False, veth_driver="af_packet", steering="rps"):
+    def __init__(self, dut_core, generator_core, keep=False, veth_driver="af_xdp", steering="none"):
         self.dut_core, self.generator_core, self.keep, self.veth_driver = dut_core, generator_core, keep, veth_driver
         self.steering = steering
         self.name = f"{PREFIX}{os.getpid()}"

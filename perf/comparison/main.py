@@ -33,9 +33,9 @@ def parse(argv):
     p.add_argument("--list", action="store_true", help="cases and systems, and what of them is there")
     p.add_argument("--dut-core", type=int, metavar="N", help="core of the system under test [the first]")
     p.add_argument("--generator-core", type=int, metavar="N", help="core of the generator [the second]")
-    p.add_argument("--veth-driver", choices=("af_packet", "af_xdp"), default="af_packet", help="DPDK's driver on veth, of the generator and of millrace-veth [af_packet]")
-    p.add_argument("--steering", choices=("rps", "none"), default="rps", help="on veth: the kernel's work for received packets on the core of the program behind, "
-                   "or on the sender's (the generator then works for the gateway) [rps]")
+    p.add_argument("--veth-driver", choices=("af_packet", "af_xdp"), default="af_xdp", help="DPDK's driver on veth, of the generator and of millrace-veth [af_xdp]")
+    p.add_argument("--steering", choices=("none", "rps"), default="none", help="on veth: the kernel's work for received packets on the sender's core (the generator "
+                   "then works for the gateway), or handed to the core of the program behind (rps) [none]")
     p.add_argument("--keep", action="store_true", help="leave configurations, logs and namespaces for a look")
     p.add_argument("--no-color", action="store_true")
     a = p.parse_args(argv)

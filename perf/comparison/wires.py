@@ -2,13 +2,10 @@
 and every server (10.65.0.0/16). The device under test is 10.63.0.2.
 
     vhost   generator net_vhost ══ shared memory ══ net_virtio_user Millrace             stands in for a NIC
-    veth    generator net_af_packet ── wire ══ wire ── kernel (nginx, HAProxy, Envoy)    the kernel's own wire
-                                                    └─ net_af_packet Millrace
+    veth    generator net_af_xdp ── wire ══ wire ── kernel (nginx, HAProxy, Envoy)       the kernel's own wire
+                                                 └─ net_af_xdp Millrace
 
-What the kernel does for the veth wire happens where a NIC would have it done. Each end has receive packet steering (RPS) to the core of the program
-behind it: a frame that the generator sends is handed to the core of the device under test by an interrupt, as by a NIC whose interrupts are pinned
-there, and everything from IP upwards runs there; a frame to the generator is handed over the other way. So the device under test pays for IP, TCP,
-sockets and its driver's transmit function, and the generator's core pays for the generator's own system calls and for copying to and from its rings.
+Where the kernel's work for the veth wire is done, and why not elsewhere: perf/README.md.
 """
 import os
 
