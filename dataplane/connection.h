@@ -28,8 +28,8 @@ enum class Role : uint8_t {
 
 // Where frames of a connection leave, resolved once: a slot of the neighbour table with its generation (ip_layer.h checks it).
 struct NextHop {
-  uint16_t port = 0;         // index of the port in the configuration
-  uint16_t address_sum = 0;  // one's complement sum of both addresses: part of every checksum of the connection
+  uint16_t port = 0;               // index of the port in the configuration
+  uint16_t address_sum = 0;        // one's complement sum of both addresses: part of every checksum of the connection
   uint32_t neighbor = UINT32_MAX;  // slot; UINT32_MAX: not looked up yet
   uint32_t generation = 0;
 };
@@ -41,17 +41,17 @@ struct Connection {
   void* owner = nullptr;  // the session or upstream stream; null until the session layer sets it
 
   // --- stack: rw; session layer: ro -----------------------------------------------------------------------------------------
-  base::TimerNode timer;                // in the stack's wheel: never later than the one deadline it has in every state
-  uint32_t ready_next = kNotQueued;     // connections with events (ConnectionQueue)
-  uint32_t dirty_next = kNotQueued;     // connections that may have output
-  uint32_t flow_hash = 0;               // hash in the flow table
-  uint16_t events = 0;                  // pending tcp::Event bits, taken by TcpStack::take_events()
-  Role role = Role::kNone;              // stack sets it; the session layer may read it only
-  bool attached : 1 = false;            // the session layer holds it (rule 2)
-  bool connected : 1 = false;           // reached ESTABLISHED
-  bool half_open : 1 = false;           // counted as half-open (SYN-RECEIVED)
-  bool over : 1 = false;                // left the flow table: nothing comes in any more; freed once let go and its last segment is out
-  bool local_port_taken : 1 = false;    // by connect(), to be given back
+  base::TimerNode timer;             // in the stack's wheel: never later than the one deadline it has in every state
+  uint32_t ready_next = kNotQueued;  // connections with events (ConnectionQueue)
+  uint32_t dirty_next = kNotQueued;  // connections that may have output
+  uint32_t flow_hash = 0;            // hash in the flow table
+  uint16_t events = 0;               // pending tcp::Event bits, taken by TcpStack::take_events()
+  Role role = Role::kNone;           // stack sets it; the session layer may read it only
+  bool attached : 1 = false;         // the session layer holds it (rule 2)
+  bool connected : 1 = false;        // reached ESTABLISHED
+  bool half_open : 1 = false;        // counted as half-open (SYN-RECEIVED)
+  bool over : 1 = false;  // left the flow table: nothing comes in any more; freed once let go and its last segment is out
+  bool local_port_taken : 1 = false;  // by connect(), to be given back
   NextHop next_hop;
   uint16_t port = 0;  // index of the port whose address is the local one
 
@@ -62,8 +62,8 @@ struct Connection {
 };
 static_assert(sizeof(Connection) == 320, "memory per connection: update the sum in README.md and memory_test.cc");
 
-// A FIFO of connections of one pool, linked by index through `Next`: four bytes a connection. There is no taking out of the middle;
-// whoever pops looks whether the connection is still of interest.
+// A FIFO of connections of one pool, linked by index through `Next`: four bytes a connection. There is no taking out of the
+// middle; whoever pops looks whether the connection is still of interest.
 template <uint32_t Connection::*Next>
 class ConnectionQueue {
  public:

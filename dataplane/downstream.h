@@ -77,8 +77,8 @@ class Downstreams {
   // show.
   void count_bytes(DownstreamSession& d);
 
-  // The policy of a connection as this epoch's tables have it. A listener or chain that is gone leaves the connection its last policy
-  // and marks it (`gone`): an edit never closes a connection, but a removed listener drains.
+  // The policy of a connection as this epoch's tables have it. A listener or chain that is gone leaves the connection its last
+  // policy and marks it (`gone`): an edit never closes a connection, but a removed listener drains.
   void refresh_policy(DownstreamSession& d);
 
   uint32_t policies_in_use() const { return policies_.in_use(); }

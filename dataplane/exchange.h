@@ -101,8 +101,9 @@ struct ExchangeState {
 };
 
 struct Exchange : ExchangeState {
-  base::ListNode pending;                    // in endpoint->pending while it waits for a connection
-  SessionTimer timer{TimerKind::kExchange};  // the earliest of the deadlines; of a finished exchange it may still lie in the wheel
+  base::ListNode pending;  // in endpoint->pending while it waits for a connection
+  SessionTimer timer{
+      TimerKind::kExchange};  // the earliest of the deadlines; of a finished exchange it may still lie in the wheel
 
   // As fresh, for the next request. The timer stays where it is.
   void renew() { static_cast<ExchangeState&>(*this) = ExchangeState{}; }

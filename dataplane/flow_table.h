@@ -2,8 +2,8 @@
 // the connection itself, where the tuple is compared: two misses, both prefetched one stage apart over a burst.
 //
 // No tombstones: each bucket counts the entries that found it full and went on to the next one (`spilled`); a search goes on only
-// while that is not 0. Sized at start for at most 64 % load (14.2 bytes a connection), never resized: one bucket in twenty is then
-// full, and a search for what is not there reads 1.05 lines.
+// while that is not 0. Sized at start for at most 64 % load (14.2 bytes a connection), never resized: one bucket in twenty is
+// then full, and a search for what is not there reads 1.05 lines.
 #pragma once
 
 #include <bit>

@@ -83,9 +83,11 @@ void HttpProxy::route(Exchange& ex) {
     ex.request_phase = RequestPhase::kComplete;
     ex.request_complete_at = ctx_.now;
   }
-  if (ex.request_phase == RequestPhase::kBody) ex.request_deadline = deadline_after(ex.started_at, d.policy->http.request_timeout_ms);
+  if (ex.request_phase == RequestPhase::kBody)
+    ex.request_deadline = deadline_after(ex.started_at, d.policy->http.request_timeout_ms);
   ex.duration_deadline = deadline_after(ex.started_at, d.policy->http.max_stream_duration_ms);
-  ex.route.idle_timeout_ms = d.policy->http.stream_idle_timeout_ms;  // route_to_cluster() arms the timer; all other ways end at once
+  ex.route.idle_timeout_ms =
+      d.policy->http.stream_idle_timeout_ms;  // route_to_cluster() arms the timer; all other ways end at once
 
   const http::ForwardOptions options = d.policy->http.options();
   if (!http::check_underscores(request.headers, options.underscores)) {
@@ -337,8 +339,8 @@ bool HttpProxy::apply_response_edits(Exchange& ex) {
   return true;
 }
 
-// Puts a head straight into a packet; the rare one that needs more than a packet goes through the worker's buffer. `write` returns
-// the bytes it needs, whether or not they fit its span. False: packet memory is spent, or the head is beyond all limits.
+// Puts a head straight into a packet; the rare one that needs more than a packet goes through the worker's buffer. `write`
+// returns the bytes it needs, whether or not they fit its span. False: packet memory is spent, or the head is beyond all limits.
 template <class Write>
 bool HttpProxy::write_head(Session& to, Write&& write) {
   io::PacketPtr packet = ctx_.stack.pool().alloc();
@@ -404,7 +406,8 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   }
   ex.response_phase = ResponsePhase::kBody;
   ex.downstream_first_byte_at = ctx_.now;
-  start_body(ex.response_body, in, out.kind == http::Framing::kChunked, d.policy->http.enable_trailers && ex.cluster->enable_trailers);
+  start_body(ex.response_body, in, out.kind == http::Framing::kChunked,
+             d.policy->http.enable_trailers && ex.cluster->enable_trailers);
 }
 
 // ---- the gateway's own answers
@@ -450,7 +453,8 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   const http::BodyFraming framing =
       text.empty() ? http::BodyFraming{} : http::BodyFraming{http::Framing::kContentLength, text.size()};
   const http::ResponseWrite how{framing, ex.request.version, ex.close_downstream, ex.is_head};
-  if (!write_head(d, [&](std::span<char> to) { return http::write_response_head(ex.response, how, to); })) return cut_response(ex);
+  if (!write_head(d, [&](std::span<char> to) { return http::write_response_head(ex.response, how, to); }))
+    return cut_response(ex);
   ex.response_phase = ResponsePhase::kBody;
   ex.downstream_first_byte_at = ctx_.now;
   if (!ex.is_head && !text.empty()) {

@@ -171,9 +171,9 @@ bool IpLayer::addressed_to_us(const Interface& i, const wire::MacAddress& dst) c
   return false;
 }
 
-// Frames as nearly all are: for our address, IPv4 without options or IPv6 without extensions, TCP, nothing odd about them. What is
-// asked for here is what input_any() would find to be right, one by one; a frame for which it does not hold is not wrong, it only
-// goes the long way. tests/unit/dataplane/ip_fast_path_test.cc holds the two against each other.
+// Frames as nearly all are: for our address, IPv4 without options or IPv6 without extensions, TCP, nothing odd about them. What
+// is asked for here is what input_any() would find to be right, one by one; a frame for which it does not hold is not wrong, it
+// only goes the long way. tests/unit/dataplane/ip_fast_path_test.cc holds the two against each other.
 IpVerdict IpLayer::input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error) {
   Interface& i = *interfaces_[port];
   const uint8_t* at = rte_pktmbuf_mtod(frame, const uint8_t*);
@@ -359,8 +359,10 @@ IpVerdict IpLayer::input_tcp(Frame& f, const IpAddress& src, const IpAddress& ds
 
 // What a port says of a TCP checksum, and what is made of it:
 //   good      believed, after the first kMarksToVerify of them were computed and found right
-//   unsummed  (RTE_MBUF_F_RX_L4_CKSUM_NONE of virtio and vhost) the peer left the sum to a device because the bytes never leave the
-//             memory of this machine; the field holds the pseudo-header's part. Believed, after the first ones held exactly that, or a right sum
+//   unsummed  (RTE_MBUF_F_RX_L4_CKSUM_NONE of virtio and vhost) the peer left the sum to a device because the bytes never leave
+//   the
+//             memory of this machine; the field holds the pseudo-header's part. Believed, after the first ones held exactly that,
+//             or a right sum
 //   unknown, bad, and every mark of a port that once lied: computed
 bool IpLayer::tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const IpAddress& src, const IpAddress& dst,
                               uint32_t l4_length) {
@@ -442,8 +444,8 @@ DropReason IpLayer::resolve(const tcp::FourTuple& tuple, uint16_t local_port_ind
   return DropReason::kNone;
 }
 
-// Ethernet and IP header of a frame of ours, as little-endian words; wire::EthernetRepr, Ipv4Repr and Ipv6Repr write the same, a test
-// compares.
+// Ethernet and IP header of a frame of ours, as little-endian words; wire::EthernetRepr, Ipv4Repr and Ipv6Repr write the same, a
+// test compares.
 [[gnu::always_inline]] inline void IpLayer::write_link_and_ip(const Interface& i, bool v4, uint8_t* at,
                                                               const io::MacAddress& destination, const tcp::FourTuple& tuple,
                                                               uint16_t address_sum, uint32_t l4_length) const {
@@ -488,8 +490,8 @@ DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_in
     return DropReason::kTxNoMbuf;
   uint8_t* at = rte_pktmbuf_mtod(frame, uint8_t*);
   write_link_and_ip(i, v4, at, neighbor.mac, tuple, hop.address_sum, l4_length);
-  header.emit_plain(at + o.l4_offset, wire::checksum_fold(kTcpPseudo + hop.address_sum +
-                                                          __builtin_bswap16(static_cast<uint16_t>(l4_length))));
+  header.emit_plain(at + o.l4_offset,
+                    wire::checksum_fold(kTcpPseudo + hop.address_sum + __builtin_bswap16(static_cast<uint16_t>(l4_length))));
   frame->ol_flags = o.ol_flags;
   frame->tx_offload = o.tx_offload | uint64_t{tcp_header} << (RTE_MBUF_L2_LEN_BITS + RTE_MBUF_L3_LEN_BITS);
   i.tx.send(frame);

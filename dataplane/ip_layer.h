@@ -166,7 +166,10 @@ class IpLayer {
   // One port: its configuration, what it can do, and the frames on their way out.
   struct Interface {
     Interface(const InterfaceConfig& c, io::PortQueue& q, io::TxPools pools, const StackCounters& counters, uint16_t index)
-        : config(c), queue(q), capabilities(q.capabilities()), tx(q, pools, *counters.ports[index], counters.drops, *counters.stages) {
+        : config(c),
+          queue(q),
+          capabilities(q.capabilities()),
+          tx(q, pools, *counters.ports[index], counters.drops, *counters.stages) {
       fast.set(capabilities.mac, c.vlan);
       outgoing[0].set(capabilities, config, false);
       outgoing[1].set(capabilities, config, true);
@@ -178,7 +181,7 @@ class IpLayer {
     uint32_t marks_to_verify = kMarksToVerify;     // frames marked good that are still to be checked
     uint32_t unsummed_to_verify = kMarksToVerify;  // frames marked as never summed, likewise
     FastFrame fast;
-    Local recent;  // the address of ours that the last segment was for
+    Local recent;          // the address of ours that the last segment was for
     Outgoing outgoing[2];  // IPv6, IPv4
     Believed believed;
     void believe();   // after a change of what it says

@@ -1,6 +1,6 @@
-// What connections of one filter chain remember of the configuration, once for all of them. No pointer into a table lives longer than
-// a loop iteration, and an edit never closes a connection; so each connection holds a reference to a copy, and a million idle ones
-// hold references to the same few.
+// What connections of one filter chain remember of the configuration, once for all of them. No pointer into a table lives longer
+// than a loop iteration, and an edit never closes a connection; so each connection holds a reference to a copy, and a million
+// idle ones hold references to the same few.
 //
 //   session ── ConnectionPolicy* ──▶ {listener, chain, HttpPolicy, epoch in which it was last found right, users}
 //
@@ -25,8 +25,8 @@ namespace millrace::dataplane {
 struct ConnectionPolicy {
   HttpPolicy http;
   table::ObjectId listener = table::kNoObject;
-  uint64_t chain_key = 0;       // hash of the chain's name: finds it again in a later epoch
-  uint64_t epoch = 0;           // of the tables that said so last
+  uint64_t chain_key = 0;  // hash of the chain's name: finds it again in a later epoch
+  uint64_t epoch = 0;      // of the tables that said so last
   uint32_t users = 0;
   stats::ScopeSlot listener_slot = stats::kOverflowScope;
   uint16_t chain = UINT16_MAX;  // index in the listener's filter chains, in `epoch`; UINT16_MAX: not chosen yet
@@ -43,8 +43,8 @@ class PolicyCache {
   // connection whose chain is not chosen yet, or speaks no HTTP.
   ConnectionPolicy* acquire(table::ObjectId listener, stats::ScopeSlot listener_slot, uint16_t chain, uint64_t chain_key,
                             const HttpPolicy* policy, uint64_t epoch);
-  // The same for a connection that was just accepted, found without comparing contents when the last one of this chain came in the
-  // same epoch. Null: not that easy, use acquire().
+  // The same for a connection that was just accepted, found without comparing contents when the last one of this chain came in
+  // the same epoch. Null: not that easy, use acquire().
   ConnectionPolicy* again(table::ObjectId listener, uint16_t chain, uint64_t epoch) {
     ConnectionPolicy* p = last_[(listener ^ chain) & (kLast - 1)];
     if (p == nullptr || p->listener != listener || p->chain != chain || p->epoch != epoch || p->gone) return nullptr;

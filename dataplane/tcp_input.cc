@@ -151,7 +151,8 @@ void TcpStack::input_segment(Incoming& in, TimeNs now, bool handed) {
 bool TcpStack::hand_over(Incoming& in) {
   if (mesh_ == nullptr) return false;
   const TcpPacket& p = in.packet;
-  const uint32_t owner = steering_.owner(p.local_port_index, p.tuple.local, p.tuple.local_port, p.tuple.remote, p.tuple.remote_port);
+  const uint32_t owner =
+      steering_.owner(p.local_port_index, p.tuple.local, p.tuple.local_port, p.tuple.remote, p.tuple.remote_port);
   if (owner == config_.worker) return false;
   rte_mbuf* m = in.packet.frame;
   m->port = p.arrival_port;
@@ -263,7 +264,8 @@ void TcpStack::input_time_wait(Incoming& in, const wire::TcpView& segment, TimeN
 // A segment of no connection. `before`: the connection in TIME-WAIT that a SYN follows. What is left of `in.packet.frame` is the
 // caller's.
 void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const tcp::TimeWaitEntry* before, TimeNs now) {
-  const ListenerSet::Entry* listener = listeners_ == nullptr ? nullptr : listeners_->find(in.packet.tuple.local, in.packet.tuple.local_port);
+  const ListenerSet::Entry* listener =
+      listeners_ == nullptr ? nullptr : listeners_->find(in.packet.tuple.local, in.packet.tuple.local_port);
   const bool opens = segment.syn() && !segment.has_ack();
   if (listener == nullptr) return reset(in, segment, opens ? DropReason::kTcpNoListener : DropReason::kTcpNoConnection, now);
   if (opens) {
@@ -292,8 +294,8 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
   Connection& c = *open(in.hash, in.packet.local_port_index);
   c.role = Role::kDownstream;
   if (d.action == Action::kOpen) {
-    tcp::open_passive(c.tcb, in.packet.tuple, profiles_[0], segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn), now,
-                      d.ts_offset, mss);
+    tcp::open_passive(c.tcb, in.packet.tuple, profiles_[0], segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn),
+                      now, d.ts_offset, mss);
     c.half_open = true;
     count(TcpCounter::kSynReceived).set(listener_.half_open());
     on_events(c, 0, now);

@@ -282,7 +282,7 @@ void TcpStack::output(Connection& c, TimeNs now) {
 void TcpStack::flush(TimeNs now) {
   StageScope stage(*counters_.stages, Stage::kTcpOutput);
   // One turn for each connection that is on the list now; those that have more to say come back to its end.
-  ConnectionQueue<&Connection::dirty_next> turn = std::exchange(dirty_, {});
+  ConnectionQueue<& Connection::dirty_next> turn = std::exchange(dirty_, {});
   while (Connection* next = turn.pop(connections_)) {
     Connection& c = *next;
     if (tcp::output_pending(c.tcb)) output(c, now);

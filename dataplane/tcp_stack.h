@@ -59,12 +59,12 @@ enum class MemoryPressure : uint8_t {
 };
 
 struct TcpStackConfig {
-  uint32_t worker = 0;                 // index of this worker, 0-based
-  uint32_t workers = 1;                // of how many
-  uint32_t max_connections = 65'536;   // pool size; a SYN beyond it is ignored (kTcpTableFull)
-  uint32_t max_half_open = 1'024;      // SYN-RECEIVED beyond which SYNs are answered with cookies (RFC 4987)
-  uint32_t max_time_wait = 65'536;     // mini entries; the oldest is recycled when full
-  uint32_t max_repairs = 0;            // connections with losses at one time (lib/tcp/repair.h); 0: a quarter of all, at least 1,024
+  uint32_t worker = 0;                // index of this worker, 0-based
+  uint32_t workers = 1;               // of how many
+  uint32_t max_connections = 65'536;  // pool size; a SYN beyond it is ignored (kTcpTableFull)
+  uint32_t max_half_open = 1'024;     // SYN-RECEIVED beyond which SYNs are answered with cookies (RFC 4987)
+  uint32_t max_time_wait = 65'536;    // mini entries; the oldest is recycled when full
+  uint32_t max_repairs = 0;  // connections with losses at one time (lib/tcp/repair.h); 0: a quarter of all, at least 1,024
   uint16_t local_port_first = 16'384;  // range for connect(), inclusive
   uint16_t local_port_last = 65'535;
   uint32_t max_port_maps = 1'024;          // distinct (local address, remote endpoint) pairs with ports in use at one time

@@ -55,8 +55,8 @@ struct TransportEvents {
   tls::TlsError error = tls::TlsError::kNone;
 };
 
-// Bytes that went both ways since the last call, each once. Call at least once every 4 GiB: sessions do with each exchange, and when
-// bytes_due() says so. The first call is preceded by start_counting(), when the connection is established.
+// Bytes that went both ways since the last call, each once. Call at least once every 4 GiB: sessions do with each exchange, and
+// when bytes_due() says so. The first call is preceded by start_counting(), when the connection is established.
 struct MovedBytes {
   uint32_t rx = 0, tx = 0;
 };

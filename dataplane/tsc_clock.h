@@ -1,6 +1,6 @@
 // The monotonic clock read through the TSC: a multiplication instead of a call. Follows CLOCK_MONOTONIC, against which it is set
-// once a second: what it is behind or ahead is made up for over the next second, so time neither jumps nor runs backwards. It knows
-// no hardware: the caller reads the TSC and the clock (worker.cc), a test passes any.
+// once a second: what it is behind or ahead is made up for over the next second, so time neither jumps nor runs backwards. It
+// knows no hardware: the caller reads the TSC and the clock (worker.cc), a test passes any.
 #pragma once
 
 #include <algorithm>

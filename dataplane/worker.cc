@@ -191,8 +191,8 @@ void Worker::publish_gauges(TimeNs now) {
 void Worker::run(const std::atomic<bool>& stop) {
   if (resources_.tls_arena != nullptr) tls::Arena::register_thread(resources_.tls_arena);
   if (resources_.tls_library != nullptr) resources_.tls_library->warm_up_thread();
-  // Time is the TSC's where that runs evenly, set by the monotonic clock once a second; wall time is read then too and carried on: a
-  // step of the system's clock shows within a second.
+  // Time is the TSC's where that runs evenly, set by the monotonic clock once a second; wall time is read then too and carried
+  // on: a step of the system's clock shows within a second.
   uint64_t tsc = __rdtsc();
   TimeNs now = clock_ns(CLOCK_MONOTONIC);
   const bool even = tsc_is_even() && io::tsc_hz() != 0;

@@ -53,8 +53,8 @@ struct WorkerContext {
   const RuntimeSnapshot* tables = nullptr;  // never null after start: an empty snapshot serves nothing
 
   void arm(SessionTimer& t, TimeNs deadline) { timers.schedule(t.node, deadline); }
-  // Lazily: the node may stay in its slot of the wheel without a deadline, so that the next arm() is one store. A request arms and
-  // disarms four timers.
+  // Lazily: the node may stay in its slot of the wheel without a deadline, so that the next arm() is one store. A request arms
+  // and disarms four timers.
   void disarm(SessionTimer& t) { timers.schedule(t.node, base::kNever); }
 };
 

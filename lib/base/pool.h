@@ -1,8 +1,8 @@
-// A fixed number of equal objects, lent out by index or by pointer: connections, exchanges, streams. Memory is reserved as address
-// space at construction and touched when an object is lent for the first time, so that capacity costs nothing and what is in use
-// lies close together. Objects are default-constructed when first lent and live as long as the pool; whoever gives one back leaves
-// it ready for the next user (release() of the type). Last in, first out, so that what is handed out is likely still in the cache.
-// Not thread-safe.
+// A fixed number of equal objects, lent out by index or by pointer: connections, exchanges, streams. Memory is reserved as
+// address space at construction and touched when an object is lent for the first time, so that capacity costs nothing and what is
+// in use lies close together. Objects are default-constructed when first lent and live as long as the pool; whoever gives one
+// back leaves it ready for the next user (release() of the type). Last in, first out, so that what is handed out is likely still
+// in the cache. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -81,7 +81,7 @@ class Pool {
 
   uint32_t in_use() const { return in_use_; }
   uint32_t capacity() const { return capacity_; }
-  uint32_t ever_used() const { return fresh_; }  // indices from here on were never lent
+  uint32_t ever_used() const { return fresh_; }       // indices from here on were never lent
   bool full() const { return in_use_ == capacity_; }  // nothing left to lend
 
  private:

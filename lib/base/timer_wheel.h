@@ -113,7 +113,7 @@ class TimerWheel {
 
  private:
   static constexpr uint32_t kSlotBits = 6, kSlots = 1u << kSlotBits, kLevelShift = 3;
-  static constexpr uint32_t kLevels = 14;  // 3 x 13 + 6 = 45 bits: 2^64 ns are less than 2^45 ms
+  static constexpr uint32_t kLevels = 14;      // 3 x 13 + 6 = 45 bits: 2^64 ns are less than 2^45 ms
   static constexpr uint32_t kCoarseLevel = 4;  // slots of 4 s and more: nothing there is in a hurry
   static constexpr uint64_t kNoEvent = UINT64_MAX;
   using Slot = List<TimerNode, &TimerNode::link_>;

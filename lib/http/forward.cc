@@ -50,8 +50,8 @@ constexpr uint64_t kUpgradeIds = bit_of(HeaderId::kConnection) | bit_of(HeaderId
 constexpr uint64_t kHopByHopIds =
     bit_of(HeaderId::kKeepAlive) | bit_of(HeaderId::kProxyConnection) | bit_of(HeaderId::kTransferEncoding);
 constexpr uint64_t kUntrustedIds = bit_of(HeaderId::kXEnvoyUpstreamRqTimeoutMs) | bit_of(HeaderId::kXEnvoyExpectedRqTimeoutMs);
-constexpr uint64_t kEdgeIds = bit_of(HeaderId::kXEnvoyDecoratorOperation) | bit_of(HeaderId::kXEnvoyOriginalPath) |
-                              bit_of(HeaderId::kXEnvoyOriginalHost);
+constexpr uint64_t kEdgeIds =
+    bit_of(HeaderId::kXEnvoyDecoratorOperation) | bit_of(HeaderId::kXEnvoyOriginalPath) | bit_of(HeaderId::kXEnvoyOriginalHost);
 
 // The same of the names that have no id.
 bool is_removed_name(std::string_view name, bool internal, bool edge) {
@@ -113,10 +113,10 @@ std::string_view address_text(const base::IpAddress& a, Scratch& scratch) {
 
 // Fields that Envoy's header map holds once (its inline headers): repeated ones become one list, in the place of the first.
 bool join_single_fields(HeaderTable& headers, Scratch& scratch) {
-  constexpr uint64_t kSingle =
-      bit_of(HeaderId::kContentType) | bit_of(HeaderId::kTe) | bit_of(HeaderId::kUserAgent) | bit_of(HeaderId::kXForwardedFor) |
-      bit_of(HeaderId::kXForwardedProto) | bit_of(HeaderId::kXForwardedHost) | bit_of(HeaderId::kXForwardedPort) |
-      bit_of(HeaderId::kXRequestId) | bit_of(HeaderId::kVia) | bit_of(HeaderId::kGrpcTimeout);
+  constexpr uint64_t kSingle = bit_of(HeaderId::kContentType) | bit_of(HeaderId::kTe) | bit_of(HeaderId::kUserAgent) |
+                               bit_of(HeaderId::kXForwardedFor) | bit_of(HeaderId::kXForwardedProto) |
+                               bit_of(HeaderId::kXForwardedHost) | bit_of(HeaderId::kXForwardedPort) |
+                               bit_of(HeaderId::kXRequestId) | bit_of(HeaderId::kVia) | bit_of(HeaderId::kGrpcTimeout);
   for (uint64_t twice = headers.repeated() & kSingle; twice != 0; twice &= twice - 1) {
     const auto id = static_cast<HeaderId>(std::countr_zero(twice));
     headers.set(id, joined(headers, id, ",", scratch));
@@ -180,7 +180,8 @@ void remove_from_request(RequestHead* head, bool internal, bool edge) {
   HeaderTable& headers = head->headers;
   constexpr uint64_t kLookedAt = kUpgradeIds | kHopByHopIds | kUntrustedIds | kEdgeIds | bit_of(HeaderId::kXEnvoyInternal) |
                                  bit_of(HeaderId::kTe) | bit_of(HeaderId::kReferer) | bit_of(HeaderId::kExpect);
-  if ((headers.present() & kLookedAt) == 0 && !headers.may_have_guarded_names()) [[likely]] return;
+  if ((headers.present() & kLookedAt) == 0 && !headers.may_have_guarded_names()) [[likely]]
+    return;
   headers.remove_ids(kHopByHopIds | bit_of(HeaderId::kXEnvoyInternal) | (is_upgrade(headers) ? 0 : kUpgradeIds) |
                      (internal ? 0 : kUntrustedIds) | (edge ? kEdgeIds : 0));
   if (headers.may_have_guarded_names())
@@ -199,8 +200,7 @@ void remove_from_request(RequestHead* head, bool internal, bool edge) {
   if (headers.has(HeaderId::kReferer)) {
     if ((headers.repeated() & bit_of(HeaderId::kReferer)) != 0)
       headers.remove_if([](const Header& h) { return h.id == HeaderId::kReferer && !is_valid_referer(h.value); });
-    else if (!is_valid_referer(headers.get(HeaderId::kReferer)))
-      headers.remove(HeaderId::kReferer);
+    else if (!is_valid_referer(headers.get(HeaderId::kReferer))) headers.remove(HeaderId::kReferer);
   }
   if (expects_continue(*head)) headers.remove(HeaderId::kExpect);  // the gateway answers it itself
 }
@@ -283,7 +283,8 @@ void format_uuid(const uint64_t random[2], char out[kUuidBytes]) {
 #if defined(__SSSE3__)
   // Digits 0 to 15 in `a`, 16 to 31 in `b`, then moved apart where the dashes go.
   const __m128i digits = _mm_setr_epi8('0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f');
-  const __m128i bytes = _mm_set_epi64x(static_cast<int64_t>(__builtin_bswap64(low)), static_cast<int64_t>(__builtin_bswap64(high)));
+  const __m128i bytes =
+      _mm_set_epi64x(static_cast<int64_t>(__builtin_bswap64(low)), static_cast<int64_t>(__builtin_bswap64(high)));
   const __m128i nibble = _mm_set1_epi8(15);
   const __m128i upper = _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble), lower = _mm_and_si128(bytes, nibble);
   const __m128i a = _mm_shuffle_epi8(digits, _mm_unpacklo_epi8(upper, lower));

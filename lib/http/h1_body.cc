@@ -39,12 +39,13 @@ BodyFraming request_framing(const RequestHead& head) {
 
 BodyFraming response_framing(const ResponseHead& head, std::string_view request_method, bool upgrade_requested) {
   if (head.status == 101 && upgrade_requested) return {Framing::kTunnel, 0};
-  if (is_text(request_method, "CONNECT") && head.status >= 200 && head.status < 300) return {Framing::kTunnel, 0};  // RFC 9112 6.3 (2)
+  if (is_text(request_method, "CONNECT") && head.status >= 200 && head.status < 300)
+    return {Framing::kTunnel, 0};  // RFC 9112 6.3 (2)
   if (is_text(request_method, "HEAD") || head.status < 200 || head.status == 204 || head.status == 304)
-    return {Framing::kNone, 0};                                                                               // (1)
-  if (head.headers.has(HeaderId::kTransferEncoding)) return {Framing::kChunked, 0};                           // (4)
+    return {Framing::kNone, 0};                                                                       // (1)
+  if (head.headers.has(HeaderId::kTransferEncoding)) return {Framing::kChunked, 0};                   // (4)
   if (head.headers.has(HeaderId::kContentLength)) return {Framing::kContentLength, length_of(head)};  // (6)
-  return {Framing::kUntilClose, 0};                                                                           // (8)
+  return {Framing::kUntilClose, 0};                                                                   // (8)
 }
 
 void BodyDecoder::start(BodyFraming framing, const TrailerLimits& limits) {

@@ -1,6 +1,6 @@
-// One pass over the lines of a head that are as nearly all lines are; whatever is not so is left to the parser's careful functions,
-// which accept the same and more, and find the words for what is wrong. Internal to the parser. Where there is no AVX2, every line
-// is left to them.
+// One pass over the lines of a head that are as nearly all lines are; whatever is not so is left to the parser's careful
+// functions, which accept the same and more, and find the words for what is wrong. Internal to the parser. Where there is no
+// AVX2, every line is left to them.
 #pragma once
 
 #include <bit>
@@ -47,8 +47,8 @@ inline const char* value_end(const Window& window, const char* from) {
   }
 }
 
-// Reads the line at p. kOdd: a name of 32 bytes or more, an empty value, blanks that are not one space, a line end other than CRLF,
-// anything wrong or not there yet.
+// Reads the line at p. kOdd: a name of 32 bytes or more, an empty value, blanks that are not one space, a line end other than
+// CRLF, anything wrong or not there yet.
 [[gnu::always_inline]] inline LineKind read_line(const Window& window, const char* p, FieldLine* line) {
   const char* const q = window.at(p);
   if (load2(q) == kCrLf) return LineKind::kEmpty;
@@ -94,7 +94,7 @@ inline const char* value_end(const Window& window, const char* from) {
   const char* const q = window.at(p);
   const uint64_t front = load8(q);
   const auto front_is = [&](uint64_t word, int bytes) { return (front << (64 - 8 * bytes)) == (word << (64 - 8 * bytes)); };
-  const size_t method = front_is("GET "_word, 4) || front_is("PUT "_word, 4)      ? 3
+  const size_t method = front_is("GET "_word, 4) || front_is("PUT "_word, 4)     ? 3
                         : front_is("POST "_word, 5) || front_is("HEAD "_word, 5) ? 4
                         : front_is("PATCH "_word, 6)                             ? 5
                         : front_is("DELETE "_word, 7)                            ? 6

@@ -26,12 +26,14 @@ bool is_known_method(std::string_view m) {
     case 3:
       return is_text(m, "GET") || is_text(m, "PUT") || is_text(m, "ACL");
     case 4:
-      return is_text(m, "POST") || is_text(m, "HEAD") || is_text(m, "BIND") || is_text(m, "COPY") || is_text(m, "LINK") || is_text(m, "LOCK") || is_text(m, "MOVE");
+      return is_text(m, "POST") || is_text(m, "HEAD") || is_text(m, "BIND") || is_text(m, "COPY") || is_text(m, "LINK") ||
+             is_text(m, "LOCK") || is_text(m, "MOVE");
     case 5:
-      return is_text(m, "PATCH") || is_text(m, "MERGE") || is_text(m, "MKCOL") || is_text(m, "PURGE") || is_text(m, "QUERY") || is_text(m, "TRACE");
+      return is_text(m, "PATCH") || is_text(m, "MERGE") || is_text(m, "MKCOL") || is_text(m, "PURGE") || is_text(m, "QUERY") ||
+             is_text(m, "TRACE");
     case 6:
-      return is_text(m, "DELETE") || is_text(m, "NOTIFY") || is_text(m, "REBIND") || is_text(m, "REPORT") || is_text(m, "SEARCH") || is_text(m, "SOURCE") ||
-             is_text(m, "UNBIND") || is_text(m, "UNLINK") || is_text(m, "UNLOCK");
+      return is_text(m, "DELETE") || is_text(m, "NOTIFY") || is_text(m, "REBIND") || is_text(m, "REPORT") ||
+             is_text(m, "SEARCH") || is_text(m, "SOURCE") || is_text(m, "UNBIND") || is_text(m, "UNLINK") || is_text(m, "UNLOCK");
     case 7:
       return is_text(m, "OPTIONS") || is_text(m, "CONNECT") || is_text(m, "MSEARCH");
     case 8:
@@ -232,8 +234,8 @@ Step Reader::any_status_line(ResponseHead* head) {
 struct Noted {
   uint32_t hosts = 0, content_lengths = 0, transfer_encodings = 0;
   std::string_view host;
-  bool host_is_valid = true;       // the bytes of `host` are an authority's
-  uint32_t host_line_bytes = 0;    // as RequestHead's
+  bool host_is_valid = true;     // the bytes of `host` are an authority's
+  uint32_t host_line_bytes = 0;  // as RequestHead's
   bool length_is_number = true;  // of the first content-length
   uint64_t length = 0;
   bool chunked = false;  // of the first transfer-encoding

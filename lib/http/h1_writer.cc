@@ -22,22 +22,26 @@ class FastOut {
   size_t size() const { return static_cast<size_t>(next_ - begin_); }
 
   void put(std::string_view s) {
-    if (!take(s.size())) [[unlikely]] return;
+    if (!take(s.size())) [[unlikely]]
+      return;
     copy_bytes(next_, s.data(), s.size());
     next_ += s.size();
   }
   template <size_t N>
   void put(const char (&literal)[N]) {
     static_assert(N - 1 <= kSlack);
-    if (!take(N - 1)) [[unlikely]] return;
+    if (!take(N - 1)) [[unlikely]]
+      return;
     std::memcpy(next_, literal, N - 1);
     next_ += N - 1;
   }
   void put_decimal(uint64_t v) {
-    if (take(kMaxDecimalBytes)) [[likely]] next_ += write_decimal(next_, v);
+    if (take(kMaxDecimalBytes)) [[likely]]
+      next_ += write_decimal(next_, v);
   }
   void put_field(HeaderId id, std::string_view name, std::string_view value) {
-    if (!take(name.size() + value.size() + 4)) [[unlikely]] return;
+    if (!take(name.size() + value.size() + 4)) [[unlikely]]
+      return;
     if (id != HeaderId::kOther) {
       std::memcpy(next_, names::kPrefixes[static_cast<size_t>(id)].bytes.data(), names::kPrefixBytes);
       next_ += name.size() + 2;
@@ -91,7 +95,8 @@ template <class Emit>
 [[gnu::always_inline]] inline size_t write(std::span<char> buffer, Emit&& emit) {
   FastOut fast(buffer);
   emit(fast);
-  if (fast.complete()) [[likely]] return fast.size();
+  if (fast.complete()) [[likely]]
+    return fast.size();
   ExactOut exact(buffer);
   emit(exact);
   return exact.size();

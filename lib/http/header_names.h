@@ -1,5 +1,5 @@
-// The names of HeaderId as the parser and the writer want them: found by a perfect hash, and laid out as the front of a field line
-// ("name: "), so that one load compares a name and one store writes it. Internal to the codec.
+// The names of HeaderId as the parser and the writer want them: found by a perfect hash, and laid out as the front of a field
+// line ("name: "), so that one load compares a name and one store writes it. Internal to the codec.
 #pragma once
 
 #include <algorithm>
@@ -13,14 +13,46 @@
 namespace millrace::http::names {
 
 inline constexpr size_t kCount = static_cast<size_t>(HeaderId::kCount);
-inline constexpr std::array<std::string_view, kCount> kNames = {
-    "", "host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect", "keep-alive",
-    "proxy-connection", "content-type", "user-agent", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
-    "x-request-id", "via", "server", "date", "location", "x-envoy-original-path", "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-upstream-service-time", "x-envoy-upstream-rq-timeout-ms", "x-envoy-overloaded", "x-envoy-internal",
-    "x-envoy-external-address", "grpc-timeout", "grpc-status", "cookie", "authorization", "referer", "http2-settings",
-    "x-envoy-decorator-operation", "x-forwarded-port", "x-envoy-original-host", "x-envoy-attempt-count", "retry-after",
-    "origin"};
+inline constexpr std::array<std::string_view, kCount> kNames = {"",
+                                                                "host",
+                                                                "connection",
+                                                                "content-length",
+                                                                "transfer-encoding",
+                                                                "te",
+                                                                "trailer",
+                                                                "upgrade",
+                                                                "expect",
+                                                                "keep-alive",
+                                                                "proxy-connection",
+                                                                "content-type",
+                                                                "user-agent",
+                                                                "x-forwarded-for",
+                                                                "x-forwarded-proto",
+                                                                "x-forwarded-host",
+                                                                "x-request-id",
+                                                                "via",
+                                                                "server",
+                                                                "date",
+                                                                "location",
+                                                                "x-envoy-original-path",
+                                                                "x-envoy-expected-rq-timeout-ms",
+                                                                "x-envoy-upstream-service-time",
+                                                                "x-envoy-upstream-rq-timeout-ms",
+                                                                "x-envoy-overloaded",
+                                                                "x-envoy-internal",
+                                                                "x-envoy-external-address",
+                                                                "grpc-timeout",
+                                                                "grpc-status",
+                                                                "cookie",
+                                                                "authorization",
+                                                                "referer",
+                                                                "http2-settings",
+                                                                "x-envoy-decorator-operation",
+                                                                "x-forwarded-port",
+                                                                "x-envoy-original-host",
+                                                                "x-envoy-attempt-count",
+                                                                "retry-after",
+                                                                "origin"};
 static_assert(kNames[0].empty() && !kNames.back().empty(), "one name for each HeaderId, in its order");
 
 // "name: " in 32 bytes, zeros behind it.
@@ -40,8 +72,8 @@ inline constexpr auto kPrefixes = [] {
 }();
 static_assert(std::all_of(kNames.begin(), kNames.end(), [](std::string_view n) { return n.size() <= kMaxNameBytes; }));
 
-// A perfect hash of a name folded to 8 bytes: its words of 8, the last one zero-padded, one over the other. The compiler searches for
-// the multiplier.
+// A perfect hash of a name folded to 8 bytes: its words of 8, the last one zero-padded, one over the other. The compiler searches
+// for the multiplier.
 struct Hash {
   uint64_t multiplier = 0;
   std::array<uint8_t, 256> slots{};

@@ -83,9 +83,7 @@ struct Header {
   uint32_t line_bytes = 0;
 
   // True when the line still stands in memory as it is to be written.
-  bool is_line() const {
-    return line_bytes == name.size() + value.size() + 4 && value.data() == name.data() + name.size() + 2;
-  }
+  bool is_line() const { return line_bytes == name.size() + value.size() + 4 && value.data() == name.data() + name.size() + 2; }
 };
 
 // Header fields in order of arrival, in storage that the caller lends (capacity fixed for its life; no allocation).
@@ -95,7 +93,11 @@ class HeaderTable {
   HeaderTable(Header* storage, uint32_t capacity) : data_(storage), capacity_(capacity) {}
   // The fields of `filled`, which lies in the same storage, with (more) room: a parser's limit need not be the forwarder's.
   HeaderTable(Header* storage, uint32_t capacity, const HeaderTable& filled)
-      : data_(storage), size_(filled.size_), capacity_(capacity), guarded_(filled.guarded_), present_(filled.present_),
+      : data_(storage),
+        size_(filled.size_),
+        capacity_(capacity),
+        guarded_(filled.guarded_),
+        present_(filled.present_),
         repeated_(filled.repeated_) {}
 
   uint32_t size() const { return size_; }
@@ -145,8 +147,8 @@ class HeaderTable {
   // Removes every header of that name, keeping the order of the rest; returns how many there were.
   uint32_t remove(std::string_view lower_case_name);
   uint32_t remove(HeaderId id) { return remove_ids(bit_of(id)); }
-  // Removes every header whose bit_of(id) is in `ids`, keeping the order of the rest; returns how many there were. kOther cannot be
-  // among them.
+  // Removes every header whose bit_of(id) is in `ids`, keeping the order of the rest; returns how many there were. kOther cannot
+  // be among them.
   uint32_t remove_ids(uint64_t ids);
   // Removes every header for which remove(header) is true, keeping the order of the rest; returns how many there were.
   template <class Predicate>
@@ -179,8 +181,8 @@ class HeaderTable {
     guarded_ = false;
   }
 
-  // For the parser, which keeps the count and the bits in registers while it fills the storage from [size()] on, and tells them at
-  // the end.
+  // For the parser, which keeps the count and the bits in registers while it fills the storage from [size()] on, and tells them
+  // at the end.
   Header* storage() { return data_; }
   void filled(uint32_t size, uint64_t present, uint64_t repeated, bool guarded) {
     size_ = size;
@@ -208,7 +210,7 @@ struct RequestHead {
   std::string_view authority;  // Host, or the authority of an absolute-form or CONNECT target; may be empty for HTTP/1.0
   std::string_view scheme;     // of an absolute-form target or :scheme; else "" (the connection decides)
   Version version = Version::kHttp11;
-  HeaderTable headers;  // without Host (it is `authority`)
+  HeaderTable headers;                       // without Host (it is `authority`)
   uint64_t content_length = kLengthNotRead;  // the parser's: of the content-length field, where there is one
   // As Header::line_bytes, of "method path HTTP/1.1" CRLF at method.data() and of "host: authority" CRLF. See h1_writer.cc.
   uint32_t start_line_bytes = 0, host_line_bytes = 0;

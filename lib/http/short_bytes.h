@@ -1,5 +1,5 @@
-// Strings of a few bytes without a library call: comparison with a constant, zero-padded loads, copies. A call of memcmp or memcpy
-// costs more than the work itself for the names and values of a head. Nothing outside the given strings is read.
+// Strings of a few bytes without a library call: comparison with a constant, zero-padded loads, copies. A call of memcmp or
+// memcpy costs more than the work itself for the names and values of a head. Nothing outside the given strings is read.
 #pragma once
 
 #include <array>

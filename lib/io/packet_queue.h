@@ -29,7 +29,7 @@ class PacketQueue {
   bool empty() const { return head_ == nullptr; }
   uint64_t bytes() const { return bytes_; }        // payload
   uint64_t truesize() const { return truesize_; }  // what the pools have lent, in bytes
-  uint32_t packets() const {  // O(packets)
+  uint32_t packets() const {                       // O(packets)
     uint32_t n = 0;
     for (const rte_mbuf* m = head_; m != nullptr; m = m->next) ++n;
     return n;

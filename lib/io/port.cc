@@ -40,13 +40,14 @@ struct DriverTraits {
   bool silent_host_peer = false;
   // RTE_MBUF_F_RX_L4_CKSUM_NONE means VIRTIO_NET_HDR_F_NEEDS_CSUM: the bytes came through memory, the sum was left to a device.
   bool marks_unsummed = false;
-  // Our frames are as it wants them without rte_eth_tx_prepare(), which for these drivers only writes the pseudo-header's sum that
-  // is already there.
+  // Our frames are as it wants them without rte_eth_tx_prepare(), which for these drivers only writes the pseudo-header's sum
+  // that is already there.
   bool takes_frames_unprepared = false;
-  // The pseudo-header's sum of a frame to be cut has the length in it, as virtio defines it (rte_eth_tx_prepare() would put it in).
+  // The pseudo-header's sum of a frame to be cut has the length in it, as virtio defines it (rte_eth_tx_prepare() would put it
+  // in).
   bool full_sum_for_tso = false;
-  // Gives sent packets back only when all but tx_free_thresh places of its ring are taken: then a ring of a thousand keeps a thousand
-  // packets going round that no cache holds.
+  // Gives sent packets back only when all but tx_free_thresh places of its ring are taken: then a ring of a thousand keeps a
+  // thousand packets going round that no cache holds.
   bool frees_late = false;
   // "LRO" is nothing but large frames of a peer that nobody cut: no harm in it, and most of bulk throughput.
   bool lro_is_free = false;
@@ -293,7 +294,8 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
     }
   }
   rte_eth_txconf tx_conf = info.default_txconf;
-  if (traits_of(driver_).frees_late && tx_desc > 2 * kSentKept) tx_conf.tx_free_thresh = static_cast<uint16_t>(tx_desc - kSentKept);
+  if (traits_of(driver_).frees_late && tx_desc > 2 * kSentKept)
+    tx_conf.tx_free_thresh = static_cast<uint16_t>(tx_desc - kSentKept);
   for (uint16_t q = 0; q < tx_queues_; ++q) {
     if (const int r = rte_eth_tx_queue_setup(id_, q, tx_desc, SOCKET_ID_ANY, &tx_conf); r != 0) {
       return Error{"transmit queue " + std::to_string(q) + " could not be set up: " + rte_strerror(-r) + log.tail()};

@@ -24,8 +24,8 @@ struct TxPools {
 
 class TxBuffer {
  public:
-  // `drops`: kDropReasonCount counters, indexed by DropReason. `stages`: the worker's clock, told of Stage::kTxBurst. All references
-  // outlive the buffer.
+  // `drops`: kDropReasonCount counters, indexed by DropReason. `stages`: the worker's clock, told of Stage::kTxBurst. All
+  // references outlive the buffer.
   TxBuffer(PortQueue& port, TxPools pools, stats::CounterBlock<stats::PortCounter>& counters, stats::Counter* drops,
            stats::StageClock& stages = stats::StageClock::never());
   ~TxBuffer();  // frees what was not sent
@@ -64,8 +64,8 @@ class TxBuffer {
   static constexpr uint32_t kFlushRetries = 8;
 
  private:
-  // What rte_pktmbuf_reset() does, less what only receivers look at, in five stores, as receive paths of drivers do it. A packet from
-  // a pool has one reference, one segment and no successor (rte_mbuf_raw_free() sees to that).
+  // What rte_pktmbuf_reset() does, less what only receivers look at, in five stores, as receive paths of drivers do it. A packet
+  // from a pool has one reference, one segment and no successor (rte_mbuf_raw_free() sees to that).
   static void reset_for_transmit(rte_mbuf* m, uint32_t size) {
     constexpr uint64_t kDataOffRefcntSegmentsPort =
         uint64_t{RTE_PKTMBUF_HEADROOM} | uint64_t{1} << 16 | uint64_t{1} << 32 | uint64_t{RTE_MBUF_PORT_INVALID} << 48;

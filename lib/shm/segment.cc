@@ -19,9 +19,9 @@ constexpr unsigned kHuge2M = 21u << 26;  // MFD_HUGE_2MB: log2 of the page size 
 uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 std::string reason(const char* what) { return std::string(what) + ": " + std::strerror(errno); }
 
-// Tables of 100,000 routes span tens of megabytes, which ordinary pages turn into a TLB miss a lookup. Where the administrator lets
-// shared memory have transparent huge pages (/sys/kernel/mm/transparent_hugepage/shmem_enabled: advise) they are used; elsewhere
-// this does nothing.
+// Tables of 100,000 routes span tens of megabytes, which ordinary pages turn into a TLB miss a lookup. Where the administrator
+// lets shared memory have transparent huge pages (/sys/kernel/mm/transparent_hugepage/shmem_enabled: advise) they are used;
+// elsewhere this does nothing.
 void want_huge_pages(void* at, uint64_t size) {
   if (size >= kHugePageSize) (void)::madvise(at, size, MADV_HUGEPAGE);
 }

@@ -150,8 +150,8 @@ struct StringRef {
 };
 static_assert(sizeof(StringRef) == 4);
 
-// Writes one record into a reserved ring span. First the strings are added, which decides what fits, then the record is written in
-// one pass:
+// Writes one record into a reserved ring span. First the strings are added, which decides what fits, then the record is written
+// in one pass:
 //   AccessLogBuilder b(record);
 //   b.add(StringId::kPath, path); ...
 //   span = ring.reserve(b.size()); if (!span.empty()) { b.write(span); ring.commit(b.size()); }

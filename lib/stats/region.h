@@ -108,7 +108,8 @@ struct PoolGauge {
   Counter refused;           // allocations that found it empty
 };
 
-// Where a worker's cycles go (stage_clock.h): of the busy turns that were accounted, one in LoaderCounter::kStagePeriod at random.
+// Where a worker's cycles go (stage_clock.h): of the busy turns that were accounted, one in LoaderCounter::kStagePeriod at
+// random.
 struct StageBlock {
   Counter turns;                     // busy turns accounted
   Counter cycles[kCountOf<Stage>];   // TSC cycles, each cycle in one stage; what reading the clock costs is taken off

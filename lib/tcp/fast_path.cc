@@ -1,5 +1,6 @@
-// What nearly every segment of a healthy connection is, both ways, without the branches that the rest of lib/tcp needs. Each function
-// here either does exactly what input() or poll_output() would do, or nothing at all: fast_path_test.cc runs both side by side.
+// What nearly every segment of a healthy connection is, both ways, without the branches that the rest of lib/tcp needs. Each
+// function here either does exactly what input() or poll_output() would do, or nothing at all: fast_path_test.cc runs both side
+// by side.
 #include <rte_mbuf.h>
 
 #include "lib/tcp/seq.h"
@@ -42,8 +43,8 @@ inline uint32_t acknowledged(Tcb& t, uint32_t ack, TimeNs now) {
 
 }  // namespace
 
-// RFC 9293 3.10.7.4 for the case that Van Jacobson's header prediction names: ESTABLISHED, the next segment in order, nothing but ACK
-// and PSH, the options that every segment carries, nothing being repaired. Checked on the header's bytes as they came.
+// RFC 9293 3.10.7.4 for the case that Van Jacobson's header prediction names: ESTABLISHED, the next segment in order, nothing but
+// ACK and PSH, the options that every segment carries, nothing being repaired. Checked on the header's bytes as they came.
 bool input_predicted(Tcb& t, rte_mbuf* frame, uint32_t l4_offset, uint32_t l4_length, TimeNs now, uint32_t& events) {
   const uint8_t* h = rte_pktmbuf_mtod_offset(frame, const uint8_t*, l4_offset);
   const bool timestamps = has(t, kFlagTimestamps);
@@ -52,9 +53,8 @@ bool input_predicted(Tcb& t, rte_mbuf* frame, uint32_t l4_offset, uint32_t l4_le
   const uint32_t seq = base::load_be32(h + 4), ack = base::load_be32(h + 8);
   constexpr uint32_t kAnyWindowOrPush = 0xffff | uint32_t{wire::kTcpPsh} << 16;
   if ((word & ~kAnyWindowOrPush) != (header << 26 | uint32_t{wire::kTcpAck} << 16) || seq != t.rcv_nxt || l4_length < header ||
-      frame->data_len < l4_offset + header ||
-      t.state != State::kEstablished || t.recovery != Recovery::kOpen || t.snd_nxt != t.snd_max || t.repair != nullptr ||
-      (t.flags & kInputTrouble) != 0) [[unlikely]]
+      frame->data_len < l4_offset + header || t.state != State::kEstablished || t.recovery != Recovery::kOpen ||
+      t.snd_nxt != t.snd_max || t.repair != nullptr || (t.flags & kInputTrouble) != 0) [[unlikely]]
     return false;
   const uint32_t acked = ack - t.snd_una, text = l4_length - header;
   if (acked > t.snd_max - t.snd_una || text > t.rcv_adv - t.rcv_nxt || (text | acked) == 0) [[unlikely]]
@@ -104,8 +104,8 @@ bool input_predicted(Tcb& t, rte_mbuf* frame, uint32_t l4_offset, uint32_t l4_le
   return true;
 }
 
-// All that waits fits the window, cwnd and one segment (or what the port cuts): output_data() without what holds back or repeats. Or
-// nothing waits, and at most an ACK is due. False: not that simple.
+// All that waits fits the window, cwnd and one segment (or what the port cuts): output_data() without what holds back or repeats.
+// Or nothing waits, and at most an ACK is due. False: not that simple.
 static bool output_predicted(Tcb& t, TimeNs now, OutSegment& out, uint32_t max_payload, bool& sent) {
   constexpr uint16_t kSimple = kDueOutput | kDueAck | kDueDelayedAck;
   if (t.state != State::kEstablished || t.recovery != Recovery::kOpen || t.repair != nullptr || (t.due & ~kSimple) != 0 ||

@@ -300,7 +300,13 @@ InputResult input(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs now) {
     case State::kTimeWait:
       return input_time_wait(t, s, now);
     default:
-      return input_other(t, s, std::move(payload), now);
+      r = input_other(t, s, std::move(payload), now);
+      // What was borrowed goes back by progress or by a timer; a segment that brought neither must not leave it lent.
+      if (t.repair != nullptr && t.retransmit_at == base::kNever) [[unlikely]] {
+        return_repair(t);
+        if (t.repair != nullptr && !t.repair->growth.idle()) settle_repair(t, now);
+      }
+      return r;
   }
 }
 

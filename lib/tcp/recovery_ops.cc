@@ -123,7 +123,8 @@ uint32_t bytes_in_flight(const Tcb& t) {
 }
 
 void grow_window(Tcb& t, uint32_t acked, bool limited, TimeNs now) {
-  Growth* g = limited && congestion_wants_growth(t.congestion, acked) && need_repair(t) != nullptr ? &t.repair->growth : growth(t);
+  Growth* g =
+      limited && congestion_wants_growth(t.congestion, acked) && need_repair(t) != nullptr ? &t.repair->growth : growth(t);
   congestion_on_ack(t.congestion, config(t).congestion, g,
                     {.acked = acked, .mss = payload_mss(t), .srtt_us = t.srtt_us, .cwnd_limited = limited, .now = now});
 }
@@ -167,8 +168,7 @@ uint32_t process_ack(Tcb& t, const wire::TcpView& s, uint32_t payload_length, bo
       if (seq_gt(t.snd_una, t.recover))
         t.recover = t.snd_una - 1;  // keeps RFC 6582's test meaningful when sequence numbers go round
     } else {
-      if (t.recovery == Recovery::kTimeout)
-        grow_window(t, acked, true, now);
+      if (t.recovery == Recovery::kTimeout) grow_window(t, acked, true, now);
       on_progress_in_recovery(t, acked, now);
     }
     // RFC 6298 5.2, 5.3; in NewReno recovery only the first partial ACK restarts the timer (RFC 6582 4, "impatient").

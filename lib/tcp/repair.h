@@ -25,8 +25,8 @@ struct Repair {
   Reassembly reassembly;
   Scoreboard scoreboard;
   Growth growth;
-  uint32_t high_rxt = 0;    // HighRxt of RFC 6675
-  uint32_t rescue_rxt = 0;  // RescueRxt of RFC 6675
+  uint32_t high_rxt = 0;           // HighRxt of RFC 6675
+  uint32_t rescue_rxt = 0;         // RescueRxt of RFC 6675
   uint32_t reordering_events = 0;  // duplicates that the peer reported (RFC 2883)
 };
 static_assert(sizeof(Repair) <= 256, "memory per connection in trouble: update the sum in README.md");

@@ -50,9 +50,7 @@ void apply_profile(Tcb& t, const FourTuple& tuple, const Profile& p, uint16_t mo
   t.last_sent_ms = clock_ms(now);
 }
 
-void start_sequence(Tcb& t, uint32_t iss) {
-  t.snd_una = t.snd_nxt = t.snd_max = t.recover = iss;
-}
+void start_sequence(Tcb& t, uint32_t iss) { t.snd_una = t.snd_nxt = t.snd_max = t.recover = iss; }
 
 void note_timestamp(Tcb& t, uint32_t val, TimeNs now) {
   t.ts_recent = val;

@@ -105,8 +105,8 @@ class alignas(64) Tcb {
   uint32_t rtt_sent_us = 0;  // clock_us() when it was sent
 
   // --- line 3
-  const Profile* profile = nullptr;  // null: fresh
-  Repair* repair = nullptr;          // borrowed from profile->repairs; null: all is well, or none was left
+  const Profile* profile = nullptr;     // null: fresh
+  Repair* repair = nullptr;             // borrowed from profile->repairs; null: all is well, or none was left
   uint32_t srtt_us = 0, rttvar_us = 0;  // 0: no measurement yet
   uint32_t rto_us = 0;
   Congestion congestion;
@@ -132,8 +132,8 @@ static_assert(sizeof(Tcb) == 256, "memory per connection: update the sum in READ
 inline const Config& config(const Tcb& t) { return t.profile->config; }
 // Sequence space that the peer has not acknowledged or that we have not sent: data or our FIN.
 inline bool outstanding(const Tcb& t) { return !t.tx.empty() || (t.flags & (kFlagFinQueued | kFlagFinAcked)) == kFlagFinQueued; }
-// When the connection has been quiet for too long. kNever while something is outstanding: that is the retransmission timer's affair,
-// which finds out by itself.
+// When the connection has been quiet for too long. kNever while something is outstanding: that is the retransmission timer's
+// affair, which finds out by itself.
 inline TimeNs keepalive_at(const Tcb& t) {
   if (t.state < State::kEstablished || t.state == State::kTimeWait || outstanding(t)) return base::kNever;
   const Config& c = config(t);

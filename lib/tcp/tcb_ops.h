@@ -13,11 +13,11 @@ inline constexpr uint16_t kMinSendMss =
     88;  // bytes: a peer that announces less gets segments of this size; leaves room for 40 option bytes
 inline constexpr uint16_t kDefaultMssV4 = 536, kDefaultMssV6 = 1220;  // RFC 9293 MUST-15: without an MSS option
 inline constexpr uint16_t kMinPathMtuV4 = 552,
-                          kMinPathMtuV6 = 1280;            // below: an attack, or a path nobody has (RFC 5927 7.2, RFC 8200 5)
-inline constexpr uint32_t kMaxSendWindow = 1u << 30;       // bytes: RFC 7323 2.3
-inline constexpr uint8_t kChallengesPerSecond = 8;         // challenge and out-of-window ACKs of one connection (RFC 5961 7)
-inline constexpr uint16_t kPawsIdleLimit_h = 24 * 24;      // RFC 7323 5.5: an older ts_recent proves nothing
-inline constexpr uint32_t kReceiveTruesizeFactor = 4;      // pool bytes that a receive buffer may cost, per byte of it
+                          kMinPathMtuV6 = 1280;        // below: an attack, or a path nobody has (RFC 5927 7.2, RFC 8200 5)
+inline constexpr uint32_t kMaxSendWindow = 1u << 30;   // bytes: RFC 7323 2.3
+inline constexpr uint8_t kChallengesPerSecond = 8;     // challenge and out-of-window ACKs of one connection (RFC 5961 7)
+inline constexpr uint16_t kPawsIdleLimit_h = 24 * 24;  // RFC 7323 5.5: an older ts_recent proves nothing
+inline constexpr uint32_t kReceiveTruesizeFactor = 4;  // pool bytes that a receive buffer may cost, per byte of it
 inline constexpr TimeNs kClockGranularity = base::kMillisecond;  // RFC 6298 2: G
 inline constexpr uint32_t kRtoAfterLostSyn_us = 3'000'000;       // RFC 6298 5.7
 
@@ -56,9 +56,9 @@ inline uint32_t rcv_limit(const Tcb& t) {
 // --- what is borrowed
 inline bool out_of_order(const Tcb& t) { return t.repair != nullptr && !t.repair->reassembly.empty(); }
 inline bool has_scoreboard(const Tcb& t) { return t.repair != nullptr && !t.repair->scoreboard.empty(); }
-Repair* need_repair(Tcb&);      // borrows one if there is none yet; null when none is left
-void return_repair(Tcb&);       // if nothing of it is in use
-void give_up_repair(Tcb&);      // whatever is in it
+Repair* need_repair(Tcb&);  // borrows one if there is none yet; null when none is left
+void return_repair(Tcb&);   // if nothing of it is in use
+void give_up_repair(Tcb&);  // whatever is in it
 inline Growth* growth(Tcb& t) { return t.repair == nullptr ? nullptr : &t.repair->growth; }
 // RFC 6675 rules this sender's recovery; else RFC 6582.
 inline bool sack_recovery(const Tcb& t) { return (t.flags & kFlagSack) != 0 && t.repair != nullptr; }
@@ -105,7 +105,8 @@ uint32_t bytes_in_flight(const Tcb&);
 uint32_t receive_text(Tcb&, const wire::TcpView&, uint32_t seq, io::PacketPtr payload, bool fin, TimeNs now,
                       stats::DropReason& drop);
 void note_duplicate(Tcb&, uint32_t left, uint32_t right);
-// Bytes that the window may offer now. A queue of small pieces costs more than its bytes: a share of what the pool lent is charged.
+// Bytes that the window may offer now. A queue of small pieces costs more than its bytes: a share of what the pool lent is
+// charged.
 inline uint32_t receive_room(const Tcb& t) {
   const uint64_t charge = std::max(t.rx.bytes(), t.rx.truesize() / kReceiveTruesizeFactor);
   return t.rcv_cap > charge ? static_cast<uint32_t>(t.rcv_cap - charge) : 0;

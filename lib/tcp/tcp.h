@@ -48,7 +48,8 @@ struct FourTuple {
   uint16_t local_port = 0, remote_port = 0;  // host order
   friend bool operator==(const FourTuple& a, const FourTuple& b) {
     return ((a.local.word(0) ^ b.local.word(0)) | (a.local.word(1) ^ b.local.word(1)) | (a.remote.word(0) ^ b.remote.word(0)) |
-            (a.remote.word(1) ^ b.remote.word(1)) | uint64_t(a.local_port ^ b.local_port) | uint64_t(a.remote_port ^ b.remote_port)) == 0;
+            (a.remote.word(1) ^ b.remote.word(1)) | uint64_t(a.local_port ^ b.local_port) |
+            uint64_t(a.remote_port ^ b.remote_port)) == 0;
   }
 };
 
@@ -92,7 +93,8 @@ struct Profile {
   RepairPool* repairs = nullptr;  // of the worker; may be null (tests): then nobody ever gets anything from it
 };
 
-class Tcb;  // tcb.h: cache-line layout; opaque to callers but for the accessors below (inline ones are defined there) and its size
+class Tcb;  // tcb.h: cache-line layout; opaque to callers but for the accessors below (inline ones are defined there) and its
+            // size
 
 // --- opening ------------------------------------------------------------------------------------------------------------
 // `iss`, `ts_offset`: from isn.h (RFC 6528, RFC 7323 5.4); the listener's decision carries both. The TCB must be fresh (default
@@ -122,13 +124,13 @@ struct InputResult {
 // (empty PacketPtr when there are none) and is consumed in any case.
 InputResult input(Tcb&, const wire::TcpView& segment, io::PacketPtr payload, TimeNs now);
 // Header prediction: input() of a segment that lies in `frame`, `l4_length` bytes from `l4_offset` on (header and payload, 20 at
-// least; behind it only padding), without parsing it. True: it was what nearly every segment is, is dealt with, the frame is the TCB's
-// or freed, and `events` has its Event bits added. False: nothing happened; parse it and call input(). All of a header lies in the
-// first mbuf.
+// least; behind it only padding), without parsing it. True: it was what nearly every segment is, is dealt with, the frame is the
+// TCB's or freed, and `events` has its Event bits added. False: nothing happened; parse it and call input(). All of a header lies
+// in the first mbuf.
 bool input_predicted(Tcb&, rte_mbuf* frame, uint32_t l4_offset, uint32_t l4_length, TimeNs now, uint32_t& events);
 
-inline TimeNs next_deadline(const Tcb&);        // earliest of all timers; kNever in no timer's interest
-uint32_t on_deadline(Tcb&, TimeNs now);  // Event bits; call when next_deadline() <= now, then poll_output()
+inline TimeNs next_deadline(const Tcb&);  // earliest of all timers; kNever in no timer's interest
+uint32_t on_deadline(Tcb&, TimeNs now);   // Event bits; call when next_deadline() <= now, then poll_output()
 
 // The next segment due, already accounted as sent: call until false, transmit each. `payload_offset`/`payload_len` name bytes of
 // tx_queue() (offset 0 is snd_una). Callers check for a free packet before calling; what the network then loses is retransmitted.
@@ -166,7 +168,7 @@ void release(Tcb&);                 // frees every packet and resets to a fresh 
 inline State state(const Tcb&);
 inline const FourTuple& tuple(const Tcb&);
 inline uint16_t effective_mss(const Tcb&);  // payload bytes per segment, options deducted
-struct Info {                        // for millctl and traces; a copy
+struct Info {                               // for millctl and traces; a copy
   State state;
   uint32_t snd_una, snd_nxt, snd_wnd, rcv_nxt, rcv_wnd, cwnd, ssthresh, bytes_in_flight, srtt_us, rttvar_us, rto_ms;
   uint64_t retransmits;
@@ -174,8 +176,8 @@ struct Info {                        // for millctl and traces; a copy
   bool repairing;              // has borrowed from the pool of repair.h
 };
 Info info(const Tcb&);
-// Where both byte streams stand, modulo 2^32, for whoever counts bytes by differences: in-order bytes received and bytes sent (each
-// once), from an arbitrary start. They mean something from ESTABLISHED on, and stay when the connection is closed.
+// Where both byte streams stand, modulo 2^32, for whoever counts bytes by differences: in-order bytes received and bytes sent
+// (each once), from an arbitrary start. They mean something from ESTABLISHED on, and stay when the connection is closed.
 inline uint32_t stream_received(const Tcb&);
 inline uint32_t stream_sent(const Tcb&);
 void on_path_mtu(Tcb&, uint16_t mtu, uint32_t quoted_seq,

@@ -31,7 +31,8 @@ TimeWaitEntry make_time_wait(const Tcb& t, TimeNs now) {
   e.ts_recent = t.ts_recent;
   e.ts_offset = t.ts_offset;
   e.window = static_cast<uint16_t>(std::min<uint32_t>((t.rcv_adv - t.rcv_nxt) >> t.rcv_wscale, 65535));
-  e.duration_s = static_cast<uint16_t>(std::min<TimeNs>((config(t).time_wait_ns + base::kSecond - 1) / base::kSecond, (1u << 15) - 1));
+  e.duration_s =
+      static_cast<uint16_t>(std::min<TimeNs>((config(t).time_wait_ns + base::kSecond - 1) / base::kSecond, (1u << 15) - 1));
   e.timestamps = (t.flags & kFlagTimestamps) != 0;
   e.expires_at = t.state_at;
   return e;

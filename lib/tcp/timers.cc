@@ -79,8 +79,8 @@ void retransmission_timeout(Tcb& t, TimeNs now) {
   mark_output(t);
 }
 
-// Nothing was sent for an RTO: what RFC 5681 4.1 would do when the next segment goes, done now, so that congestion avoidance gives
-// back its memory.
+// Nothing was sent for an RTO: what RFC 5681 4.1 would do when the next segment goes, done now, so that congestion avoidance
+// gives back its memory.
 void idle_timeout(Tcb& t) {
   t.flags &= static_cast<uint16_t>(~kFlagPersist);
   congestion_on_idle(t.congestion, config(t).congestion, growth(t), payload_mss(t));

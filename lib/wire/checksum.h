@@ -16,8 +16,8 @@ namespace millrace::wire {
 
 using ChecksumSum = uint64_t;
 
-// Down to 16 bits, in memory order, not complemented. Each step adds the two halves of a word in its upper half, where the carry of
-// the lower half comes in: an end-around carry without a branch (RFC 1071 2 C). Only a sum of zero folds to zero.
+// Down to 16 bits, in memory order, not complemented. Each step adds the two halves of a word in its upper half, where the carry
+// of the lower half comes in: an end-around carry without a branch (RFC 1071 2 C). Only a sum of zero folds to zero.
 constexpr uint16_t checksum_fold(ChecksumSum sum) {
   const auto half = static_cast<uint32_t>((sum + std::rotl(sum, 32)) >> 32);
   return static_cast<uint16_t>((half + std::rotl(half, 16)) >> 16);

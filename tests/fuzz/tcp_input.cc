@@ -54,14 +54,15 @@ struct Machine {
       FUZZ_REQUIRE(b.empty() || (seq_le(b.highest(), t.snd_max) && seq_gt(b.highest(), t.snd_una)));
       FUZZ_REQUIRE(r.empty() || seq_gt(r.end(), t.rcv_nxt));
       // Nothing is kept that nobody needs: an idle connection gives back all within an RTO.
-      FUZZ_REQUIRE(!b.empty() || !r.empty() || r.has_report() || t.recovery != Recovery::kOpen || t.retransmit_at != base::kNever);
+      FUZZ_REQUIRE(!b.empty() || !r.empty() || r.has_report() || t.recovery != Recovery::kOpen ||
+                   t.retransmit_at != base::kNever || output_pending(t));  // what is about to be sent starts the timer
     }
     FUZZ_REQUIRE(s < State::kEstablished || t.congestion.cwnd > 0);
     FUZZ_REQUIRE(s < State::kEstablished || s == State::kTimeWait ||
                  t.tx.bytes() + ((t.flags & (kFlagFinSent | kFlagFinAcked)) == kFlagFinSent ? 1 : 0) >= t.snd_max - t.snd_una);
     FUZZ_REQUIRE(bytes_unacked(t) == t.tx.bytes());
     FUZZ_REQUIRE(config.keepalive_idle_ns == 0 || s == State::kSynSent || s == State::kSynReceived ||
-                 next_deadline(t) != base::kNever);
+                 next_deadline(t) != base::kNever || output_pending(t));
   }
 
   void drain() {

@@ -25,7 +25,9 @@ uint32_t ssthresh_after_loss(const Congestion& c, CongestionAlgorithm algorithm,
   return 2 * mss;
 }
 
-void set_ssthresh(Congestion& c, uint32_t bytes) { c.ssthresh = std::min(bytes, Congestion::kNoThreshold) & Congestion::kNoThreshold; }
+void set_ssthresh(Congestion& c, uint32_t bytes) {
+  c.ssthresh = std::min(bytes, Congestion::kNoThreshold) & Congestion::kNoThreshold;
+}
 
 }  // namespace
 

@@ -42,8 +42,8 @@ struct AckSample {
   base::TimeNs now = 0;
 };
 
-// `Growth*` may be null in every call: congestion avoidance then grows as Reno's does, without memory, and a loss halves (Reno) or
-// takes 0.7 (CUBIC) without knowing the window before.
+// `Growth*` may be null in every call: congestion avoidance then grows as Reno's does, without memory, and a loss halves (Reno)
+// or takes 0.7 (CUBIC) without knowing the window before.
 
 // cwnd = initial window of RFC 6928: min(10 * mss, max(2 * mss, 14600)).
 void congestion_init(Congestion&, uint32_t mss);

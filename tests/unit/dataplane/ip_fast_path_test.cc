@@ -1,5 +1,5 @@
-// IpLayer::input() takes ordinary frames in one pass and leaves the rest to input_any(). Two equal layers get the same frames, one
-// through each: every verdict, drop reason, answer and TcpPacket must be the same, whatever is in the frame and its marks.
+// IpLayer::input() takes ordinary frames in one pass and leaves the rest to input_any(). Two equal layers get the same frames,
+// one through each: every verdict, drop reason, answer and TcpPacket must be the same, whatever is in the frame and its marks.
 #include <set>
 
 #include "lib/base/prng.h"
@@ -75,15 +75,17 @@ void fix_sums(Bytes& f, size_t l3, bool v4, bool ip_too) {
   const IpAddress src = v4 ? IpAddress::v4(base::load_be32(&f[l3 + 12])) : IpAddress::v6(&f[l3 + 8]);
   const IpAddress dst = v4 ? IpAddress::v4(base::load_be32(&f[l3 + 16])) : IpAddress::v6(&f[l3 + 24]);
   f[l4 + 16] = f[l4 + 17] = 0;
-  const auto pseudo = v4 ? wire::pseudo_header_v4(src.v4_host_order(), dst.v4_host_order(), wire::kIpTcp, static_cast<uint32_t>(length))
-                         : wire::pseudo_header_v6(src.bytes.data(), dst.bytes.data(), wire::kIpTcp, static_cast<uint32_t>(length));
+  const auto pseudo =
+      v4 ? wire::pseudo_header_v4(src.v4_host_order(), dst.v4_host_order(), wire::kIpTcp, static_cast<uint32_t>(length))
+         : wire::pseudo_header_v6(src.bytes.data(), dst.bytes.data(), wire::kIpTcp, static_cast<uint32_t>(length));
   wire::store_checksum(&f[l4 + 16], wire::checksum_finish(pseudo + wire::checksum_sum({&f[l4], length})));
 }
 
 // An ordinary segment, then what chance makes of it.
 Input any_frame(base::Prng& r, uint16_t port_vlan, uint32_t& ordinary) {
   const bool v4 = r.chance(2, 3);
-  static const char* const kV4[] = {"10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.9", "127.0.0.1", "224.0.0.1", "0.0.0.1", "8.8.8.8"};
+  static const char* const kV4[] = {"10.1.0.1",  "10.1.0.2",  "10.1.0.3", "10.1.0.9",
+                                    "127.0.0.1", "224.0.0.1", "0.0.0.1",  "8.8.8.8"};
   static const char* const kV6[] = {"fd00:1::1", "fd00:1::2", "fd00:1::3", "::1", "::", "ff02::1", "2001:db8::7", "::5"};
   const bool strange = r.chance(1, 4);
   Segment s{strange ? ip((v4 ? kV4 : kV6)[r.below(8)]) : ip(v4 ? "10.1.0.2" : "fd00:1::2"),
@@ -102,14 +104,15 @@ Input any_frame(base::Prng& r, uint16_t port_vlan, uint32_t& ordinary) {
   Bytes& f = in.bytes;
   bool plain = !strange && vlan == port_vlan;
   if (vlan != 0 && r.chance(1, 4)) f[14] |= static_cast<uint8_t>(r.below(8) << 5);  // priority
-  if (v4 && r.chance(1, 2)) f[l3 + 1] = static_cast<uint8_t>(r.next());            // TOS, ECN
+  if (v4 && r.chance(1, 2)) f[l3 + 1] = static_cast<uint8_t>(r.next());             // TOS, ECN
   if (!v4 && r.chance(1, 2)) f[l3] = static_cast<uint8_t>(0x60 | r.below(16)), f[l3 + 1] = static_cast<uint8_t>(r.next());
   if (v4) fix_sums(f, l3, v4, true);
   if (r.chance(1, 2)) {  // a few bytes of the headers, at random or to values that mean something
     plain = false;
     for (uint64_t k = 1 + r.below(3); k-- > 0;) {
       static constexpr uint8_t kTelling[] = {0, 1, 6, 0x20, 0x40, 0x45, 0x46, 0x60, 0x80, 0xff, 58, 17, 44, 0x81, 0x08};
-      f[r.below(std::min<size_t>(f.size(), l3 + 64))] = r.chance(1, 2) ? kTelling[r.below(sizeof kTelling)] : static_cast<uint8_t>(r.next());
+      f[r.below(std::min<size_t>(f.size(), l3 + 64))] =
+          r.chance(1, 2) ? kTelling[r.below(sizeof kTelling)] : static_cast<uint8_t>(r.next());
     }
     if (r.chance(2, 3)) fix_sums(f, l3, v4, true);
   }
@@ -117,7 +120,8 @@ Input any_frame(base::Prng& r, uint16_t port_vlan, uint32_t& ordinary) {
   if (r.chance(1, 4)) f.resize(f.size() + r.below(20));  // Ethernet's padding
   static constexpr uint64_t kMarks[] = {0, RTE_MBUF_F_RX_L4_CKSUM_GOOD, RTE_MBUF_F_RX_L4_CKSUM_BAD, RTE_MBUF_F_RX_L4_CKSUM_NONE};
   in.flags |= kMarks[r.below(4)];
-  static constexpr uint64_t kIpMarks[] = {0, RTE_MBUF_F_RX_IP_CKSUM_GOOD, RTE_MBUF_F_RX_IP_CKSUM_BAD, RTE_MBUF_F_RX_IP_CKSUM_NONE};
+  static constexpr uint64_t kIpMarks[] = {0, RTE_MBUF_F_RX_IP_CKSUM_GOOD, RTE_MBUF_F_RX_IP_CKSUM_BAD,
+                                          RTE_MBUF_F_RX_IP_CKSUM_NONE};
   in.flags |= kIpMarks[r.below(4)];
   if (r.chance(1, 16)) in.flags |= RTE_MBUF_F_RX_LRO;
   if (r.chance(1, 16)) in.flags |= RTE_MBUF_F_RX_VLAN | RTE_MBUF_F_RX_VLAN_STRIPPED, plain = false;
@@ -206,10 +210,10 @@ TEST(FastPath, SaysWhatTheLongWaySays) {
   // The comparison is worth something only while both kinds of frame are many and most reasons come up.
   EXPECT_GT(ordinary, 30'000u);
   EXPECT_GT(segments, 30'000u);
-  for (const DropReason d : {DropReason::kEthNotOurs, DropReason::kEthUnknownType, DropReason::kVlanUnknown, DropReason::kIpTruncated,
-                             DropReason::kIpBadHeader, DropReason::kIpBadChecksum, DropReason::kIpFragment, DropReason::kIpNotOurs,
-                             DropReason::kIpBadSource, DropReason::kIpUnknownProtocol, DropReason::kTcpBadChecksum,
-                             DropReason::kTcpTruncated})
+  for (const DropReason d :
+       {DropReason::kEthNotOurs, DropReason::kEthUnknownType, DropReason::kVlanUnknown, DropReason::kIpTruncated,
+        DropReason::kIpBadHeader, DropReason::kIpBadChecksum, DropReason::kIpFragment, DropReason::kIpNotOurs,
+        DropReason::kIpBadSource, DropReason::kIpUnknownProtocol, DropReason::kTcpBadChecksum, DropReason::kTcpTruncated})
     EXPECT_TRUE(reasons.contains(d)) << stats::info(d).name;
 }
 
@@ -301,7 +305,8 @@ TEST(SendTcp, WritesWhatTheReprsWrite) {
     s.header.ack = static_cast<uint32_t>(r.next());
     s.header.window = static_cast<uint16_t>(r.next());
     s.header.flags = static_cast<uint8_t>(1 + r.below(255));
-    if (r.chance(1, 2)) s.header.timestamps = wire::TcpTimestamps{static_cast<uint32_t>(r.next()), static_cast<uint32_t>(r.next())};
+    if (r.chance(1, 2))
+      s.header.timestamps = wire::TcpTimestamps{static_cast<uint32_t>(r.next()), static_cast<uint32_t>(r.next())};
     if (r.chance(1, 8)) s.header.mss = static_cast<uint16_t>(r.next());
     if (r.chance(1, 8)) s.header.wscale = 7;
     if (r.chance(1, 8)) s.header.sack_permitted = true;
@@ -318,8 +323,8 @@ TEST(SendTcp, WritesWhatTheReprsWrite) {
     const auto length = static_cast<uint32_t>(r.below(std::min<uint64_t>(all.size() - offset, c.tso ? 65'000 : mss) + 1));
     s.payload = all.substr(offset, length);
     NextHop hop;
-    const DropReason why = layer.send_tcp({s.src, s.dst, s.header.src_port, s.header.dst_port}, 0, hop, s.header, &queue, offset,
-                                          length, 0, mss);
+    const DropReason why =
+        layer.send_tcp({s.src, s.dst, s.header.src_port, s.header.dst_port}, 0, hop, s.header, &queue, offset, length, 0, mss);
     if (why == DropReason::kTxTooBig) continue;  // more than the MTU with all these options, or one buffer
     ASSERT_EQ(why, DropReason::kNone);
     if (!known) {

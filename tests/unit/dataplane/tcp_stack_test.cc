@@ -380,11 +380,13 @@ TEST(Connect, UnansweredTimesOut) {
 TEST(Connect, ErrorsAreNamed) {
   Stack s({.port_first = 40'000, .port_last = 40'003});
   ConnectError why;
-  for (int i = 0; i < 4; ++i) EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
+  for (int i = 0; i < 4; ++i)
+    EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
   EXPECT_EQ(s.stack->connect(ip("10.1.0.2"), 8080, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
   EXPECT_EQ(why, ConnectError::kNoLocalPort);
   EXPECT_EQ(s.counted(TcpCounter::kPortsExhausted), 1u);
-  EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8081, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);  // another endpoint has its own range
+  EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8081, s.stack->downstream_profile(), s.now, nullptr, &why),
+            nullptr);  // another endpoint has its own range
   EXPECT_EQ(s.stack->connect(ip("10.1.0.1"), 80, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
   EXPECT_EQ(why, ConnectError::kNoRoute);  // ourselves
 }

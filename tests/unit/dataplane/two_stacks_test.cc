@@ -37,7 +37,8 @@ struct End {
     io::PortCapabilities& can = port.change();
     can.tx_multi_segment = im.chain || im.large;
     if (im.large) {
-      can.tx_tcp_checksum = can.rx_tcp_checksum = can.rx_tcp_unsummed = can.tso = can.tso_sum_with_length = can.lro = can.rx_scatter = true;
+      can.tx_tcp_checksum = can.rx_tcp_checksum = can.rx_tcp_unsummed = can.tso = can.tso_sum_with_length = can.lro =
+          can.rx_scatter = true;
       can.max_tx_segments = io::kMaxTxSegments;
     }
     TcpStackConfig c;
@@ -165,7 +166,8 @@ TEST_P(TwoStacks, MoveBytesBothWays) {
   size_t largest = 0;
 
   ConnectError why;
-  a.connection = a.stack->connect(im.v6 ? End::address6(2) : End::address(2), 80, a.stack->downstream_profile(), now, nullptr, &why);
+  a.connection =
+      a.stack->connect(im.v6 ? End::address6(2) : End::address(2), 80, a.stack->downstream_profile(), now, nullptr, &why);
   ASSERT_NE(a.connection, nullptr) << to_string(why);
   const TimeNs limit = now + 600 * kSecond;
   while (

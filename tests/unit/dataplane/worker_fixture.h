@@ -617,7 +617,7 @@ class World {
   Host client, server;
   std::optional<Worker> worker;
   std::function<void()> server_script;
-  bool server_deaf = false;  // frames to the server are lost
+  bool server_deaf = false;     // frames to the server are lost
   bool account_stages = false;  // every turn of the worker, into stages()
 };
 

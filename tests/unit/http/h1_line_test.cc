@@ -49,7 +49,8 @@ Reading read_plainly(std::string_view b, size_t at) {
     const bool empty = b[at] == '\r' || b[at] == '\n';
     Field f;
     if (!empty) {
-      for (; at < b.size() && is_tchar(b[at]); ++at) f.name += b[at] >= 'A' && b[at] <= 'Z' ? static_cast<char>(b[at] + 32) : b[at];
+      for (; at < b.size() && is_tchar(b[at]); ++at)
+        f.name += b[at] >= 'A' && b[at] <= 'Z' ? static_cast<char>(b[at] + 32) : b[at];
       if (at == b.size()) return r;
       if (b[at] != ':') {
         if (at == start && is_blank(b[at])) return bad(H1Error::kObsFold);
@@ -93,7 +94,8 @@ std::string write_plainly(const ResponseHead& head) {
   return s + "\r\n";
 }
 std::string write_plainly(const RequestHead& head) {
-  std::string s = std::string(head.method) + " " + std::string(head.path) + " HTTP/1.1\r\nhost: " + std::string(head.authority) + "\r\n";
+  std::string s =
+      std::string(head.method) + " " + std::string(head.path) + " HTTP/1.1\r\nhost: " + std::string(head.authority) + "\r\n";
   for (const Header& h : head.headers) s += std::string(h.name) + ": " + std::string(h.value) + "\r\n";
   return s + "\r\n";
 }
@@ -212,8 +214,11 @@ TEST_F(Lines, AreReadAsByteByByte) {
   size_t done = 0, bad = 0, partial = 0;
   for (int round = 0; round < 30000; ++round) {
     const bool request = one_in(2);
-    std::string start = request ? (one_in(8) ? "POST  /p\tHTTP/1.1\n" : "GET /a/path/that/may/be/longer?than=a&vector HTTP/1.1\r\n")
-                                : (one_in(8) ? "HTTP/1.1 200  OK \n" : one_in(3) ? "HTTP/1.1 404 Not Found\r\n" : "HTTP/1.1 200 OK\r\n");
+    std::string start = request
+                            ? (one_in(8) ? "POST  /p\tHTTP/1.1\n" : "GET /a/path/that/may/be/longer?than=a&vector HTTP/1.1\r\n")
+                            : (one_in(8)   ? "HTTP/1.1 200  OK \n"
+                               : one_in(3) ? "HTTP/1.1 404 Not Found\r\n"
+                                           : "HTTP/1.1 200 OK\r\n");
     const size_t hosted = start.size();
     if (request) start += "Host: example.org\r\n";
     const std::string text = start + fields();
@@ -318,7 +323,8 @@ TEST_F(Lines, Uuids) {
   for (int round = 0; round < 1000; ++round) {
     const uint64_t random[2] = {random_(), random_()};
     char digits[33];
-    std::snprintf(digits, sizeof digits, "%016llx%016llx", static_cast<unsigned long long>((random[0] & ~uint64_t{0xf000}) | 0x4000),
+    std::snprintf(digits, sizeof digits, "%016llx%016llx",
+                  static_cast<unsigned long long>((random[0] & ~uint64_t{0xf000}) | 0x4000),
                   static_cast<unsigned long long>((random[1] & ~(uint64_t{3} << 62)) | uint64_t{2} << 62));
     const std::string d = digits;
     char out[kUuidBytes];

@@ -1,6 +1,6 @@
-// net_virtio_user against net_vhost between two processes, each with an EAL of its own on ordinary pages: what the gateway relies on
-// where a memory port stands in for a NIC. Segments go there with their checksum left to the port, single, chained and of 60 KB to
-// be cut; they come back as large as they were sent. Every byte and every mark is looked at.
+// net_virtio_user against net_vhost between two processes, each with an EAL of its own on ordinary pages: what the gateway relies
+// on where a memory port stands in for a NIC. Segments go there with their checksum left to the port, single, chained and of 60
+// KB to be cut; they come back as large as they were sent. Every byte and every mark is looked at.
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -234,7 +234,8 @@ TEST_P(Virtio, LargeAndUnsummedSegmentsBetweenTwoProcesses) {
   if (skipped) GTEST_SKIP() << "DPDK does not start here";
 }
 
-INSTANTIATE_TEST_SUITE_P(Rings, Virtio, testing::Values("", ",packed_vq=1", ",packed_vq=0,in_order=0", ",packed_vq=0,in_order=1"));
+INSTANTIATE_TEST_SUITE_P(Rings, Virtio,
+                         testing::Values("", ",packed_vq=1", ",packed_vq=0,in_order=0", ",packed_vq=0,in_order=1"));
 
 }  // namespace
 }  // namespace millrace::io

@@ -60,14 +60,48 @@ struct Twin {
 
 void expect_equal(const Tcb& a, const Tcb& b) {
 #define SAME(member) ASSERT_EQ(a.member, b.member) << #member
-  SAME(state); SAME(recovery); SAME(due); SAME(rcv_nxt); SAME(rcv_adv); SAME(snd_una); SAME(snd_nxt); SAME(snd_max); SAME(snd_wnd);
-  SAME(retransmit_at); SAME(delayed_ack_at); SAME(state_at); SAME(last_received); SAME(snd_wl1); SAME(snd_wl2); SAME(ts_recent);
-  SAME(last_ack_sent); SAME(flags); SAME(snd_mss); SAME(rcv_mss); SAME(ts_recent_hour); SAME(dup_acks); SAME(keepalives_sent);
-  SAME(timeouts); SAME(probes); SAME(tx.bytes()); SAME(rx.bytes()); SAME(rx.truesize()); SAME(rcv_cap); SAME(srtt_us); SAME(rttvar_us);
-  SAME(rto_us); SAME(congestion.cwnd); SAME(congestion.ssthresh); SAME(max_snd_wnd); SAME(last_sent_ms); SAME(recover);
-  SAME(growth_seq); SAME(retransmits);
+  SAME(state);
+  SAME(recovery);
+  SAME(due);
+  SAME(rcv_nxt);
+  SAME(rcv_adv);
+  SAME(snd_una);
+  SAME(snd_nxt);
+  SAME(snd_max);
+  SAME(snd_wnd);
+  SAME(retransmit_at);
+  SAME(delayed_ack_at);
+  SAME(state_at);
+  SAME(last_received);
+  SAME(snd_wl1);
+  SAME(snd_wl2);
+  SAME(ts_recent);
+  SAME(last_ack_sent);
+  SAME(flags);
+  SAME(snd_mss);
+  SAME(rcv_mss);
+  SAME(ts_recent_hour);
+  SAME(dup_acks);
+  SAME(keepalives_sent);
+  SAME(timeouts);
+  SAME(probes);
+  SAME(tx.bytes());
+  SAME(rx.bytes());
+  SAME(rx.truesize());
+  SAME(rcv_cap);
+  SAME(srtt_us);
+  SAME(rttvar_us);
+  SAME(rto_us);
+  SAME(congestion.cwnd);
+  SAME(congestion.ssthresh);
+  SAME(max_snd_wnd);
+  SAME(last_sent_ms);
+  SAME(recover);
+  SAME(growth_seq);
+  SAME(retransmits);
   if (has(a, kFlagTiming)) {
-    SAME(rtt_seq); SAME(rtt_sent_us);
+    SAME(rtt_seq);
+    SAME(rtt_sent_us);
   }
 #undef SAME
   ASSERT_EQ(a.repair != nullptr, b.repair != nullptr);
@@ -139,14 +173,30 @@ void live(uint64_t seed, uint64_t* predicted) {
       if (c.timestamps) h.timestamps = wire::TcpTimestamps{peer_ts, timestamp_clock(now, 0) - static_cast<uint32_t>(r.below(20))};
       if (odd) {
         switch (r.below(8)) {
-          case 0: h.seq += static_cast<uint32_t>(r.between(1, 3000)); break;
-          case 1: h.seq -= static_cast<uint32_t>(r.between(1, 3000)); break;
-          case 2: h.ack += static_cast<uint32_t>(r.between(1, 100)); break;
-          case 3: h.ack -= static_cast<uint32_t>(r.between(1, 2000)); break;
-          case 4: h.window = static_cast<uint16_t>(r.chance(1, 3) ? 0 : r.below(65'536)); break;
-          case 5: if (c.sack) h.sack.push({x.t.snd_una + 500, x.t.snd_una + 500 + static_cast<uint32_t>(r.below(3000))}); break;
-          case 6: if (h.timestamps) h.timestamps->val -= static_cast<uint32_t>(r.below(5)); break;
-          default: if (r.chance(1, 8)) h.flags |= wire::kTcpFin; break;
+          case 0:
+            h.seq += static_cast<uint32_t>(r.between(1, 3000));
+            break;
+          case 1:
+            h.seq -= static_cast<uint32_t>(r.between(1, 3000));
+            break;
+          case 2:
+            h.ack += static_cast<uint32_t>(r.between(1, 100));
+            break;
+          case 3:
+            h.ack -= static_cast<uint32_t>(r.between(1, 2000));
+            break;
+          case 4:
+            h.window = static_cast<uint16_t>(r.chance(1, 3) ? 0 : r.below(65'536));
+            break;
+          case 5:
+            if (c.sack) h.sack.push({x.t.snd_una + 500, x.t.snd_una + 500 + static_cast<uint32_t>(r.below(3000))});
+            break;
+          case 6:
+            if (h.timestamps) h.timestamps->val -= static_cast<uint32_t>(r.below(5));
+            break;
+          default:
+            if (r.chance(1, 8)) h.flags |= wire::kTcpFin;
+            break;
         }
       } else if (r.chance(1, 6)) {
         h.window = static_cast<uint16_t>(r.between(10'000, 60'000));

@@ -188,8 +188,8 @@ TEST(Sack, UselessBlocksAreIgnored) {
   t.recv(". 1 ack 1 <sack -1000:1>");     // below: a D-SACK
   EXPECT_EQ(info(t.t).reordering_events, 1u);
   EXPECT_FALSE(has_scoreboard(t.t));
-  t.recv(". 1 ack 2001 <sack 1:1001>");   // a D-SACK
-  EXPECT_FALSE(info(t.t).repairing);  // nothing of it was worth keeping
+  t.recv(". 1 ack 2001 <sack 1:1001>");  // a D-SACK
+  EXPECT_FALSE(info(t.t).repairing);     // nothing of it was worth keeping
   t.expect_nothing();
   EXPECT_EQ(info(t.t).retransmits, 0u);
 }
@@ -394,7 +394,8 @@ TEST(Cubic, FollowsTheCurve) {  // RFC 9438 4.2: W(t) = C (t - K)^3 + W_max
   const TimeNs start = now;
   const auto run_until = [&](double seconds) {  // one ACK a millisecond for a hundredth of the window: 100 ms round trip
     while (static_cast<double>(now - start) * 1e-9 < seconds) {
-      congestion_on_ack(c, CongestionAlgorithm::kCubic, &g, {.acked = c.cwnd / 100, .mss = 1000, .srtt_us = 100'000, .cwnd_limited = true, .now = now});
+      congestion_on_ack(c, CongestionAlgorithm::kCubic, &g,
+                        {.acked = c.cwnd / 100, .mss = 1000, .srtt_us = 100'000, .cwnd_limited = true, .now = now});
       now += ms(1);
     }
   };
@@ -417,7 +418,8 @@ TEST(Cubic, IsAtLeastAsGoodAsRenoOnShortPaths) {  // RFC 9438 4.3
   for (int round = 0; round < 30; ++round, now += ms(1)) {
     const uint32_t window = c.cwnd;
     for (uint32_t acked = 0; acked < window; acked += 2000)
-      congestion_on_ack(c, CongestionAlgorithm::kCubic, &g, {.acked = 2000, .mss = 1000, .srtt_us = 1000, .cwnd_limited = true, .now = now});
+      congestion_on_ack(c, CongestionAlgorithm::kCubic, &g,
+                        {.acked = 2000, .mss = 1000, .srtt_us = 1000, .cwnd_limited = true, .now = now});
   }
   EXPECT_NEAR(c.cwnd, 14'000 + 12 * 529 + 18 * 1000, 4000);
 }
