@@ -1,6 +1,5 @@
 """What a system has taken of the machine's memory, everything counted: its processes' private and shared pages (Pss, so that what two of them share
 counts once), hugepages, page tables; and what the kernel keeps for it (slab: sockets, files, inodes, timers; the buffers of its sockets)."""
-import os
 import re
 
 FILE_SYSTEM_SLABS = re.compile(r"ext4|jbd2|xfs|btrfs|fuse|buffer_head|radix_tree|xarray|proc_inode|kernfs|shmem_inode|squashfs|overlay|bio|blk|iommu")
@@ -30,12 +29,13 @@ def process_bytes(pid):
 
 
 def slab_bytes():
-    """Kernel memory in slabs but those of file systems, which grow and shrink with what everybody else does."""
-    page, total = os.sysconf("SC_PAGE_SIZE"), 0
+    """Kernel memory in objects of slabs that are in use (freed ones stay with their slab for a while), but those of file systems, which grow and shrink
+    with what everybody else does."""
+    total = 0
     for line in lines("/proc/slabinfo"):
         f = line.split()
         if len(f) > 15 and not line.startswith("#") and not FILE_SYSTEM_SLABS.search(f[0]):
-            total += int(f[14]) * int(f[5]) * page  # slabs * pages a slab
+            total += int(f[1]) * int(f[3])  # objects in use * size of one
     return total
 
 
