@@ -1,7 +1,7 @@
 // Every limit of a worker, decided at start (STYLE rule 7). What happens at each limit is said beside it and tested.
 //
 // Memory of one worker at the defaults, all of it reserved as address space and touched only when used:
-//   32,768 connections  x 492 bytes (README.md, "Memory of a connection")  16 MiB; 1,000,000 are 470 MiB
+//   32,768 connections  x 494 bytes (README.md, "Memory of a connection")  16 MiB; 1,000,000 are 471 MiB
 //    8,192 repairs      x 252 bytes (tcp/repair.h; connections / 4)         2 MiB
 //    4,096 policies     x ~0.7 KiB                                          3 MiB
 //   16,384 exchanges    x ~1.2 KiB                                         20 MiB
