@@ -77,7 +77,6 @@ class HttpProxy {
   void route_to_cluster(Exchange& ex, const VirtualHostEntry& host, const table::RouteTable& routes, uint32_t route,
                         uint64_t random);
   void redirect(Exchange& ex, uint16_t status, std::string_view location);
-  void direct_response(Exchange& ex, uint16_t status, std::string_view body);
   // The levels of header edits of a route, most specific first.
   struct EditLevel {
     const void* object;

@@ -101,12 +101,6 @@ class PacketPool {
   // Null when the pool is empty; the caller then has a designed answer (DESIGN section 11).
   PacketPtr alloc() { return PacketPtr(rte_pktmbuf_alloc(mp_)); }
   uint32_t available() const { return rte_mempool_avail_count(mp_); }
-  // The same without what other cores have in their caches, for who asks often: available() reads a cache line of each of the 128
-  // cores that DPDK can have.
-  uint32_t available_here() const {
-    const rte_mempool_cache* own = rte_mempool_default_cache(mp_, rte_lcore_id());
-    return std::min(rte_mempool_ops_get_count(mp_) + (own == nullptr ? 0 : own->len), mp_->size);
-  }
   uint32_t capacity() const { return mp_->size; }
   // Payload bytes that fit into a fresh packet behind the standard headroom.
   uint32_t data_room() const { return rte_pktmbuf_data_room_size(mp_) - RTE_PKTMBUF_HEADROOM; }
