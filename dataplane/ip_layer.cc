@@ -448,21 +448,23 @@ DropReason IpLayer::resolve(const tcp::FourTuple& tuple, uint16_t local_port_ind
 // test compares.
 [[gnu::always_inline]] inline void IpLayer::write_link_and_ip(const Interface& i, bool v4, uint8_t* at,
                                                               const io::MacAddress& destination, const tcp::FourTuple& tuple,
-                                                              uint16_t address_sum, uint32_t l4_length) const {
+                                                              uint16_t address_sum, uint32_t l4_length, wire::Ecn ecn) const {
   const Outgoing& o = i.outgoing[v4];
   std::memcpy(at, destination.data(), 6);
   std::memcpy(at + 6, &o.ethernet, 8);
   std::memcpy(at + 14, &o.tag_rest, 4);  // without a tag these bytes are IP's, written next
   uint8_t* l3 = at + o.l3_offset;
   if (v4) {
+    const uint64_t tos = uint64_t{static_cast<uint8_t>(ecn)} << 8;
     const uint64_t total = __builtin_bswap16(static_cast<uint16_t>(wire::kIpv4Header + l4_length));
-    const uint64_t sum = i.capabilities.tx_ip_checksum ? 0 : wire::checksum_finish(kIpv4Sum + address_sum + total);
-    const uint64_t first = kIpv4First | total << 16, second = kIpv4Second | sum << 16 | tuple.local.word(1) >> 32 << 32;
+    const uint64_t sum = i.capabilities.tx_ip_checksum ? 0 : wire::checksum_finish(kIpv4Sum + address_sum + total + tos);
+    const uint64_t first = kIpv4First | total << 16 | tos, second = kIpv4Second | sum << 16 | tuple.local.word(1) >> 32 << 32;
     std::memcpy(l3, &first, 8);
     std::memcpy(l3 + 8, &second, 8);
     std::memcpy(l3 + 16, tuple.remote.bytes.data() + 12, 4);
   } else {
-    const uint64_t first = kIpv6First | uint64_t{__builtin_bswap16(static_cast<uint16_t>(l4_length))} << 32;
+    const uint64_t first = kIpv6First | uint64_t{static_cast<uint8_t>(ecn)} << 12 |
+                           uint64_t{__builtin_bswap16(static_cast<uint16_t>(l4_length))} << 32;
     std::memcpy(l3, &first, 8);
     std::memcpy(l3 + 8, tuple.local.bytes.data(), 16);
     std::memcpy(l3 + 24, tuple.remote.bytes.data(), 16);
@@ -473,9 +475,9 @@ DropReason IpLayer::resolve(const tcp::FourTuple& tuple, uint16_t local_port_ind
 // completes the checksum.
 DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
                              const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now,
-                             uint32_t mss) {
+                             uint32_t mss, wire::Ecn ecn) {
   if (hop.neighbor == NeighborTable::kNone) [[unlikely]]
-    return send_any(tuple, local_port_index, hop, header, payload, payload_offset, payload_length, now, mss);
+    return send_any(tuple, local_port_index, hop, header, payload, payload_offset, payload_length, now, mss, ecn);
   const NeighborTable::Entry& neighbor = neighbors_.at(hop.neighbor);
   Interface& i = *interfaces_[hop.port];
   const bool v4 = tuple.local.is_v4();
@@ -484,12 +486,12 @@ DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_in
   const uint32_t l4_length = tcp_header + payload_length;
   if (neighbor.generation != hop.generation || now >= neighbor.fresh_until || !header.plain() || l4_length > o.max_l4 ||
       payload_length > mss || o.ol_flags == 0) [[unlikely]]
-    return send_any(tuple, local_port_index, hop, header, payload, payload_offset, payload_length, now, mss);
+    return send_any(tuple, local_port_index, hop, header, payload, payload_offset, payload_length, now, mss, ecn);
   rte_mbuf* frame = i.tx.build(o.l4_offset + tcp_header, payload, payload_offset, payload_length);
   if (frame == nullptr) [[unlikely]]
     return DropReason::kTxNoMbuf;
   uint8_t* at = rte_pktmbuf_mtod(frame, uint8_t*);
-  write_link_and_ip(i, v4, at, neighbor.mac, tuple, hop.address_sum, l4_length);
+  write_link_and_ip(i, v4, at, neighbor.mac, tuple, hop.address_sum, l4_length, ecn);
   header.emit_plain(at + o.l4_offset,
                     wire::checksum_fold(kTcpPseudo + hop.address_sum + __builtin_bswap16(static_cast<uint16_t>(l4_length))));
   frame->ol_flags = o.ol_flags;
@@ -501,7 +503,7 @@ DropReason IpLayer::send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_in
 // Any segment.
 DropReason IpLayer::send_any(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
                              const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now,
-                             uint32_t mss) {
+                             uint32_t mss, wire::Ecn ecn) {
   if (hop.neighbor == NeighborTable::kNone || neighbors_.at(hop.neighbor).generation != hop.generation) {
     if (const DropReason why = resolve(tuple, local_port_index, hop, now); why != DropReason::kNone) {
       counters_.drop(why);
@@ -524,7 +526,7 @@ DropReason IpLayer::send_any(const tcp::FourTuple& tuple, uint16_t local_port_in
   // The destination of a neighbour that is not known yet is written when it is (learned()).
   const bool known = neighbors_.usable(hop.neighbor, now);
   uint8_t* at = rte_pktmbuf_mtod(frame, uint8_t*);
-  write_link_and_ip(i, v4, at, neighbors_.at(hop.neighbor).mac, tuple, hop.address_sum, l4_length);
+  write_link_and_ip(i, v4, at, neighbors_.at(hop.neighbor).mac, tuple, hop.address_sum, l4_length, ecn);
   uint8_t* l4 = at + o.l4_offset;
   header.emit(l4);
 

@@ -30,6 +30,7 @@
 #include "lib/wire/checksum.h"
 #include "lib/wire/ethernet.h"
 #include "lib/wire/icmp.h"
+#include "lib/wire/ipv4.h"
 
 namespace millrace::dataplane {
 
@@ -116,10 +117,10 @@ class IpLayer {
 
   // Sends one segment of (tuple): `payload_length` bytes of `payload` from `payload_offset` (payload may be null when 0). `hop`
   // caches the next hop between calls. A payload above `mss` bytes is for the port to cut (TSO); the caller has asked can_cut().
-  // Returns kNone, or why it was dropped (also counted).
+  // `ecn`: of the IP header (RFC 3168 5). Returns kNone, or why it was dropped (also counted).
   stats::DropReason send_tcp(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
                              const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now,
-                             uint32_t mss = UINT32_MAX);
+                             uint32_t mss = UINT32_MAX, wire::Ecn ecn = wire::Ecn::kNotCapable);
   // True when `port` cuts segments itself and takes this piece of `payload` as one frame (it may lie in too many packets).
   bool can_cut(uint16_t port, const io::PacketQueue& payload, uint64_t payload_offset, uint32_t payload_length) const;
 
@@ -221,10 +222,10 @@ class IpLayer {
   bool tcp_checksum_ok(Interface& i, const rte_mbuf* m, uint32_t l4_offset, const base::IpAddress& src,
                        const base::IpAddress& dst, uint32_t l4_length);
   void write_link_and_ip(const Interface& i, bool v4, uint8_t* at, const io::MacAddress& destination, const tcp::FourTuple& tuple,
-                         uint16_t address_sum, uint32_t l4_length) const;
+                         uint16_t address_sum, uint32_t l4_length, wire::Ecn ecn) const;
   stats::DropReason send_any(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, const wire::TcpRepr& header,
                              const io::PacketQueue* payload, uint64_t payload_offset, uint32_t payload_length, TimeNs now,
-                             uint32_t mss);
+                             uint32_t mss, wire::Ecn ecn);
   stats::DropReason resolve(const tcp::FourTuple& tuple, uint16_t local_port_index, NextHop& hop, TimeNs now);
   static bool tcp_sum_ok(const rte_mbuf* m, uint32_t l4_offset, wire::ChecksumSum pseudo, uint32_t l4_length);
   const Route* route_to(const base::IpAddress& remote, uint16_t preferred_port) const;

@@ -116,7 +116,8 @@ void TcpStack::input_segment(Incoming& in, TimeNs now, bool handed) {
   if (index != FlowTable::kNone && pressure_ != MemoryPressure::kReserve) [[likely]] {
     Connection& c = connections_[index];
     uint32_t events = 0;
-    if (tcp::input_predicted(c.tcb, in.packet.frame, in.packet.l4_offset, in.packet.l4_length, now, events)) [[likely]] {
+    if (in.packet.ecn != static_cast<uint8_t>(wire::Ecn::kCongestion) &&
+        tcp::input_predicted(c.tcb, in.packet.frame, in.packet.l4_offset, in.packet.l4_length, now, events)) [[likely]] {
       count(TcpCounter::kSegmentsIn).add();
       if (events != 0 && c.attached) {
         c.events |= static_cast<uint16_t>(events);
@@ -135,7 +136,8 @@ void TcpStack::input_segment(Incoming& in, TimeNs now, bool handed) {
     return;
   }
   if (index != FlowTable::kNone) {
-    input_connection(connections_[index], segment, in.packet.frame, in.packet.l4_offset + segment.payload_offset, now);
+    input_connection(connections_[index], segment, in.packet.frame, in.packet.l4_offset + segment.payload_offset, in.packet.ecn,
+                     now);
     return;
   }
   if (!handed && hand_over(in)) return;
@@ -189,13 +191,15 @@ void TcpStack::share_neighbor_news(uint16_t port, rte_mbuf* copy) {
 
 // A segment for a connection. A chained frame is input as several segments in a row: the same header, each with its piece of the
 // payload.
-void TcpStack::input_connection(Connection& c, const wire::TcpView& segment, rte_mbuf* frame, uint32_t payload_at, TimeNs now) {
+void TcpStack::input_connection(Connection& c, const wire::TcpView& segment, rte_mbuf* frame, uint32_t payload_at, uint8_t ecn,
+                                TimeNs now) {
   count(TcpCounter::kSegmentsIn).add();
   uint32_t left = segment.payload_length;
   uint32_t events = 0;
   DropReason dropped = DropReason::kNone;
   auto feed = [&](const wire::TcpView& view, io::PacketPtr payload) {
-    const tcp::InputResult r = tcp::input(c.tcb, view, std::move(payload), now);
+    const tcp::InputResult r =
+        tcp::input(c.tcb, view, std::move(payload), now, ecn == static_cast<uint8_t>(wire::Ecn::kCongestion));
     events |= r.events;
     if (r.drop != DropReason::kNone) dropped = r.drop;
   };
@@ -304,7 +308,8 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
   tcp::open_cookie(c.tcb, in.packet.tuple, profiles_[0], segment, d.cookie, now, d.ts_offset, mss);
   count(TcpCounter::kSynCookiesAccepted).add();
   on_events(c, tcp::kEventConnected, now);
-  input_connection(c, segment, std::exchange(in.packet.frame, nullptr), in.packet.l4_offset + segment.payload_offset, now);
+  input_connection(c, segment, std::exchange(in.packet.frame, nullptr), in.packet.l4_offset + segment.payload_offset,
+                   in.packet.ecn, now);
 }
 
 void TcpStack::input_icmp_error(const IcmpError& e, TimeNs now) {

@@ -256,10 +256,12 @@ void TcpStack::output(Connection& c, TimeNs now) {
   const uint32_t mss = tcp::effective_mss(c.tcb);
   const io::PacketQueue& queue = tcp::tx_queue(c.tcb);
   tcp::OutSegment out;
+  const auto ecn = [&out] { return out.ecn_capable ? wire::Ecn::kCapable0 : wire::Ecn::kNotCapable; };
   for (uint32_t n = 0; n < kSegmentsPerFlush && tcp::poll_output(c.tcb, now, out, tso ? kMaxTsoPayload : mss); ++n) {
     DropReason dropped = DropReason::kNone;
     if (out.payload_len <= mss || ip_.can_cut(port, queue, out.payload_offset, out.payload_len)) {
-      dropped = ip_.send_tcp(c.tuple(), c.port, c.next_hop, out.header, &queue, out.payload_offset, out.payload_len, now, mss);
+      dropped =
+          ip_.send_tcp(c.tuple(), c.port, c.next_hop, out.header, &queue, out.payload_offset, out.payload_len, now, mss, ecn());
       count(TcpCounter::kSegmentsOut).add();
     } else {
       // The port cuts, but not this: it lies in too many packets. Cut here; FIN and PSH belong to the last piece.
@@ -269,7 +271,7 @@ void TcpStack::output(Connection& c, TimeNs now) {
         const bool last = done + piece == out.payload_len;
         header.flags = last ? out.header.flags : out.header.flags & static_cast<uint8_t>(~(wire::kTcpFin | wire::kTcpPsh));
         header.seq = out.header.seq + done;
-        dropped = ip_.send_tcp(c.tuple(), c.port, c.next_hop, header, &queue, out.payload_offset + done, piece, now, mss);
+        dropped = ip_.send_tcp(c.tuple(), c.port, c.next_hop, header, &queue, out.payload_offset + done, piece, now, mss, ecn());
         count(TcpCounter::kSegmentsOut).add();
         done += piece;
       }

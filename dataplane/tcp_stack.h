@@ -155,7 +155,8 @@ class TcpStack {
   // tcp_input.cc
   void input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs now, bool handed);
   void input_segment(Incoming& in, TimeNs now, bool handed);
-  void input_connection(Connection& c, const wire::TcpView& segment, rte_mbuf* frame, uint32_t payload_at, TimeNs now);
+  void input_connection(Connection& c, const wire::TcpView& segment, rte_mbuf* frame, uint32_t payload_at, uint8_t ecn,
+                        TimeNs now);
   void input_time_wait(Incoming& in, const wire::TcpView& segment, TimeNs now);
   void input_listener(Incoming& in, const wire::TcpView& segment, const tcp::TimeWaitEntry* before, TimeNs now);
   void input_icmp_error(const IcmpError& error, TimeNs now);

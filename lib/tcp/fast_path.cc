@@ -130,6 +130,7 @@ static bool output_predicted(Tcb& t, TimeNs now, OutSegment& out, uint32_t max_p
     if (waiting > mss && waiting > max_payload - max_payload % mss) return false;
     sent = true;
     out.segment_size = static_cast<uint16_t>(mss);
+    out.ecn_capable = has(t, kFlagEcn);
     t.due &= static_cast<uint16_t>(~kDueOutput);
   }
 

@@ -188,7 +188,13 @@ InputResult input_time_wait(Tcb& t, const TcpView& s, TimeNs now) {
   return {0, r.drop};
 }
 
-InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs now) {
+// RFC 3168 6.1.3: a mark is echoed with every ACK until the peer says that it heard.
+void take_mark(Tcb& t, const TcpView& s, bool marked) {
+  if (s.has(wire::kTcpCwr)) t.due &= static_cast<uint16_t>(~kDueEce);
+  if (marked && (t.due & kDueEce) == 0) mark_output(t, kDueEce | kDueAck);
+}
+
+InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs now, bool marked) {
   InputResult r;
   uint32_t seq = s.seq;
   bool syn = s.syn();
@@ -248,6 +254,7 @@ InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs 
   }
   heard(t, now);
   update_ts_recent(t, s, now);
+  if (has(t, kFlagEcn)) take_mark(t, s, marked && text > 0);
   const uint32_t wnd = uint32_t{s.window} << (s.syn() ? 0 : t.snd_wscale);
   const bool newer = seq_lt(t.snd_wl1, seq) || (t.snd_wl1 == seq && seq_le(t.snd_wl2, s.ack));
   const bool window_changed = wnd != t.snd_wnd;
@@ -265,7 +272,8 @@ InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs 
 
 // Header prediction: the next segment in order of an undisturbed connection. True when `r` is the answer.
 bool input_fast(Tcb& t, const TcpView& s, io::PacketPtr& payload, TimeNs now, InputResult& r) {
-  constexpr uint8_t kOther = wire::kTcpSyn | wire::kTcpFin | wire::kTcpRst | wire::kTcpUrg | wire::kTcpAck;
+  constexpr uint8_t kOther =
+      wire::kTcpSyn | wire::kTcpFin | wire::kTcpRst | wire::kTcpUrg | wire::kTcpAck | wire::kTcpEce | wire::kTcpCwr;
   if (t.state != State::kEstablished || (s.flags & kOther) != wire::kTcpAck || s.seq != t.rcv_nxt) return false;
   if (t.recovery != Recovery::kOpen || t.snd_nxt != t.snd_max || out_of_order(t) || has_scoreboard(t) || !s.sack.empty())
     return false;
@@ -289,9 +297,9 @@ bool input_fast(Tcb& t, const TcpView& s, io::PacketPtr& payload, TimeNs now, In
 
 }  // namespace
 
-InputResult input(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs now) {
+InputResult input(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs now, bool congestion_marked) {
   InputResult r;
-  if (input_fast(t, s, payload, now, r)) return r;
+  if (!congestion_marked && input_fast(t, s, payload, now, r)) return r;
   switch (t.state) {
     case State::kClosed:
       return {0, DropReason::kTcpNoConnection};
@@ -300,7 +308,7 @@ InputResult input(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs now) {
     case State::kTimeWait:
       return input_time_wait(t, s, now);
     default:
-      r = input_other(t, s, std::move(payload), now);
+      r = input_other(t, s, std::move(payload), now, congestion_marked);
       // What was borrowed goes back by progress or by a timer; a segment that brought neither must not leave it lent.
       if (t.repair != nullptr && t.retransmit_at == base::kNever) [[unlikely]] {
         return_repair(t);

@@ -48,6 +48,7 @@ ListenerDecision Listener::on_syn(const FourTuple& tuple, const wire::TcpView& s
     // Without timestamps there is no place to remember these.
     if (config_.window_scaling && syn.wscale) r.wscale = window_shift(config_.rcv_buf);
     r.sack_permitted = config_.sack && syn.sack_permitted;
+    if (accepts_ecn(config_, syn)) r.flags |= wire::kTcpEce;
   }
   return d;
 }

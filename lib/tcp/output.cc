@@ -31,6 +31,7 @@ void fill_header(Tcb& t, OutSegment& out, uint32_t seq, uint8_t flags, TimeNs no
   h.dst_port = t.tuple.remote_port;
   h.seq = seq;
   h.flags = flags;
+  if ((t.due & kDueEce) != 0 && (flags & (kTcpAck | kTcpSyn)) == kTcpAck) h.flags |= kTcpEce;
   if ((flags & kTcpAck) != 0) {
     h.ack = t.rcv_nxt;
     t.last_ack_sent = t.rcv_nxt;
@@ -71,6 +72,13 @@ void emit_data(Tcb& t, OutSegment& out, uint32_t seq, uint32_t length, bool fin,
   fill_header(t, out, seq, flags, now);
   out.payload_offset = seq - t.snd_una;
   out.payload_len = length;
+  if (has(t, kFlagEcn) && seq == t.snd_max && length > 0) {  // never what is sent again (RFC 3168 6.1.5)
+    out.ecn_capable = true;
+    if ((t.due & kDueCwr) != 0) {
+      t.due &= static_cast<uint16_t>(~kDueCwr);
+      out.header.flags |= kTcpCwr;
+    }
+  }
 }
 
 // RFC 9293 3.10.5, 3.10.7.4: an acceptable RST carries our next sequence number.
@@ -103,12 +111,14 @@ bool output_syn(Tcb& t, OutSegment& out, TimeNs now) {
   h.window = window;
   h.mss = t.our_mss;
   if (t.state == State::kSynSent) {
-    fill_header(t, out, t.snd_una, kTcpSyn, now);
+    // A SYN that asks for ECN may have been lost because of that (RFC 3168 6.1.1.1).
+    const bool ecn = config(t).ecn == EcnMode::kRequest && may_use_ecn(config(t)) && !has(t, kFlagSynLost);
+    fill_header(t, out, t.snd_una, ecn ? kTcpSyn | kEcnSetup : kTcpSyn, now);
     if (config(t).window_scaling) h.wscale = static_cast<uint8_t>(t.rcv_wscale);
     h.sack_permitted = config(t).sack;
     if (config(t).timestamps) h.timestamps = TcpTimestamps{timestamp_clock(t, now), 0};
   } else {
-    fill_header(t, out, t.snd_una, kTcpSyn | kTcpAck, now);
+    fill_header(t, out, t.snd_una, has(t, kFlagEcn) ? kTcpSyn | kTcpAck | kTcpEce : kTcpSyn | kTcpAck, now);
     if (has(t, kFlagWindowScaling)) h.wscale = static_cast<uint8_t>(t.rcv_wscale);
     h.sack_permitted = has(t, kFlagSack);
     t.rcv_adv = seq_max(t.rcv_adv, t.rcv_nxt + window);
@@ -186,7 +196,7 @@ bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
   if (repeated) length = std::min(length, next_reported(t, seq, end) - seq);
   const uint32_t flight = bytes_in_flight(t);
   // RFC 3042: each of the first two duplicate ACKs lets one more segment out. With SACK the flight has already shrunk by it.
-  const uint32_t beyond = t.recovery == Recovery::kOpen && !sack_recovery(t) ? std::min<uint32_t>(t.dup_acks, 2) * mss : 0;
+  const uint32_t beyond = undisturbed(t) && !sack_recovery(t) ? std::min<uint32_t>(t.dup_acks, 2) * mss : 0;
   const uint32_t cwnd = t.congestion.cwnd + beyond;
   const uint32_t room = cwnd > flight ? cwnd - flight : 0;
   if (length > room) {
@@ -194,7 +204,8 @@ bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
     length = room >= mss ? room - room % mss : flight == 0 ? std::min(length, mss) : 0;
     if (length == 0) return false;
   }
-  const uint32_t most = std::max(mss, max_payload - max_payload % mss);
+  // CWR is for one segment: ports that cut repeat it.
+  const uint32_t most = (t.due & kDueCwr) != 0 ? mss : std::max(mss, max_payload - max_payload % mss);
   length = std::min(length, most);
   if (length > mss) length -= length % mss;
 
@@ -222,6 +233,7 @@ bool output_probe(Tcb& t, OutSegment& out, TimeNs now) {
   const uint32_t length = std::min({waiting, std::max(t.snd_wnd, 1u), payload_limit(t)});
   const bool fin = waiting == 0;
   emit_data(t, out, t.snd_una, length, fin, now);
+  out.ecn_capable = false;  // RFC 3168 6.1.6
   if (seq_lt(t.snd_una, t.snd_max)) {
     ++t.retransmits;
     forbid_timing(t);

@@ -27,14 +27,29 @@ uint32_t take_sack(Tcb& t, const wire::TcpView& s) {
   return fresh;
 }
 
+// Once a window of data, whatever the signs (RFC 3168 6.1.2).
+void reduce_window(Tcb& t, uint32_t flight) {
+  congestion_on_loss(t.congestion, config(t).congestion, growth(t), flight, payload_mss(t));
+  if (has(t, kFlagEcn)) t.due |= kDueCwr;
+}
+
+// The peer saw a mark.
+void on_congestion_echo(Tcb& t) {
+  if (t.recovery != Recovery::kOpen || t.snd_una == t.snd_max) return;
+  reduce_window(t, t.snd_max - t.snd_una);
+  t.recovery = Recovery::kCwr;
+  t.recover = t.snd_max;
+}
+
 void enter_fast_recovery(Tcb& t, TimeNs now) {
   const uint32_t mss = payload_mss(t);
+  const bool reduced = t.recovery == Recovery::kCwr;
   const uint32_t flight = t.snd_max - t.snd_una;  // FlightSize of RFC 5681 2
   t.recovery = Recovery::kFast;
   t.recover = t.snd_max;
   if (need_repair(t) != nullptr) t.repair->high_rxt = t.repair->rescue_rxt = t.snd_una;
   t.flags &= static_cast<uint16_t>(~kFlagPartialAck);
-  congestion_on_loss(t.congestion, config(t).congestion, growth(t), flight, mss);
+  if (!reduced) reduce_window(t, flight);
   if (!sack_recovery(t)) t.congestion.cwnd += kDupThresh * mss;  // RFC 6582 3.2 step 3
   arm_retransmit(t, now);
   mark_output(t, kDueRetransmit);
@@ -63,7 +78,7 @@ void on_duplicate(Tcb& t, TimeNs now) {
   if (t.dup_acks < 255) ++t.dup_acks;
   const bool lost = t.dup_acks >= kDupThresh || (has_scoreboard(t) && t.repair->scoreboard.is_lost(t.snd_una, mss));
   // RFC 6582 3.2 step 1: duplicates of data sent before the last recovery do not start another one.
-  if (lost && (sack_recovery(t) || seq_gt(t.snd_una, t.recover))) {
+  if (lost && (sack_recovery(t) || t.recovery == Recovery::kCwr || seq_gt(t.snd_una, t.recover))) {
     enter_fast_recovery(t, now);
   } else {
     mark_output(t);  // limited transmit (RFC 3042): output may send up to two segments beyond cwnd
@@ -74,7 +89,7 @@ void on_duplicate(Tcb& t, TimeNs now) {
 void on_progress_in_recovery(Tcb& t, uint32_t acked, TimeNs now) {
   const uint32_t mss = payload_mss(t);
   const bool all = seq_ge(t.snd_una, t.recover);
-  if (t.recovery == Recovery::kTimeout) {
+  if (t.recovery != Recovery::kFast) {
     if (all) {
       t.recovery = Recovery::kOpen;
       t.dup_acks = 0;
@@ -113,6 +128,7 @@ void measure_rtt(Tcb& t, const wire::TcpView& s, TimeNs now) {
 uint32_t bytes_in_flight(const Tcb& t) {
   switch (t.recovery) {
     case Recovery::kOpen:
+    case Recovery::kCwr:
     case Recovery::kTimeout:
       return t.snd_nxt - t.snd_una - (has_scoreboard(t) ? t.repair->scoreboard.bytes_in(t.snd_una, t.snd_nxt) : 0);
     case Recovery::kFast:
@@ -141,6 +157,7 @@ void settle_repair(Tcb& t, TimeNs now) {
 uint32_t process_ack(Tcb& t, const wire::TcpView& s, uint32_t payload_length, bool window_changed, TimeNs now) {
   const uint32_t acked = seq_gt(s.ack, t.snd_una) ? s.ack - t.snd_una : 0;
   const bool had_sack = has_scoreboard(t);
+  if (has(t, kFlagEcn) && s.has(wire::kTcpEce)) on_congestion_echo(t);
   uint32_t events = 0;
 
   uint32_t newly_sacked = 0;

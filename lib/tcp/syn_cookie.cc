@@ -2,12 +2,14 @@
 
 #include <cstring>
 
+#include "lib/tcp/tcb_ops.h"
+
 namespace millrace::tcp {
 namespace {
 
 constexpr uint32_t kMacBits = 28, kMacMask = (1u << kMacBits) - 1;
 constexpr uint32_t kTimestampBits = 6, kTimestampMask = (1u << kTimestampBits) - 1;
-constexpr uint32_t kNoScale = 15, kScaleMask = 15, kSackBit = 16;
+constexpr uint32_t kNoScale = 15, kScaleMask = 15, kSackBit = 16, kEcnBit = 32;
 
 }  // namespace
 
@@ -35,6 +37,7 @@ uint32_t SynCookies::make(const FourTuple& t, const wire::TcpView& syn, TimeNs n
 uint32_t SynCookies::encode_timestamp(const wire::TcpView& syn, const Config& config, uint32_t ts_now) {
   uint32_t bits = config.window_scaling && syn.wscale ? *syn.wscale : kNoScale;
   if (config.sack && syn.sack_permitted) bits |= kSackBit;
+  if (accepts_ecn(config, syn)) bits |= kEcnBit;
   uint32_t ts = (ts_now & ~kTimestampMask) | bits;
   if (static_cast<int32_t>(ts - ts_now) > 0) ts -= 1u << kTimestampBits;  // never from the future
   return ts;
@@ -51,7 +54,8 @@ std::optional<CookieOptions> SynCookies::check(const FourTuple& t, const wire::T
   const uint32_t index = cookie >> kMacBits & 7;
   if (mac(t, peer_isn, index, epoch) != (cookie & kMacMask)) return std::nullopt;
 
-  CookieOptions o{.mss = kMssTable[index], .snd_wscale = 0, .window_scaling = false, .sack = false, .timestamps = false};
+  CookieOptions o{
+      .mss = kMssTable[index], .snd_wscale = 0, .window_scaling = false, .sack = false, .timestamps = false, .ecn = false};
   if (config.timestamps && ack.timestamps) {
     o.timestamps = true;
     const uint32_t bits = ack.timestamps->ecr & kTimestampMask;
@@ -60,6 +64,7 @@ std::optional<CookieOptions> SynCookies::check(const FourTuple& t, const wire::T
       o.snd_wscale = static_cast<uint8_t>(bits & kScaleMask);
     }
     o.sack = config.sack && (bits & kSackBit) != 0;
+    o.ecn = may_use_ecn(config) && (bits & kEcnBit) != 0;
   }
   return o;
 }

@@ -12,7 +12,7 @@
 // hash.
 //
 // Window scale and SACK live in the lowest six bits of the timestamp that we send with the SYN-ACK (if the peer does timestamps)
-// and come back in TSecr, as Linux does it: bits 0..3 the peer's shift (15: none), bit 4 SACK permitted, bit 5 unused.
+// and come back in TSecr, as Linux does it: bits 0..3 the peer's shift (15: none), bit 4 SACK permitted, bit 5 ECN.
 #pragma once
 
 #include <cstdint>

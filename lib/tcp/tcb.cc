@@ -85,6 +85,9 @@ void apply_peer_options(Tcb& t, const wire::TcpView& syn) {
     t.snd_wscale = std::min(*syn.wscale, wire::kTcpMaxWindowShift) & 15;
   }
   settle_window(t);
+  // Our SYN, if there was one, asked for it, and a SYN-ACK with both flags is our own SYN's, thrown back (RFC 3168 6.1.1).
+  const bool asked = c.ecn == EcnMode::kRequest && may_use_ecn(c) && !has(t, kFlagSynLost);
+  if (syn.has_ack() ? asked && (syn.flags & kEcnSetup) == wire::kTcpEce : accepts_ecn(c, syn)) t.flags |= kFlagEcn;
 }
 
 void open_active(Tcb& t, const FourTuple& tuple, const Profile& p, uint32_t iss, TimeNs now, uint32_t ts_offset,
@@ -121,6 +124,7 @@ void open_cookie(Tcb& t, const FourTuple& tuple, const Profile& p, const wire::T
   set_send_mss(t, o.mss);
   if (o.sack) t.flags |= kFlagSack;
   if (o.timestamps) t.flags |= kFlagTimestamps;
+  if (o.ecn) t.flags |= kFlagEcn;
   if (o.window_scaling) {
     t.flags |= kFlagWindowScaling;
     t.snd_wscale = o.snd_wscale & 15;
@@ -194,8 +198,8 @@ Repair* need_repair(Tcb& t) {
 
 void return_repair(Tcb& t) {
   const Repair* r = t.repair;
-  if (r == nullptr || t.recovery != Recovery::kOpen || !r->scoreboard.empty() || !r->reassembly.empty() ||
-      r->reassembly.has_report() || !r->growth.idle())
+  if (r == nullptr || !undisturbed(t) || !r->scoreboard.empty() || !r->reassembly.empty() || r->reassembly.has_report() ||
+      !r->growth.idle())
     return;
   give_up_repair(t);
 }

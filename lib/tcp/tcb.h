@@ -22,6 +22,7 @@ namespace millrace::tcp {
 // What the sender is doing about losses.
 enum class Recovery : uint8_t {
   kOpen,     // nothing known to be lost
+  kCwr,      // likewise, but cwnd was reduced because of a mark (RFC 3168 6.1.2), until snd_una reaches `recover`
   kFast,     // fast recovery until snd_una reaches `recover` (RFC 6675 with a scoreboard, RFC 6582 without)
   kTimeout,  // after a retransmission timeout: snd_nxt went back and walks up again, skipping what is reported as received
 };
@@ -37,12 +38,16 @@ enum Due : uint16_t {
   kDueRetransmit = 1u << 6,  // fast retransmit: the segment at snd_una, whatever cwnd says
   kDueProbe = 1u << 7,       // a zero-window probe
   kDueKeepalive = 1u << 8,   // a keepalive probe
+  // Not due by themselves, but to go with what is:
+  kDueEce = 1u << 9,   // every ACK says ECE, until the peer says CWR (RFC 3168 6.1.3)
+  kDueCwr = 1u << 10,  // the next new data says CWR (RFC 3168 6.1.2)
 };
 
 // Tcb::flags
 enum Flag : uint16_t {
   kFlagSack = 1u << 0,            // both sides may send SACK
   kFlagTimestamps = 1u << 1,      // both sides send timestamps
+  kFlagEcn = 1u << 2,             // both sides react to marks (RFC 3168 6.1.1)
   kFlagFinQueued = 1u << 3,       // close() was called
   kFlagFinSent = 1u << 4,         // snd_max includes our FIN
   kFlagFinAcked = 1u << 5,        // snd_una includes our FIN

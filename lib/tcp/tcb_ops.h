@@ -53,6 +53,12 @@ inline uint32_t rcv_limit(const Tcb& t) {
   return std::min(config(t).rcv_buf, (t.flags & kFlagWindowScaling) != 0 ? kMaxSendWindow / 2 : 65'535u);
 }
 
+inline bool may_use_ecn(const Config& c) { return c.ecn != EcnMode::kOff && c.congestion != CongestionAlgorithm::kBbr; }
+inline constexpr uint8_t kEcnSetup = wire::kTcpEce | wire::kTcpCwr;  // in a SYN: "I can" (RFC 3168 6.1.1)
+inline bool accepts_ecn(const Config& c, const wire::TcpView& syn) {
+  return may_use_ecn(c) && (syn.flags & kEcnSetup) == kEcnSetup;
+}
+
 // --- what is borrowed
 inline bool out_of_order(const Tcb& t) { return t.repair != nullptr && !t.repair->reassembly.empty(); }
 inline bool has_scoreboard(const Tcb& t) { return t.repair != nullptr && !t.repair->scoreboard.empty(); }
@@ -65,6 +71,8 @@ inline bool sack_recovery(const Tcb& t) { return (t.flags & kFlagSack) != 0 && t
 
 // --- predicates
 inline bool has(const Tcb& t, uint16_t flag) { return (t.flags & flag) != 0; }
+// No recovery under way: new data goes as cwnd lets it.
+inline bool undisturbed(const Tcb& t) { return t.recovery <= Recovery::kCwr; }
 inline bool synchronized(State s) { return s >= State::kEstablished; }
 inline bool may_send_data(State s) { return s == State::kEstablished || s == State::kCloseWait; }
 inline uint32_t rcv_wnd(const Tcb& t) { return t.rcv_adv - t.rcv_nxt; }

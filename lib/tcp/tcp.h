@@ -66,6 +66,14 @@ enum Event : uint32_t {
   kEventReopen = 1u << 8,     // with kEventClosed, in TIME-WAIT: the SYN may open a new connection (RFC 6191); for the listener
 };
 
+// Explicit congestion notification (RFC 3168): whether a connection may agree on it. BBR does not react to marks, so its
+// connections never do.
+enum class EcnMode : uint8_t {
+  kOff,
+  kAccept,   // when the peer asks for it
+  kRequest,  // our SYN asks for it too
+};
+
 // Limits and timers of a connection. Defaults are the gateway's own; their sum is explained in README.md.
 struct Config {
   uint16_t mss = 1460;                   // what we announce: port MTU less IP and TCP header (RFC 6691)
@@ -83,6 +91,7 @@ struct Config {
   TimeNs fin_wait_2_ns = 60 * base::kSecond;  // after our application let go (orphan)
   TimeNs time_wait_ns = 60 * base::kSecond;   // 2 MSL
   CongestionAlgorithm congestion = CongestionAlgorithm::kCubic;
+  EcnMode ecn = EcnMode::kAccept;
 };
 
 class RepairPool;  // repair.h
@@ -110,7 +119,7 @@ void open_passive(Tcb&, const FourTuple&, const Profile&, const wire::TcpView& s
 struct CookieOptions {
   uint16_t mss;
   uint8_t snd_wscale;
-  bool window_scaling, sack, timestamps;
+  bool window_scaling, sack, timestamps, ecn;
 };
 void open_cookie(Tcb&, const FourTuple&, const Profile&, const wire::TcpView& ack, const CookieOptions&, TimeNs now,
                  uint32_t ts_offset = 0, uint16_t most_mss = UINT16_MAX);  // -> ESTABLISHED
@@ -121,12 +130,12 @@ struct InputResult {
   stats::DropReason drop = stats::DropReason::kNone;  // why the segment, or its payload, was not used
 };
 // `segment` is checked (length, checksum, options) and belongs to this tuple. `payload` holds exactly the segment's data bytes
-// (empty PacketPtr when there are none) and is consumed in any case.
-InputResult input(Tcb&, const wire::TcpView& segment, io::PacketPtr payload, TimeNs now);
+// (empty PacketPtr when there are none) and is consumed in any case. `congestion_marked`: the IP header said CE (RFC 3168 5).
+InputResult input(Tcb&, const wire::TcpView& segment, io::PacketPtr payload, TimeNs now, bool congestion_marked = false);
 // Header prediction: input() of a segment that lies in `frame`, `l4_length` bytes from `l4_offset` on (header and payload, 20 at
-// least; behind it only padding), without parsing it. True: it was what nearly every segment is, is dealt with, the frame is the
-// TCB's or freed, and `events` has its Event bits added. False: nothing happened; parse it and call input(). All of a header lies
-// in the first mbuf.
+// least; behind it only padding; not marked CE), without parsing it. True: it was what nearly every segment is, is dealt with,
+// the frame is the TCB's or freed, and `events` has its Event bits added. False: nothing happened; parse it and call input(). All
+// of a header lies in the first mbuf.
 bool input_predicted(Tcb&, rte_mbuf* frame, uint32_t l4_offset, uint32_t l4_length, TimeNs now, uint32_t& events);
 
 inline TimeNs next_deadline(const Tcb&);  // earliest of all timers; kNever in no timer's interest
@@ -137,6 +146,7 @@ uint32_t on_deadline(Tcb&, TimeNs now);   // Event bits; call when next_deadline
 struct OutSegment {
   wire::TcpRepr header;  // ports, seq, ack, flags, window (already scaled), options
   uint32_t payload_offset = 0, payload_len = 0;
+  bool ecn_capable = false;   // the IP header says ECT(0) (RFC 3168 6.1): new data of a connection that agreed on it
   uint16_t segment_size = 0;  // payload bytes of each segment on the wire (TSO's tso_segsz) when payload_len is more
 };
 // `max_payload`: most payload bytes in one OutSegment. One MSS, unless the port does TSO: then a larger value, of which a

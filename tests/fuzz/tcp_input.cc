@@ -135,7 +135,7 @@ struct Machine {
       std::fill_n(payload.append(length), length, uint8_t{7});
       v.payload_length = length;
     }
-    const InputResult r = input(t, v, std::move(payload), now);
+    const InputResult r = input(t, v, std::move(payload), now, (how & 3) == 1);
     check(r.events);
     if (state(t) == State::kTimeWait && (how & 1)) {
       TimeWaitEntry e = make_time_wait(t, now);
@@ -201,6 +201,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     m.config.nodelay = how & 16;
     m.config.rcv_buf = how & 32 ? 4'000 : 200'000;
     m.config.snd_buf = 100'000;
+    m.config.ecn = EcnMode::kRequest;
     m.config.congestion = how & 64 ? CongestionAlgorithm::kReno : CongestionAlgorithm::kCubic;
     const Profile profile{m.config, size % 4 == 3 ? nullptr : &repairs};  // a pool that is empty must do no harm
     const FourTuple tuple{base::IpAddress::v4(1), base::IpAddress::v4(2), 80, 40'000};
@@ -209,7 +210,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     } else {
       wire::TcpView syn;
       syn.seq = kIrs;
-      syn.flags = wire::kTcpSyn;
+      syn.flags = wire::kTcpSyn | wire::kTcpEce | wire::kTcpCwr;
       syn.window = 20'000;
       syn.mss = 1000;
       syn.wscale = 3;

@@ -18,6 +18,7 @@ uint32_t ssthresh_after_loss(const Congestion& c, CongestionAlgorithm algorithm,
       CubicState none;
       return cubic_ssthresh(g != nullptr ? g->cubic : none, c.cwnd, flight, mss);
     }
+    case CongestionAlgorithm::kBbr:
     case CongestionAlgorithm::kReno:
       if (g != nullptr) g->reno.acked = 0;
       return reno_ssthresh(flight, mss);
@@ -61,6 +62,7 @@ void congestion_on_ack(Congestion& c, CongestionAlgorithm algorithm, Growth* g, 
   switch (algorithm) {
     case CongestionAlgorithm::kCubic:
       return grow(c, cubic_increase(g->cubic, c.cwnd, acked, a.mss, a.srtt_us, a.now));
+    case CongestionAlgorithm::kBbr:
     case CongestionAlgorithm::kReno:
       return grow(c, reno_increase(g->reno, c.cwnd, acked, a.mss));
   }

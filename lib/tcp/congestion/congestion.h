@@ -13,7 +13,7 @@
 
 namespace millrace::tcp {
 
-enum class CongestionAlgorithm : uint8_t { kCubic, kReno };
+enum class CongestionAlgorithm : uint8_t { kCubic, kReno, kBbr };  // kBbr grows as Reno does until it has its own file
 
 struct Congestion {
   static constexpr uint32_t kNoThreshold = (1u << 31) - 1;  // beyond every cwnd: slow start until the first loss

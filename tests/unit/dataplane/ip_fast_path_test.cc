@@ -323,8 +323,9 @@ TEST(SendTcp, WritesWhatTheReprsWrite) {
     const auto length = static_cast<uint32_t>(r.below(std::min<uint64_t>(all.size() - offset, c.tso ? 65'000 : mss) + 1));
     s.payload = all.substr(offset, length);
     NextHop hop;
-    const DropReason why =
-        layer.send_tcp({s.src, s.dst, s.header.src_port, s.header.dst_port}, 0, hop, s.header, &queue, offset, length, 0, mss);
+    const wire::Ecn ecn = r.chance(1, 2) ? wire::Ecn::kCapable0 : wire::Ecn::kNotCapable;
+    const DropReason why = layer.send_tcp({s.src, s.dst, s.header.src_port, s.header.dst_port}, 0, hop, s.header, &queue, offset,
+                                          length, 0, mss, ecn);
     if (why == DropReason::kTxTooBig) continue;  // more than the MTU with all these options, or one buffer
     ASSERT_EQ(why, DropReason::kNone);
     if (!known) {
@@ -363,7 +364,7 @@ TEST(SendTcp, WritesWhatTheReprsWrite) {
 
     Segment to_peer = s;
     Bytes want = ethernet_frame(kPeerMac, kOurMac, v4 ? wire::kEtherIpv4 : wire::kEtherIpv6,
-                                ip_packet(s.src, s.dst, wire::kIpTcp, tcp_bytes(to_peer)), vlan);
+                                ip_packet(s.src, s.dst, wire::kIpTcp, tcp_bytes(to_peer), 64, static_cast<uint8_t>(ecn)), vlan);
     const size_t l2 = vlan == 0 ? 14 : 18, l3 = v4 ? 20 : 40, l4 = l2 + l3;
     const bool cut = length > mss;
     uint64_t flags = 0;

@@ -56,8 +56,8 @@ inline Bytes ethernet_frame(const io::MacAddress& dst, const io::MacAddress& src
   return f;
 }
 
-inline Bytes ip_packet(const IpAddress& src, const IpAddress& dst, uint8_t protocol, const Bytes& payload,
-                       uint8_t hop_limit = 64) {
+inline Bytes ip_packet(const IpAddress& src, const IpAddress& dst, uint8_t protocol, const Bytes& payload, uint8_t hop_limit = 64,
+                       uint8_t tos = 0) {
   Bytes p(src.is_v4() ? 20 : 40);
   if (src.is_v4()) {
     wire::Ipv4Repr r;
@@ -65,6 +65,7 @@ inline Bytes ip_packet(const IpAddress& src, const IpAddress& dst, uint8_t proto
     r.dst = dst.v4_host_order();
     r.protocol = protocol;
     r.ttl = hop_limit;
+    r.tos = tos;
     r.payload_length = static_cast<uint16_t>(payload.size());
     r.emit(p.data());
   } else {
@@ -73,6 +74,7 @@ inline Bytes ip_packet(const IpAddress& src, const IpAddress& dst, uint8_t proto
     r.dst = dst;
     r.next_header = protocol;
     r.hop_limit = hop_limit;
+    r.traffic_class = tos;
     r.payload_length = static_cast<uint16_t>(payload.size());
     r.emit(p.data());
   }

@@ -5,12 +5,12 @@
 //   t.expect("S. 0 ack 1 win 65528 <mss 1460,sackOK,wscale 2>");
 //   t.recv(". 1 ack 1 win 1000");
 //
-// FLAGS are letters of S F R P U and '.' for ACK. Then the sequence number, or FIRST:END(LENGTH); `ack N`, `win N` (as on the
-// wire) and <options>: mss N, sackOK, wscale N, ts VAL ECR, sack A:B. Numbers are relative: ours to our ISN, the peer's to its
-// ISN; both start close below 2^32, so that every test goes round. A number may be a variable and an offset: p (the peer's next),
-// o (our next), a (our oldest unacknowledged), as in "P. p:p+10(10) ack a". Byte i of a stream is pattern(i) in both directions,
-// and is checked. expect() compares what the line names: ack, win and options only if given; a line without '<' says nothing
-// about options.
+// FLAGS are letters of S F R P U, E for ECE, W for CWR and '.' for ACK. Then the sequence number, or FIRST:END(LENGTH); `ack N`,
+// `win N` (as on the wire) and <options>: mss N, sackOK, wscale N, ts VAL ECR, sack A:B. Numbers are relative: ours to our ISN,
+// the peer's to its ISN; both start close below 2^32, so that every test goes round. A number may be a variable and an offset: p
+// (the peer's next), o (our next), a (our oldest unacknowledged), as in "P. p:p+10(10) ack a". Byte i of a stream is pattern(i)
+// in both directions, and is checked. expect() compares what the line names: ack, win and options only if given; a line without
+// '<' says nothing about options.
 #pragma once
 
 #include <cctype>
@@ -56,6 +56,7 @@ struct TcpDialog {
   uint32_t p = 0, o = 0, a = 0;  // variables of the script
   uint64_t written = 0, read_bytes = 0;
   InputResult last;
+  OutSegment sent;  // the last one that expect() or drain() took
 
   // A configuration in which nothing is delayed and windows are small round numbers, for tests that are about something else.
   static Config plain() {
@@ -94,7 +95,8 @@ struct TcpDialog {
   uint32_t ts_now() const { return timestamp_clock(now, 0); }  // as scripts see our TSval
 
   // --- segments
-  InputResult recv(const std::string& line) {
+  // `marked`: the IP header said CE.
+  InputResult recv(const std::string& line, bool marked = false) {
     const wire::TcpView v = parse(line);
     io::PacketPtr payload;
     if (v.payload_length > 0) {
@@ -104,7 +106,7 @@ struct TcpDialog {
       payload = pool.make(bytes);
       EXPECT_TRUE(static_cast<bool>(payload));
     }
-    last = input(t, v, std::move(payload), now);
+    last = input(t, v, std::move(payload), now, marked);
     return last;
   }
   // The next segment must be this one.
@@ -115,6 +117,7 @@ struct TcpDialog {
       return;
     }
     check_payload(out);
+    sent = out;
     EXPECT_TRUE(matches(out, line)) << "expected " << line << "\n     got " << format(out);
   }
   void expect_nothing() {
@@ -129,6 +132,7 @@ struct TcpDialog {
     OutSegment out;
     while (poll_output(t, now, out, max_payload)) {
       check_payload(out);
+      sent = out;
       lines.push_back(format(out));
       if (lines.size() > 10'000) ADD_FAILURE() << "output never ends";
     }
@@ -190,6 +194,8 @@ struct TcpDialog {
     if (flags & wire::kTcpRst) s += 'R';
     if (flags & wire::kTcpPsh) s += 'P';
     if (flags & wire::kTcpUrg) s += 'U';
+    if (flags & wire::kTcpEce) s += 'E';
+    if (flags & wire::kTcpCwr) s += 'W';
     if (flags & wire::kTcpAck) s += '.';
     return s;
   }
@@ -260,6 +266,12 @@ struct TcpDialog {
           break;
         case 'U':
           l.flags |= wire::kTcpUrg;
+          break;
+        case 'E':
+          l.flags |= wire::kTcpEce;
+          break;
+        case 'W':
+          l.flags |= wire::kTcpCwr;
           break;
         case '.':
           l.flags |= wire::kTcpAck;
