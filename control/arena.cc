@@ -1,5 +1,6 @@
 #include "control/arena.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "lib/base/assert.h"
@@ -14,6 +15,8 @@ constexpr uint64_t round_up(uint64_t n) { return (n + kBlockAlignment - 1) & ~(k
 
 Arena::Arena(shm::Segment segment) : segment_(std::move(segment)) {
   insert_free(table::kArenaFirstOffset, segment_.size() - table::kArenaFirstOffset);
+  piece_.resize(segment_.size() / shm::kHugePageSize, kUntouched);
+  pieces_[kUntouched] = piece_.size();
 }
 
 base::Result<Arena> Arena::create(uint64_t size) {
@@ -23,6 +26,29 @@ base::Result<Arena> Arena::create(uint64_t size) {
   auto segment = shm::Segment::create("millrace-arena", size);
   if (!segment.ok()) return base::Error{segment.error()};
   return Arena(std::move(*segment));
+}
+
+void Arena::touch(uint64_t offset, uint64_t size) {
+  const uint64_t end = std::min<uint64_t>((offset + size - 1) / shm::kHugePageSize + 1, piece_.size());
+  for (uint64_t i = offset / shm::kHugePageSize; i < end; ++i) {
+    if (piece_[i] != kUntouched) continue;
+    const auto got = segment_.make_huge(i * shm::kHugePageSize);
+    kernel_makes_huge_ = got != shm::Segment::Huge::kNever;
+    set(piece_[i], got == shm::Segment::Huge::kDone ? kHuge : kOrdinary);
+  }
+}
+
+// Of a piece on a huge page all or nothing goes: a hole would split it.
+void Arena::give_back(uint64_t offset, uint64_t size) {
+  const uint64_t end = offset + size;
+  while (offset < end) {
+    const uint64_t i = offset / shm::kHugePageSize, begin = i * shm::kHugePageSize;
+    const uint64_t next = std::min(begin + shm::kHugePageSize, end);
+    const bool whole = offset == begin && next == begin + shm::kHugePageSize;
+    if (whole || i >= piece_.size() || piece_[i] != kHuge) segment_.discard(offset, next - offset);
+    if (whole && i < piece_.size()) set(piece_[i], kUntouched);
+    offset = next;
+  }
 }
 
 void Arena::insert_free(uint64_t offset, uint64_t size) {
@@ -62,6 +88,7 @@ base::Result<uint64_t> Arena::allocate(uint64_t size) {
   }
   blocks_[offset] = rounded;
   used_ += rounded;
+  touch(offset, rounded);
   return offset;
 }
 
@@ -71,7 +98,7 @@ void Arena::free(uint64_t offset) {
   const uint64_t size = it->second;
   blocks_.erase(it);
   used_ -= size;
-  if (size >= kDiscardAtLeast) segment_.discard(offset, size);
+  if (size >= kDiscardAtLeast) give_back(offset, size);
   insert_free(offset, size);
 }
 

@@ -3,6 +3,10 @@
 // recovered.
 //
 //   allocate -> write -> publish ... replaced by epoch e -> retire(offset, e) -> every worker has seen e -> reclaim -> free
+//
+// Huge pages: a piece of kHugePageSize bytes is put on one before its first block is written, so no reader ever waits for that; a
+// piece for which there is none stays on ordinary pages and is counted. They come out of ordinary memory by need: nothing is
+// reserved, nothing is taken from DPDK's hugepages, and a lack of them is never more than a slower look-up.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +15,7 @@
 #include <set>
 #include <span>
 #include <unordered_map>
+#include <vector>
 
 #include "lib/base/status.h"
 #include "lib/shm/segment.h"
@@ -41,11 +46,24 @@ class Arena {
   uint64_t retired() const { return retired_bytes_; }
   uint64_t largest_free() const { return by_size_.empty() ? 0 : by_size_.rbegin()->first; }
   size_t blocks() const { return blocks_.size(); }
+  // Bytes of the pieces that have blocks or had: on huge pages, and on ordinary ones.
+  uint64_t on_huge_pages() const { return pieces_[kHuge] * shm::kHugePageSize; }
+  uint64_t on_ordinary_pages() const { return pieces_[kOrdinary] * shm::kHugePageSize; }
+  bool kernel_makes_huge() const { return kernel_makes_huge_; }  // as far as is known
   const shm::Segment& segment() const { return segment_; }
 
  private:
   explicit Arena(shm::Segment segment);
   void insert_free(uint64_t offset, uint64_t size);
+  // `offset`, `size` of a block about to be written.
+  void touch(uint64_t offset, uint64_t size);
+  void give_back(uint64_t offset, uint64_t size);
+
+  enum Piece : uint8_t { kUntouched, kHuge, kOrdinary, kPieces };
+  void set(Piece& piece, Piece to) {
+    --pieces_[piece];
+    ++pieces_[piece = to];
+  }
 
   shm::Segment segment_;
   std::map<uint64_t, uint64_t> free_;                        // offset -> size, never adjacent (coalesced)
@@ -53,6 +71,9 @@ class Arena {
   std::unordered_map<uint64_t, uint64_t> blocks_;            // offset -> size, in use or retired
   std::deque<std::pair<uint64_t, uint64_t>> retired_queue_;  // (epoch, offset), epochs ascending
   uint64_t used_ = 0, retired_bytes_ = 0;
+  std::vector<Piece> piece_;  // of kHugePageSize bytes each; none beyond the last whole one
+  uint64_t pieces_[kPieces] = {};
+  bool kernel_makes_huge_ = true;
 };
 
 }  // namespace millrace::control

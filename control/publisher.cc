@@ -340,6 +340,9 @@ PublisherStatus Publisher::status() const {
   s.arena_used = arena_.used();
   s.arena_retired = arena_.retired();
   s.arena_size = arena_.size();
+  s.arena_huge = arena_.on_huge_pages();
+  s.arena_ordinary = arena_.on_ordinary_pages();
+  s.kernel_makes_huge = arena_.kernel_makes_huge();
   s.waiting_for_ring = ring_.attached() && sent_epoch_ < epoch_ && root_offset_ != 0;
   return s;
 }

@@ -70,6 +70,8 @@ struct PublisherStatus {
   std::string rejection;                // its reason
   size_t objects = 0;
   uint64_t arena_used = 0, arena_retired = 0, arena_size = 0;
+  uint64_t arena_huge = 0, arena_ordinary = 0;  // bytes by kind of page; ordinary ones make large tables slower
+  bool kernel_makes_huge = true;
   bool waiting_for_ring = false;  // the command ring is full; the newest epoch goes out when there is room
 };
 

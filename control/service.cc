@@ -229,6 +229,14 @@ class Service final : public ControlService, public pb::Control::Service {
     }
     out->set_arena_used(p.arena_used);
     out->set_arena_size(p.arena_size);
+    out->set_arena_huge(p.arena_huge);
+    out->set_arena_ordinary(p.arena_ordinary);
+    if (p.arena_ordinary != 0)
+      out->set_arena_note(
+          p.kernel_makes_huge
+              ? "the system had no huge page to give: look-ups in large tables are slower"
+              : "this kernel makes none by itself (Linux 6.1 does): /sys/kernel/mm/transparent_hugepage/shmem_enabled "
+                "decides, look-ups in large tables may be slower");
     out->set_events_read(d.events_read);
     out->set_config_file(plane_.config().config_file);
     out->set_has_edits(plane_.has_edits());

@@ -59,8 +59,11 @@ void print_status(const pb::StatusReply& s) {
     if (it == s.objects().end()) continue;
     objects += (objects.empty() ? "" : ", ") + count(it->second) + " " + kind + (it->second == 1 ? "" : "s");
   }
-  std::printf("            %s; %s of %s of table memory\n", objects.c_str(), bytes(s.arena_used()).c_str(),
-              bytes(s.arena_size()).c_str());
+  std::printf("            %s; %s of %s of table memory%s\n", objects.c_str(), bytes(s.arena_used()).c_str(),
+              bytes(s.arena_size()).c_str(), s.arena_ordinary() == 0 && s.arena_huge() != 0 ? ", on huge pages" : "");
+  if (s.arena_ordinary() != 0)
+    std::printf("            %s\n",
+                paint(bytes(s.arena_ordinary()) + " of it on ordinary pages: " + s.arena_note(), Color::kYellow).c_str());
   std::printf("            from %s%s\n", s.config_file().c_str(),
               s.has_edits() ? paint(", edited since", Color::kYellow).c_str() : "");
   if (!up) return;

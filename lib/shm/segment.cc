@@ -4,8 +4,10 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include <utility>
 
@@ -19,11 +21,34 @@ constexpr unsigned kHuge2M = 21u << 26;  // MFD_HUGE_2MB: log2 of the page size 
 uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 std::string reason(const char* what) { return std::string(what) + ": " + std::strerror(errno); }
 
-// Tables of 100,000 routes span tens of megabytes, which ordinary pages turn into a TLB miss a lookup. Where the administrator
-// lets shared memory have transparent huge pages (/sys/kernel/mm/transparent_hugepage/shmem_enabled: advise) they are used;
-// elsewhere this does nothing.
-void want_huge_pages(void* at, uint64_t size) {
-  if (size >= kHugePageSize) (void)::madvise(at, size, MADV_HUGEPAGE);
+#ifdef MADV_COLLAPSE
+constexpr int kCollapse = MADV_COLLAPSE;
+#else
+constexpr int kCollapse = 25;  // Linux 6.1, include/uapi/asm-generic/mman-common.h; older C libraries do not name it
+#endif
+
+// Tables of 100,000 routes span tens of megabytes, which ordinary pages turn into a TLB miss a lookup. So whatever is large
+// enough begins at a multiple of the huge page's size in every process, without which no huge page of it could be mapped as one;
+// and where the administrator lets shared memory have transparent huge pages on request
+// (/sys/kernel/mm/transparent_hugepage/shmem_enabled: advise) they come by themselves. make_huge() needs no such setting.
+void* map_shared(int fd, uint64_t size, int protection) {
+  if (size < kHugePageSize) return ::mmap(nullptr, size, protection, MAP_SHARED, fd, 0);
+  const uint64_t room = round_up(size, static_cast<uint64_t>(::sysconf(_SC_PAGESIZE))) + kHugePageSize;
+  void* reserved = ::mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return MAP_FAILED;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(reserved), at = round_up(begin, kHugePageSize);
+  void* mapped = ::mmap(reinterpret_cast<void*>(at), size, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+  if (mapped == MAP_FAILED) {
+    const int error = errno;
+    ::munmap(reserved, room);
+    errno = error;
+    return MAP_FAILED;
+  }
+  const uintptr_t end = at + (room - kHugePageSize);
+  if (at > begin) ::munmap(reserved, at - begin);
+  if (begin + room > end) ::munmap(reinterpret_cast<void*>(end), begin + room - end);
+  (void)::madvise(mapped, size, MADV_HUGEPAGE);
+  return mapped;
 }
 
 }  // namespace
@@ -69,9 +94,9 @@ base::Result<Segment> Segment::create(const std::string& name, uint64_t size, Pa
   s.size_ = round_up(size, page);
   if (::ftruncate(s.fd_.get(), static_cast<off_t>(s.size_)) != 0) return failed("ftruncate");
   if (::fcntl(s.fd_.get(), F_ADD_SEALS, kSeals | F_SEAL_SEAL) != 0) return failed("sealing");
-  void* at = ::mmap(nullptr, s.size_, PROT_READ | PROT_WRITE, MAP_SHARED, s.fd_.get(), 0);
+  constexpr int kBoth = PROT_READ | PROT_WRITE;
+  void* at = huge ? ::mmap(nullptr, s.size_, kBoth, MAP_SHARED, s.fd_.get(), 0) : map_shared(s.fd_.get(), s.size_, kBoth);
   if (at == MAP_FAILED) return failed(huge ? "mmap (are there enough free hugepages?)" : "mmap");
-  if (!huge) want_huge_pages(at, s.size_);
   s.data_ = static_cast<uint8_t*>(at);
   s.huge_ = huge;
   return s;
@@ -89,14 +114,16 @@ base::Result<Segment> Segment::map(UniqueFd fd, Access access, uint64_t min_size
     return base::Error{"shared memory: segment of " + std::to_string(size) + " bytes where " + std::to_string(min_size) + " to " +
                        std::to_string(max_size) + " are expected"};
   const int protection = access == Access::kReadOnly ? PROT_READ : PROT_READ | PROT_WRITE;
-  void* at = ::mmap(nullptr, size, protection, MAP_SHARED, fd.get(), 0);
+  // hugetlbfs tells its page size here, and so does tmpfs where it has huge pages: only the former is no ordinary memory.
+  struct statfs filesystem;
+  const bool huge = ::fstatfs(fd.get(), &filesystem) == 0 && filesystem.f_type == HUGETLBFS_MAGIC;
+  void* at = huge ? ::mmap(nullptr, size, protection, MAP_SHARED, fd.get(), 0) : map_shared(fd.get(), size, protection);
   if (at == MAP_FAILED) return base::Error{"shared memory: " + reason("mmap")};
   Segment s;
   s.fd_ = std::move(fd);
   s.data_ = static_cast<uint8_t*>(at);
   s.size_ = size;
-  s.huge_ = static_cast<uint64_t>(st.st_blksize) >= kHugePageSize;
-  if (!s.huge_) want_huge_pages(at, size);
+  s.huge_ = huge;
   return s;
 }
 
@@ -116,6 +143,16 @@ void Segment::discard(uint64_t offset, uint64_t size) {
   // Best effort: memory that stays is only memory.
   (void)::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
                     static_cast<off_t>(end - begin));
+}
+
+Segment::Huge Segment::make_huge(uint64_t offset) {
+  if (data_ == nullptr || offset % kHugePageSize != 0 || offset >= size_ || size_ - offset < kHugePageSize) return Huge::kNotNow;
+  if (huge_) return Huge::kDone;
+  uint8_t* at = data_ + offset;
+  // Where nothing is there is nothing to put together: one page must exist.
+  *static_cast<volatile uint8_t*>(at) = *at;
+  if (::madvise(at, kHugePageSize, kCollapse) == 0) return Huge::kDone;
+  return errno == EINVAL ? Huge::kNever : Huge::kNotNow;
 }
 
 }  // namespace millrace::shm

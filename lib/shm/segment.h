@@ -71,8 +71,14 @@ class Segment {
   // rights).
   base::Result<UniqueFd> read_only_fd() const;
   // Gives the whole pages inside [offset, offset + size) back to the system; they read as zero afterwards. Ordinary pages only; a
-  // no-op else.
+  // no-op else. Of a piece that make_huge() has put on a huge page, discard all or nothing.
   void discard(uint64_t offset, uint64_t size);
+  // Puts the kHugePageSize bytes at `offset` (a multiple of it) on one transparent huge page, whatever the administrator's
+  // setting for shared memory is (madvise(2), MADV_COLLAPSE, Linux 6.1): then every process that maps the segment reads them
+  // through one TLB entry. What is there stays; a reader that touches them meanwhile waits some 100 µs, so ask before anybody
+  // reads them. kNotNow: no free huge page to be had, they stay on ordinary pages; kNever: this kernel cannot do it.
+  enum class Huge : uint8_t { kDone, kNotNow, kNever };
+  Huge make_huge(uint64_t offset);
 
  private:
   UniqueFd fd_;

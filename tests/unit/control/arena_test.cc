@@ -118,5 +118,27 @@ TEST(Arena, RandomUseAgainstAModel) {
   EXPECT_EQ(a.largest_free(), kSize - table::kArenaFirstOffset);
 }
 
+// Pieces come and go with their blocks; what is on which pages is counted whatever the system has to give.
+TEST(Arena, PiecesArePutOnHugePagesBeforeTheirFirstBlock) {
+  constexpr uint64_t kPiece = shm::kHugePageSize;
+  auto created = Arena::create(8 * kPiece);
+  ASSERT_TRUE(created.ok());
+  Arena a = std::move(*created);
+  const auto pieces = [&a] { return (a.on_huge_pages() + a.on_ordinary_pages()) / kPiece; };
+  EXPECT_EQ(pieces(), 0u);
+  const uint64_t small = *a.allocate(100);
+  EXPECT_EQ(pieces(), 1u);
+  const uint64_t large = *a.allocate(3 * kPiece);  // ends in the fourth piece
+  EXPECT_EQ(pieces(), 4u);
+  a.at(large)[kPiece] = 'x';
+  std::memset(a.at(small), 'y', 100);
+  a.free(large);
+  EXPECT_EQ(pieces(), 2u) << "the two that it filled are given back, the two that it shared stay";
+  EXPECT_EQ(a.at(large)[kPiece], 0);
+  EXPECT_EQ(a.at(small)[99], 'y');
+  EXPECT_EQ(*a.allocate(3 * kPiece), large);
+  EXPECT_EQ(pieces(), 4u);
+}
+
 }  // namespace
 }  // namespace millrace::control

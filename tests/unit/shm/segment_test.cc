@@ -1,7 +1,10 @@
 #include "lib/shm/segment.h"
 
+#include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <fstream>
+#include <string>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -78,6 +81,44 @@ TEST(Segment, HugepagesWhereThereAreSomeOrdinaryOnesElse) {
   ASSERT_TRUE(a.ok()) << a.error();
   a->data()[0] = 1;
   EXPECT_EQ(a->size() % (a->huge() ? kHugePageSize : 4096), 0u);
+}
+
+// ShmemPmdMapped of the mapping that holds `at`, in bytes: what this process reads through huge pages.
+uint64_t mapped_huge(const void* at) {
+  std::ifstream maps("/proc/self/smaps");
+  bool inside = false;
+  for (std::string line; std::getline(maps, line);) {
+    uint64_t begin = 0, end = 0, kb = 0;
+    char permissions[8];
+    const auto address = reinterpret_cast<uint64_t>(at);
+    if (std::sscanf(line.c_str(), "%lx-%lx %7s", &begin, &end, permissions) == 3) inside = begin <= address && address < end;
+    else if (inside && std::sscanf(line.c_str(), "ShmemPmdMapped: %lu", &kb) == 1) return kb * 1024;
+  }
+  return 0;
+}
+
+TEST(Segment, WhatIsLargeCanBeMappedWithHugePagesByEverybody) {
+  auto a = Segment::create("segment-test", 5 * kHugePageSize + 4096);
+  ASSERT_TRUE(a.ok());
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(a->data()) % kHugePageSize, 0u);
+  a->data()[kHugePageSize + 5000] = 'x';
+  EXPECT_EQ(a->make_huge(4096), Segment::Huge::kNotNow) << "not the beginning of one";
+  EXPECT_EQ(a->make_huge(5 * kHugePageSize), Segment::Huge::kNotNow) << "less than one is left";
+  const Segment::Huge done = a->make_huge(kHugePageSize);
+  EXPECT_EQ(a->data()[kHugePageSize + 5000], 'x');
+  EXPECT_EQ(a->data()[kHugePageSize], 0);
+  auto fd = a->read_only_fd();
+  ASSERT_TRUE(fd.ok());
+  auto b = Segment::map(std::move(*fd), Access::kReadOnly, 1, UINT64_MAX);
+  ASSERT_TRUE(b.ok()) << b.error();
+  EXPECT_FALSE(b->huge()) << "memory that is given back";
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(b->data()) % kHugePageSize, 0u);
+  EXPECT_EQ(b->data()[kHugePageSize + 5000], 'x');
+  if (done != Segment::Huge::kDone) GTEST_SKIP() << "no huge page to be had here";
+  EXPECT_EQ(mapped_huge(a->data()), kHugePageSize);
+  EXPECT_EQ(mapped_huge(b->data()), kHugePageSize) << "the other side's mapping, after its first look";
+  a->discard(kHugePageSize, kHugePageSize);
+  EXPECT_EQ(b->data()[kHugePageSize + 5000], 0);
 }
 
 TEST(Segment, MovesLeaveNothingBehind) {
