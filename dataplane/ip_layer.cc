@@ -596,9 +596,15 @@ void IpLayer::run_timers(TimeNs now) {
   } while (n == std::size(probes));
 }
 
-void IpLayer::flush() {
+void IpLayer::flush(TimeNs now) {
   for (auto& i : interfaces_)
-    if (i->tx.waiting() > 0) i->tx.flush();
+    if (i->tx.waiting() > 0) i->tx.flush(now);
+}
+
+TimeNs IpLayer::tx_give_up_at() const {
+  TimeNs first = base::kNever;
+  for (const auto& i : interfaces_) first = std::min(first, i->tx.give_up_at());
+  return first;
 }
 
 }  // namespace millrace::dataplane

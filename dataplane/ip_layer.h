@@ -127,7 +127,15 @@ class IpLayer {
   // Solicitations, failures; gratuitous ARP and unsolicited NA at start.
   void run_timers(TimeNs now);
   TimeNs next_deadline() const { return std::min(announce_at_, neighbors_.next_deadline()); }
-  void flush();  // transmits every port's buffer
+  // Transmits every port's buffer. What a port does not take waits, and tx_blocked() says so until it has taken it.
+  void flush(TimeNs now);
+  void flush(uint16_t port, TimeNs now) {
+    if (io::TxBuffer& tx = interfaces_[port]->tx; tx.waiting() > 0) tx.flush(now);
+  }
+  // Segments with data for this port are to wait. ARP, ND, ICMP and resets have a reserve (lib/io/tx_buffer.h).
+  bool tx_blocked(uint16_t port) const { return interfaces_[port]->tx.blocked(); }
+  // When the first of the blocked ports is given up; kNever: none is blocked.
+  TimeNs tx_give_up_at() const;
 
   uint32_t ports() const { return static_cast<uint32_t>(interfaces_.size()); }
   const NeighborTable& neighbors() const { return neighbors_; }

@@ -40,6 +40,7 @@ TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const>
       listener_(config.downstream, config.max_half_open, base::HashKey{config.secret[2], config.secret[3]}),
       isn_(base::HashKey{config.secret[2], config.secret[3]}),
       wheel_(now),
+      held_(ports.size()),
       reset_limit_(config.max_resets_per_second, now),
       next_id_(config.worker + 1) {
   MILLRACE_ASSERT(config.workers == 1 || mesh != nullptr, "several workers hand frames to each other");
@@ -250,14 +251,18 @@ void TcpStack::abort(Connection& c, TimeNs now) {
 // --- output and time
 // -------------------------------------------------------------------------------------------------------------
 
-void TcpStack::output(Connection& c, TimeNs now) {
-  const uint16_t port = c.next_hop.neighbor == NeighborTable::kNone ? c.port : c.next_hop.port;
+// What is due of one connection, as far as its port takes it. False: the port is blocked and nothing was sent.
+bool TcpStack::output(Connection& c, TimeNs now) {
+  const uint16_t port = tx_port(c);
   const bool tso = queues_[port]->capabilities().tso;
   const uint32_t mss = tcp::effective_mss(c.tcb);
   const io::PacketQueue& queue = tcp::tx_queue(c.tcb);
   tcp::OutSegment out;
   const auto ecn = [&out] { return out.ecn_capable ? wire::Ecn::kCapable0 : wire::Ecn::kNotCapable; };
-  for (uint32_t n = 0; n < kSegmentsPerFlush && tcp::poll_output(c.tcb, now, out, tso ? kMaxTsoPayload : mss); ++n) {
+  for (uint32_t n = 0; n < kSegmentsPerFlush; ++n) {
+    if (ip_.tx_blocked(port)) [[unlikely]]
+      return n != 0;
+    if (!tcp::poll_output(c.tcb, now, out, tso ? kMaxTsoPayload : mss)) break;
     DropReason dropped = DropReason::kNone;
     if (out.payload_len <= mss || ip_.can_cut(port, queue, out.payload_offset, out.payload_len)) {
       dropped =
@@ -279,26 +284,35 @@ void TcpStack::output(Connection& c, TimeNs now) {
     if (out.header.flags & wire::kTcpRst) count(TcpCounter::kResetSent).add();
     if (dropped == DropReason::kTxNoMbuf) break;  // TCP repeats it; no use to go on now
   }
+  return true;
+}
+
+void TcpStack::output_turn(Connection& c, TimeNs now) {
+  const bool sent = !tcp::output_pending(c.tcb) || output(c, now);
+  if (tcp::output_pending(c.tcb)) {
+    if (sent) touch(c);
+    else held_[tx_port(c)].push(connections_, c);
+  } else if (c.over) {
+    if (!c.attached) free(c);
+    return;
+  }
+  arm(c);
 }
 
 void TcpStack::flush(TimeNs now) {
   StageScope stage(*counters_.stages, Stage::kTcpOutput);
-  // One turn for each connection that is on the list now; those that have more to say come back to its end.
+  // One turn for each connection that is on the list now; those that have more to say come back to its end. First those that a
+  // blocked port has held back, as far as it goes: they cost an iteration nothing while it stays blocked.
   ConnectionQueue<& Connection::dirty_next> turn = std::exchange(dirty_, {});
-  while (Connection* next = turn.pop(connections_)) {
-    Connection& c = *next;
-    if (tcp::output_pending(c.tcb)) output(c, now);
-    const bool more = tcp::output_pending(c.tcb);
-    if (more) {
-      touch(c);
-    } else if (c.over) {
-      if (!c.attached) free(c);
+  for (uint16_t p = 0; p < held_.size(); ++p) {
+    if (held_[p].empty()) [[likely]]
       continue;
-    }
-    arm(c);
+    ip_.flush(p, now);
+    while (!ip_.tx_blocked(p) && !held_[p].empty()) output_turn(*held_[p].pop(connections_), now);
   }
+  while (Connection* c = turn.pop(connections_)) output_turn(*c, now);
   ip_.run_timers(now);  // the solicitations that the segments above want
-  ip_.flush();
+  ip_.flush(now);
 }
 
 uint32_t TcpStack::run_timers(TimeNs now, uint32_t max) {
@@ -324,7 +338,7 @@ uint32_t TcpStack::run_timers(TimeNs now, uint32_t max) {
 TimeNs TcpStack::next_deadline() {
   TimeNs next = std::min(wheel_.next_wakeup(), ip_.next_deadline());
   if (const TimeWaitTable::Slot* s = time_wait_.oldest()) next = std::min(next, s->entry.expires_at);
-  return next;
+  return std::min(next, ip_.tx_give_up_at());
 }
 
 void TcpStack::update_pressure() {

@@ -101,6 +101,7 @@ class TcpStack {
   // Handles at most `max` due deadlines; returns how many. Events go through pop_ready() as any other.
   uint32_t run_timers(TimeNs now, uint32_t max);
   // Builds and sends what touched connections have due, then transmits every port's buffer. Call at the end of each iteration.
+  // Connections of a port whose transmit queue is full keep what they have and wait, in order, until it takes frames again.
   void flush(TimeNs now);
   // The earliest time at which run_timers() has work (a lower bound: the timers are lazy); kNever: none.
   TimeNs next_deadline();
@@ -170,7 +171,9 @@ class TcpStack {
   void on_events(Connection& c, uint32_t events, TimeNs now);
   void to_time_wait(Connection& c, TimeNs now);
   void leave_table(Connection& c);
-  void output(Connection& c, TimeNs now);
+  bool output(Connection& c, TimeNs now);
+  void output_turn(Connection& c, TimeNs now);
+  uint16_t tx_port(const Connection& c) const { return c.next_hop.neighbor == NeighborTable::kNone ? c.port : c.next_hop.port; }
   void arm(Connection& c);
   void free(Connection& c);
   void expire_time_wait(TimeWaitTable::Slot& s);
@@ -203,6 +206,7 @@ class TcpStack {
   base::TimerWheel wheel_;
   ConnectionQueue<&Connection::ready_next> ready_;
   ConnectionQueue<&Connection::dirty_next> dirty_;
+  std::vector<ConnectionQueue<&Connection::dirty_next>> held_;  // by port: that found it blocked; they are on no other list
   RateLimit reset_limit_;
   uint64_t next_id_;
   uint32_t pressure_countdown_ = 0;

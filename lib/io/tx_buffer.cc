@@ -78,24 +78,49 @@ rte_mbuf* TxBuffer::build_chain(uint32_t header_bytes, const PacketQueue& payloa
   return frame;
 }
 
-void TxBuffer::flush() {
+// Beyond a burst's worth: the port is asked at once, unless it has just refused; then there is the reserve.
+bool TxBuffer::make_room() {
+  if (!blocked_ || count_ == kCapacity) blocked_ = offer() != 0;
+  return count_ < kCapacity;
+}
+
+void TxBuffer::drop(rte_mbuf* frame) {
+  drops_[static_cast<uint32_t>(DropReason::kTxQueueFull)].add();
+  rte_pktmbuf_free(frame);
+}
+
+// One transmit call with everything; returns how many frames are still here, moved to the front.
+uint32_t TxBuffer::offer() {
   stats::StageScope stage(stages_, stats::Stage::kTxBurst, count_);
-  uint32_t sent = 0;
-  for (uint32_t tries = 0; sent < count_ && tries <= kFlushRetries; ++tries) {
-    sent += port_.tx_burst(frames_ + sent, static_cast<uint16_t>(count_ - sent));
-    counters_[PortCounter::kTxBursts].add();
-    if (sent < count_) counters_[PortCounter::kTxRetries].add();
-  }
-  // The sizes of what was sent: of all, less those that are still ours. A frame that the port took may be gone already.
-  for (uint32_t i = sent; i < count_; ++i) {
-    bytes_ -= frames_[i]->pkt_len;
-    rte_pktmbuf_free(frames_[i]);
-  }
+  const uint32_t sent = port_.tx_burst(frames_, static_cast<uint16_t>(count_));
+  const uint32_t left = count_ - sent;
+  counters_[PortCounter::kTxBursts].add();
   counters_[PortCounter::kTxPackets].add(sent);
-  counters_[PortCounter::kTxBytes].add(bytes_);
-  if (sent < count_) drops_[static_cast<uint32_t>(DropReason::kTxQueueFull)].add(count_ - sent);
+  // The sizes of what was sent: of all, less those that are still ours. A frame that the port took may be gone already.
+  uint64_t kept = 0;
+  if (left != 0) [[unlikely]] {
+    counters_[PortCounter::kTxRetries].add();
+    std::memmove(frames_, frames_ + sent, left * sizeof frames_[0]);
+    for (uint32_t i = 0; i < left; ++i) kept += frames_[i]->pkt_len;
+  }
+  if (sent != 0) full_since_ = base::kNever;
+  counters_[PortCounter::kTxBytes].add(bytes_ - kept);
+  bytes_ = kept;
+  return count_ = left;
+}
+
+void TxBuffer::flush(base::TimeNs now) {
+  if (offer() == 0) [[likely]] {
+    blocked_ = false;
+    return;
+  }
+  blocked_ = true;
+  if (full_since_ == base::kNever) full_since_ = now;
+  if (now - full_since_ < kGiveUpAfter) return;
+  for (uint32_t i = 0; i < count_; ++i) drop(frames_[i]);
   count_ = 0;
   bytes_ = 0;
+  blocked_ = false;  // connections go on, so that TCP finds out; full_since_ stays until the port takes a frame
 }
 
 }  // namespace millrace::io

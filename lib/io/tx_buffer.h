@@ -1,5 +1,13 @@
-// The frames of one loop iteration on their way to one port: collected, then handed over in bursts. Builds frames from a header
-// and a piece of a PacketQueue, by reference where the port can chain and the piece is worth it, else by copy.
+// The frames of one worker on their way to one port: collected, then handed over in bursts. Builds frames from a header and a
+// piece of a PacketQueue, by reference where the port can chain and the piece is worth it, else by copy.
+//
+// A port that does not take everything holds its senders back instead of losing their frames:
+//
+//            kBurst                    kCapacity        blocked(): who has data to send asks first and waits
+//   0 ─ data ──┤ ─ reserve: ARP, ND, ICMP, RST ─┤       a full reserve drops the newest frame (kTxQueueFull)
+//
+// What the port leaves stays, in order, for the next flush(). A port that has taken nothing for kGiveUpAfter has no peer, or a
+// dead one: all that waits is dropped (kTxQueueFull), and so is what comes, once a flush, until the port takes a frame again.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +15,7 @@
 #include <cstring>
 
 #include "lib/base/bytes.h"
+#include "lib/base/time.h"
 #include "lib/io/packet_pool.h"
 #include "lib/io/packet_queue.h"
 #include "lib/io/port_queue.h"
@@ -49,19 +58,24 @@ class TxBuffer {
   }
   // Takes ownership of a complete frame (single or chained).
   void send(rte_mbuf* frame) {
-    if (count_ == kCapacity) [[unlikely]]
-      flush();
+    if (count_ >= kBurst && !make_room()) [[unlikely]]
+      return drop(frame);
     bytes_ += frame->pkt_len;
     frames_[count_++] = frame;
   }
   void send(PacketPtr frame) { send(frame.release()); }
-  // Hands everything over. A full transmit queue is retried kFlushRetries times, then the rest is dropped (kTxQueueFull).
-  void flush();
+  // Offers everything to the port, once. At the end of each iteration in which something waits.
+  void flush(base::TimeNs now);
+  // The port did not take all that it was last offered: new data is to wait until a flush() has made room.
+  bool blocked() const { return blocked_; }
+  // When a port that is blocked will be given up, if it goes on taking nothing; kNever: it is not blocked.
+  base::TimeNs give_up_at() const { return blocked_ ? base::time_add(full_since_, kGiveUpAfter) : base::kNever; }
 
   uint32_t waiting() const { return count_; }
   PortQueue& port() { return port_; }
-  static constexpr uint32_t kCapacity = 128;  // frames; a full buffer flushes itself
-  static constexpr uint32_t kFlushRetries = 8;
+  static constexpr uint32_t kBurst = 128;                      // frames from which the port is offered them at once
+  static constexpr uint32_t kCapacity = 256;                   // frames; those above kBurst are the reserve of who cannot wait
+  static constexpr base::TimeNs kGiveUpAfter = base::kSecond;  // longer than any pause of a peer that still lives
 
  private:
   // What rte_pktmbuf_reset() does, less what only receivers look at, in five stores, as receive paths of drivers do it. A packet
@@ -80,6 +94,9 @@ class TxBuffer {
     m->tx_offload = 0;
   }
   rte_mbuf* no_packet();  // counts; null
+  bool make_room();
+  void drop(rte_mbuf* frame);
+  uint32_t offer();
   rte_mbuf* build_any(uint32_t header_bytes, const PacketQueue* payload, uint64_t offset, uint32_t length);
   rte_mbuf* build_chain(uint32_t header_bytes, const PacketQueue& payload, uint64_t offset, uint32_t length);
 
@@ -90,7 +107,9 @@ class TxBuffer {
   stats::StageClock& stages_;
   uint32_t header_room_;  // of the header pool's packets, at most kHeaderRoom
   uint32_t count_ = 0;
-  uint64_t bytes_ = 0;  // in them
+  bool blocked_ = false;
+  uint64_t bytes_ = 0;                      // in the frames
+  base::TimeNs full_since_ = base::kNever;  // the last progress of a port that does not take everything
   rte_mbuf* frames_[kCapacity];
 };
 

@@ -54,6 +54,8 @@ class FakePort final : public io::PortQueue {
   }
   // The transmit queue takes at most this many frames before pop_sent(): a port that is slow.
   size_t tx_room = SIZE_MAX;
+  // One tx_burst() takes at most this many.
+  size_t tx_a_burst = SIZE_MAX;
   io::PortCapabilities& change() { return capabilities_; }
 
   uint16_t rx_burst(rte_mbuf** out, uint16_t n) override {
@@ -66,7 +68,7 @@ class FakePort final : public io::PortQueue {
   }
   uint16_t tx_burst(rte_mbuf** frames, uint16_t n) override {
     uint16_t took = 0;
-    while (took < n && tx_.size() < tx_room) tx_.push_back(frames[took++]);
+    while (took < n && took < tx_a_burst && tx_.size() < tx_room) tx_.push_back(frames[took++]);
     return took;
   }
 

@@ -16,7 +16,7 @@ struct Layer {
     ip = std::make_unique<IpLayer>(config, q, io::TxPools{pool.pool(), headers.pool(), {}}, counters.view(), 0);
   }
   ~Layer() {
-    ip->flush();
+    ip->flush(0);
     port.clear();
   }
   support::HeapPacketPool pool{64}, headers{64, io::kHeaderRoom};
@@ -201,8 +201,8 @@ TEST(FastPath, SaysWhatTheLongWaySays) {
         ASSERT_EQ(x.tcp.l4_length, y.tcp.l4_length) << "frame " << k;
         ASSERT_EQ(x.tcp.ecn, y.tcp.ecn) << "frame " << k;
       }
-      a.ip->flush();
-      b.ip->flush();
+      a.ip->flush(0);
+      b.ip->flush(0);
       ASSERT_EQ(a.port.sent(), b.port.sent());
       while (a.port.sent() > 0) ASSERT_EQ(a.port.pop_sent_bytes(), b.port.pop_sent_bytes());
     }
@@ -354,7 +354,7 @@ TEST(SendTcp, WritesWhatTheReprsWrite) {
       IcmpError error;
       layer.input(0, pool.make(body).release(), 0, false, tcp, error);
     }
-    layer.flush();
+    layer.flush(0);
     ASSERT_EQ(port.sent(), 1u);
     rte_mbuf* m = port.pop_sent();
     ASSERT_EQ(m->pkt_len, m->nb_segs == 1 ? m->data_len : m->pkt_len);

@@ -283,7 +283,7 @@ TEST(Ip, PartialChecksumCountsOnlyWherePeersAreOnThisHost) {
     const IpVerdict v = layer.input(0, s.pool.make(f).release(), s.now, false, tcp, error);
     EXPECT_EQ(v, host_peer ? IpVerdict::kTcp : IpVerdict::kConsumed);
     if (v == IpVerdict::kTcp) rte_pktmbuf_free(tcp.frame);
-    layer.flush();
+    layer.flush(s.now);
     s.port.clear();
   }
 }
@@ -313,7 +313,7 @@ TEST(Ip, PortThatMarksWrongSumsAsGoodLosesItsTrust) {
   for (int k = 0; k < 100; ++k) EXPECT_TRUE(input(false));
   EXPECT_FALSE(input(true));  // and never believed again
   EXPECT_EQ(s.dropped(DropReason::kTcpBadChecksum), 2u);
-  layer.flush();
+  layer.flush(s.now);
   s.port.clear();
 }
 
@@ -448,7 +448,7 @@ TEST(Announcements, TwiceAtStartByTheFirstWorker) {
   size_t arps = 0, nas = 0;
   for (TimeNs now = 0; now < 10 * kSecond; now += 500 * kMillisecond) {
     layer.run_timers(now);
-    layer.flush();
+    layer.flush(now);
     while (port.sent() > 0) {
       const Bytes f = port.pop_sent_bytes();
       if (const auto a = parse_arp(f)) arps += a->arp.is_gratuitous();

@@ -601,16 +601,6 @@ TEST(Output, BigSegmentsWhereThePortCuts) {
   }
 }
 
-TEST(Output, FullTransmitQueueDropsAfterBoundedRetries) {
-  Stack s;
-  Peer p{s, ip("10.1.0.2"), ip("10.1.0.1"), 5000, 9};
-  s.port.tx_room = 1;
-  p.send(wire::kTcpSyn);
-  p.send(wire::kTcpSyn);
-  EXPECT_EQ(s.port.sent(), 1u);
-  EXPECT_EQ(s.dropped(DropReason::kTxQueueFull), 1u);
-}
-
 // Two workers, one queue: worker 0 gets everything, and hands over what belongs to worker 1.
 TEST(Handover, SegmentsReachTheWorkerThatOwnsTheFlow) {
   io::Steering steering(2, 99);

@@ -67,7 +67,7 @@ TEST(TxBuffer, FramesHoldWhatTheQueueHolds) {
       EXPECT_EQ(m->pkt_len, 54 + c.length) << c.what;
       std::memset(rte_pktmbuf_mtod(m, void*), 'H', 54);
       f.tx.send(m);
-      f.tx.flush();
+      f.tx.flush(0);
     }  // the queue is gone, what the frame refers to is not
     const std::vector<uint8_t> bytes = f.port.pop_sent_bytes();
     EXPECT_EQ(base::as_chars(bytes), std::string(54, 'H') + all.substr(c.offset, c.length)) << c.what;
@@ -100,30 +100,126 @@ TEST(TxBuffer, FrameBeyondABufferIsRefusedWherePortsCannotChain) {
   EXPECT_EQ(f.dropped(DropReason::kTxTooBig), 1u);
 }
 
-TEST(TxBuffer, SlowPortIsRetriedThenTheRestDropped) {
-  Fixture f(false);
-  f.port.tx_room = 3;
-  for (int i = 0; i < 5; ++i) f.tx.send(f.tx.build(54, nullptr, 0, 0));
-  f.tx.flush();
-  EXPECT_EQ(f.port.sent(), 3u);
-  EXPECT_EQ(f.dropped(DropReason::kTxQueueFull), 2u);
-  EXPECT_EQ(f.counters[PortCounter::kTxPackets].read(), 3u);
-  EXPECT_EQ(f.counters[PortCounter::kTxBursts].read(), TxBuffer::kFlushRetries + 1u);
-  EXPECT_EQ(f.tx.waiting(), 0u);
+// Frames of 60 bytes that carry a number.
+rte_mbuf* numbered(PacketPool& pool, uint32_t i) {
+  PacketPtr p = pool.alloc();
+  std::memcpy(p.append(60), &i, sizeof i);
+  return p.release();
+}
+uint32_t number_of(const std::vector<uint8_t>& frame) { return base::load_unaligned<uint32_t>(frame.data()); }
+
+struct Many : Fixture {
+  Many() : Fixture(false) {}
+  ~Many() { port.clear(); }
+  void send(uint32_t n) {
+    for (uint32_t i = 0; i < n; ++i) tx.send(numbered(pool, next++));
+  }
+  // All that the port has taken since the last call carries the numbers from `from` on, none left out.
+  void expect_in_order(uint32_t from, uint32_t n) {
+    ASSERT_EQ(port.sent(), n);
+    for (uint32_t i = 0; i < n; ++i) ASSERT_EQ(number_of(port.pop_sent_bytes()), from + i);
+  }
+  support::HeapPacketPool frames{1024, kHeaderRoom};
+  PacketPool pool = frames.pool();
+  uint32_t next = 0;
+};
+
+TEST(TxBuffer, WhatASlowPortLeavesComesNextInOrder) {
+  for (const size_t a_burst : {1u, 3u, 4u, 5u}) {
+    Many f;
+    f.port.tx_a_burst = a_burst;
+    f.send(5);
+    uint32_t calls = 0;
+    for (base::TimeNs now = 0; f.tx.waiting() > 0; now += base::kMillisecond) {
+      ASSERT_LT(calls, 10u);
+      f.tx.flush(now);
+      ++calls;
+      EXPECT_EQ(f.tx.blocked(), f.tx.waiting() > 0);
+    }
+    EXPECT_EQ(calls, (5 + a_burst - 1) / a_burst);
+    EXPECT_EQ(f.counters[PortCounter::kTxBursts].read(), calls);
+    EXPECT_EQ(f.counters[PortCounter::kTxRetries].read(), calls - 1);
+    EXPECT_EQ(f.counters[PortCounter::kTxPackets].read(), 5u);
+    EXPECT_EQ(f.counters[PortCounter::kTxBytes].read(), 300u);
+    EXPECT_EQ(f.dropped(DropReason::kTxQueueFull), 0u);
+    f.expect_in_order(0, 5);
+  }
 }
 
-TEST(TxBuffer, FullBufferFlushesItself) {
-  Fixture f(false);
-  support::HeapPacketPool many(TxBuffer::kCapacity + 1, kHeaderRoom);
-  for (uint32_t i = 0; i <= TxBuffer::kCapacity; ++i) {
-    PacketPtr p = many.alloc();
-    p.append(60);
-    f.tx.send(std::move(p));
-  }
-  EXPECT_EQ(f.port.sent(), TxBuffer::kCapacity);
+TEST(TxBuffer, ABurstsWorthIsOfferedAtOnce) {
+  Many f;
+  f.send(TxBuffer::kBurst);
+  EXPECT_EQ(f.port.sent(), 0u);
+  f.send(1);
+  EXPECT_EQ(f.port.sent(), TxBuffer::kBurst);
   EXPECT_EQ(f.tx.waiting(), 1u);
-  f.tx.flush();
-  f.port.clear();
+  EXPECT_FALSE(f.tx.blocked());
+  f.tx.flush(0);
+  f.expect_in_order(0, TxBuffer::kBurst + 1);
+}
+
+TEST(TxBuffer, ReserveIsForWhoeverCannotWait) {
+  Many f;
+  f.port.tx_room = 0;
+  f.send(TxBuffer::kBurst);
+  EXPECT_FALSE(f.tx.blocked());
+  f.send(1);  // beyond a burst: the port is asked, and refuses
+  EXPECT_TRUE(f.tx.blocked());
+  const uint64_t asked = f.counters[PortCounter::kTxBursts].read();
+  f.send(TxBuffer::kCapacity - TxBuffer::kBurst - 1);
+  EXPECT_EQ(f.counters[PortCounter::kTxBursts].read(), asked) << "a port that refused is left alone until there is need";
+  EXPECT_EQ(f.dropped(DropReason::kTxQueueFull), 0u);
+  f.send(2);  // no room any more
+  EXPECT_EQ(f.dropped(DropReason::kTxQueueFull), 2u);
+  f.port.tx_room = 1;
+  f.send(1);  // the last chance before dropping is taken
+  EXPECT_EQ(f.dropped(DropReason::kTxQueueFull), 2u);
+  EXPECT_TRUE(f.tx.blocked());
+  f.port.tx_room = SIZE_MAX;
+  f.tx.flush(0);
+  EXPECT_FALSE(f.tx.blocked());
+  ASSERT_EQ(f.port.sent(), TxBuffer::kCapacity + 1);
+  for (uint32_t i = 0; i < TxBuffer::kCapacity; ++i) ASSERT_EQ(number_of(f.port.pop_sent_bytes()), i);
+  EXPECT_EQ(number_of(f.port.pop_sent_bytes()), TxBuffer::kCapacity + 2);
+}
+
+TEST(TxBuffer, StuckPortIsGivenUpAndTakenBack) {
+  constexpr base::TimeNs kStart = 5 * base::kSecond, kLimit = TxBuffer::kGiveUpAfter;
+  Many f;
+  EXPECT_EQ(f.tx.give_up_at(), base::kNever);
+  f.port.tx_room = 0;
+  f.send(3);
+  f.tx.flush(kStart);
+  EXPECT_EQ(f.tx.give_up_at(), kStart + kLimit);
+  f.tx.flush(kStart + kLimit - 1);
+  EXPECT_EQ(f.tx.waiting(), 3u);
+  // One frame in time is progress: the limit counts from there.
+  f.port.tx_room = 1;
+  f.tx.flush(kStart + kLimit - 1);
+  EXPECT_EQ(f.tx.waiting(), 2u);
+  EXPECT_EQ(f.tx.give_up_at(), kStart + 2 * kLimit - 1);
+  f.tx.flush(kStart + 2 * kLimit - 2);
+  EXPECT_TRUE(f.tx.blocked());
+  EXPECT_EQ(f.dropped(DropReason::kTxQueueFull), 0u);
+  f.tx.flush(kStart + 2 * kLimit - 1);
+  EXPECT_EQ(f.dropped(DropReason::kTxQueueFull), 2u);
+  EXPECT_EQ(f.tx.waiting(), 0u);
+  EXPECT_FALSE(f.tx.blocked()) << "connections must find out by themselves that nothing comes through";
+  EXPECT_EQ(f.tx.give_up_at(), base::kNever);
+  // From now on nothing is kept over a flush …
+  f.send(2);
+  f.tx.flush(kStart + 3 * kLimit);
+  EXPECT_EQ(f.dropped(DropReason::kTxQueueFull), 4u);
+  EXPECT_EQ(f.frames.in_use(), 1u);
+  // … until the port takes a frame: then what it leaves waits again.
+  f.port.tx_room = 2;
+  f.send(2);
+  f.tx.flush(kStart + 4 * kLimit);
+  EXPECT_EQ(f.dropped(DropReason::kTxQueueFull), 4u);
+  EXPECT_EQ(f.tx.waiting(), 1u);
+  EXPECT_EQ(f.tx.give_up_at(), kStart + 5 * kLimit);
+  f.port.tx_room = SIZE_MAX;
+  f.tx.flush(kStart + 4 * kLimit);
 }
 
 }  // namespace

@@ -166,7 +166,7 @@ int exchange(Side& s, uint32_t self, uint32_t peer) {
         if (m == nullptr) return 7;
         if (large(sent) && m->nb_segs < 2) return 10;
         tx.send(m);
-        tx.flush();
+        tx.flush(0);
         if (drops[static_cast<uint32_t>(stats::DropReason::kTxQueueFull)].read() != 0) return 11;
         ++sent;
       }
