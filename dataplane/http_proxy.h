@@ -74,8 +74,8 @@ class HttpProxy {
 
   // http_router.cc
   void route(Exchange& ex);
-  void route_to_cluster(Exchange& ex, const VirtualHostEntry& host, const table::RouteTable& routes, uint32_t route,
-                        uint64_t random);
+  void route_to_cluster(Exchange& ex, const VirtualHostEntry& host, const table::RouteTable& routes,
+                        const route::MatchResult& match, uint64_t random);
   void redirect(Exchange& ex, uint16_t status, std::string_view location);
   // The levels of header edits of a route, most specific first.
   struct EditLevel {

@@ -4,6 +4,7 @@
 #include "lib/http/connection.h"
 #include "lib/http/forward.h"
 #include "lib/http/h1_writer.h"
+#include "lib/route/index_format.h"
 #include "lib/route/matcher.h"
 #include "lib/route/rewrite.h"
 
@@ -75,6 +76,17 @@ void HttpProxy::route(Exchange& ex) {
     if (!ex.close_downstream) hcm[HcmCounter::kCxMaxRequests].add();
     ex.close_downstream = true;
   }
+  // The virtual host is found here already, so that the route's cache lines are on their way while the head is edited, which
+  // changes neither authority nor, but for normalisation, the path.
+  const RouteTableRuntime* routes = ctx_.tables->route_table(d.policy->http.route_table);
+  const VirtualHostEntry* entry = nullptr;
+  route::MatchAhead ahead;
+  if (routes != nullptr) {
+    const route::HostResult host = route::find_virtual_host(*routes->object, request.authority);
+    if (host.index != route::kNoVirtualHost)
+      entry = ctx_.tables->virtual_host(routes->object->virtual_hosts.at(routes->object, host.index));
+    if (entry != nullptr) ahead.fetch_slots(entry->runtime, request.path);
+  }
   const http::BodyFraming framing = http::request_framing(request);
   const bool tunnel = framing.kind == http::Framing::kTunnel;
   start_body(ex.request_body, tunnel ? http::BodyFraming{} : framing, framing.kind == http::Framing::kChunked,
@@ -110,6 +122,7 @@ void HttpProxy::route(Exchange& ex) {
     case http::PathVerdict::kNotRelative:
       return reply(ex, LocalReply::kAbsolutePathRejected);
   }
+  ahead.fetch_nodes();
   const tcp::FourTuple& tuple = d.connection->tuple();
   const http::Downstream peer{tuple.remote, tuple.local, tuple.remote_port, tuple.local_port, d.tls_terminated};
   const uint64_t random[2] = {ctx_.random.next(), ctx_.random.next()};
@@ -134,15 +147,6 @@ void HttpProxy::route(Exchange& ex) {
   }
 
   StageScope stage(ctx_.stages, Stage::kRoute);
-  const RouteTableRuntime* routes = ctx_.tables->route_table(d.policy->http.route_table);
-  if (routes == nullptr) {
-    hcm[HcmCounter::kNoRoute].add();
-    return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
-  }
-  const route::HostResult host = route::find_virtual_host(*routes->object, request.authority);
-  const VirtualHostEntry* entry = host.index == route::kNoVirtualHost
-                                      ? nullptr
-                                      : ctx_.tables->virtual_host(routes->object->virtual_hosts.at(routes->object, host.index));
   if (entry == nullptr) {
     hcm[HcmCounter::kNoRoute].add();
     return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
@@ -158,7 +162,7 @@ void HttpProxy::route(Exchange& ex) {
 
   const uint64_t route_random = ctx_.random.next();
   const route::MatchResult match =
-      route::match_route(entry->runtime, request, {route_random, d.tls_terminated, &ctx_.match_scratch});
+      route::match_route(entry->runtime, request, {route_random, d.tls_terminated, &ctx_.match_scratch}, &ahead);
   stage.next(Stage::kHttpParse, 0);
   switch (match.outcome) {
     case route::MatchOutcome::kRoute:
@@ -176,8 +180,10 @@ void HttpProxy::route(Exchange& ex) {
     case route::MatchOutcome::kTooLong:
       return reply_with(ex, 500, {}, ResponseDetail::kNone, false);
   }
-  const table::Route& route = object.routes.at(&object, match.route);
   ex.route_rank = match.route;
+  // Where the index says all there is to do, the route itself stays where it is: three cache lines of its own.
+  if (match.action != nullptr && !logged) return route_to_cluster(ex, *entry, *routes->object, match, route_random);
+  const table::Route& route = object.routes.at(&object, match.route);
   if (logged) ex.route.route_name = ex.scratch.copy(table::view(&object, route.name));
   switch (route.action) {
     case table::ActionKind::kRedirect: {
@@ -202,42 +208,51 @@ void HttpProxy::route(Exchange& ex) {
     }
     case table::ActionKind::kCluster:
     case table::ActionKind::kWeightedClusters:
-      return route_to_cluster(ex, *entry, *routes->object, match.route, route_random);
+      return route_to_cluster(ex, *entry, *routes->object, match, route_random);
   }
 }
 
-void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, const table::RouteTable& routes, uint32_t rank,
-                                 uint64_t random) {
+void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, const table::RouteTable& routes,
+                                 const route::MatchResult& match, uint64_t random) {
   DownstreamSession& d = *ex.downstream;
   http::RequestHead& request = ex.request;
   const table::VirtualHost& object = *entry.runtime.object;
-  const table::Route& route = object.routes.at(&object, rank);
+  // A route and a cluster that edit nothing: they stand for those of a RouteAction, which says the rest.
+  static constexpr table::Route kPlainRoute{};
+  static constexpr table::WeightedCluster kPlainChoice{};
+  const bool logged = d.policy->http.access_logs != 0;
+  const bool plain = match.action != nullptr && !logged;
+  const table::Route& route = plain ? kPlainRoute : object.routes.at(&object, match.route);
   const http::ForwardOptions options = d.policy->http.options();
-  const table::WeightedCluster& choice = route.clusters.at(&object, route::pick_cluster(object, route, random));
-  ex.route.cluster = choice.cluster;
-  if (d.policy->http.access_logs != 0) ex.route.cluster_name = ex.scratch.copy(table::view(&object, choice.name));
+  const table::WeightedCluster& choice =
+      plain ? kPlainChoice : route.clusters.at(&object, route::pick_cluster(object, route, random));
+  const route::RouteAction action =
+      plain ? *match.action
+            : route::RouteAction{choice.cluster, route.timeout_ms, route.idle_timeout_ms, route.cluster_not_found_status, 0};
+  ex.route.cluster = action.cluster;
+  if (logged) ex.route.cluster_name = ex.scratch.copy(table::view(&object, choice.name));
 
   const EditLevel levels[] = {
       {&object, &choice.headers}, {&object, &route.headers_mut}, {&object, &object.headers_mut}, {&routes, &routes.headers_mut}};
   const bool reversed = routes.most_specific_header_mutations_wins != 0;
   keep_response_edits(ex, levels, 4, reversed);
 
-  const ClusterRuntime* runtime = ctx_.tables->cluster(choice.cluster);
+  const ClusterRuntime* runtime = ctx_.tables->cluster(action.cluster);
   if (runtime == nullptr) {
     ctx_.stats.scope(entry.slot)[VirtualHostCounter::kNoCluster].add();
     ex.flags.set(ResponseFlag::kNoClusterFound);
     ex.route.cluster_name = {};  // Envoy logs only a cluster that exists
-    return reply_with(ex, route.cluster_not_found_status, {}, ResponseDetail::kClusterNotFound, false);
+    return reply_with(ex, static_cast<uint16_t>(action.cluster_not_found_status), {}, ResponseDetail::kClusterNotFound, false);
   }
 
   // The route's timeout, unless a trusted client asks for another one (Envoy: FilterUtility::finalTimeout).
-  uint32_t timeout_ms = route.timeout_ms;
+  uint32_t timeout_ms = action.timeout_ms;
   if (request.headers.has(HeaderId::kXEnvoyUpstreamRqTimeoutMs)) {
     parse_decimal(request.headers.get(HeaderId::kXEnvoyUpstreamRqTimeoutMs), &timeout_ms);
     request.headers.remove(HeaderId::kXEnvoyUpstreamRqTimeoutMs);
   }
   ex.route.timeout_ms = timeout_ms;
-  if (route.idle_timeout_ms != UINT32_MAX) ex.route.idle_timeout_ms = route.idle_timeout_ms;
+  if (action.idle_timeout_ms != UINT32_MAX) ex.route.idle_timeout_ms = action.idle_timeout_ms;
 
   // Envoy's order: its own field, the configured ones, the host, the path.
   bool room = http::mutate_upstream_request(&request, options, timeout_ms, ex.scratch);
@@ -257,7 +272,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   }
 
   StageScope stage(ctx_.stages, Stage::kUpstream);
-  ClusterState* cluster = upstreams_.cluster_state(choice.cluster, *runtime);
+  ClusterState* cluster = upstreams_.cluster_state(action.cluster, *runtime);
   Upstreams::PickError why = Upstreams::PickError::kTableFull;
   std::string_view hostname;
   EndpointPool* endpoint = cluster == nullptr ? nullptr : upstreams_.pick(*cluster, *runtime, &why, &hostname);

@@ -144,6 +144,15 @@ uint64_t needed_header(const MatcherSpec& m, uint8_t code) {
   return uint64_t{1} << code;
 }
 
+// Nothing but a cluster to go to: what a RouteAction can say.
+bool is_simple(const RouteSpec& r) {
+  const auto edits = [](const HeaderMutationsSpec& m) {
+    return m.request_add.size() + m.response_add.size() + m.request_remove.size() + m.response_remove.size() != 0;
+  };
+  return r.action == table::ActionKind::kCluster && !edits(r.headers_mut) && !edits(r.clusters[0].headers) &&
+         r.prefix_rewrite.empty() && !r.host_rewrite.has_value() && !r.auto_host_rewrite;
+}
+
 // One virtual host on its way from spec to object.
 class HostWriter {
  public:
@@ -185,7 +194,7 @@ class HostWriter {
     for (uint32_t rank = 0; rank < spec_.routes.size(); ++rank) routes.push_back(write_route(rank));
     root.routes = writer_.array(routes);
     write_regexes(dbs, &root);
-    root.index = writer_.blob(index_.finish(), 8);
+    root.index = writer_.blob(index_.finish(), kLineBytes);
     root.headers_mut = write_mutations(writer_, spec_.headers_mut);
     root.require_tls = spec_.require_tls;
     return seal(writer_, root);
@@ -229,6 +238,9 @@ class HostWriter {
     out.query = write_matchers(r.query, RegexInput::kQuery, nullptr);
     index_.set_meta(rank, meta);
     write_action(r, &out);
+    if (is_simple(r))
+      index_.set_action(rank, {table::object_id(table::Kind::kCluster, r.clusters[0].name), out.timeout_ms, out.idle_timeout_ms,
+                               out.cluster_not_found_status, 0});
     return out;
   }
 

@@ -19,7 +19,7 @@ class Blob {
   Section<T> append(const std::vector<T>& items) {
     Section<T> s;
     if (items.empty()) return s;
-    bytes_.resize((bytes_.size() + 7) & ~size_t{7});
+    bytes_.resize((sizeof(IndexHeader) + bytes_.size() + kLineBytes - 1) / kLineBytes * kLineBytes - sizeof(IndexHeader));
     s.offset = static_cast<uint32_t>(sizeof(IndexHeader) + bytes_.size());
     s.count = static_cast<uint32_t>(items.size());
     const auto* p = reinterpret_cast<const uint8_t*>(items.data());
@@ -38,6 +38,15 @@ class Blob {
  private:
   std::vector<uint8_t> bytes_;
 };
+
+template <class Node>
+void put_text(Node& node, std::string_view literal, std::vector<char>& text) {
+  node.length = static_cast<uint32_t>(literal.size());
+  std::memcpy(node.head, literal.data(), std::min<size_t>(literal.size(), Node::kHeadBytes));
+  if (literal.size() <= Node::kHeadBytes) return;
+  node.rest = static_cast<uint32_t>(text.size());
+  text.insert(text.end(), literal.begin() + Node::kHeadBytes, literal.end());
+}
 
 // Slots for nodes [0, hashes.size()).
 std::vector<Slot> make_slots(const std::vector<uint64_t>& hashes) {
@@ -65,6 +74,20 @@ using NodeMap = std::unordered_map<HashedText, uint32_t, TakeHash>;
 
 }  // namespace
 
+void IndexBuilder::set_action(uint32_t rank, const RouteAction& action) {
+  const uint64_t hash = base::hash64(reinterpret_cast<const uint8_t*>(&action), sizeof action);
+  const auto [begin, end] = action_of_.equal_range(hash);
+  const auto same = std::find_if(begin, end, [&](const auto& entry) { return actions_[entry.second] == action; });
+  uint32_t index = static_cast<uint32_t>(actions_.size());
+  if (same != end) {
+    index = same->second;
+  } else {
+    actions_.push_back(action);
+    action_of_.emplace(hash, index);
+  }
+  meta_[rank].action = index + 1;
+}
+
 std::vector<uint8_t> IndexBuilder::finish() {
   IndexHeader header;
   Blob blob;
@@ -77,10 +100,8 @@ std::vector<uint8_t> IndexBuilder::finish() {
     return r;
   };
   const auto marked = [this](uint32_t rank) { return meta_[rank].needs == 0 ? rank | kUnconditional : rank; };
-  const auto put_text = [&text](std::string_view s) {
-    const uint32_t at = static_cast<uint32_t>(text.size());
-    text.insert(text.end(), s.begin(), s.end());
-    return at;
+  const auto action_of = [this](const std::vector<uint32_t>& ranks) {
+    return ranks.size() == 1 ? meta_[ranks[0] & ~kUnconditional].action : 0;
   };
 
   for (int folded = 0; folded < 2; ++folded) {
@@ -93,14 +114,17 @@ std::vector<uint8_t> IndexBuilder::finish() {
       const HashedText key{e.literal, base::hash64(e.literal)};
       const auto [it, fresh] = map.try_emplace(key, static_cast<uint32_t>(nodes.size()));
       if (fresh) {
-        nodes.push_back({put_text(e.literal), static_cast<uint32_t>(e.literal.size()), {}});
+        put_text(nodes.emplace_back(), e.literal, text);
         hashes.push_back(key.hash);
         ranks.emplace_back();
         if (folded == 1) header.longest_folded = std::max(header.longest_folded, nodes.back().length);
       }
       ranks[it->second].push_back(marked(e.rank));
     }
-    for (size_t i = 0; i < nodes.size(); ++i) nodes[i].ranks = put_run(ranks[i]);
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      nodes[i].ranks = put_run(ranks[i]);
+      nodes[i].action = action_of(ranks[i]);
+    }
     header.exact[folded] = {blob.append(nodes), blob.append(make_slots(hashes))};
   }
 
@@ -114,27 +138,31 @@ std::vector<uint8_t> IndexBuilder::finish() {
     };
     std::vector<Build> builds;
     std::vector<PrefixNode> nodes;
+    std::vector<PrefixMore> more;
     std::vector<uint64_t> hashes;
     NodeMap map;
     map.reserve(prefix_[folded].size() * 3);
-    const auto node_of = [&](std::string_view literal, uint32_t text_at) {
+    const auto node_of = [&](std::string_view literal, const PrefixNode* longer) {
       const HashedText key{literal, base::hash64(literal)};
       const auto [it, fresh] = map.try_emplace(key, static_cast<uint32_t>(builds.size()));
       if (fresh) {
         builds.push_back({literal, {}, {}, {}, UINT32_MAX, false});
-        nodes.push_back({text_at == UINT32_MAX ? put_text(literal) : text_at,
-                         static_cast<uint32_t>(literal.size()),
-                         0,
-                         UINT32_MAX,
-                         {},
-                         {},
-                         {}});
+        PrefixNode node;
+        node.best_rank = UINT32_MAX;
+        if (longer == nullptr) {
+          put_text(node, literal, text);
+        } else {  // its text begins the longer one's, which is there already
+          node.length = static_cast<uint32_t>(literal.size());
+          node.rest = longer->rest;
+          std::memcpy(node.head, literal.data(), std::min<size_t>(literal.size(), PrefixNode::kHeadBytes));
+        }
+        nodes.push_back(node);
         hashes.push_back(key.hash);
       }
       return it->second;
     };
     for (const Prefix& p : prefix_[folded]) {
-      Build& b = builds[node_of(p.literal, UINT32_MAX)];
+      Build& b = builds[node_of(p.literal, nullptr)];
       b.real = true;
       b.own_best = std::min(b.own_best, p.best_rank);
       if (p.use == Use::kPlain) b.plain.push_back(marked(p.number));
@@ -152,12 +180,12 @@ std::vector<uint8_t> IndexBuilder::finish() {
     const size_t literals = builds.size();
     for (size_t i = 0; i < literals; ++i) {
       const std::string_view literal = builds[i].literal;
-      const uint32_t text_at = nodes[i].text;
+      const PrefixNode whole = nodes[i];
       for (size_t low = 0, high = lengths.size(); low < high;) {
         const size_t mid = (low + high) / 2;
         if (lengths[mid] == literal.size()) break;
         if (lengths[mid] < literal.size()) {
-          node_of(literal.substr(0, lengths[mid]), text_at);
+          node_of(literal.substr(0, lengths[mid]), &whole);
           low = mid + 1;
         } else {
           high = mid;
@@ -178,18 +206,21 @@ std::vector<uint8_t> IndexBuilder::finish() {
     }
 
     for (size_t i = 0; i < nodes.size(); ++i) {
-      nodes[i].plain = put_run(builds[i].plain);
-      nodes[i].separated = put_run(builds[i].separated);
+      nodes[i].ranks = put_run(builds[i].plain);
+      nodes[i].action = action_of(builds[i].plain);
+      if (builds[i].separated.empty() && builds[i].dbs.empty()) continue;
       std::sort(builds[i].dbs.begin(), builds[i].dbs.end());
       std::vector<uint32_t> dbs;
       for (const auto& [rank, db] : builds[i].dbs) dbs.push_back(db);
-      nodes[i].dbs = put_run(dbs);
+      more.push_back({put_run(builds[i].separated), put_run(dbs)});
+      nodes[i].more = static_cast<uint32_t>(more.size());
     }
-    header.prefix[folded] = {blob.append(nodes), blob.append(make_slots(hashes)), blob.append(lengths)};
+    header.prefix[folded] = {blob.append(nodes), blob.append(make_slots(hashes)), blob.append(lengths), blob.append(more)};
   }
 
   header.header_ids = header_id_fingerprint();
   header.meta = blob.append(meta_);
+  header.actions = blob.append(actions_);
   header.numbers = blob.append(numbers);
   header.text = blob.append(text);
   return blob.finish(header);

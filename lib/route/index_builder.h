@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "lib/route/index_format.h"
@@ -22,6 +23,8 @@ class IndexBuilder {
     prefix_[0].push_back({literal, db, Use::kDb, best_rank});
   }
   void set_meta(uint32_t rank, const RouteMeta& meta) { meta_[rank] = meta; }
+  // Of a route whose action is no more than that.
+  void set_action(uint32_t rank, const RouteAction& action);
 
   std::vector<uint8_t> finish();
 
@@ -38,6 +41,8 @@ class IndexBuilder {
     uint32_t best_rank;
   };
   std::vector<RouteMeta> meta_;
+  std::vector<RouteAction> actions_;
+  std::unordered_multimap<uint64_t, uint32_t> action_of_;  // hash of its content -> index
   std::vector<Exact> exact_[2];
   std::vector<Prefix> prefix_[2];
 };

@@ -1,5 +1,6 @@
 // What the loader checks before a worker follows it blindly. Complements table::validate (which checks that every reference of
 // the object lies inside it): here are the numbers that mean something only to the matcher.
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <string>
@@ -24,10 +25,12 @@ class IndexCheck {
     if (index_.size != size_) return bad("the route index has another size than it says");
     if (index_.header_ids != header_id_fingerprint())
       return bad("the route index numbers header names otherwise than this program");
-    if (!fits(index_.meta) || !fits(index_.numbers) || !fits(index_.text))
+    if (!fits(index_.meta) || !fits(index_.actions) || !fits(index_.numbers) || !fits(index_.text))
       return bad("a section of the route index runs out of it");
     if (index_.meta.count != host_.routes.count) return bad("the route index was made for another number of routes");
     if (index_.longest_folded > kMaxPathLiteralBytes) return bad("the longest literal of the route index is too long");
+    for (uint32_t rank = 0; rank < host_.routes.count; ++rank)
+      if (!action(rank)) return bad("the route index says otherwise than a route what is to be done");
     for (int folded = 0; folded < 2; ++folded) {
       if (!exact(index_.exact[folded], folded == 1)) return bad("the table of exact paths is damaged");
       if (!prefix(index_.prefix[folded], folded == 1)) return bad("the table of path prefixes is damaged");
@@ -45,9 +48,29 @@ class IndexCheck {
     if (r.count == 1) return true;
     return r.first <= index_.numbers.count && r.count <= index_.numbers.count - r.first;
   }
-  bool literal(uint32_t text, uint32_t length, bool folded) const {
-    return text <= index_.text.count && length <= index_.text.count - text && length <= kMaxPathLiteralBytes &&
-           (!folded || length <= index_.longest_folded);
+  template <class Node>
+  bool literal(const Node& n, bool folded) const {
+    const uint32_t beyond = n.length - std::min(n.length, Node::kHeadBytes);
+    return (beyond == 0 || (n.rest <= index_.text.count && beyond <= index_.text.count - n.rest)) &&
+           n.length <= kMaxPathLiteralBytes && (!folded || n.length <= index_.longest_folded);
+  }
+  // What a worker does without looking at the route must be what the route says.
+  bool action(uint32_t rank) const {
+    const uint32_t index = index_.meta.in(blob_)[rank].action;
+    if (index == 0) return true;
+    if (index > index_.actions.count) return false;
+    const RouteAction& a = index_.actions.in(blob_)[index - 1];
+    const table::Route& r = host_.routes.at(&host_, rank);
+    const auto edits = [](const table::HeaderMutations& m) {
+      return (m.request_add.count | m.response_add.count | m.request_remove.count | m.response_remove.count) != 0;
+    };
+    if (r.action != table::ActionKind::kCluster || r.clusters.count != 1 || edits(r.headers_mut)) return false;
+    if ((r.has_prefix_rewrite | r.has_host_rewrite | r.auto_host_rewrite) != 0) return false;
+    const table::WeightedCluster& c = r.clusters.at(&host_, 0);
+    return !edits(c.headers) && a == RouteAction{c.cluster, r.timeout_ms, r.idle_timeout_ms, r.cluster_not_found_status, 0};
+  }
+  bool action_of(const Run& r, uint32_t action) const {
+    return action == (r.count == 1 ? index_.meta.in(blob_)[r.first & ~kUnconditional].action : 0);
   }
   bool ranks(const Run& r) const {
     if (!fits(r)) return false;
@@ -82,28 +105,33 @@ class IndexCheck {
     if (!fits(t.nodes) || !slots(t.slots, t.nodes.count)) return false;
     for (uint32_t i = 0; i < t.nodes.count; ++i) {
       const ExactNode& n = t.nodes.in(blob_)[i];
-      if (!literal(n.text, n.length, folded) || !ranks(n.ranks)) return false;
+      if (!literal(n, folded) || !ranks(n.ranks) || !action_of(n.ranks, n.action)) return false;
     }
     return true;
   }
   bool prefix(const PrefixTable& t, bool folded) const {
-    if (!fits(t.nodes) || !slots(t.slots, t.nodes.count) || !fits(t.lengths)) return false;
+    if (!fits(t.nodes) || !slots(t.slots, t.nodes.count) || !fits(t.lengths) || !fits(t.more)) return false;
     for (uint32_t i = 0; i < t.lengths.count; ++i)
       if (t.lengths.in(blob_)[i] > kMaxPathLiteralBytes || (i > 0 && t.lengths.in(blob_)[i] <= t.lengths.in(blob_)[i - 1]))
         return false;
     const PrefixNode* nodes = t.nodes.in(blob_);
     for (uint32_t i = 0; i < t.nodes.count; ++i) {
       const PrefixNode& n = nodes[i];
-      if (!literal(n.text, n.length, folded) || !ranks(n.plain) || !ranks(n.separated) || !databases(n.dbs)) return false;
+      if (!literal(n, folded) || !ranks(n.ranks) || !action_of(n.ranks, n.action) || n.more > t.more.count) return false;
       // Every step to a parent shortens the text (so walks end), and the parent's text begins this one's (so it begins the path
       // too).
       if (n.parent > t.nodes.count) return false;
       if (n.parent != 0) {
         const PrefixNode& p = nodes[n.parent - 1];
-        if (p.length >= n.length || !literal(p.text, p.length, folded)) return false;
-        if (std::memcmp(index_.text.in(blob_) + p.text, index_.text.in(blob_) + n.text, p.length) != 0) return false;
+        if (p.length >= n.length || !literal(p, folded)) return false;
+        const uint32_t head = std::min(p.length, PrefixNode::kHeadBytes);
+        if (std::memcmp(p.head, n.head, head) != 0) return false;
+        const char* text = index_.text.in(blob_);
+        if (p.length > head && std::memcmp(text + p.rest, text + n.rest, p.length - head) != 0) return false;
       }
     }
+    for (uint32_t i = 0; i < t.more.count; ++i)
+      if (!ranks(t.more.in(blob_)[i].separated) || !databases(t.more.in(blob_)[i].dbs)) return false;
     return true;
   }
 

@@ -127,9 +127,60 @@ bool first_query_value(std::string_view path, std::string_view name, std::string
   return false;
 }
 
-MatchResult match_route(const VirtualHostRuntime& host, const http::RequestHead& head, const MatchContext& context) {
+VirtualHostRuntime::VirtualHostRuntime(const table::VirtualHost* host, const PatternDb* const* databases)
+    : object(host), dbs(databases), blob(host->index.begin(host)), require_tls(host->require_tls) {
+  const IndexHeader& index = *reinterpret_cast<const IndexHeader*>(blob);
+  if (index.exact[0].slots.count != 0) {
+    exact_slots = index.exact[0].slots.in(blob);
+    exact_nodes = index.exact[0].nodes.in(blob);
+    exact_mask = index.exact[0].slots.count - 1;
+  }
+  if (index.prefix[0].slots.count != 0) {
+    prefix_slots = index.prefix[0].slots.in(blob);
+    prefix_nodes = index.prefix[0].nodes.in(blob);
+    prefix_mask = index.prefix[0].slots.count - 1;
+    lengths = index.prefix[0].lengths.in(blob);
+    length_count = index.prefix[0].lengths.count;
+    if (length_count != 0) first_length = lengths[length_count / 2];
+  }
+  meta = index.meta.in(blob);
+  actions = index.actions.in(blob);
+  folded = index.exact[1].nodes.count + index.prefix[1].nodes.count != 0;
+}
+
+void MatchAhead::fetch_slots(const VirtualHostRuntime& host, std::string_view path) {
+  if (path.empty()) return;
+  host_ = &host;
+  whole_ = path;
+  path_ = http::path_only(path);
+  if (host.prefix_slots != nullptr && host.first_length <= path_.size()) {
+    prefix_hash_ = base::hash64(path_.substr(0, host.first_length));
+    __builtin_prefetch(host.prefix_slots + (prefix_hash_ & host.prefix_mask));
+  }
+  if (host.exact_slots != nullptr) {
+    exact_hash_ = base::hash64(path_);
+    __builtin_prefetch(host.exact_slots + (exact_hash_ & host.exact_mask));
+  }
+}
+
+void MatchAhead::fetch_nodes() const {
+  // The node of the first slot with the right tag, if it is found in the line that has been fetched.
+  const auto fetch = [](const Slot* slots, uint64_t mask, uint64_t hash, const auto* nodes) {
+    const uint64_t in_line = kLineBytes / sizeof(Slot);
+    for (uint64_t at = hash & mask, end = (at | (in_line - 1)) + 1; at < end && at <= mask && slots[at].node != 0; ++at)
+      if (slots[at].tag == static_cast<uint32_t>(hash >> 32)) return __builtin_prefetch(nodes + slots[at].node - 1);
+  };
+  if (host_ == nullptr) return;
+  const VirtualHostRuntime& host = *host_;
+  if (host.prefix_slots != nullptr && host.first_length <= path_.size())
+    fetch(host.prefix_slots, host.prefix_mask, prefix_hash_, host.prefix_nodes);
+  if (host.exact_slots != nullptr) fetch(host.exact_slots, host.exact_mask, exact_hash_, host.exact_nodes);
+}
+
+MatchResult match_route(const VirtualHostRuntime& host, const http::RequestHead& head, const MatchContext& context,
+                        const MatchAhead* ahead) {
   NoTrace trace;
-  return Match<NoTrace>(host, head, context, trace).run();
+  return Match<NoTrace>(host, head, context, trace, ahead).run();
 }
 
 }  // namespace millrace::route

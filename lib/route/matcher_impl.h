@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string_view>
 
 #include "lib/base/hash.h"
@@ -37,17 +38,19 @@ bool first_query_value(std::string_view path, std::string_view name, std::string
 template <class Trace>
 class Match {
  public:
-  Match(const VirtualHostRuntime& host, const http::RequestHead& head, const MatchContext& context, Trace& trace)
-      : host_(*host.object),
-        dbs_(host.dbs),
+  Match(const VirtualHostRuntime& runtime, const http::RequestHead& head, const MatchContext& context, Trace& trace,
+        const MatchAhead* ahead = nullptr)
+      : runtime_(runtime),
+        host_(*runtime.object),
         head_(head),
         context_(context),
         trace_(trace),
-        blob_(host_.index.begin(&host_)),
+        ahead_(ahead != nullptr && ahead->host_ == &runtime && ahead->whole_.data() == head.path.data() &&
+                       ahead->whole_.size() == head.path.size()
+                   ? ahead
+                   : nullptr),
+        blob_(runtime.blob),
         index_(*reinterpret_cast<const IndexHeader*>(blob_)),
-        numbers_(index_.numbers.in(blob_)),
-        meta_(index_.meta.in(blob_)),
-        routes_(host_.routes.begin(&host_)),
         present_(head.headers.present()) {}
 
   MatchResult run() {
@@ -57,23 +60,19 @@ class Match {
       return result;
     }
     if (head_.path.empty()) return result;
-    path_ = http::path_only(head_.path);
+    path_ = ahead_ != nullptr ? ahead_->path_ : http::path_only(head_.path);
 
     const PrefixNode* chain = nullptr;
-    const PrefixNode* folded_chain = nullptr;
-    exact(index_.exact[0], path_);
-    if (index_.prefix[0].nodes.count != 0) chain = longest_prefix(index_.prefix[0], path_);
-    walk(index_.prefix[0], chain, path_);
-    if (index_.exact[1].nodes.count + index_.prefix[1].nodes.count != 0) {
-      // One byte more than the longest literal is enough to tell "equal" from "longer" and to see a separator.
-      const std::string_view lowered(context_.scratch->lower(),
-                                     std::min<size_t>(path_.size(), size_t{index_.longest_folded} + 1));
-      lower_copy(context_.scratch->lower(), path_.substr(0, lowered.size()));
-      exact(index_.exact[1], lowered);
-      if (index_.prefix[1].nodes.count != 0) folded_chain = longest_prefix(index_.prefix[1], lowered);
-      walk(index_.prefix[1], folded_chain, lowered);
+    if (runtime_.exact_slots != nullptr)
+      exact({runtime_.exact_slots, runtime_.exact_mask, runtime_.exact_nodes}, path_,
+            ahead_ != nullptr ? ahead_->exact_hash_ : base::hash64(path_));
+    if (runtime_.prefix_slots != nullptr) {
+      chain = longest_prefix({runtime_.prefix_slots, runtime_.prefix_mask, runtime_.prefix_nodes},
+                             {runtime_.lengths, runtime_.length_count}, path_, ahead_);
+      walk(index_.prefix[0], runtime_.prefix_nodes, chain, path_);
     }
-    scan_databases(chain);
+    if (runtime_.folded) match_folded();
+    if (chain != nullptr) scan_databases(chain);
 
     if (failed_rank_ < best_) {  // the route whose answer is unknown would have won
       result.outcome = failure_ == Refusal::kTooLong ? MatchOutcome::kTooLong : MatchOutcome::kPatternFailed;
@@ -82,14 +81,40 @@ class Match {
     if (best_ == UINT32_MAX) return result;
     result.outcome = MatchOutcome::kRoute;
     result.route = best_;
+    const uint32_t action = best_action_ != 0 ? best_action_ : runtime_.meta[best_].action;
+    if (action != 0) result.action = &runtime_.actions[action - 1];
     return result;
   }
 
  private:
+  template <class Node>
+  struct Hashed {
+    const Slot* slots;
+    uint64_t mask;
+    const Node* nodes;
+  };
+  template <class Node>
+  Hashed<Node> hashed(const Section<Slot>& slots, const Section<Node>& nodes) const {
+    return {slots.in(blob_), uint64_t{slots.count} - 1, nodes.in(blob_)};
+  }
+
+  void match_folded() {
+    // One byte more than the longest literal is enough to tell "equal" from "longer" and to see a separator.
+    const std::string_view lowered(context_.scratch->lower(), std::min<size_t>(path_.size(), size_t{index_.longest_folded} + 1));
+    lower_copy(context_.scratch->lower(), path_.substr(0, lowered.size()));
+    const ExactTable& exacts = index_.exact[1];
+    const PrefixTable& prefixes = index_.prefix[1];
+    if (exacts.slots.count != 0) exact(hashed(exacts.slots, exacts.nodes), lowered, base::hash64(lowered));
+    if (prefixes.slots.count == 0) return;
+    const std::span<const uint32_t> lengths(prefixes.lengths.in(blob_), prefixes.lengths.count);
+    const PrefixNode* chain = longest_prefix(hashed(prefixes.slots, prefixes.nodes), lengths, lowered, nullptr);
+    walk(prefixes, prefixes.nodes.in(blob_), chain, lowered);
+  }
+
   // ---- virtual host: require_tls (VirtualHostImpl::getRouteFromEntries)
 
   bool tls_required() const {
-    if (host_.require_tls == table::RequireTls::kNone) return false;
+    if (runtime_.require_tls == table::RequireTls::kNone) return false;
     const std::string_view proto = head_.headers.get(http::HeaderId::kXForwardedProto);
     if (proto.empty() ? context_.is_tls : proto == "https") return false;
     return host_.require_tls == table::RequireTls::kAll || head_.headers.get(http::HeaderId::kXEnvoyInternal) != "true";
@@ -97,46 +122,47 @@ class Match {
 
   // ---- path
 
-  void exact(const ExactTable& table, std::string_view path) {
-    if (table.slots.count == 0) return;
-    const Slot* slots = table.slots.in(blob_);
-    const ExactNode* nodes = table.nodes.in(blob_);
-    const uint64_t mask = table.slots.count - 1;
-    const uint64_t hash = base::hash64(path);
-    for (uint64_t at = hash & mask; slots[at].node != 0; at = (at + 1) & mask) {
-      if (slots[at].tag != static_cast<uint32_t>(hash >> 32)) continue;
-      const ExactNode& n = nodes[slots[at].node - 1];
-      if (n.length == path.size() && std::memcmp(index_.text.in(blob_) + n.text, path.data(), path.size()) == 0)
-        return try_run(n.ranks);
+  template <class Node>
+  bool begins(const Node& n, std::string_view path) const {
+    if (path.size() < n.length) return false;
+    if (n.length <= Node::kHeadBytes) return std::memcmp(n.head, path.data(), n.length) == 0;
+    return std::memcmp(n.head, path.data(), Node::kHeadBytes) == 0 &&
+           std::memcmp(index_.text.in(blob_) + n.rest, path.data() + Node::kHeadBytes, n.length - Node::kHeadBytes) == 0;
+  }
+
+  void exact(const Hashed<ExactNode>& table, std::string_view path, uint64_t hash) {
+    for (uint64_t at = hash & table.mask; table.slots[at].node != 0; at = (at + 1) & table.mask) {
+      if (table.slots[at].tag != static_cast<uint32_t>(hash >> 32)) continue;
+      const ExactNode& n = table.nodes[table.slots[at].node - 1];
+      if (n.length == path.size() && begins(n, path)) return try_run(n.ranks, n.action);
     }
   }
 
-  // A node whose tag is that of `prefix`; with `compare`, one whose text is.
-  const PrefixNode* find_prefix(const PrefixTable& table, std::string_view prefix, bool compare) const {
-    const Slot* slots = table.slots.in(blob_);
-    const PrefixNode* nodes = table.nodes.in(blob_);
-    const uint64_t mask = table.slots.count - 1;
-    const uint64_t hash = base::hash64(prefix);
-    for (uint64_t at = hash & mask; slots[at].node != 0; at = (at + 1) & mask) {
-      if (slots[at].tag != static_cast<uint32_t>(hash >> 32)) continue;
-      const PrefixNode& n = nodes[slots[at].node - 1];
+  // A node whose tag is that of `prefix`, which hashes to `hash`; with `compare`, one whose text is.
+  const PrefixNode* find_prefix(const Hashed<PrefixNode>& table, std::string_view prefix, uint64_t hash, bool compare) const {
+    for (uint64_t at = hash & table.mask; table.slots[at].node != 0; at = (at + 1) & table.mask) {
+      if (table.slots[at].tag != static_cast<uint32_t>(hash >> 32)) continue;
+      const PrefixNode& n = table.nodes[table.slots[at].node - 1];
       if (n.length == prefix.size() && (!compare || begins(n, prefix))) return &n;
     }
     return nullptr;
   }
-  bool begins(const PrefixNode& n, std::string_view path) const {
-    return path.size() >= n.length && std::memcmp(index_.text.in(blob_) + n.text, path.data(), n.length) == 0;
-  }
 
   // The longest node (literal or marker) that begins `path`. Its text is compared once, at the end: a miss on the way is certain
-  // (the hash of a text that is there is there too), and a false hit on the way can only make the last comparison fail.
-  const PrefixNode* longest_prefix(const PrefixTable& table, std::string_view path) const {
-    const uint32_t* lengths = table.lengths.in(blob_);
+  // (the hash of a text that is there is there too), and a false hit on the way can only make the last comparison fail. `ahead`:
+  // knows the hash for the first length that is tried.
+  const PrefixNode* longest_prefix(const Hashed<PrefixNode>& table, std::span<const uint32_t> lengths, std::string_view path,
+                                   const MatchAhead* ahead) const {
     const PrefixNode* last = nullptr;
-    size_t low = 0, high = table.lengths.count;
+    size_t low = 0, high = lengths.size();
     while (low < high) {
       const size_t mid = (low + high) / 2;
-      const PrefixNode* hit = lengths[mid] <= path.size() ? find_prefix(table, path.substr(0, lengths[mid]), false) : nullptr;
+      const PrefixNode* hit = nullptr;
+      if (lengths[mid] <= path.size()) {
+        const std::string_view prefix = path.substr(0, lengths[mid]);
+        hit = find_prefix(table, prefix, ahead != nullptr ? ahead->prefix_hash_ : base::hash64(prefix), false);
+      }
+      ahead = nullptr;
       if (hit != nullptr) {
         last = hit;
         low = mid + 1;
@@ -145,29 +171,34 @@ class Match {
       }
     }
     if (last == nullptr || begins(*last, path)) return last;
-    for (size_t i = table.lengths.count; i-- > 0;) {  // two texts share 32 hash bits: look at every length, comparing
+    for (size_t i = lengths.size(); i-- > 0;) {  // two texts share 32 hash bits: look at every length, comparing
       if (lengths[i] > path.size()) continue;
-      if (const PrefixNode* hit = find_prefix(table, path.substr(0, lengths[i]), true)) return hit;
+      const std::string_view prefix = path.substr(0, lengths[i]);
+      if (const PrefixNode* hit = find_prefix(table, prefix, base::hash64(prefix), true)) return hit;
     }
     return nullptr;
   }
 
-  void walk(const PrefixTable& table, const PrefixNode* node, std::string_view path) {
-    const PrefixNode* nodes = table.nodes.in(blob_);
+  void walk(const PrefixTable& table, const PrefixNode* nodes, const PrefixNode* node, std::string_view path) {
     for (; node != nullptr && node->best_rank < best_; node = node->parent != 0 ? &nodes[node->parent - 1] : nullptr) {
-      try_run(node->plain);
-      if (node->separated.count != 0 && (path.size() == node->length || path[node->length] == '/')) try_run(node->separated);
+      try_run(node->ranks, node->action);
+      if (node->more == 0) continue;
+      const Run& separated = table.more.in(blob_)[node->more - 1].separated;
+      if (separated.count != 0 && (path.size() == node->length || path[node->length] == '/')) try_run(separated, 0);
     }
   }
 
   void scan_databases(const PrefixNode* node) {
-    const PrefixNode* nodes = index_.prefix[0].nodes.in(blob_);
-    for (; node != nullptr && node->best_rank < best_; node = node->parent != 0 ? &nodes[node->parent - 1] : nullptr)
-      for (uint32_t i = 0; i < node->dbs.count; ++i) {
-        const uint32_t db = node->dbs.in(numbers_)[i];
-        if (host_.regex_dbs.at(&host_, db).best_rank >= best_) break;  // ascending: the rest is worse
-        scan_paths(db);
+    const PrefixNode* nodes = runtime_.prefix_nodes;
+    for (; node != nullptr && node->best_rank < best_; node = node->parent != 0 ? &nodes[node->parent - 1] : nullptr) {
+      if (node->more == 0) continue;
+      const Run& dbs = index_.prefix[0].more.in(blob_)[node->more - 1].dbs;
+      const uint32_t* numbers = dbs.in(index_.numbers.in(blob_));
+      for (uint32_t i = 0; i < dbs.count; ++i) {
+        if (host_.regex_dbs.at(&host_, numbers[i]).best_rank >= best_) break;  // ascending: the rest is worse
+        scan_paths(numbers[i]);
       }
+    }
   }
 
   // Scans the path, then tries the routes of what matched: the engine's scratch is free again by then for header expressions.
@@ -178,7 +209,7 @@ class Match {
       uint32_t count, capacity;
     } found{context_.scratch->ids(), 0, db.ids.count};
     const ScanStatus status = scan(
-        *dbs_[db_index], context_.scratch->patterns, path_,
+        *runtime_.dbs[db_index], context_.scratch->patterns, path_,
         [](void* f, uint32_t position) {
           Found* to = static_cast<Found*>(f);
           if (to->count < to->capacity) to->ids[to->count++] = position;
@@ -201,21 +232,22 @@ class Match {
 
   // ---- candidates
 
-  void try_run(const Run& run) {
-    const uint32_t* numbers = run.in(numbers_);
+  // `action`: of the one rank that `run` has, if that is known.
+  void try_run(const Run& run, uint32_t action) {
+    const uint32_t* numbers = run.count == 1 ? &run.first : index_.numbers.in(blob_) + run.first;
     for (uint32_t i = 0; i < run.count; ++i) {
       const uint32_t rank = numbers[i] & ~kUnconditional;
       if (rank >= best_) return;
-      if ((numbers[i] & kUnconditional) != 0) return wins(rank);
+      if ((numbers[i] & kUnconditional) != 0) return wins(rank, action);
       if (holds(rank)) return;
     }
   }
 
   // The path of this route matches and its rank is below best_: do its predicates hold?
   bool holds(uint32_t rank) {
-    const Verdict v = meta_[rank].needs == 0 ? Verdict{} : predicates(rank);
+    const Verdict v = runtime_.meta[rank].needs == 0 ? Verdict{} : predicates(rank);
     if (v.refusal == Refusal::kNone) {
-      wins(rank);
+      wins(rank, 0);
       return true;
     }
     trace_.tried(rank, v);
@@ -223,9 +255,10 @@ class Match {
     return false;
   }
 
-  void wins(uint32_t rank) {
+  void wins(uint32_t rank, uint32_t action) {
     trace_.tried(rank, {});
     best_ = rank;
+    best_action_ = action;
   }
 
   void failed(uint32_t rank, Refusal why) {
@@ -235,11 +268,11 @@ class Match {
   }
 
   Verdict predicates(uint32_t rank) {
-    const RouteMeta& meta = meta_[rank];
+    const RouteMeta& meta = runtime_.meta[rank];
     if constexpr (!Trace::kRecords) {
       if ((meta.present & present_) != meta.present) return {Refusal::kHeader, 0};
     }
-    const table::Route& route = routes_[rank];
+    const table::Route& route = host_.routes.at(&host_, rank);
     if ((meta.needs & kNeedsFraction) && context_.random_value % route.fraction_denominator >= route.fraction_numerator) {
       return {Refusal::kFraction, 0};
     }
@@ -408,7 +441,7 @@ class Match {
       bool found;
     } want{r.position, false};
     const ScanStatus status = scan(
-        *dbs_[r.db], context_.scratch->patterns, value,
+        *runtime_.dbs[r.db], context_.scratch->patterns, value,
         [](void* w, uint32_t position) {
           Want* to = static_cast<Want*>(w);
           return to->found = to->found || position == to->position;
@@ -418,19 +451,18 @@ class Match {
     return status == ScanStatus::kDone;
   }
 
+  const VirtualHostRuntime& runtime_;
   const table::VirtualHost& host_;
-  const PatternDb* const* dbs_;
   const http::RequestHead& head_;
   const MatchContext& context_;
   Trace& trace_;
+  const MatchAhead* ahead_;  // null: nothing was done ahead for this path
   const uint8_t* blob_;
-  const IndexHeader& index_;
-  const uint32_t* numbers_;
-  const RouteMeta* meta_;
-  const table::Route* routes_;
+  const IndexHeader& index_;  // read where the runtime does not know
   const uint64_t present_;
   std::string_view path_;
   uint32_t best_ = UINT32_MAX;
+  uint32_t best_action_ = 0;  // 0: RouteMeta knows
   uint32_t failed_rank_ = UINT32_MAX;
   Refusal failure_ = Refusal::kNone;
 };

@@ -271,7 +271,8 @@ void Gateway::publish_tables() {
 
   uint64_t size = table::kArenaFirstOffset + (1 << 20);
   for (const auto& b : blobs) size += (b.size() + 63) & ~uint64_t{63};
-  arena_ = must(shm::Segment::create("arena", size, options_.hugepages ? shm::Pages::kHugeIfPossible : shm::Pages::kNormal));
+  arena_ = must(shm::Segment::create("arena", size, shm::Pages::kNormal));
+  for (uint64_t piece = 0; piece < size; piece += shm::kHugePageSize) (void)arena_.make_huge(piece);  // as control's arena does
   uint64_t at = table::kArenaFirstOffset;
   std::vector<table::ObjectRef> refs;
   for (const auto& b : blobs) {

@@ -132,7 +132,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const uint64_t random = in.byte();
     const bool tls = in.flag();
 
-    const route::MatchResult got = route::match_route(loaded.runtime(), head, {random, tls, &scratch});
+    route::MatchAhead ahead;
+    ahead.fetch_slots(loaded.runtime(), path);
+    if (in.flag()) ahead.fetch_nodes();
+    const route::MatchResult got = route::match_route(loaded.runtime(), head, {random, tls, &scratch}, &ahead);
     const int want = reference.match(spec, head, random, tls);
     switch (got.outcome) {
       case route::MatchOutcome::kRoute:

@@ -21,7 +21,8 @@ route::VirtualHostSpec rich_spec() {
   return host_of({exact("/a"), exact("/b/c"), folded(exact("/FOLD")), prefix("/p"), prefix("/p/q/r"), folded(prefix("/Pre")),
                   separated("/s"), regex("/r/[0-9]+"), regex(".*x"),
                   with_header(prefix("/h"), matcher("x-a", StringMatchKind::kRegex, "a+")),
-                  with_query(prefix("/h"), matcher("q", StringMatchKind::kRegex, "b+")), weighted, prefix("/")});
+                  with_query(prefix("/h"), matcher("q", StringMatchKind::kRegex, "b+")), weighted, prefix("/"),
+                  exact("/exact/" + std::string(60, 'e')), prefix("/prefix/" + std::string(60, 'p'))});
 }
 
 class Corrupted {
@@ -41,7 +42,10 @@ class Corrupted {
   void match(const char* path) {
     const Request r(path, {{"x-a", "aa"}});
     const route::VirtualHostRuntime runtime{&object(), host_.runtime().dbs};
-    const auto m = route::match_route(runtime, r.head(), host_.context());
+    route::MatchAhead ahead;
+    ahead.fetch_slots(runtime, r.head().path);
+    ahead.fetch_nodes();
+    const auto m = route::match_route(runtime, r.head(), host_.context(), &ahead);
     if (m.outcome == route::MatchOutcome::kRoute) {
       ASSERT_LT(m.route, object().routes.count);
     }
@@ -81,6 +85,20 @@ TEST(IndexCheck, EveryRuleRefuses) {
   refused("slots without nodes", [&] { c.header().exact[0].nodes.count = 0; });
   refused("parent beyond nodes", [&] { c.section(c.header().prefix[0].nodes)->parent = 1000; });
   refused("parent is itself", [&] { c.section(c.header().prefix[0].nodes)->parent = 1; });
+  refused("an action of another route", [&] { c.section(c.header().actions)->cluster ^= 1; });
+  refused("another timeout than the route's", [&] { c.section(c.header().actions)->timeout_ms ^= 1; });
+  refused("an action that is not there", [&] { c.section(c.header().meta)[0].action = 1000; });
+  refused("an action where the route edits more", [&] { c.section(c.header().meta)[11].action = 1; });
+  refused("an action that the route edits away", [&] {
+    auto* all = reinterpret_cast<table::Route*>(reinterpret_cast<uint8_t*>(&c.object()) + c.object().routes.offset);
+    all[0].has_host_rewrite = 1;
+  });
+  refused("a node that does otherwise than its route", [&] { c.section(c.header().exact[0].nodes)->action = 0; });
+  refused("more beyond what there is", [&] { c.section(c.header().prefix[0].nodes)->more = 1000; });
+  refused("rest of a text beyond the texts", [&] {
+    auto* nodes = c.section(c.header().exact[0].nodes);
+    for (uint32_t i = 0; i < c.header().exact[0].nodes.count; ++i) nodes[i].rest = c.header().text.count;
+  });
   refused("lengths out of order", [&] { c.section(c.header().prefix[0].lengths)[0] = 16'000; });
   refused("regex database of another input", [&] {
     auto* dbs = reinterpret_cast<table::RegexDb*>(reinterpret_cast<uint8_t*>(&c.object()) + c.object().regex_dbs.offset);

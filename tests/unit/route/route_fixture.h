@@ -11,6 +11,7 @@
 
 #include "lib/http/message.h"
 #include "lib/route/compiler.h"
+#include "lib/route/index_format.h"
 #include "lib/route/matcher.h"
 #include "lib/route/runtime.h"
 #include "lib/table/validate.h"
@@ -113,7 +114,24 @@ class Loaded {
   route::MatchContext context(uint64_t random = 0, bool tls = false) { return {random, tls, &scratch_}; }
 
   route::MatchResult match(const http::RequestHead& head, uint64_t random = 0, bool tls = false) {
-    return route::match_route(host_->runtime(), head, context(random, tls));
+    const route::MatchResult m = route::match_route(host_->runtime(), head, context(random, tls));
+    // With what was done ahead the answer is the same.
+    route::MatchAhead ahead;
+    ahead.fetch_slots(host_->runtime(), head.path);
+    ahead.fetch_nodes();
+    const route::MatchResult same = route::match_route(host_->runtime(), head, context(random, tls), &ahead);
+    EXPECT_EQ(m.outcome, same.outcome) << head.path;
+    EXPECT_EQ(m.route, same.route) << head.path;
+    EXPECT_EQ(m.action, same.action) << head.path;
+    if (m.action != nullptr) {
+      EXPECT_TRUE(says_the_same(*m.action, object().routes.at(&object(), m.route))) << head.path;
+    }
+    return m;
+  }
+  bool says_the_same(const route::RouteAction& a, const table::Route& r) const {
+    const table::WeightedCluster& c = r.clusters.at(&object(), 0);
+    return r.action == table::ActionKind::kCluster && a.cluster == c.cluster && a.timeout_ms == r.timeout_ms &&
+           a.idle_timeout_ms == r.idle_timeout_ms && a.cluster_not_found_status == r.cluster_not_found_status;
   }
   // The index of the route, -1 for none, -2 for TLS required, -3 for anything else.
   int operator()(const Request& r, uint64_t random = 0, bool tls = false) {
