@@ -23,11 +23,8 @@
 #include "lib/base/status.h"
 #include "lib/base/time.h"
 #include "lib/io/packet_queue.h"
+#include "lib/tls/memory.h"
 #include "lib/tls/session.h"
-
-namespace millrace::tls {
-class Arena;
-}
 
 namespace millrace::load {
 
