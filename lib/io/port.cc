@@ -51,6 +51,8 @@ struct DriverTraits {
   bool frees_late = false;
   // "LRO" is nothing but large frames of a peer that nobody cut: no harm in it, and most of bulk throughput.
   bool lro_is_free = false;
+  // The driver copies each frame with the processor: any memory of the process will do.
+  bool copies = false;
 };
 DriverTraits traits_of(const std::string& driver) {
   DriverTraits t;
@@ -58,6 +60,7 @@ DriverTraits traits_of(const std::string& driver) {
   const bool virtio = driver == "net_virtio" || driver == "net_virtio_user";
   t.marks_unsummed = t.takes_frames_unprepared = virtio || driver == "net_vhost";
   t.full_sum_for_tso = t.lro_is_free = t.frees_late = virtio;
+  t.copies = driver == "net_vhost";
   return t;
 }
 
@@ -223,6 +226,7 @@ void Port::choose_capabilities(const rte_eth_dev_info& info) {
   c.partial_rx_checksum = traits.silent_host_peer;
   c.rx_tcp_unsummed = traits.marks_unsummed && c.rx_tcp_checksum;
   c.tso_sum_with_length = traits.full_sum_for_tso;
+  c.tx_copies = traits.copies;
   c.lro = traits.lro_is_free && c.rx_tcp_checksum && rx(RTE_ETH_RX_OFFLOAD_TCP_LRO) && rx(RTE_ETH_RX_OFFLOAD_SCATTER);
   rx_offloads_ = (c.rx_ip_checksum ? RTE_ETH_RX_OFFLOAD_IPV4_CKSUM : 0) | (c.rx_tcp_checksum ? RTE_ETH_RX_OFFLOAD_TCP_CKSUM : 0) |
                  (c.lro ? RTE_ETH_RX_OFFLOAD_TCP_LRO : 0);

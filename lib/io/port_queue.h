@@ -36,6 +36,7 @@ struct PortCapabilities {
   bool tso_sum_with_length = false;  // the pseudo-header's sum that it is given with those has the length in it
   bool lro = false;                  // delivers big TCP segments uncut
   bool tx_multi_segment = false;     // sends chained frames
+  bool tx_copies = false;            // copies while it sends: frames may refer to memory that is not DPDK's (external buffers)
   bool rx_scatter = false;           // may deliver chains
   bool rss = false;                  // spreads flows by a Toeplitz hash that steering.h can predict
   // A peer on the same host (veth, tap) leaves TCP checksums half done: only the pseudo-header's sum is in the field, because the

@@ -25,6 +25,8 @@ namespace {
 constexpr int kExitErrors = 1, kExitUsage = 2, kExitMachine = 3;
 // Frames on their way: both rings of both wires, the engine's queues, and what caches hold.
 constexpr uint32_t kPoolPackets = 49'151;
+// For received frames that nobody cuts: one or two packets each instead of thirty. They are given back within the burst.
+constexpr uint32_t kLargePackets = 2'047, kLargeRoom = 32 * 1024;
 
 Engine* g_engine = nullptr;  // for the signal handler
 
@@ -112,12 +114,15 @@ base::Result<TargetTable> read_targets(const Options& o) {
   return o.targets_file.empty() ? TargetTable::single(o.host, o.path) : TargetTable::read(o.targets_file);
 }
 
+bool takes_uncut(const std::string& devargs) {
+  return devargs.starts_with("net_vhost") && (devargs + ",").find(",tso=1,") != std::string::npos;
+}
+
 // net_vhost hands on segments of up to 64 KB that carry the marks of TSO, but does not say so. With tso=1 its user has asked for
 // such segments.
 void send_uncut(const io::Port& port, io::PortQueue& queue) {
   io::PortCapabilities c = queue.capabilities();
-  if (port.driver() != "net_vhost" || !c.tx_tcp_checksum || (port.options().devargs + ",").find(",tso=1,") == std::string::npos)
-    return;
+  if (!c.tx_tcp_checksum || !takes_uncut(port.options().devargs)) return;
   c.tso = c.tx_multi_segment = c.tso_sum_with_length = true;
   c.max_tx_segments = std::max<uint16_t>(c.max_tx_segments, 32);
   queue.set_capabilities(c);
@@ -144,6 +149,13 @@ int run(const Options& o) {
   auto pool = io::make_eal_pool("load", kPoolPackets, io::kPayloadRoom, io::worker_lcore(eal, 0));
   if (!pool) return failed(pool.error(), kExitMachine);
 
+  io::PacketPool large;
+  if (o.offloads && std::any_of(o.wires.begin(), o.wires.end(), [](const WireOptions& w) { return takes_uncut(w.devargs); })) {
+    auto made = io::make_eal_pool("large", kLargePackets, kLargeRoom, io::worker_lcore(eal, 0));
+    if (!made) return failed(made.error(), kExitMachine);
+    large = *made;
+  }
+
   std::unique_ptr<TlsPeer> tls;
   if (o.tls_clients || o.tls_servers) {
     auto made = make_tls(o, *pool);
@@ -162,7 +174,7 @@ int run(const Options& o) {
     p.rx_descriptors = p.tx_descriptors = o.descriptors;
     p.addresses = {w.router.address};
     if (w.router6) p.addresses.push_back(w.router6->address);
-    const io::PacketPool pools[] = {*pool};
+    const io::PacketPool pools[] = {large.raw() != nullptr && takes_uncut(w.devargs) ? large : *pool};
     auto port = io::Port::open(p, pools);
     if (!port) return failed(port.error(), kExitMachine);
     ports.push_back(std::move(*port));
@@ -231,6 +243,7 @@ int run(const Options& o) {
   tls.reset();
   ports.clear();
   io::free_eal_pool(*pool);
+  if (large.raw() != nullptr) io::free_eal_pool(large);
   io::cleanup_eal();
   return code;
 }

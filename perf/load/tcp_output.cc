@@ -61,12 +61,13 @@ bool TcpPeer::send_segment(uint32_t i, Connection& c, uint32_t seq, uint32_t n, 
   }
   const bool v6 = (c.flags & kV6) != 0;
   const uint32_t header = wire.header_bytes(v6);
-  const uint32_t here = std::min(n, wire.buffer_bytes() - header);
+  const bool refer = n > c.mss && wire.can_refer() && c.tls == kNone;
+  const uint32_t here = refer ? 0 : std::min(n, wire.buffer_bytes() - header);
   auto* p = reinterpret_cast<uint8_t*>(rte_pktmbuf_append(m, static_cast<uint16_t>(header + here)));
   if (n != 0) {
-    copy_stream(c, seq, here, p + header);
+    if (here != 0) copy_stream(c, seq, here, p + header);
     if (here != n) [[unlikely]] {
-      if (!append_chain(wire, c, m, seq + here, n - here)) {
+      if (refer ? !append_references(wire, c, m, seq, n) : !append_chain(wire, c, m, seq + here, n - here)) {
         rte_pktmbuf_free(m);
         arm_rto(i, c, kRtoMs);
         return false;
@@ -107,6 +108,71 @@ bool TcpPeer::append_chain(Wire& wire, Connection& c, rte_mbuf* head, uint32_t s
   return true;
 }
 
+namespace {
+// Pieces of a stream behind the headers of a frame: bodies by reference to the pattern, what is short copied.
+struct ReferringChain {
+  Wire& wire;
+  rte_mbuf *head, *last;
+  static constexpr uint32_t kReferFrom = 1024;  // bytes
+
+  void link(rte_mbuf* m) {
+    last->next = m;
+    last = m;
+    ++head->nb_segs;
+  }
+  bool bytes(const uint8_t* p, uint32_t n) {
+    while (n != 0) {
+      if (RTE_MBUF_HAS_EXTBUF(last) || rte_pktmbuf_tailroom(last) == 0) {
+        rte_mbuf* m = wire.alloc();
+        if (m == nullptr) return false;
+        link(m);
+      }
+      const uint32_t run = std::min<uint32_t>(n, rte_pktmbuf_tailroom(last));
+      std::memcpy(rte_pktmbuf_mtod_offset(last, uint8_t*, last->data_len), p, run);
+      last->data_len = static_cast<uint16_t>(last->data_len + run);
+      head->pkt_len += run;
+      p += run, n -= run;
+    }
+    return true;
+  }
+  bool body(uint32_t rotation, uint64_t offset, uint32_t n) {
+    while (n != 0) {
+      const uint32_t run = std::min(n, Wire::kMaxReference);
+      const uint8_t* at = pattern() + pattern_at(rotation, offset);
+      if (run < kReferFrom) {
+        if (!bytes(at, run)) return false;
+      } else {
+        rte_mbuf* m = wire.refer(at, run);
+        if (m == nullptr) return false;
+        link(m);
+        head->pkt_len += run;
+      }
+      offset += run, n -= run;
+    }
+    return true;
+  }
+};
+
+struct Copy {
+  uint8_t* out;
+  bool bytes(const uint8_t* p, uint32_t n) {
+    std::memcpy(out, p, n);
+    out += n;
+    return true;
+  }
+  bool body(uint32_t rotation, uint64_t offset, uint32_t n) {
+    copy_pattern(out, rotation, offset, n);
+    out += n;
+    return true;
+  }
+};
+}  // namespace
+
+// The whole payload of a segment that the port will cut, without a copy of what is in bodies.
+bool TcpPeer::append_references(Wire& wire, Connection& c, rte_mbuf* head, uint32_t seq, uint32_t n) {
+  return walk_messages(c, seq, n, ReferringChain{wire, head, head});
+}
+
 Message* TcpPeer::append(Connection& c, base::TimeNs time, uint32_t what, const MessageBytes& bytes) {
   const uint32_t begin = c.tls == kNone ? c.snd_end : plain_end(c);
   Message* m = table_.push_message(c);
@@ -123,7 +189,12 @@ void TcpPeer::copy_stream(Connection& c, uint32_t seq, uint32_t n, uint8_t* out)
   MILLRACE_ASSERT(got == n, "ciphertext that is not acknowledged is kept");
 }
 
-void TcpPeer::copy_messages(Connection& c, uint32_t seq, uint32_t n, uint8_t* out) {
+void TcpPeer::copy_messages(Connection& c, uint32_t seq, uint32_t n, uint8_t* out) { walk_messages(c, seq, n, Copy{out}); }
+
+// The `n` bytes of the stream from `seq` on, piece by piece: sink.bytes(p, n) and sink.body(rotation, offset, n), which end it by
+// false.
+template <class Sink>
+bool TcpPeer::walk_messages(Connection& c, uint32_t seq, uint32_t n, Sink sink) {
   for (uint32_t k = 0; n != 0; ++k) {
     MILLRACE_ASSERT(k < c.in_flight, "what is sent again is still known");
     const Message& message = table_.message(c, k);
@@ -133,25 +204,26 @@ void TcpPeer::copy_messages(Connection& c, uint32_t seq, uint32_t n, uint8_t* ou
     for (int piece = 0; piece < 2; ++piece) {
       if (offset < b.piece_bytes[piece]) {
         const uint32_t run = std::min(n, b.piece_bytes[piece] - offset);
-        std::memcpy(out, b.piece[piece] + offset, run);
-        out += run, n -= run, seq += run, offset = 0;
-        if (n == 0) return;
+        if (!sink.bytes(b.piece[piece] + offset, run)) return false;
+        n -= run, seq += run, offset = 0;
+        if (n == 0) return true;
       } else {
         offset -= b.piece_bytes[piece];
       }
     }
     if (offset < b.body) {
       const uint32_t run = std::min(n, b.body - offset);
-      copy_pattern(out, b.rotation, offset, run);
-      out += run, n -= run, seq += run, offset = 0;
-      if (n == 0) return;
+      if (!sink.body(b.rotation, offset, run)) return false;
+      n -= run, seq += run, offset = 0;
+      if (n == 0) return true;
     } else {
       offset -= b.body;
     }
     const uint32_t run = std::min(n, b.tail_bytes - offset);
-    if (run != 0) std::memcpy(out, b.tail + offset, run);
-    out += run, n -= run, seq += run;
+    if (run != 0 && !sink.bytes(b.tail + offset, run)) return false;
+    n -= run, seq += run;
   }
+  return true;
 }
 
 void TcpPeer::output(uint32_t i) {

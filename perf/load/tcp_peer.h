@@ -103,6 +103,9 @@ class TcpPeer {
   // `n` bytes of the stream from `seq`; 0 for none. Returns false when no packet was to be had.
   bool send_segment(uint32_t i, Connection& c, uint32_t seq, uint32_t n, uint8_t flags);
   bool append_chain(Wire& wire, Connection& c, rte_mbuf* head, uint32_t seq, uint32_t n);
+  bool append_references(Wire& wire, Connection& c, rte_mbuf* head, uint32_t seq, uint32_t n);
+  template <class Sink>
+  bool walk_messages(Connection& c, uint32_t seq, uint32_t n, Sink sink);
   void send_bare(Wire& wire, const Wire::Headers& h);
   void send_ack(uint32_t i, Connection& c) { send_segment(i, c, c.snd_nxt, 0, 0x10); }
   void copy_stream(Connection& c, uint32_t seq, uint32_t n, uint8_t* out);

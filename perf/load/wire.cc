@@ -82,6 +82,9 @@ Wire::Wire(io::PortQueue& port, io::PacketPool packets, const WireOptions& optio
                        : 0),
       queue_(std::make_unique<rte_mbuf*[]>(kQueue)) {
   std::memcpy(ethernet_.data() + 6, port.capabilities().mac.data(), 6);
+  reference_.free_cb = [](void*, void*) {};
+  reference_.fcb_opaque = nullptr;
+  rte_mbuf_ext_refcnt_set(&reference_, 1);  // ours: it never reaches 0
 }
 
 Wire::~Wire() {
@@ -131,8 +134,9 @@ void Wire::flush() {
 
 uint32_t Wire::receive(base::TimeNs now, Segment* out, uint32_t& frames) {
   rte_mbuf* burst[kBurst];
-  frames = port_.rx_burst(burst, kBurst);
+  frames = port_.rx_burst(burst, burst_);
   if (frames == 0) {
+    burst_ = kBurst;
     if (!resolved_) resolve(now);
     return 0;
   }
@@ -149,6 +153,7 @@ uint32_t Wire::receive(base::TimeNs now, Segment* out, uint32_t& frames) {
       ++kept;
     else rte_pktmbuf_free(burst[i]);
   }
+  burst_ = bytes > uint64_t{frames} * kLarge ? kLargeBurst : kBurst;
   counters_.rx_frames += frames;
   counters_.rx_bytes += bytes;
   return kept;

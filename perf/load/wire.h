@@ -81,6 +81,9 @@ struct Segment {
 class Wire {
  public:
   static constexpr uint16_t kBurst = 64;
+  // Frames of a receive call while they are large ones: as many bytes as the core's cache holds until they are looked at.
+  static constexpr uint16_t kLargeBurst = 16;
+  static constexpr uint32_t kLarge = 8 * 1024;
   static constexpr uint32_t kQueue = 16'384;  // frames that wait for the port, a power of two
   static constexpr uint32_t kQueueHigh =
       kQueue / 4;  // buffers in waiting frames; above, data waits in its connections, acknowledgements go on
@@ -118,6 +121,11 @@ class Wire {
   // The largest payload of one segment handed to the port, which cuts it to the connection's size; 0: the port does not cut.
   uint32_t max_payload() const { return max_payload_; }
   uint32_t buffer_bytes() const { return packets_.data_room(); }
+  // A packet that refers to `n` bytes (at most kMaxReference) of memory that lives as long as the program. Only where the port
+  // copies what it sends (can_refer()). Null as alloc().
+  rte_mbuf* refer(const uint8_t* at, uint32_t n);
+  bool can_refer() const { return port_.capabilities().tx_copies; }
+  static constexpr uint32_t kMaxReference = 61'440;
   uint32_t header_bytes(bool v6) const { return v6 ? 14 + 40 + 20 : 14 + 20 + 20; }
   // Writes Ethernet, IP and TCP headers to the start of `m`, whose payload of `payload` bytes in all stands behind them (and the
   // options), with `mss` in a chain. `mss`: 0, or the size to which the port cuts the payload (TSO).
@@ -167,9 +175,22 @@ class Wire {
   base::TimeNs next_resolve_ = 0;
   uint16_t ip_id_ = 0;
   uint32_t head_ = 0, tail_ = 0;
-  uint32_t buffers_ = 0;  // of the frames in the queue
+  uint32_t buffers_ = 0;                // of the frames in the queue
+  uint16_t burst_ = kBurst;             // of the next receive call
+  rte_mbuf_ext_shared_info reference_;  // of all packets that refer(): counts them, frees nothing
   std::unique_ptr<rte_mbuf*[]> queue_;
 };
+
+inline rte_mbuf* Wire::refer(const uint8_t* at, uint32_t n) {
+  rte_mbuf* m = alloc();
+  if (m == nullptr) [[unlikely]]
+    return nullptr;
+  rte_mbuf_ext_refcnt_update(&reference_, 1);
+  rte_pktmbuf_attach_extbuf(m, const_cast<uint8_t*>(at), RTE_BAD_IOVA, static_cast<uint16_t>(n), &reference_);
+  m->data_len = static_cast<uint16_t>(n);
+  m->pkt_len = n;
+  return m;
+}
 
 inline void Wire::send(rte_mbuf* m) {
   if (tail_ - head_ == kQueue) [[unlikely]] {

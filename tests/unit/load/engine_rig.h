@@ -87,10 +87,12 @@ inline Options rig_options(Role role) {
 }
 
 struct Rig {
+  explicit Rig(uint32_t packets = 32'768, uint32_t room = support::HeapPacketPool::kDefaultDataRoom)
+      : client_pool(packets, room), server_pool(packets, room) {}
   Options client_options = rig_options(Role::kClients), server_options = rig_options(Role::kServers);
   std::string targets = "load.example /\n";
   uint64_t seed = 1;
-  support::HeapPacketPool client_pool{32'768}, server_pool{32'768};
+  support::HeapPacketPool client_pool, server_pool;
   support::FakePort client_port{{2, 0, 0, 0, 0, 1}}, server_port{{2, 0, 0, 0, 0, 2}};
   Cable to_server{11}, to_client{12};
   std::function<void(base::TimeNs since_start)> each_step;

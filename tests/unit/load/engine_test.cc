@@ -179,6 +179,61 @@ INSTANTIATE_TEST_SUITE_P(Load, CleanRun, testing::ValuesIn(kCleanCases), [](cons
 
 uint64_t repairs(const Counters& c) { return c.retransmissions + c.syn_retransmissions + c.duplicates + c.rx_out_of_order; }
 
+// Ports that take segments uncut, as net_vhost does with tso=1: bodies are sent by reference to the pattern where the port
+// copies, and are the same bytes whichever way. Buffers hold whole frames.
+void take_uncut(Rig& rig, bool copies) {
+  for (support::FakePort* port : {&rig.client_port, &rig.server_port}) {
+    io::PortCapabilities& c = port->change();
+    c.tso = c.tx_multi_segment = c.tx_tcp_checksum = c.tso_sum_with_length = c.partial_rx_checksum = true;
+    c.tx_copies = copies;
+    c.max_tx_segments = 2;
+  }
+}
+
+TEST(UncutRun, BodiesByReferenceAreTheSameBytes) {
+  struct Case {
+    const char* what;
+    bool copies;
+    uint32_t request, response, pipeline, lose;
+    bool chunked;
+  };
+  const Case cases[] = {
+      {"copied", false, 0, 1'000'000, 1, 0, false},
+      {"by reference", true, 0, 1'000'000, 1, 0, false},
+      {"requests too", true, 300'000, 100'000, 1, 0, false},
+      {"several answers in a frame, each too small to refer to", true, 0, 700, 32, 0, false},
+      {"several answers in a frame, some by reference", true, 0, 9'000, 16, 0, false},
+      {"chunks", true, 0, 200'000, 1, 0, true},
+      {"sent again from anywhere in the stream", true, 50'000, 150'001, 2, 10, false},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.what);
+    Rig rig(1024, 60'000);
+    take_uncut(rig, c.copies);
+    for (Options* o : {&rig.client_options, &rig.server_options}) {
+      o->response_body = c.response;
+      o->request_body = c.request;
+      o->pipeline = c.pipeline;
+      o->server_chunked = c.chunked;
+    }
+    if (c.request != 0) rig.client_options.method = "POST";
+    rig.client_options.duration_ns = 250 * base::kMillisecond;
+    rig.to_server.lose = rig.to_client.lose = c.lose;
+    rig.run();
+    EXPECT_GT(rig.c().responses, 20u);
+    EXPECT_EQ(rig.c().body + rig.c().length + rig.c().status + rig.c().malformed, 0u) << errors_of(rig.c());
+    if (c.lose == 0) {
+      EXPECT_EQ(errors_of(rig.c()) + errors_of(rig.s()), "");
+      EXPECT_EQ(rig.c().response_bytes, uint64_t{c.response} * rig.c().responses);
+      if (c.response > 50'000) {
+        EXPECT_LT(rig.s().tx_frames, rig.c().response_bytes / 10'000) << "frames were cut";
+      }
+    }
+    EXPECT_TRUE(rig.client_pool.balanced());
+    EXPECT_TRUE(rig.server_pool.balanced());
+  }
+}
+
 TEST(FaultyRun, LostFramesAreRepairedAndCounted) {
   for (uint64_t seed = 1; seed <= 4; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
