@@ -82,6 +82,7 @@ POLL_CORE_ALLOWED = [
     ("dataplane/supervisor*", "all", "the supervisor thread, which is no poll core"),
     ("dataplane/control_link*", "all", "the socket to control, served by the loader thread"),
     ("dataplane/head_buffer.h", "new", "all buffers are made at start"),
+    ("lib/http/h2_connection.cc", "new", "what the connections of a worker share, made at start"),
     ("lib/route/matcher.cc", "new", "scratch memory of a worker, made at start"),
     ("lib/tls/session.cc", "new", "all sessions are made at start"),
     ("lib/tls/context*", "all", "contexts are made by the loader thread and handed over ready"),
@@ -155,7 +156,7 @@ def strip_comments_and_strings(text):
 
 def list_files(root):
     """Tracked and new files, but not ignored ones; in a folder without git, all files."""
-    if os.path.isdir(os.path.join(root, ".git")):
+    if os.path.exists(os.path.join(root, ".git")):  # a folder, or the file of a work tree
         command = ["git", "-C", root, "ls-files", "-co", "--exclude-standard", "-z"]
         files = set(subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")) - {""}
         return sorted(f for f in files if os.path.isfile(os.path.join(root, f)))
