@@ -165,7 +165,7 @@ void window_update(Tcb& t, TimeNs now, bool may_grow) {
   if (!seq_gt(right, t.rcv_adv)) return;
   const uint32_t step = right - t.rcv_adv;
   const uint32_t small = std::min<uint32_t>(t.our_mss, t.rcv_cap / 2);
-  if (step >= t.rcv_cap / 4 || (rcv_wnd(t) < small && step >= small)) mark_output(t, kDueAck);
+  if (step >= small && (step >= t.rcv_cap / 4 || rcv_wnd(t) < small)) mark_output(t, kDueAck);
 }
 
 }  // namespace millrace::tcp

@@ -122,11 +122,14 @@ inline uint32_t receive_room(const Tcb& t) {
 
 // --- output.cc
 // The window field, never moving the right edge to the left (RFC 9293 3.8.6: SHLD-14), opening it only by steps that avoid silly
-// windows (RFC 9293 3.8.6.2.2). Rounded up when scaled, since rounding down would take back what was offered.
+// windows (RFC 9293 3.8.6.2.2). Rounded up when scaled, since rounding down would take back what was offered; but not once that
+// gave more than rcv_cap, or every ACK of a small segment would open the window by a few bytes more (RFC 7323 2.4 allows for
+// both).
 inline uint16_t advertise(Tcb& t) {
   const uint32_t right = t.rcv_nxt + receive_room(t);
   if (seq_gt(right, t.rcv_adv) && right - t.rcv_adv >= std::min<uint32_t>(t.our_mss, t.rcv_cap / 2)) t.rcv_adv = right;
-  const uint32_t field = std::min<uint32_t>((rcv_wnd(t) + (1u << t.rcv_wscale) - 1) >> t.rcv_wscale, 65'535);
+  const uint32_t window = rcv_wnd(t), round_up = window + t.rx.bytes() > t.rcv_cap ? 0 : (1u << t.rcv_wscale) - 1;
+  const uint32_t field = std::min<uint32_t>((window + round_up) >> t.rcv_wscale, 65'535);
   t.rcv_adv = seq_max(t.rcv_adv, t.rcv_nxt + (field << t.rcv_wscale));
   return static_cast<uint16_t>(field);
 }

@@ -275,6 +275,7 @@ class Player {
   std::string act(const Event& e) {
     switch (e.kind) {
       case Event::Kind::kReceive:
+        if (e.segment.length > kMostPayload) return "a segment holds at most " + std::to_string(kMostPayload) + " bytes";
         receive(e.segment);
         return "";
       case Event::Kind::kIcmp:
@@ -425,6 +426,7 @@ class Player {
     if (name == "rcv_wscale") return std::to_string(t->rcv_wscale);
     if (name == "sack") return std::to_string(tcp::has(*t, tcp::kFlagSack));
     if (name == "timestamps") return std::to_string(tcp::has(*t, tcp::kFlagTimestamps));
+    if (name == "ecn") return std::to_string(tcp::has(*t, tcp::kFlagEcn));
     if (name == "rcv_cap") return std::to_string(t->rcv_cap);
     return std::nullopt;
   }

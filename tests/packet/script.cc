@@ -9,8 +9,8 @@
 namespace millrace::packet {
 namespace {
 
-constexpr size_t kMaxScript = 1 << 20;      // bytes
-constexpr uint64_t kMaxTime_s = 1'000'000;  // no script goes on longer
+constexpr size_t kMaxScript = 1 << 20;        // bytes
+constexpr uint64_t kMaxTime_s = 100'000'000;  // no script goes on longer
 constexpr uint32_t kMaxOptionBytes = 40;
 
 // A line as words and punctuation, read from left to right. The first error sticks.

@@ -16,6 +16,8 @@ namespace millrace::packet {
 using base::TimeNs;
 using Bytes = std::vector<uint8_t>;
 
+inline constexpr uint32_t kMostPayload = 10'240;  // bytes of a segment that is delivered
+
 // Byte i of either stream.
 inline uint8_t pattern(uint64_t i) { return static_cast<uint8_t>(i * 167 + (i >> 8) * 13 + 5); }
 

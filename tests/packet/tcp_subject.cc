@@ -19,6 +19,14 @@ bool configure_tcp(tcp::Config& c, const std::string& name, const std::string& v
   if (name == "congestion") {
     if (value == "cubic") c.congestion = tcp::CongestionAlgorithm::kCubic;
     else if (value == "reno") c.congestion = tcp::CongestionAlgorithm::kReno;
+    else if (value == "bbr") c.congestion = tcp::CongestionAlgorithm::kBbr;
+    else return false;
+    return true;
+  }
+  if (name == "ecn") {
+    if (value == "off") c.ecn = tcp::EcnMode::kOff;
+    else if (value == "accept") c.ecn = tcp::EcnMode::kAccept;
+    else if (value == "request") c.ecn = tcp::EcnMode::kRequest;
     else return false;
     return true;
   }
@@ -97,8 +105,9 @@ class TcpSubject final : public Subject {
   uint16_t our_port() const override { return 80; }
   uint16_t peer_port() const override { return 40'000; }
 
-  Reaction deliver(const Bytes& segment, uint8_t, TimeNs now) override {
+  Reaction deliver(const Bytes& segment, uint8_t ecn, TimeNs now) override {
     wire::TcpView v;
+    marked_ = ecn == kCongestionExperienced;
     switch (wire::TcpView::parse(segment, v)) {
       case wire::ParseError::kNone:
         break;
@@ -132,6 +141,7 @@ class TcpSubject final : public Subject {
         return false;
       }
       header = o.header;
+      if (o.ecn_capable) ecn = kEct0;
       payload.resize(o.payload_len);
       t_.tx.peek(o.payload_offset, payload.data(), payload.size());
     }
@@ -208,7 +218,8 @@ class TcpSubject final : public Subject {
   }
 
  private:
-  static constexpr uint32_t kTsOffset = 0xfffe5000;  // 100 s later, timestamps are close below where they go round
+  static constexpr uint8_t kEct0 = 2, kCongestionExperienced = 3;  // RFC 3168 5
+  static constexpr uint32_t kTsOffset = 0xfffe5000;                // 100 s later, timestamps are close below where they go round
 
   tcp::FourTuple tuple() const {
     const auto addresses = ipv6_ ? std::pair(*base::IpAddress::parse("fd00::1"), *base::IpAddress::parse("fd00::2"))
@@ -235,7 +246,7 @@ class TcpSubject final : public Subject {
   }
 
   Reaction deliver_to_tcb(const wire::TcpView& v, const Bytes& segment, TimeNs now) {
-    const tcp::InputResult r = tcp::input(t_, v, payload_of(v, segment), now);
+    const tcp::InputResult r = tcp::input(t_, v, payload_of(v, segment), now, marked_);
     note(r.events);
     if ((r.events & tcp::kEventReopen) == 0) return {r.events, r.drop};
     Reaction again = deliver_to_listener(v, segment, now);
@@ -295,7 +306,7 @@ class TcpSubject final : public Subject {
     return {0, d.drop};
   }
 
-  support::HeapPacketPool pool_{2048, 2048};  // first, so that it is checked last
+  support::HeapPacketPool pool_{512, kMostPayload};  // first, so that it is checked last
   std::optional<tcp::RepairPool> repairs_;
   tcp::Config config_;
   tcp::Profile profile_;
@@ -304,7 +315,7 @@ class TcpSubject final : public Subject {
   std::optional<tcp::TimeWaitEntry> entry_;
   std::deque<wire::TcpRepr> replies_;
   uint32_t iss_ = 0xffffff00, repair_count_ = 8;
-  bool compact_ = false, draining_ = false, ipv6_ = false, pressure_ = false, half_open_ = false;
+  bool compact_ = false, draining_ = false, ipv6_ = false, pressure_ = false, half_open_ = false, marked_ = false;
   uint64_t written_ = 0, read_ = 0;
 };
 
