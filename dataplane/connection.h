@@ -77,6 +77,12 @@ class ConnectionQueue {
     else pool[tail_].*Next = i;
     tail_ = i;
   }
+  // Calls f(Connection&) for each, first to last; f may not push or pop.
+  template <class F>
+  void for_each(base::Pool<Connection>& pool, F&& f) {
+    if (empty()) return;
+    for (uint32_t i = head_; i != Connection::kLastQueued; i = pool[i].*Next) f(pool[i]);
+  }
   // Null when empty.
   Connection* pop(base::Pool<Connection>& pool) {
     if (empty()) return nullptr;

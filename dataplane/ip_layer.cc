@@ -59,12 +59,6 @@ DropReason ip_reason(ParseError e) {
   }
 }
 
-uint32_t table_size(size_t entries) {
-  uint32_t n = 4;
-  while (n < entries * 2) n *= 2;
-  return n;
-}
-
 }  // namespace
 
 base::ByteSpan IpLayer::Frame::l3() const {
@@ -75,34 +69,27 @@ IpLayer::IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> po
                  const StackCounters& counters, TimeNs now)
     : config_(config),
       counters_(counters),
+      pools_(pools),
       neighbors_(config.max_neighbors, config.seed, counters.drops),
       icmp_limit_(config.max_icmp_per_second, now) {
-  MILLRACE_ASSERT(ports.size() == config.ports.size() && ports.size() <= io::kMaxPorts, "one queue for each configured port");
-  size_t addresses = 0;
-  for (uint16_t p = 0; p < ports.size(); ++p) {
+  MILLRACE_ASSERT(ports.size() <= config.ports.size() && ports.size() <= io::kMaxPorts && config.ports.size() <= kMaxInterfaces,
+                  "a configuration for each device, further VLANs behind them");
+  for (uint16_t p = 0; p < config.ports.size(); ++p) {
     const InterfaceConfig& c = config.ports[p];
-    ports[p]->count_drops_in(counters.drops);
-    interfaces_.push_back(std::make_unique<Interface>(c, *ports[p], pools, counters, p));
+    const uint16_t device = p < ports.size() ? p : c.device;
+    MILLRACE_ASSERT(device < ports.size() && (c.device == device || c.device == InterfaceConfig::kOwnDevice),
+                    "an interface is of a device that is there");
+    if (p == device) ports[p]->count_drops_in(counters.drops);
+    interfaces_.push_back(std::make_unique<Interface>(c, *ports[device], pools, counters, device));
+    Interface& i = *interfaces_.back();
+    i.index = p;
+    if (p != device) i.next_vlan = std::exchange(interfaces_[device]->next_vlan, &i);
     for (const InterfaceAddress& a : c.addresses) routes_.push_back({a.address, {}, a.prefix_bits, true, p});
     for (const InterfaceRoute& r : c.routes) routes_.push_back({r.network, r.via, r.prefix_bits, false, p});
     for (const StaticNeighbor& n : c.neighbors) neighbors_.add_static(p, n.address, n.mac, now);
-    addresses += c.addresses.size();
   }
   std::stable_sort(routes_.begin(), routes_.end(), [](const Route& a, const Route& b) { return a.bits > b.bits; });
-  locals_.resize(table_size(addresses));
-  locals_mask_ = static_cast<uint32_t>(locals_.size() - 1);
-  for (uint16_t p = 0; p < ports.size(); ++p) {
-    for (const InterfaceAddress& a : config.ports[p].addresses) {
-      uint32_t i = local_slot(a.address);
-      while (locals_[i].used && !(locals_[i].address == a.address)) i = (i + 1) & locals_mask_;
-      if (!locals_[i].used) locals_[i] = {a.address, p, true};
-      locals_filter_ |= uint64_t{1} << (a.address.word(1) >> 56 & 63);
-    }
-  }
-  if (config.worker == 0 && addresses > 0) {
-    announcements_left_ = kAnnouncements;
-    announce_at_ = now;
-  }
+  add_addresses(now);
 }
 
 std::optional<uint16_t> IpLayer::port_of(const IpAddress& a) const {
@@ -110,23 +97,25 @@ std::optional<uint16_t> IpLayer::port_of(const IpAddress& a) const {
   return l == nullptr ? std::nullopt : std::optional<uint16_t>(l->port);
 }
 
-// Longest prefix; among equals the preferred port, then the first. Few routes, and connections keep what was found (NextHop).
+// Longest prefix; among equals one whose router answers, then one of the preferred port, then the first. Few routes, and
+// connections keep what was found (NextHop).
 const IpLayer::Route* IpLayer::route_to(const IpAddress& remote, uint16_t preferred_port) const {
   const Route* best = nullptr;
   for (const Route& r : routes_) {
     if (best != nullptr && r.bits < best->bits) break;
     if (r.network.is_v4() != remote.is_v4() || !remote.in_prefix(r.network, r.bits)) continue;
-    if (best == nullptr || (r.port == preferred_port && best->port != preferred_port)) best = &r;
+    const auto rank = [&](const Route& x) { return (x.down ? 0 : 2) + (x.port == preferred_port ? 1 : 0); };
+    if (best == nullptr || rank(r) > rank(*best)) best = &r;
   }
   return best;
 }
 
 // The address of `port` that a neighbour sees as its own kind: of the same prefix, else the first of the family. Null: none of
-// the family.
+// the family that may be used (yet).
 const IpAddress* IpLayer::address_towards(uint16_t port, const IpAddress& neighbor) const {
   const IpAddress* first = nullptr;
   for (const InterfaceAddress& a : interfaces_[port]->config.addresses) {
-    if (a.address.is_v4() != neighbor.is_v4()) continue;
+    if (a.address.is_v4() != neighbor.is_v4() || local(a.address) == nullptr) continue;
     if (neighbor.in_prefix(a.address, a.prefix_bits)) return &a.address;
     if (first == nullptr) first = &a.address;
   }
@@ -175,7 +164,12 @@ bool IpLayer::addressed_to_us(const Interface& i, const wire::MacAddress& dst) c
 // is asked for here is what input_any() would find to be right, one by one; a frame for which it does not hold is not wrong, it
 // only goes the long way. tests/unit/dataplane/ip_fast_path_test.cc holds the two against each other.
 IpVerdict IpLayer::input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error) {
-  Interface& i = *interfaces_[port];
+  return input_on(*interfaces_[port], port, frame, now, learn_only, tcp, error);
+}
+
+// A frame as `i` would have it; a frame of another VLAN comes here a second time, as that one has it.
+[[gnu::always_inline]] inline IpVerdict IpLayer::input_on(Interface& i, uint16_t port, rte_mbuf* frame, TimeNs now,
+                                                          bool learn_only, TcpPacket& tcp, IcmpError& error) {
   const uint8_t* at = rte_pktmbuf_mtod(frame, const uint8_t*);
   const uint64_t flags = frame->ol_flags;
   const uint8_t* l3 = at + i.fast.l3_offset;
@@ -184,8 +178,10 @@ IpVerdict IpLayer::input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_
                      (base::load_unaligned<uint64_t>(at) & FastFrame::kMacMask) == i.fast.mac &&
                      (base::load_unaligned<uint32_t>(at + 12) & i.fast.tag_mask) == i.fast.tag &&
                      (frame->nb_segs == 1 || frame->data_len >= kMinFirstSegment);
-  if (!plain) [[unlikely]]
+  if (!plain) [[unlikely]] {
+    if (i.next_vlan != nullptr && i.index == port) return input_vlan(port, frame, now, learn_only, tcp, error);
     return input_any(port, frame, now, learn_only, tcp, error);
+  }
   // The type of the payload and the first two bytes of the IP header.
   const uint32_t type = base::load_unaligned<uint32_t>(l3 - 2);
   const uint32_t room = frame->pkt_len - i.fast.l3_offset;
@@ -244,10 +240,26 @@ IpVerdict IpLayer::input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_
   return IpVerdict::kTcp;
 }
 
+// The interface that a frame belongs to by its tag; null: none.
+IpLayer::Interface* IpLayer::interface_of(uint16_t device, uint16_t vlan) const {
+  Interface* i = interfaces_[device].get();
+  while (i != nullptr && i->config.vlan != vlan) i = i->next_vlan;
+  return i;
+}
+
+// A frame on a device with several VLANs that is no ordinary one of its first.
+IpVerdict IpLayer::input_vlan(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error) {
+  const uint8_t* at = rte_pktmbuf_mtod(frame, const uint8_t*);
+  if (frame->data_len >= wire::kEthernetHeader + wire::kVlanTag && base::load_be16(at + 12) == wire::kEtherVlan) {
+    Interface* i = interface_of(port, base::load_be16(at + 14) & 0xfff);
+    if (i != nullptr && i->index != port) return input_on(*i, port, frame, now, learn_only, tcp, error);
+  }
+  return input_any(port, frame, now, learn_only, tcp, error);
+}
+
 // Any frame, step by step, with a reason for each thing that can be wrong.
 IpVerdict IpLayer::input_any(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error) {
   neighbor_news_ = false;
-  Interface& i = *interfaces_[port];
   Frame f;
   f.mbuf = frame;
   f.port = port;
@@ -264,11 +276,13 @@ IpVerdict IpLayer::input_any(uint16_t port, rte_mbuf* frame, TimeNs now, bool le
     default:
       return drop(f, DropReason::kEthTruncated);
   }
-  if (!addressed_to_us(i, f.ethernet.dst)) return drop(f, DropReason::kEthNotOurs);
   uint16_t vlan = f.ethernet.vlan_id;
   if (vlan == 0 && (frame->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0)
     vlan = frame->vlan_tci & 0xfff;  // the port took the tag out
-  if (vlan != i.config.vlan) return drop(f, DropReason::kVlanUnknown);
+  const Interface* i = interface_of(port, vlan);
+  if (!addressed_to_us(i != nullptr ? *i : *interfaces_[port], f.ethernet.dst)) return drop(f, DropReason::kEthNotOurs);
+  if (i == nullptr) return drop(f, DropReason::kVlanUnknown);
+  f.port = i->index;
   f.l3_offset = f.ethernet.payload_offset;
   if (frame->nb_segs > 1 && frame->data_len < kMinFirstSegment) return drop(f, DropReason::kIpTruncated);
   switch (f.ethernet.ether_type) {
@@ -307,7 +321,11 @@ IpVerdict IpLayer::input_v4(Frame& f, TcpPacket& tcp, IcmpError& error) {
       if (wire::IcmpView::parse_v4(message, true, icmp) != ParseError::kNone) return drop(f, DropReason::kIcmpMalformed);
       return input_icmp(f, icmp, src, dst, to->port, l4_offset, ip.payload_length, error);
     }
+    case wire::kIpUdp:
+      send_icmp_error(f, src, dst, 3, 3, 0);  // port unreachable (RFC 1122 4.1.3.1)
+      return drop(f, DropReason::kUdpNoPort);
     default:
+      send_icmp_error(f, src, dst, 3, 2, 0);  // protocol unreachable (RFC 1122 3.2.2.1)
       return drop(f, DropReason::kIpUnknownProtocol);
   }
 }
@@ -316,7 +334,12 @@ IpVerdict IpLayer::input_v6(Frame& f, TcpPacket& tcp, IcmpError& error) {
   wire::Ipv6View ip;
   const ParseError e = wire::Ipv6View::parse(f.l3(), ip);
   if (e == ParseError::kFragment && local(ip.dst) == nullptr) return drop(f, DropReason::kIpNotOurs);
-  if (e != ParseError::kNone) return drop(f, ip_reason(e));
+  if (e != ParseError::kNone) {
+    const bool ours = local(ip.dst) != nullptr && !wire::is_group(f.ethernet.dst);
+    if (e == ParseError::kBadHeader && ip.problem_at != 0 && ours && !f.learn_only && !bad_source_v6(ip.src))
+      send_icmp_error(f, ip.src, ip.dst, 4, ip.problem_code, ip.problem_at);
+    return drop(f, ip_reason(e));
+  }
   const base::ByteSpan message = f.l3().subspan(ip.payload_offset, ip.payload_length);
   if (ip.next_header == wire::kIpIcmpv6 && !message.empty() && message[0] >= 133 && message[0] <= 137) {
     if (f.mbuf->nb_segs > 1) return drop(f, DropReason::kNdMalformed);
@@ -337,7 +360,13 @@ IpVerdict IpLayer::input_v6(Frame& f, TcpPacket& tcp, IcmpError& error) {
         return drop(f, DropReason::kIcmpMalformed);
       return input_icmp(f, icmp, ip.src, ip.dst, to->port, l4_offset, ip.payload_length, error);
     }
+    case wire::kIpUdp:
+      send_icmp_error(f, ip.src, ip.dst, 1, 4, 0);  // port unreachable (RFC 4443 3.1)
+      return drop(f, DropReason::kUdpNoPort);
+    case wire::kIpv6NoNext:  // nothing follows, and that is as it should be (RFC 8200 4.7)
+      return drop(f, DropReason::kIpUnknownProtocol);
     default:
+      send_icmp_error(f, ip.src, ip.dst, 4, 1, ip.next_header_at);  // unrecognized next header (RFC 8200 4)
       return drop(f, DropReason::kIpUnknownProtocol);
   }
 }
@@ -349,7 +378,7 @@ IpVerdict IpLayer::input_tcp(Frame& f, const IpAddress& src, const IpAddress& ds
   const uint8_t* l4 = rte_pktmbuf_mtod(f.mbuf, const uint8_t*) + l4_offset;
   tcp.frame = f.mbuf;
   tcp.tuple = {dst, src, base::load_be16(l4 + 2), base::load_be16(l4)};
-  tcp.arrival_port = f.port;
+  tcp.arrival_port = interfaces_[f.port]->device;
   tcp.local_port_index = local_port;
   tcp.l4_offset = static_cast<uint16_t>(l4_offset);
   tcp.l4_length = static_cast<uint16_t>(l4_length);
@@ -584,15 +613,15 @@ bool IpLayer::can_cut(uint16_t port, const io::PacketQueue& payload, uint64_t of
 
 void IpLayer::run_timers(TimeNs now) {
   if (now < next_deadline()) return;  // every iteration of an idle loop
-  if (now >= announce_at_) {
-    announce();
-    announce_at_ = --announcements_left_ == 0 ? base::kNever : now + kAnnounceInterval;
-  }
+  if (now >= next_timer_) address_timers(now);
   NeighborProbe probes[16];
   uint32_t n;
   do {
     n = neighbors_.poll(now, probes);
-    for (uint32_t p = 0; p < n; ++p) solicit(probes[p]);
+    for (uint32_t p = 0; p < n; ++p) {
+      if (probes[p].lost) router_lost(probes[p].port, probes[p].address, now);
+      else solicit(probes[p]);
+    }
   } while (n == std::size(probes));
 }
 

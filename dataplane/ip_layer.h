@@ -31,6 +31,7 @@
 #include "lib/wire/ethernet.h"
 #include "lib/wire/icmp.h"
 #include "lib/wire/ipv4.h"
+#include "lib/wire/nd.h"
 
 namespace millrace::dataplane {
 
@@ -47,18 +48,25 @@ struct StaticNeighbor {
   base::IpAddress address;
   io::MacAddress mac{};
 };
+// An interface: addresses, routes and neighbours of one VLAN of one device.
 struct InterfaceConfig {
-  uint16_t vlan = 0;    // 802.1Q tag of all frames of this port, 1..4094; 0: untagged
-  uint16_t mtu = 1500;  // largest IP packet we send; never above the port's
+  static constexpr uint16_t kOwnDevice = UINT16_MAX;
+  uint16_t device =
+      kOwnDevice;             // the device (index of its queue) that it is a further VLAN of; kOwnDevice: that of its own index
+  uint16_t vlan = 0;          // 802.1Q tag of all its frames, 1..4094; 0: untagged, and tags that carry only a priority
+  uint16_t mtu = 1500;        // largest IP packet we send; never above the device's
+  uint8_t dad_transmits = 0;  // DupAddrDetectTransmits (RFC 4862 5.1) of its IPv6 addresses; 0: used without asking
   std::vector<InterfaceAddress> addresses;
   std::vector<InterfaceRoute> routes;
   std::vector<StaticNeighbor> neighbors;
 };
 struct IpLayerConfig {
-  std::vector<InterfaceConfig> ports;  // at most io::kMaxPorts
+  // The first ones are those of the devices, one each and in their order; behind them further VLANs. At most kMaxInterfaces. A
+  // "port" in the names of this layer and those above it is an index into this list.
+  std::vector<InterfaceConfig> ports;
   uint32_t max_neighbors = 1'024;
   uint32_t max_icmp_per_second = 1'000;  // echo replies and other answers of our own
-  uint32_t worker = 0;                   // worker 0 announces the addresses at start
+  uint32_t worker = 0;                   // worker 0 announces the addresses, and asks whether they are free
   uint64_t seed = 0;
 };
 
@@ -66,7 +74,7 @@ struct IpLayerConfig {
 struct TcpPacket {
   rte_mbuf* frame = nullptr;  // owned by whoever holds this struct
   tcp::FourTuple tuple;
-  uint16_t arrival_port = 0;      // where it came in
+  uint16_t arrival_port = 0;      // the device where it came in
   uint16_t local_port_index = 0;  // the port that has the local address
   uint16_t l4_offset = 0;         // of the TCP header in the first segment's data
   uint16_t l4_length = 0;         // header and payload
@@ -91,12 +99,14 @@ enum class IpVerdict : uint8_t {
 
 class IpLayer {
  public:
-  // References outlive the layer. ports[i] belongs to config.ports[i].
+  static constexpr uint16_t kMaxInterfaces = 128;  // of all devices together
+
+  // References outlive the layer. ports[i] is the device of config.ports[i].
   IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> ports, io::TxPools pools, const StackCounters& counters,
           TimeNs now);
 
-  // Takes ownership of a frame that came in on `port`. With `learn_only` (a copy of a frame that another worker has answered) it
-  // only learns.
+  // Takes ownership of a frame that came in on device `port`. With `learn_only` (a copy of a frame that another worker has
+  // answered) it only learns.
   IpVerdict input(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error);
   // The same, step by step: where input() sends all that is not an ordinary segment. Public for the test that compares the two.
   IpVerdict input_any(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error);
@@ -124,9 +134,9 @@ class IpLayer {
   // True when `port` cuts segments itself and takes this piece of `payload` as one frame (it may lie in too many packets).
   bool can_cut(uint16_t port, const io::PacketQueue& payload, uint64_t payload_offset, uint32_t payload_length) const;
 
-  // Solicitations, failures; gratuitous ARP and unsolicited NA at start.
+  // Solicitations, failures; duplicate address detection; gratuitous ARP and unsolicited NA.
   void run_timers(TimeNs now);
-  TimeNs next_deadline() const { return std::min(announce_at_, neighbors_.next_deadline()); }
+  TimeNs next_deadline() const { return std::min(next_timer_, neighbors_.next_deadline()); }
   // Transmits every port's buffer. What a port does not take waits, and tx_blocked() says so until it has taken it.
   void flush(TimeNs now);
   void flush(uint16_t port, TimeNs now) {
@@ -136,9 +146,29 @@ class IpLayer {
   bool tx_blocked(uint16_t port) const { return interfaces_[port]->tx.blocked(); }
   // When the first of the blocked ports is given up; kNever: none is blocked.
   TimeNs tx_give_up_at() const;
+  // The link of device `port` came up (again): whoever is on it now is told our addresses.
+  void link_came_up(uint16_t port, TimeNs now);
+
+  // True while some neighbour waits for a sign of life (NUD: DELAY, PROBE). Then progressed() for connections with news tells it
+  // of progress (RFC 4861 7.3.1): `id` names the connection, `una` and `received` are where its two byte streams stand.
+  bool neighbors_in_doubt() const { return neighbors_.in_doubt() != 0; }
+  void progressed(const NextHop& hop, uint32_t id, uint32_t una, uint32_t received, TimeNs now) {
+    if (hop.neighbor != NeighborTable::kNone) neighbors_.observe(hop.neighbor, hop.generation, id, una, received, now);
+  }
 
   uint32_t ports() const { return static_cast<uint32_t>(interfaces_.size()); }
+  uint16_t device_of(uint16_t port) const { return interfaces_[port]->device; }
+  const io::PortCapabilities& capabilities(uint16_t port) const { return interfaces_[port]->capabilities; }
   const NeighborTable& neighbors() const { return neighbors_; }
+
+  // The addresses of all interfaces in the order of the configuration, and what became of each.
+  enum class AddressState : uint8_t { kUsed, kTentative, kDuplicate };
+  struct AddressStatus {
+    base::IpAddress address;
+    uint16_t port = 0;
+    AddressState state = AddressState::kUsed;
+  };
+  std::span<const AddressStatus> addresses() const { return addresses_; }
 
  private:
   // An address of ours.
@@ -172,18 +202,22 @@ class IpLayer {
     static constexpr uint64_t kNoMark = ~uint64_t{0};
     uint64_t ip = kNoMark, good = kNoMark, unsummed = kNoMark;
   };
-  // One port: its configuration, what it can do, and the frames on their way out.
+  // One interface: its configuration, what its device can do, and the frames on their way out.
   struct Interface {
-    Interface(const InterfaceConfig& c, io::PortQueue& q, io::TxPools pools, const StackCounters& counters, uint16_t index)
+    Interface(const InterfaceConfig& c, io::PortQueue& q, io::TxPools pools, const StackCounters& counters, uint16_t d)
         : config(c),
+          device(d),
           queue(q),
           capabilities(q.capabilities()),
-          tx(q, pools, *counters.ports[index], counters.drops, *counters.stages) {
+          tx(q, pools, *counters.ports[d], counters.drops, *counters.stages) {
       fast.set(capabilities.mac, c.vlan);
       outgoing[0].set(capabilities, config, false);
       outgoing[1].set(capabilities, config, true);
     }
     InterfaceConfig config;
+    uint16_t device;
+    Interface* next_vlan = nullptr;  // of the same device
+    uint16_t index = 0;
     io::PortQueue& queue;
     io::PortCapabilities capabilities;  // a copy: the receive self-test may take from it
     io::TxBuffer tx;
@@ -201,11 +235,13 @@ class IpLayer {
     uint8_t bits = 0;              // in the family's own form
     bool direct = false;
     uint16_t port = 0;
+    bool down = false;                // `via` does not answer: others of the same prefix go first (RFC 1122 3.3.1.4)
+    TimeNs ask_again = base::kNever;  // while down
   };
   // A frame under way through input().
   struct Frame {
     rte_mbuf* mbuf = nullptr;
-    uint16_t port = 0;
+    uint16_t port = 0;  // the interface
     uint32_t l3_offset = 0;
     wire::EthernetView ethernet;
     bool learn_only = false;
@@ -215,9 +251,23 @@ class IpLayer {
   // The first this many checksums that a port marks as good are computed all the same; one lie, and software does it from then
   // on.
   static constexpr uint32_t kMarksToVerify = 64;
-  static constexpr uint32_t kAnnouncements = 2;                   // ANNOUNCE_NUM (RFC 5227 1.1)
-  static constexpr TimeNs kAnnounceInterval = 2 * base::kSecond;  // ANNOUNCE_INTERVAL
+  static constexpr uint32_t kAnnouncements = 2;                      // ANNOUNCE_NUM (RFC 5227 1.1)
+  static constexpr TimeNs kAnnounceInterval = 2 * base::kSecond;     // ANNOUNCE_INTERVAL
+  static constexpr TimeNs kDefendInterval = 10 * base::kSecond;      // DEFEND_INTERVAL
+  static constexpr TimeNs kDadInterval = base::kSecond;              // RetransTimer (RFC 4862 5.4)
+  static constexpr TimeNs kDeadRouterInterval = 10 * base::kSecond;  // how often a router that did not answer is asked again
 
+  // What has to be done with an address in time.
+  struct AddressTimer {
+    uint8_t probes_left = 0;         // solicitations of duplicate address detection
+    uint8_t announcements_left = 0;  //
+    TimeNs due = base::kNever;
+    TimeNs defended = 0;  // last time, when somebody claimed it
+  };
+
+  IpVerdict input_on(Interface& i, uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error);
+  IpVerdict input_vlan(uint16_t port, rte_mbuf* frame, TimeNs now, bool learn_only, TcpPacket& tcp, IcmpError& error);
+  Interface* interface_of(uint16_t device, uint16_t vlan) const;
   IpVerdict drop(const Frame& f, stats::DropReason why);
   IpVerdict done(const Frame& f);
   bool addressed_to_us(const Interface& i, const wire::MacAddress& dst) const;
@@ -256,13 +306,34 @@ class IpLayer {
   IpVerdict input_nd(Frame& f, const base::IpAddress& src, const base::IpAddress& dst, uint8_t hop_limit, base::ByteSpan message);
   IpVerdict input_icmp(Frame& f, const wire::IcmpView& icmp, const base::IpAddress& src, const base::IpAddress& dst,
                        uint16_t local_port, uint32_t l4_offset, uint32_t l4_length, IcmpError& error);
+  IpVerdict input_solicitation(Frame& f, const wire::NdView& nd, const base::IpAddress& src);
+  IpVerdict input_advertisement(Frame& f, const wire::NdView& nd);
   void learned(uint32_t slot);
   void solicit(const NeighborProbe& probe);
-  void announce();
+  void send_nd(uint16_t port, const wire::NdRepr& nd, const base::IpAddress& src, const base::IpAddress& dst,
+               const wire::MacAddress& to);
+  // Tells the sender of `f` what was wrong with it. Not called for what no error may be sent about: errors, groups, fragments but
+  // the first (RFC 1122 3.2.2, RFC 4443 2.4 e).
+  void send_icmp_error(const Frame& f, const base::IpAddress& src, const base::IpAddress& dst, uint8_t type, uint8_t code,
+                       uint32_t parameter);
+  void router_lost(uint16_t port, const base::IpAddress& router, TimeNs now);
+  void router_found(uint16_t port, const base::IpAddress& router);
+
+  // ip_addresses.cc: the life of our own addresses
+  void add_addresses(TimeNs now);
+  void use(uint32_t address);
+  void set_due(uint32_t address, TimeNs due);
+  uint32_t address_index(uint16_t port, const base::IpAddress& a, AddressState state) const;  // UINT32_MAX: none
+  void address_timers(TimeNs now);
+  void announce(uint32_t address);
+  void probe(uint32_t address);
+  void found_duplicate(uint32_t address);
+  void defend(const base::IpAddress& a, TimeNs now);
   uint8_t* control_frame(uint16_t port, const wire::MacAddress& dst, uint16_t ether_type, uint32_t length, rte_mbuf** frame);
 
   IpLayerConfig config_;
   StackCounters counters_;
+  io::TxPools pools_;
   NeighborTable neighbors_;
   RateLimit icmp_limit_;
   std::vector<std::unique_ptr<Interface>> interfaces_;
@@ -270,8 +341,10 @@ class IpLayer {
   std::vector<Local> locals_;  // open addressing, power of two, at most half full
   uint32_t locals_mask_ = 0;
   uint64_t locals_filter_ = 0;
-  uint32_t announcements_left_ = 0;
-  TimeNs announce_at_ = base::kNever;
+  std::vector<AddressStatus> addresses_;
+  std::vector<AddressTimer> address_timers_;  // beside addresses_
+  TimeNs next_timer_ = base::kNever;          // of addresses and of routers that are down
+  uint32_t routers_down_ = 0;
   bool neighbor_news_ = false;
 };
 

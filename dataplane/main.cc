@@ -85,19 +85,24 @@ tcp::Config tcp_config(const bootstrap::TcpSection& s) {
   return c;
 }
 
+InterfaceConfig interface_config(const bootstrap::LinkSection& p, uint16_t device, uint16_t mtu) {
+  InterfaceConfig i;
+  i.device = device;
+  i.vlan = p.vlan;
+  i.mtu = mtu;
+  i.dad_transmits = static_cast<uint8_t>(p.dad);
+  for (const bootstrap::Prefix& a : p.addresses) i.addresses.push_back({a.address, a.bits});
+  for (const bootstrap::RouteSection& r : p.routes) i.routes.push_back({r.to.address, r.to.bits, r.via});
+  for (const base::IpAddress& g : p.gateways) i.routes.push_back({g.is_v4() ? base::IpAddress::v4(0) : base::IpAddress{}, 0, g});
+  for (const bootstrap::NeighborSection& n : p.neighbors) i.neighbors.push_back({n.address, n.mac});
+  return i;
+}
+
 IpLayerConfig ip_config(const bootstrap::DataplaneSection& s) {
   IpLayerConfig ip;
-  for (const bootstrap::PortSection& p : s.ports) {
-    InterfaceConfig i;
-    i.vlan = p.vlan;
-    i.mtu = p.mtu;
-    for (const bootstrap::Prefix& a : p.addresses) i.addresses.push_back({a.address, a.bits});
-    for (const bootstrap::RouteSection& r : p.routes) i.routes.push_back({r.to.address, r.to.bits, r.via});
-    for (const base::IpAddress& g : p.gateways)
-      i.routes.push_back({g.is_v4() ? base::IpAddress::v4(0) : base::IpAddress{}, 0, g});
-    for (const bootstrap::NeighborSection& n : p.neighbors) i.neighbors.push_back({n.address, n.mac});
-    ip.ports.push_back(std::move(i));
-  }
+  for (uint16_t d = 0; d < s.ports.size(); ++d) ip.ports.push_back(interface_config(s.ports[d], d, s.ports[d].mtu));
+  for (uint16_t d = 0; d < s.ports.size(); ++d)
+    for (const bootstrap::LinkSection& v : s.ports[d].vlans) ip.ports.push_back(interface_config(v, d, s.ports[d].mtu));
   ip.max_neighbors = s.limits.neighbors;
   ip.max_icmp_per_second = s.limits.icmp_per_second;
   return ip;
@@ -213,6 +218,8 @@ int run(const Options& options) {
     o.rx_descriptors = static_cast<uint16_t>(section.limits.rx_descriptors);
     o.tx_descriptors = static_cast<uint16_t>(section.limits.tx_descriptors);
     for (const bootstrap::Prefix& a : p.addresses) o.addresses.push_back(a.address);
+    for (const bootstrap::LinkSection& v : p.vlans)
+      for (const bootstrap::Prefix& a : v.addresses) o.addresses.push_back(a.address);
     auto port = io::Port::open(o, payload);
     if (!port.ok()) return fail(kMachine, "port " + p.name + ": " + port.error());
     ports.push_back(std::move(port).value());

@@ -21,6 +21,8 @@ const char* to_string(NeighborState s) {
       return "reachable";
     case NeighborState::kStale:
       return "stale";
+    case NeighborState::kDelay:
+      return "delay";
     case NeighborState::kProbe:
       return "probe";
     case NeighborState::kStatic:
@@ -64,7 +66,7 @@ uint32_t NeighborTable::find_or_create(uint16_t port, const base::IpAddress& a, 
   slot = allocate(port, a, now);
   if (slot == kNone) return kNone;
   Entry& e = entries_[slot];
-  e.state = NeighborState::kIncomplete;
+  set_state(e, NeighborState::kIncomplete);
   set_pending(e, now);
   return slot;
 }
@@ -77,7 +79,7 @@ uint32_t NeighborTable::allocate(uint16_t port, const base::IpAddress& a, TimeNs
     for (uint32_t i = 0; i < capacity_; ++i) {
       const Entry& e = entries_[i];
       const bool aged =
-          e.state == NeighborState::kStale || (e.state == NeighborState::kReachable && now - e.confirmed >= kReachableTime);
+          (e.state == NeighborState::kStale || e.state == NeighborState::kReachable) && now - e.confirmed >= kReachableTime;
       if (aged && (oldest == kNone || e.confirmed < entries_[oldest].confirmed)) oldest = i;
     }
     if (oldest == kNone) return kNone;
@@ -110,12 +112,19 @@ void NeighborTable::remove(uint32_t slot, DropReason why) {
   if (e.queued > 0) drops_[static_cast<uint32_t>(why)].add(e.queued);
   e.queued = 0;
   clear_pending(e);
-  e.state = NeighborState::kFree;
+  set_state(e, NeighborState::kFree);
   e.fresh_until = 0;
   ++e.generation;
   e.next = free_;
   free_ = slot;
   --used_;
+}
+
+void NeighborTable::set_state(Entry& e, NeighborState to) {
+  const auto doubtful = [](NeighborState s) { return s == NeighborState::kDelay || s == NeighborState::kProbe; };
+  in_doubt_ += doubtful(to);
+  in_doubt_ -= doubtful(e.state);
+  e.state = to;
 }
 
 void NeighborTable::set_pending(Entry& e, TimeNs due) {
@@ -132,14 +141,15 @@ void NeighborTable::clear_pending(Entry& e) {
 
 bool NeighborTable::usable_slow(Entry& e, TimeNs now) {
   switch (e.state) {
-    case NeighborState::kStatic:
-      return true;
     case NeighborState::kReachable:
-    case NeighborState::kStale:  // aged and in use again: still good for sending while we ask
-      e.state = NeighborState::kProbe;
+    case NeighborState::kStale:  // aged and in use again: still good for sending, and soon TCP will tell whether it hears us
+      set_state(e, NeighborState::kDelay);
       e.probes = 0;
-      set_pending(e, now);
+      e.watched = kNone;
+      set_pending(e, now + kDelayTime);
       return true;
+    case NeighborState::kStatic:
+    case NeighborState::kDelay:
     case NeighborState::kProbe:
       return true;
     case NeighborState::kFree:
@@ -160,22 +170,59 @@ void NeighborTable::enqueue(uint32_t slot, rte_mbuf* frame) {
   e.frames[e.queued++] = frame;
 }
 
-uint32_t NeighborTable::learn(uint16_t port, const base::IpAddress& a, const io::MacAddress& mac, bool create, TimeNs now) {
+uint32_t NeighborTable::learn(uint16_t port, const base::IpAddress& a, const io::MacAddress& mac, bool create, Evidence evidence,
+                              TimeNs now) {
   uint32_t slot = find(port, a);
+  bool changed = false;
   if (slot == kNone) {
     if (!create) return kNone;
     slot = allocate(port, a, now);
     if (slot == kNone) return kNone;
+    changed = true;
   }
   Entry& e = entries_[slot];
   if (e.state == NeighborState::kStatic) return kNone;
+  changed = changed || e.state == NeighborState::kIncomplete || e.mac != mac;
   e.mac = mac;
-  e.state = NeighborState::kReachable;
+  e.confirmed = now;
+  if (evidence == Evidence::kAnswered) {
+    confirm(e, now);
+  } else if (changed) {
+    set_state(e, NeighborState::kStale);
+    e.fresh_until = 0;
+    clear_pending(e);
+  }
+  return slot;
+}
+
+void NeighborTable::confirm(Entry& e, TimeNs now) {
+  set_state(e, NeighborState::kReachable);
   e.confirmed = now;
   e.fresh_until = now + kReachableTime;
   e.probes = 0;
   clear_pending(e);
-  return slot;
+}
+
+void NeighborTable::doubt(uint32_t slot, TimeNs now) {
+  Entry& e = entries_[slot];
+  if (e.state != NeighborState::kReachable || now >= e.fresh_until) return;
+  set_state(e, NeighborState::kStale);
+  e.fresh_until = 0;
+}
+
+void NeighborTable::observe(uint32_t slot, uint32_t generation, uint32_t id, uint32_t una, uint32_t received, TimeNs now) {
+  Entry& e = entries_[slot];
+  if (e.generation != generation || (e.state != NeighborState::kDelay && e.state != NeighborState::kProbe)) return;
+  if (e.watched == id) {
+    if (una != e.watched_una || received != e.watched_received) return confirm(e, now);
+    if (now - e.watched_at < kWatchTime) return;
+  } else if (e.watched != kNone && now - e.watched_at < kWatchTime) {
+    return;
+  }
+  e.watched = id;
+  e.watched_una = una;
+  e.watched_received = received;
+  e.watched_at = now;
 }
 
 uint32_t NeighborTable::take_frames(uint32_t slot, rte_mbuf** out) {
@@ -191,7 +238,7 @@ void NeighborTable::add_static(uint16_t port, const base::IpAddress& a, const io
   if (slot == kNone) slot = allocate(port, a, now);
   MILLRACE_ASSERT(slot != kNone, "room for the static neighbours of the configuration");
   entries_[slot].mac = mac;
-  entries_[slot].state = NeighborState::kStatic;
+  set_state(entries_[slot], NeighborState::kStatic);
   entries_[slot].fresh_until = base::kNever;
 }
 
@@ -205,18 +252,20 @@ uint32_t NeighborTable::poll(TimeNs now, std::span<NeighborProbe> out) {
       next = std::min(next, e.due);
       continue;
     }
-    if (e.probes == kMaxProbes) {
-      remove(i, DropReason::kNeighborUnreachable);
-      continue;
-    }
     if (n == out.size()) {
       next = now;
       break;
     }
+    if (e.probes == kMaxProbes) {
+      out[n++] = {e.port, true, false, e.mac, e.address};
+      remove(i, DropReason::kNeighborUnreachable);
+      continue;
+    }
+    if (e.state == NeighborState::kDelay) set_state(e, NeighborState::kProbe);
     ++e.probes;
     e.due = now + kProbeInterval;
     next = std::min(next, e.due);
-    out[n++] = {e.port, e.state == NeighborState::kProbe, e.mac, e.address};
+    out[n++] = {e.port, false, e.state == NeighborState::kProbe, e.mac, e.address};
   }
   next_poll_ = next;
   return n;

@@ -154,7 +154,7 @@ bool TcpStack::hand_over(Incoming& in) {
   if (mesh_ == nullptr) return false;
   const TcpPacket& p = in.packet;
   const uint32_t owner =
-      steering_.owner(p.local_port_index, p.tuple.local, p.tuple.local_port, p.tuple.remote, p.tuple.remote_port);
+      steering_.owner(ip_.device_of(p.local_port_index), p.tuple.local, p.tuple.local_port, p.tuple.remote, p.tuple.remote_port);
   if (owner == config_.worker) return false;
   rte_mbuf* m = in.packet.frame;
   m->port = p.arrival_port;

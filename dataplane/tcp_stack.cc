@@ -40,7 +40,7 @@ TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const>
       listener_(config.downstream, config.max_half_open, base::HashKey{config.secret[2], config.secret[3]}),
       isn_(base::HashKey{config.secret[2], config.secret[3]}),
       wheel_(now),
-      held_(ports.size()),
+      held_(config.ip.ports.size()),
       reset_limit_(config.max_resets_per_second, now),
       next_id_(config.worker + 1) {
   MILLRACE_ASSERT(config.workers == 1 || mesh != nullptr, "several workers hand frames to each other");
@@ -197,7 +197,8 @@ Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, cons
   // The allocator knows the ports it gave; a tuple can also be taken by a peer that connected to us from the endpoint's own
   // address and port.
   for (uint32_t tries = 0; tries < 4; ++tries) {
-    const uint16_t local_port = local_ports_.allocate(steering_, config_.worker, source->port, source->address, remote, port);
+    const uint16_t local_port =
+        local_ports_.allocate(steering_, config_.worker, ip_.device_of(source->port), source->address, remote, port);
     if (local_port == 0) break;
     const tcp::FourTuple tuple{source->address, remote, local_port, port};
     const uint32_t hash = hash_of(tuple.local, local_port, remote, port);
@@ -254,7 +255,7 @@ void TcpStack::abort(Connection& c, TimeNs now) {
 // What is due of one connection, as far as its port takes it. False: the port is blocked and nothing was sent.
 bool TcpStack::output(Connection& c, TimeNs now) {
   const uint16_t port = tx_port(c);
-  const bool tso = queues_[port]->capabilities().tso;
+  const bool tso = ip_.capabilities(port).tso;
   const uint32_t mss = tcp::effective_mss(c.tcb);
   const io::PacketQueue& queue = tcp::tx_queue(c.tcb);
   tcp::OutSegment out;
@@ -299,8 +300,18 @@ void TcpStack::output_turn(Connection& c, TimeNs now) {
   arm(c);
 }
 
+// Connections with news are proof that their neighbour hears us (RFC 4861 7.3.1).
+void TcpStack::report_progress(TimeNs now) {
+  dirty_.for_each(connections_, [&](Connection& c) {
+    const tcp::Info i = tcp::info(c.tcb);
+    ip_.progressed(c.next_hop, connections_.index_of(&c), i.snd_una, i.rcv_nxt, now);
+  });
+}
+
 void TcpStack::flush(TimeNs now) {
   StageScope stage(*counters_.stages, Stage::kTcpOutput);
+  if (ip_.neighbors_in_doubt()) [[unlikely]]
+    report_progress(now);
   // One turn for each connection that is on the list now; those that have more to say come back to its end. First those that a
   // blocked port has held back, as far as it goes: they cost an iteration nothing while it stays blocked.
   ConnectionQueue<& Connection::dirty_next> turn = std::exchange(dirty_, {});

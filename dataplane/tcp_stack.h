@@ -176,6 +176,7 @@ class TcpStack {
   uint16_t tx_port(const Connection& c) const { return c.next_hop.neighbor == NeighborTable::kNone ? c.port : c.next_hop.port; }
   void arm(Connection& c);
   void free(Connection& c);
+  void report_progress(TimeNs now);
   void expire_time_wait(TimeWaitTable::Slot& s);
   void update_pressure();
   uint32_t hash_of(const base::IpAddress& local, uint16_t local_port, const base::IpAddress& remote, uint16_t remote_port) const {

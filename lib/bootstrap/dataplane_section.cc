@@ -21,8 +21,12 @@ namespace {
 
 using base::IpAddress;
 
-constexpr uint32_t kMaxPorts = 16;  // lib/io: kMaxPorts
-constexpr uint32_t kMaxCores = 64;  // lib/stats: kMaxWorkers
+constexpr uint32_t kMaxPorts = 16;        // lib/io: kMaxPorts
+constexpr uint32_t kMaxMembers = 8;       // of a bond
+constexpr uint32_t kMaxVlans = 64;        // of one port
+constexpr uint32_t kMaxInterfaces = 128;  // IpLayer::kMaxInterfaces
+constexpr size_t kMaxInterfaceName = 15;  // Linux's IFNAMSIZ, less the NUL
+constexpr uint32_t kMaxCores = 64;        // lib/stats: kMaxWorkers
 constexpr uint32_t kMaxCore = 1023;
 constexpr uint64_t kPayloadPacketBytes = 2'368;  // data room, mbuf, mempool's header
 constexpr uint64_t kHeaderPacketBytes = 832;
@@ -214,21 +218,24 @@ class Reader {
   // --- the section -------------------------------------------------------------------------------------------------------------
   void section(const YAML::Node& n, const std::string& path) {
     bool main_core_given = false;
-    YAML::Node cores, main_core, memory;
+    YAML::Node cores, main_core, memory, exception_node;
     bool ports_seen = false;
-    const bool is_map = map(
-        n, path, {"cores", "main_core", "hugepages", "memory_mb", "file_prefix", "ports", "limits", "tcp", "stage_accounting"},
-        [&](const std::string& key, const YAML::Node& v, const std::string& p) {
-          if (key == "cores") cores.reset(v), read_cores(v, p);
-          else if (key == "main_core") main_core_given = true, main_core.reset(v), number(v, p, 0, kMaxCore, out_.main_core);
-          else if (key == "hugepages") boolean(v, p, out_.hugepages);
-          else if (key == "stage_accounting") boolean(v, p, out_.stage_accounting);
-          else if (key == "memory_mb") memory.reset(v), number(v, p, 64, 1024 * 1024, out_.memory_mb);
-          else if (key == "file_prefix") file_prefix(v, p);
-          else if (key == "ports") ports_seen = true, ports(v, p);
-          else if (key == "limits") limits(v, p);
-          else tcp(v, p);
-        });
+    const bool is_map = map(n, path,
+                            {"cores", "main_core", "hugepages", "memory_mb", "file_prefix", "ports", "limits", "tcp",
+                             "stage_accounting", "exception"},
+                            [&](const std::string& key, const YAML::Node& v, const std::string& p) {
+                              if (key == "cores") cores.reset(v), read_cores(v, p);
+                              else if (key == "main_core")
+                                main_core_given = true, main_core.reset(v), number(v, p, 0, kMaxCore, out_.main_core);
+                              else if (key == "hugepages") boolean(v, p, out_.hugepages);
+                              else if (key == "stage_accounting") boolean(v, p, out_.stage_accounting);
+                              else if (key == "memory_mb") memory.reset(v), number(v, p, 64, 1024 * 1024, out_.memory_mb);
+                              else if (key == "file_prefix") file_prefix(v, p);
+                              else if (key == "ports") ports_seen = true, ports(v, p);
+                              else if (key == "limits") limits(v, p);
+                              else if (key == "exception") exception_node.reset(v), exception(v, p);
+                              else tcp(v, p);
+                            });
     if (!is_map) return;
     if (!ports_seen)
       error(n, path,
@@ -253,6 +260,50 @@ class Reader {
                 " MB are needed; raise it or lower limits.payload_packets");
     }
     names_and_addresses();
+    if (!out_.exception.enable) return;
+    for (const PortSection& port : out_.ports) {
+      const std::string tap = out_.exception.name + port.name;
+      if (tap.size() > kMaxInterfaceName)
+        error(exception_node, path + ".exception.name",
+              "with the name of port " + quoted(port.name) + " gives " + quoted(tap) + ", which is longer than " +
+                  std::to_string(kMaxInterfaceName) + " characters; shorten one of them");
+    }
+  }
+
+  void exception(const YAML::Node& n, const std::string& path) {
+    ExceptionSection& e = out_.exception;
+    map(n, path, {"enable", "name", "rate", "to_host"}, [&](const std::string& key, const YAML::Node& v, const std::string& p) {
+      if (key == "enable") boolean(v, p, e.enable);
+      else if (key == "rate") number(v, p, 1, 1'000'000, e.rate);
+      else if (key == "name") name(v, p, e.name);
+      else
+        list(v, p, [&](const YAML::Node& r, const std::string& q) {
+          std::string s;
+          if (scalar(r, q, "a rule like tcp:179 or udp", s)) host_rule(r, q, s);
+        });
+    });
+  }
+  // "tcp", "udp:3784", "tcp:7000-7010"
+  void host_rule(const YAML::Node& at, const std::string& path, const std::string& s) {
+    HostRule rule;
+    const size_t colon = std::min(s.find(':'), s.size());
+    const std::string protocol = s.substr(0, colon);
+    rule.protocol = protocol == "tcp" ? 6 : protocol == "udp" ? 17 : 0;
+    bool ok = rule.protocol != 0;
+    if (ok && colon < s.size()) {
+      const char* end = s.data() + s.size();
+      auto r = std::from_chars(s.data() + colon + 1, end, rule.first);
+      ok = r.ec == std::errc();
+      rule.last = rule.first;
+      if (ok && r.ptr != end) {
+        ok = *r.ptr == '-';
+        if (ok) r = std::from_chars(r.ptr + 1, end, rule.last);
+        ok = ok && r.ec == std::errc() && r.ptr == end;
+      }
+      ok = ok && rule.first != 0 && rule.first <= rule.last;
+    }
+    if (!ok) return error(at, path, quoted(s) + " is no rule: write tcp or udp, and ports as in tcp:179 or udp:3784-3785");
+    out_.exception.to_host.push_back(rule);
   }
 
   std::string default_prefix() const {
@@ -325,56 +376,33 @@ class Reader {
     std::string path;
     YAML::Node node, name, device;
     std::vector<YAML::Node> addresses, gateways, vias;
+    std::vector<PortPlaces> vlans;
   };
 
-  void port(const YAML::Node& n, const std::string& path) {
-    PortSection p;
-    PortPlaces at;
-    at.path = path;
-    at.node.reset(n);
-    YAML::Node mtu;
-    const bool is_map =
-        map(n, path, {"name", "device", "mtu", "vlan", "addresses", "gateways", "routes", "neighbors", "offloads", "mac"},
-            [&](const std::string& key, const YAML::Node& v, const std::string& f) {
-              if (key == "name") at.name.reset(v), name(v, f, p.name);
-              else if (key == "device") at.device.reset(v), scalar(v, f, "a device", p.device);
-              else if (key == "mtu") mtu.reset(v), number(v, f, 576, 9216, p.mtu);
-              else if (key == "vlan") number(v, f, 0, 4094, p.vlan);
-              else if (key == "addresses")
-                list(v, f, [&](const YAML::Node& a, const std::string& g) { own_address(a, g, p, at); });
-              else if (key == "gateways")
-                list(v, f, [&](const YAML::Node& a, const std::string& g) {
-                  IpAddress ip;
-                  if (address(a, g, ip)) p.gateways.push_back(ip), at.gateways.push_back(a);
-                });
-              else if (key == "routes") list(v, f, [&](const YAML::Node& a, const std::string& g) { route(a, g, p, at); });
-              else if (key == "neighbors") list(v, f, [&](const YAML::Node& a, const std::string& g) { neighbor(a, g, p); });
-              else if (key == "offloads") {
-                std::string s;
-                if (!scalar(v, f, "auto or off", s)) return;
-                if (s == "auto") p.offloads = Offloads::kAuto;
-                else if (s == "off" || s == "false") p.offloads = Offloads::kOff;  // `off` is false to some YAML readers
-                else error(v, f, "must be auto or off, not " + quoted(s));
-              } else {
-                std::array<uint8_t, 6> m{};
-                if (mac(v, f, m)) p.mac = m;
-              }
-            });
-    if (!is_map) return;
-    if (p.name.empty()) p.name = "port" + std::to_string(out_.ports.size());
-    if (p.device.empty() && (!at.device.IsDefined() || at.device.IsNull() || at.device.IsScalar())) {
-      error(n, path, "has no `device`: name a PCI address, af_packet:IFACE, af_xdp:IFACE, memif:SOCKET or another DPDK device");
-    } else if (!p.device.empty()) {
-      std::string why;
-      const auto args = expand_device(p.device, static_cast<uint32_t>(out_.ports.size()), p.mtu, 1, &why);
-      if (!args) error(at.device, path + ".device", why);
-    }
+  // The keys that a port and its further VLANs have in common. False: not one of them.
+  bool link_key(const std::string& key, const YAML::Node& v, const std::string& f, LinkSection& p, PortPlaces& at) {
+    if (key == "vlan") number(v, f, 0, 4094, p.vlan);
+    else if (key == "dad") number(v, f, 0, 5, p.dad);
+    else if (key == "addresses") list(v, f, [&](const YAML::Node& a, const std::string& g) { own_address(a, g, p, at); });
+    else if (key == "gateways")
+      list(v, f, [&](const YAML::Node& a, const std::string& g) {
+        IpAddress ip;
+        if (address(a, g, ip)) p.gateways.push_back(ip), at.gateways.push_back(a);
+      });
+    else if (key == "routes") list(v, f, [&](const YAML::Node& a, const std::string& g) { route(a, g, p, at); });
+    else if (key == "neighbors") list(v, f, [&](const YAML::Node& a, const std::string& g) { neighbor(a, g, p); });
+    else return false;
+    return true;
+  }
+
+  // What must hold of addresses and next hops of one link.
+  void check_link(const LinkSection& p, const PortPlaces& at, const YAML::Node& mtu_node, uint16_t mtu) {
     if (p.addresses.empty() && at.addresses.empty())
-      error(n, path, "has no `addresses`: a port needs at least one, as in addresses: [\"10.1.0.1/24\"]");
+      error(at.node, at.path, "has no `addresses`: a port needs at least one, as in addresses: [\"10.1.0.1/24\"]");
     const bool v6 = std::any_of(p.addresses.begin(), p.addresses.end(), [](const Prefix& a) { return !a.address.is_v4(); });
-    if (v6 && p.mtu < 1280)
-      error(mtu, path + ".mtu",
-            "must be at least 1280 on a port with IPv6 addresses (RFC 8200 5), not '" + std::to_string(p.mtu) + "'");
+    if (v6 && mtu < 1280)
+      error(mtu_node, at.path.substr(0, at.path.find(".vlans")) + ".mtu",
+            "must be at least 1280 on a port with IPv6 addresses (RFC 8200 5), not '" + std::to_string(mtu) + "'");
     auto on_link = [&](const IpAddress& a) {
       return std::any_of(p.addresses.begin(), p.addresses.end(), [&](const Prefix& x) { return in_prefix(a, x); });
     };
@@ -385,17 +413,111 @@ class Reader {
         error(node, f, a.to_string() + " is not within the prefix of any address of this port, so it cannot be reached");
       }
     };
-    bool seen[2] = {};
     for (size_t i = 0; i < p.gateways.size(); ++i) {
-      const std::string f = path + ".gateways[" + std::to_string(i) + "]";
+      const std::string f = at.path + ".gateways[" + std::to_string(i) + "]";
       check_next_hop(at.gateways[i], f, p.gateways[i]);
-      if (std::exchange(seen[p.gateways[i].is_v4()], true))
-        error(at.gateways[i], f,
-              std::string("is a second gateway for ") + (p.gateways[i].is_v4() ? "IPv4" : "IPv6") +
-                  "; one a family, use `routes` for more");
+      for (size_t j = 0; j < i; ++j)
+        if (p.gateways[i] == p.gateways[j]) error(at.gateways[i], f, p.gateways[i].to_string() + " is named twice");
     }
     for (size_t i = 0; i < p.routes.size(); ++i)
-      check_next_hop(at.vias[i], path + ".routes[" + std::to_string(i) + "].via", p.routes[i].via);
+      check_next_hop(at.vias[i], at.path + ".routes[" + std::to_string(i) + "].via", p.routes[i].via);
+  }
+
+  void vlan(const YAML::Node& n, const std::string& path, PortSection& p, PortPlaces& port) {
+    LinkSection link;
+    PortPlaces at;
+    at.path = path;
+    at.node.reset(n);
+    const bool is_map =
+        map(n, path, {"vlan", "addresses", "gateways", "routes", "neighbors", "dad"},
+            [&](const std::string& key, const YAML::Node& v, const std::string& f) { link_key(key, v, f, link, at); });
+    if (!is_map) return;
+    if (!n["vlan"].IsDefined()) return error(n, path, "needs `vlan`, a tag from 1 to 4094");
+    p.vlans.push_back(std::move(link));
+    port.vlans.push_back(std::move(at));
+  }
+
+  void bond(const YAML::Node& n, const std::string& path, PortSection& p) {
+    const bool is_map = map(n, path, {"mode", "members"}, [&](const std::string& key, const YAML::Node& v, const std::string& f) {
+      if (key == "members") {
+        list(v, f, [&](const YAML::Node& m, const std::string& g) {
+          std::string s, why;
+          if (!scalar(m, g, "a device", s)) return;
+          const uint32_t index =
+              kMaxPorts + static_cast<uint32_t>(out_.ports.size()) * kMaxMembers + static_cast<uint32_t>(p.members.size());
+          const auto args = expand_device(s, index, p.mtu, 1, &why);
+          if (!args) error(m, g, why);
+          p.members.push_back(s);
+        });
+        return;
+      }
+      std::string s;
+      if (!scalar(v, f, "active-backup, balance or lacp", s)) return;
+      p.bond = s == "active-backup" ? BondMode::kActiveBackup
+               : s == "balance"     ? BondMode::kBalance
+               : s == "lacp"        ? BondMode::kLacp
+                                    : BondMode::kNone;
+      if (p.bond == BondMode::kNone) error(v, f, "must be active-backup, balance or lacp, not " + quoted(s));
+    });
+    if (!is_map) return;
+    if (!n["mode"].IsDefined()) error(n, path, "needs `mode`: active-backup, balance or lacp");
+    if (p.members.empty()) error(n, path, "needs `members`: the devices that it is made of");
+    if (p.members.size() > kMaxMembers) error(n, path + ".members", "has more than " + std::to_string(kMaxMembers) + " devices");
+  }
+
+  void port(const YAML::Node& n, const std::string& path) {
+    PortSection p;
+    PortPlaces at;
+    at.path = path;
+    at.node.reset(n);
+    YAML::Node mtu, bond_node;
+    const bool is_map = map(n, path,
+                            {"name", "device", "bond", "mtu", "vlan", "vlans", "addresses", "gateways", "routes", "neighbors",
+                             "dad", "offloads", "mac"},
+                            [&](const std::string& key, const YAML::Node& v, const std::string& f) {
+                              if (link_key(key, v, f, p, at)) return;
+                              if (key == "name") at.name.reset(v), name(v, f, p.name);
+                              else if (key == "device") at.device.reset(v), scalar(v, f, "a device", p.device);
+                              else if (key == "bond") bond_node.reset(v), bond(v, f, p);
+                              else if (key == "mtu") mtu.reset(v), number(v, f, 576, 9216, p.mtu);
+                              else if (key == "vlans")
+                                list(v, f, [&](const YAML::Node& a, const std::string& g) { vlan(a, g, p, at); });
+                              else if (key == "offloads") {
+                                std::string s;
+                                if (!scalar(v, f, "auto or off", s)) return;
+                                if (s == "auto") p.offloads = Offloads::kAuto;
+                                else if (s == "off" || s == "false")
+                                  p.offloads = Offloads::kOff;  // `off` is false to some YAML readers
+                                else error(v, f, "must be auto or off, not " + quoted(s));
+                              } else {
+                                std::array<uint8_t, 6> m{};
+                                if (mac(v, f, m)) p.mac = m;
+                              }
+                            });
+    if (!is_map) return;
+    if (p.name.empty()) p.name = "port" + std::to_string(out_.ports.size());
+    const bool no_device = !at.device.IsDefined() || at.device.IsNull();
+    const bool bonded = bond_node.IsDefined() && !bond_node.IsNull();
+    if (bonded) {
+      if (!no_device) error(at.device, path + ".device", "is given beside `bond`, which is a device of its own; keep one");
+    } else if (p.device.empty() && (no_device || at.device.IsScalar())) {
+      error(n, path, "has no `device`: name a PCI address, af_packet:IFACE, af_xdp:IFACE, memif:SOCKET or another DPDK device");
+    } else if (!p.device.empty()) {
+      std::string why;
+      const auto args = expand_device(p.device, static_cast<uint32_t>(out_.ports.size()), p.mtu, 1, &why);
+      if (!args) error(at.device, path + ".device", why);
+    }
+    check_link(p, at, mtu, p.mtu);
+    for (size_t i = 0; i < p.vlans.size(); ++i) {
+      const PortPlaces& place = at.vlans[i];
+      check_link(p.vlans[i], place, mtu.IsDefined() && !mtu.IsNull() ? mtu : place.node, p.mtu);
+      bool taken = p.vlans[i].vlan == p.vlan;
+      for (size_t j = 0; j < i; ++j) taken = taken || p.vlans[i].vlan == p.vlans[j].vlan;
+      if (taken)
+        error(place.node, place.path + ".vlan",
+              "VLAN " + std::to_string(p.vlans[i].vlan) + " of this port is already configured; put the addresses together");
+    }
+    if (p.vlans.size() > kMaxVlans) error(n, path + ".vlans", "has more than " + std::to_string(kMaxVlans) + " VLANs");
     out_.ports.push_back(std::move(p));
     places_.push_back(std::move(at));
   }
@@ -408,7 +530,7 @@ class Reader {
     if (!ok) error(n, path, quoted(out) + " must be 1 to 31 letters, digits, '-', '_' or '.'");
   }
 
-  void own_address(const YAML::Node& n, const std::string& path, PortSection& p, PortPlaces& at) {
+  void own_address(const YAML::Node& n, const std::string& path, LinkSection& p, PortPlaces& at) {
     Prefix a;
     const bool ok = prefix(n, path, a);
     at.addresses.push_back(n);
@@ -425,7 +547,7 @@ class Reader {
     }
   }
 
-  void route(const YAML::Node& n, const std::string& path, PortSection& p, PortPlaces& at) {
+  void route(const YAML::Node& n, const std::string& path, LinkSection& p, PortPlaces& at) {
     RouteSection r;
     bool to = false, via = false;
     YAML::Node via_node;
@@ -456,7 +578,7 @@ class Reader {
     }
   }
 
-  void neighbor(const YAML::Node& n, const std::string& path, PortSection& p) {
+  void neighbor(const YAML::Node& n, const std::string& path, LinkSection& p) {
     NeighborSection s;
     bool a = false, m = false;
     if (!map(n, path, {"address", "mac"}, [&](const std::string& key, const YAML::Node& v, const std::string& f) {
@@ -478,14 +600,27 @@ class Reader {
           error(places_[i].device, places_[i].path + ".device",
                 quoted(b.device) + " is already the device of " + places_[j].path);
       }
-      for (size_t x = 0; x < out_.ports[i].addresses.size(); ++x) {
-        const Prefix& p = out_.ports[i].addresses[x];
+    }
+    size_t interfaces = out_.ports.size();
+    for (const PortSection& p : out_.ports) interfaces += p.vlans.size();
+    if (interfaces > kMaxInterfaces)
+      error(places_[0].node, "dataplane.ports",
+            "have " + std::to_string(interfaces) + " VLANs together; at most " + std::to_string(kMaxInterfaces) + " are supported");
+    // An address belongs to one interface.
+    std::vector<std::pair<const LinkSection*, const PortPlaces*>> links;
+    for (size_t i = 0; i < out_.ports.size(); ++i) {
+      links.emplace_back(&out_.ports[i], &places_[i]);
+      for (size_t v = 0; v < out_.ports[i].vlans.size(); ++v) links.emplace_back(&out_.ports[i].vlans[v], &places_[i].vlans[v]);
+    }
+    for (size_t i = 0; i < links.size(); ++i) {
+      for (size_t x = 0; x < links[i].first->addresses.size(); ++x) {
+        const Prefix& p = links[i].first->addresses[x];
         if (p.address == IpAddress{}) continue;
         for (size_t j = 0; j <= i; ++j) {
-          for (size_t y = 0; y < (j == i ? x : out_.ports[j].addresses.size()); ++y) {
-            if (out_.ports[j].addresses[y].address == p.address) {
-              error(places_[i].addresses[x], places_[i].path + ".addresses[" + std::to_string(x) + "]",
-                    p.address.to_string() + " is already an address of " + places_[j].path);
+          for (size_t y = 0; y < (j == i ? x : links[j].first->addresses.size()); ++y) {
+            if (links[j].first->addresses[y].address == p.address) {
+              error(links[i].second->addresses[x], links[i].second->path + ".addresses[" + std::to_string(x) + "]",
+                    p.address.to_string() + " is already an address of " + links[j].second->path);
             }
           }
         }
@@ -493,10 +628,24 @@ class Reader {
     }
     // The devices in full: every worker gets a queue.
     for (size_t i = 0; i < out_.ports.size(); ++i) {
+      PortSection& p = out_.ports[i];
       std::string why;
-      const auto args = expand_device(out_.ports[i].device, static_cast<uint32_t>(i), out_.ports[i].mtu,
-                                      static_cast<uint32_t>(out_.cores.size()), &why);
-      if (args) out_.ports[i].devargs = *args;
+      const auto queues = static_cast<uint32_t>(out_.cores.size());
+      if (p.bond == BondMode::kNone) {
+        if (const auto args = expand_device(p.device, static_cast<uint32_t>(i), p.mtu, queues, &why)) p.devargs = *args;
+        continue;
+      }
+      // DPDK's modes: 1 active-backup, 2 balance, 4 802.3ad. Flows are spread over members by addresses and ports (l34).
+      const char* mode = p.bond == BondMode::kActiveBackup ? "1" : p.bond == BondMode::kBalance ? "2" : "4";
+      p.devargs = "net_bonding" + std::to_string(i) + ",mode=" + mode + ",lsc_poll_period_ms=100";
+      if (p.bond != BondMode::kActiveBackup) p.devargs += ",xmit_policy=l34";
+      for (size_t m = 0; m < p.members.size(); ++m) {
+        const auto args =
+            expand_device(p.members[m], static_cast<uint32_t>(kMaxPorts + i * kMaxMembers + m), p.mtu, queues, &why);
+        if (!args) continue;
+        p.member_devargs.push_back(*args);
+        p.devargs += ",slave=" + args->substr(0, args->find(','));
+      }
     }
   }
 
@@ -505,7 +654,7 @@ class Reader {
     YAML::Node range;
     map(n, path,
         {"connections", "half_open", "time_wait", "neighbors", "payload_packets", "header_packets", "rx_descriptors",
-         "tx_descriptors", "upstream_ports", "resets_per_second", "icmp_per_second"},
+         "tx_descriptors", "upstream_ports", "resets_per_second", "icmp_per_second", "fragments"},
         [&](const std::string& key, const YAML::Node& v, const std::string& p) {
           if (key == "connections") number(v, p, 16, 10'000'000, l.connections);
           else if (key == "half_open") number(v, p, 0, 10'000'000, l.half_open);
@@ -517,7 +666,8 @@ class Reader {
           else if (key == "tx_descriptors") number(v, p, 64, 32'768, l.tx_descriptors);
           else if (key == "upstream_ports") port_range(v, p);
           else if (key == "resets_per_second") number(v, p, 0, 10'000'000, l.resets_per_second);
-          else number(v, p, 0, 10'000'000, l.icmp_per_second);
+          else if (key == "icmp_per_second") number(v, p, 0, 10'000'000, l.icmp_per_second);
+          else number(v, p, 0, 4'096, l.fragments);
         });
   }
 

@@ -43,16 +43,26 @@ struct NeighborSection {
 
 enum class Offloads : uint8_t { kAuto, kOff };
 
-struct PortSection {
-  std::string name;                       // default "port<index>"
-  std::string device;                     // as written
-  std::string devargs;                    // for DPDK: a PCI address, or a vdev with its arguments filled in (expand_device)
-  uint16_t mtu = 1500;                    // 576..9216; IPv6 needs 1280
+// What belongs to one VLAN of a port.
+struct LinkSection {
   uint16_t vlan = 0;                      // 0: untagged; 1..4094
   std::vector<Prefix> addresses;          // at least one; host bits kept
-  std::vector<base::IpAddress> gateways;  // default routers, one a family
+  std::vector<base::IpAddress> gateways;  // default routers; the first of a family that answers is used
   std::vector<RouteSection> routes;
   std::vector<NeighborSection> neighbors;  // static entries
+  uint32_t dad = 1;                        // solicitations before an IPv6 address is used (RFC 4862 5.1); 0: none
+};
+
+enum class BondMode : uint8_t { kNone, kActiveBackup, kBalance, kLacp };
+
+struct PortSection : LinkSection {
+  std::string name;                 // default "port<index>"
+  std::string device;               // as written
+  std::string devargs;              // for DPDK: a PCI address, or a vdev with its arguments filled in (expand_device)
+  BondMode bond = BondMode::kNone;  // the device is a bond of `members`
+  std::vector<std::string> members, member_devargs;
+  uint16_t mtu = 1500;             // 576..9216; IPv6 needs 1280
+  std::vector<LinkSection> vlans;  // further VLANs of the device
   Offloads offloads = Offloads::kAuto;
   std::optional<std::array<uint8_t, 6>> mac;  // default: the device's own
 };
@@ -70,7 +80,22 @@ struct LimitsSection {
   uint16_t upstream_port_first = 16'384;  // local ports of connections to endpoints, inclusive
   uint16_t upstream_port_last = 65'535;
   uint32_t resets_per_second = 1'000;  // RST answers to segments of nobody
-  uint32_t icmp_per_second = 1'000;    // echo replies
+  uint32_t icmp_per_second = 1'000;    // echo replies and ICMP errors
+  uint32_t fragments = 256;            // IP fragments held for reassembly; 0: all dropped
+};
+
+// Which traffic to an address of the gateway is the host's when the gateway itself has no use for it.
+struct HostRule {
+  uint8_t protocol = 0;               // 6 or 17
+  uint16_t first = 0, last = 65'535;  // port of either end
+};
+
+// What is not ours goes to the host, through one TAP device a port.
+struct ExceptionSection {
+  bool enable = false;
+  std::string name = "mr-";  // the devices are called this and the port's name
+  uint32_t rate = 10'000;    // frames a second, each way
+  std::vector<HostRule> to_host;
 };
 
 // Knobs of the transport; the names and meanings are those of tcp::Config, times in milliseconds here.
@@ -95,6 +120,7 @@ struct DataplaneSection {
   std::string file_prefix = "millrace";  // EAL's; default derived from the run directory, so that two gateways coexist
   std::vector<PortSection> ports;        // 1..16
   LimitsSection limits;
+  ExceptionSection exception;
   TcpSection tcp;
   bool stage_accounting = false;  // where cycles go is measured from the start; millctl top --stages changes it while running
 };

@@ -13,6 +13,7 @@ enum IpProtocol : uint8_t {
   kIpTcp = 6,
   kIpUdp = 17,
   kIpIcmpv6 = 58,
+  kIpv6NoNext = 59,
 };
 
 // Of the last two bits of tos / traffic class (RFC 3168 5).

@@ -14,7 +14,7 @@ bool is_extension(uint8_t next_header) {
 
 // The options of a hop-by-hop or destination options header (RFC 8200 4.2). We know only padding; an unknown option may be
 // skipped when its two highest bits are zero, otherwise the packet is to be discarded.
-bool options_ok(const uint8_t* p, const uint8_t* end) {
+bool options_ok(const uint8_t* packet, const uint8_t* p, const uint8_t* end, Ipv6View& out) {
   uint32_t options = 0;
   while (p < end) {
     if (*p == kOptPad1) {
@@ -22,7 +22,15 @@ bool options_ok(const uint8_t* p, const uint8_t* end) {
       continue;
     }
     if (end - p < 2 || p[1] > end - p - 2) return false;
-    if (*p != kOptPadN && ((*p & 0xc0) != 0 || ++options > kIpv6MaxOptions)) return false;
+    if (*p != kOptPadN && (*p & 0xc0) != 0) {
+      if ((*p & 0x80) != 0) {
+        out.problem_at = static_cast<uint16_t>(p - packet);
+        out.problem_code = 2;
+        out.problem_to_group = (*p & 0x40) == 0;
+      }
+      return false;
+    }
+    if (*p != kOptPadN && ++options > kIpv6MaxOptions) return false;
     p += 2 + p[1];
   }
   return true;
@@ -33,8 +41,11 @@ ParseError skip_extensions(const uint8_t* packet, uint32_t end, Ipv6View& out) {
   uint32_t at = kIpv6Header;
   for (uint32_t count = 0; is_extension(out.next_header); ++count) {
     if (count == kIpv6MaxExtensions) return ParseError::kBadHeader;
-    if (out.next_header == kHopByHop && count != 0)
-      return ParseError::kBadHeader;  // RFC 8200 4.1: only directly behind the IPv6 header
+    if (out.next_header == kHopByHop && count != 0) {  // RFC 8200 4.1: only directly behind the IPv6 header
+      out.problem_at = out.next_header_at;
+      out.problem_code = 1;
+      return ParseError::kBadHeader;
+    }
     if (end - at < 8) return ParseError::kTruncated;
     const uint8_t* p = packet + at;
     const uint32_t length = out.next_header == kFragmentHeader ? 8 : (p[1] + 1u) * 8;
@@ -45,12 +56,16 @@ ParseError skip_extensions(const uint8_t* packet, uint32_t end, Ipv6View& out) {
         if ((base::load_be16(p + 2) & 0xfff9) != 0) return ParseError::kFragment;  // offset or M
         break;
       case kRouting:
-        if (p[3] != 0) return ParseError::kBadHeader;
+        if (p[3] != 0) {  // RFC 8200 4.4: an unknown routing type with segments left
+          out.problem_at = static_cast<uint16_t>(at + 2);
+          return ParseError::kBadHeader;
+        }
         break;
       default:
-        if (!options_ok(p + 2, p + length)) return ParseError::kBadHeader;
+        if (!options_ok(packet, p + 2, p + length, out)) return ParseError::kBadHeader;
     }
     out.next_header = p[0];
+    out.next_header_at = static_cast<uint16_t>(at);
     at += length;
   }
   out.payload_offset = static_cast<uint16_t>(at);
@@ -75,6 +90,10 @@ ParseError Ipv6View::parse(base::ByteSpan packet, Ipv6View& out) {
   out.dst = base::IpAddress::v6(p + 24);
   out.payload_offset = kIpv6Header;
   out.payload_length = static_cast<uint16_t>(payload);
+  out.next_header_at = 6;
+  out.problem_at = 0;
+  out.problem_code = 0;
+  out.problem_to_group = true;
   // A v4-mapped address on the wire would be taken for an IPv4 peer from here on (RFC 4942 2.2).
   if (is_multicast_v6(out.src) || out.src.is_v4() || out.dst.is_v4()) return ParseError::kBadHeader;
   if (__builtin_expect(!is_extension(out.next_header), 1)) return ParseError::kNone;

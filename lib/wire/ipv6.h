@@ -23,6 +23,11 @@ struct Ipv6View {
   uint32_t flow_label = 0;      // 20 bits
   uint16_t payload_offset = 0;  // of the first byte behind the extension headers
   uint16_t payload_length = 0;  // behind the extension headers
+  uint16_t next_header_at = 6;  // where in the packet `next_header` stands
+  // With kBadHeader: what to tell the sender in a parameter problem (RFC 8200 4, RFC 4443 3.4). problem_at 0: nothing.
+  uint16_t problem_at = 0;
+  uint8_t problem_code = 0;      // 0 erroneous field, 1 unknown next header, 2 unknown option
+  bool problem_to_group = true;  // also when the packet was for a group (an option whose two highest bits are 10)
 
   Ecn ecn() const { return static_cast<Ecn>(traffic_class & 3); }
 

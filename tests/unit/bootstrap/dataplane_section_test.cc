@@ -57,15 +57,19 @@ dataplane:
     mtu: 9000
     vlan: 7
     addresses: ["10.1.0.1/24"]
-    gateways: ["10.1.0.254"]
+    gateways: ["10.1.0.254", "10.1.0.253"]
+    dad: 3
+    vlans: [{vlan: 9, addresses: ["10.9.0.1/24", "fd00:9::1/64"], gateways: ["10.9.0.254"], dad: 0}]
     routes: [{to: "10.2.0.0/16", via: "10.1.0.2"}]
     neighbors: [{address: "10.1.0.2", mac: "02:00:00:00:00:09"}]
     offloads: off
     mac: "02:00:00:00:00:01"
   - device: "af_xdp:veth1,busy_budget=64"
     addresses: ["fd00:2::1/64"]
+  - {name: both, bond: {mode: lacp, members: ["memif:/run/a.sock", "0000:3b:00.1"]}, addresses: ["10.3.0.1/24"]}
+  exception: {enable: true, name: tap-, rate: 500, to_host: [udp, "tcp:179", "tcp:7000-7010"]}
   limits: {connections: 1000, half_open: 10, time_wait: 100, neighbors: 64, payload_packets: 8192, header_packets: 2048, rx_descriptors: 512,
-           tx_descriptors: 256, upstream_ports: 20000-30000, resets_per_second: 5, icmp_per_second: 6}
+           tx_descriptors: 256, upstream_ports: 20000-30000, resets_per_second: 5, icmp_per_second: 6, fragments: 12}
   tcp: {rcv_buf: 131072, rcv_wnd_initial: 32768, snd_buf: 65536, sack: false, timestamps: false, window_scaling: false, delayed_ack: false, delayed_ack_ms: 20,
         rto_min_ms: 5, rto_initial_ms: 500, rto_max_ms: 30000, connect_timeout_ms: 5000, user_timeout_ms: 60000, keepalive_idle_ms: 0,
         keepalive_interval_ms: 1000, keepalive_probes: 2, fin_wait_2_ms: 10000, time_wait_ms: 30000}
@@ -81,6 +85,27 @@ dataplane:
   EXPECT_EQ(p.devargs, "0000:3b:00.0");
   EXPECT_EQ(p.vlan, 7);
   EXPECT_EQ(p.gateways[0].to_string(), "10.1.0.254");
+  EXPECT_EQ(p.gateways[1].to_string(), "10.1.0.253");
+  EXPECT_EQ(p.dad, 3u);
+  ASSERT_EQ(p.vlans.size(), 1u);
+  EXPECT_EQ(p.vlans[0].vlan, 9);
+  EXPECT_EQ(p.vlans[0].addresses[1].address.to_string(), "fd00:9::1");
+  EXPECT_EQ(p.vlans[0].gateways[0].to_string(), "10.9.0.254");
+  EXPECT_EQ(p.vlans[0].dad, 0u);
+  const PortSection& bond = s.ports[2];
+  EXPECT_EQ(bond.bond, BondMode::kLacp);
+  EXPECT_EQ(bond.devargs, "net_bonding2,mode=4,lsc_poll_period_ms=100,xmit_policy=l34,slave=net_memif32,slave=0000:3b:00.1");
+  EXPECT_EQ(bond.member_devargs[0], "net_memif32,socket=/run/a.sock,role=client,id=0,bsize=2048,rsize=11,socket-abstract=no");
+  EXPECT_TRUE(s.exception.enable);
+  EXPECT_EQ(s.exception.name, "tap-");
+  EXPECT_EQ(s.exception.rate, 500u);
+  ASSERT_EQ(s.exception.to_host.size(), 3u);
+  EXPECT_EQ(s.exception.to_host[0].protocol, 17);
+  EXPECT_EQ(s.exception.to_host[0].last, 65'535);
+  EXPECT_EQ(s.exception.to_host[1].first, 179);
+  EXPECT_EQ(s.exception.to_host[1].last, 179);
+  EXPECT_EQ(s.exception.to_host[2].last, 7010);
+  EXPECT_EQ(s.limits.fragments, 12u);
   EXPECT_EQ(p.routes[0].to.bits, 16);
   EXPECT_EQ(p.neighbors[0].mac[5], 9);
   EXPECT_EQ(p.offloads, Offloads::kOff);
@@ -169,8 +194,30 @@ TEST(Section, BrokenSections) {
        "cannot be reached"},
       {with_port("    gateways: [10.1.0.1]\n"),
        "gw.yaml:5:16: dataplane.ports[0].gateways[0]: 10.1.0.1 is this port's own address; name the router's"},
-      {with_port("    gateways: [10.1.0.5, 10.1.0.6]\n"),
-       "gw.yaml:5:26: dataplane.ports[0].gateways[1]: is a second gateway for IPv4; one a family, use `routes` for more"},
+      {with_port("    gateways: [10.1.0.5, 10.1.0.5]\n"),
+       "gw.yaml:5:26: dataplane.ports[0].gateways[1]: 10.1.0.5 is named twice"},
+      {with_port("    vlans: [{addresses: [10.2.0.1/24]}]\n"),
+       "gw.yaml:5:13: dataplane.ports[0].vlans[0]: needs `vlan`, a tag from 1 to 4094"},
+      {with_port("    vlan: 7\n    vlans: [{vlan: 7, addresses: [10.2.0.1/24]}]\n"),
+       "gw.yaml:6:13: dataplane.ports[0].vlans[0].vlan: VLAN 7 of this port is already configured; put the addresses together"},
+      {with_port("    vlans: [{vlan: 8}]\n"),
+       "gw.yaml:5:13: dataplane.ports[0].vlans[0]: has no `addresses`: a port needs at least one, as in addresses: "
+       "[\"10.1.0.1/24\"]"},
+      {with_port("    vlans: [{vlan: 8, addresses: [10.1.0.1/24]}]\n"),
+       "gw.yaml:5:35: dataplane.ports[0].vlans[0].addresses[0]: 10.1.0.1 is already an address of dataplane.ports[0]"},
+      {with_port("    vlans: [{vlan: 8, addresses: [10.2.0.1/24], gateways: [10.1.0.9]}]\n"),
+       "gw.yaml:5:60: dataplane.ports[0].vlans[0].gateways[0]: 10.1.0.9 is not within the prefix of any address of this port, so "
+       "it "
+       "cannot be reached"},
+      {with_port("    bond: {mode: lacp, members: [\"af_packet:a\"]}\n"),
+       "gw.yaml:3:13: dataplane.ports[0].device: is given beside `bond`, which is a device of its own; keep one"},
+      {with_port("  exception: {to_host: [sctp]}\n"),
+       "gw.yaml:5:25: dataplane.exception.to_host[0]: 'sctp' is no rule: write tcp or udp, and ports as in tcp:179 or "
+       "udp:3784-3785"},
+      {with_port("  exception: {enable: true, name: much-too-long}\n"),
+       "gw.yaml:5:14: dataplane.exception.name: with the name of port 'port0' gives 'much-too-longport0', which is longer than "
+       "15 "
+       "characters; shorten one of them"},
       {with_port("    gateways: [10.1.0.5/24]\n"),
        "gw.yaml:5:16: dataplane.ports[0].gateways[0]: '10.1.0.5/24' is no IP address; leave the prefix length out"},
       {with_port("    routes: [{to: 10.2.0.1/16, via: 10.1.0.2}]\n"),
