@@ -162,7 +162,7 @@ TEST(Section, BrokenSections) {
       {with_port("  core: 1\n"), "gw.yaml:5:3: dataplane: unknown key 'core'; did you mean 'cores'?"},
       {with_port("  turbo: 1\n"),
        "gw.yaml:5:3: dataplane: unknown key 'turbo'; known keys are cores, main_core, hugepages, memory_mb, file_prefix, ports, "
-       "limits, tcp, stage_accounting"},
+       "limits, tcp, stage_accounting, exception"},
       {with_port("  cores: x\n"), "gw.yaml:5:10: dataplane.cores: 'x' is no core number from 0 to 1023 and no range like 1-3"},
       {with_port("  cores: 3-1\n"),
        "gw.yaml:5:10: dataplane.cores: '3-1' is no core number from 0 to 1023 and no range like 1-3"},
