@@ -85,7 +85,10 @@ void HttpProxy::route(Exchange& ex) {
     const route::HostResult host = route::find_virtual_host(*routes->object, request.authority);
     if (host.index != route::kNoVirtualHost)
       entry = ctx_.tables->virtual_host(routes->object->virtual_hosts.at(routes->object, host.index));
-    if (entry != nullptr) ahead.fetch_slots(entry->runtime, request.path);
+    if (entry != nullptr) {
+      ahead.fetch_slots(entry->runtime, request.path);
+      __builtin_prefetch(&ctx_.stats.scope(entry->slot), 1);
+    }
   }
   const http::BodyFraming framing = http::request_framing(request);
   const bool tunnel = framing.kind == http::Framing::kTunnel;
@@ -232,8 +235,10 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   ex.route.cluster = action.cluster;
   if (logged) ex.route.cluster_name = ex.scratch.copy(table::view(&object, choice.name));
 
-  const EditLevel levels[] = {
-      {&object, &choice.headers}, {&object, &route.headers_mut}, {&object, &object.headers_mut}, {&routes, &routes.headers_mut}};
+  const EditLevel levels[] = {{&object, &choice.headers},
+                              {&object, &route.headers_mut},
+                              {&object, entry.runtime.edits ? &object.headers_mut : &kPlainRoute.headers_mut},
+                              {&routes, &routes.headers_mut}};
   const bool reversed = routes.most_specific_header_mutations_wins != 0;
   keep_response_edits(ex, levels, 4, reversed);
 

@@ -96,11 +96,13 @@ struct RouteTableRuntime {
   table::ObjectId id = table::kNoObject;
   const table::RouteTable* object = nullptr;
 };
-struct VirtualHostEntry {
+// Two cache lines: with a hundred virtual hosts in turn, what a request reads of its own is seldom in the nearest cache.
+struct alignas(64) VirtualHostEntry {
+  route::VirtualHostRuntime runtime;  // what route::match_route takes; runtime.object is the virtual host
   table::ObjectId id = table::kNoObject;
-  route::VirtualHostRuntime runtime;              // what route::match_route takes; runtime.object is the virtual host
   stats::ScopeSlot slot = stats::kOverflowScope;  // ScopeKind::kVirtualHost
 };
+static_assert(sizeof(VirtualHostEntry) == 128);
 struct ClusterRuntime {
   table::ObjectId id = table::kNoObject;
   const table::Cluster* object = nullptr;

@@ -145,6 +145,8 @@ VirtualHostRuntime::VirtualHostRuntime(const table::VirtualHost* host, const Pat
   }
   meta = index.meta.in(blob);
   actions = index.actions.in(blob);
+  const table::HeaderMutations& m = host->headers_mut;
+  edits = (m.request_add.count | m.response_add.count | m.request_remove.count | m.response_remove.count) != 0;
   folded = index.exact[1].nodes.count + index.prefix[1].nodes.count != 0;
 }
 
@@ -152,6 +154,7 @@ void MatchAhead::fetch_slots(const VirtualHostRuntime& host, std::string_view pa
   if (path.empty()) return;
   host_ = &host;
   whole_ = path;
+  __builtin_prefetch(host.actions);  // a virtual host has few different ones
   path_ = http::path_only(path);
   if (host.prefix_slots != nullptr && host.first_length <= path_.size()) {
     prefix_hash_ = base::hash64(path_.substr(0, host.first_length));

@@ -62,6 +62,7 @@ struct VirtualHostRuntime {
   uint32_t length_count = 0;
   uint32_t first_length = 0;  // with which the search for a prefix begins
   bool folded = false;        // there are case-insensitive literals
+  bool edits = false;         // object->headers_mut is not empty
   table::RequireTls require_tls = table::RequireTls::kNone;
 };
 

@@ -68,7 +68,7 @@ class Match {
             ahead_ != nullptr ? ahead_->exact_hash_ : base::hash64(path_));
     if (runtime_.prefix_slots != nullptr) {
       chain = longest_prefix({runtime_.prefix_slots, runtime_.prefix_mask, runtime_.prefix_nodes},
-                             {runtime_.lengths, runtime_.length_count}, path_, ahead_);
+                             {runtime_.lengths, runtime_.length_count}, runtime_.first_length, path_, ahead_);
       walk(index_.prefix[0], runtime_.prefix_nodes, chain, path_);
     }
     if (runtime_.folded) match_folded();
@@ -107,7 +107,8 @@ class Match {
     if (exacts.slots.count != 0) exact(hashed(exacts.slots, exacts.nodes), lowered, base::hash64(lowered));
     if (prefixes.slots.count == 0) return;
     const std::span<const uint32_t> lengths(prefixes.lengths.in(blob_), prefixes.lengths.count);
-    const PrefixNode* chain = longest_prefix(hashed(prefixes.slots, prefixes.nodes), lengths, lowered, nullptr);
+    const PrefixNode* chain = longest_prefix(hashed(prefixes.slots, prefixes.nodes), lengths,
+                                             lengths.empty() ? 0 : lengths[lengths.size() / 2], lowered, nullptr);
     walk(prefixes, prefixes.nodes.in(blob_), chain, lowered);
   }
 
@@ -149,17 +150,16 @@ class Match {
   }
 
   // The longest node (literal or marker) that begins `path`. Its text is compared once, at the end: a miss on the way is certain
-  // (the hash of a text that is there is there too), and a false hit on the way can only make the last comparison fail. `ahead`:
-  // knows the hash for the first length that is tried.
-  const PrefixNode* longest_prefix(const Hashed<PrefixNode>& table, std::span<const uint32_t> lengths, std::string_view path,
-                                   const MatchAhead* ahead) const {
+  // (the hash of a text that is there is there too), and a false hit on the way can only make the last comparison fail. `first`:
+  // the length that is tried first, lengths[size / 2]; `ahead` knows the hash for it.
+  const PrefixNode* longest_prefix(const Hashed<PrefixNode>& table, std::span<const uint32_t> lengths, uint32_t first,
+                                   std::string_view path, const MatchAhead* ahead) const {
     const PrefixNode* last = nullptr;
-    size_t low = 0, high = lengths.size();
-    while (low < high) {
-      const size_t mid = (low + high) / 2;
+    uint32_t length = first;
+    for (size_t low = 0, mid = lengths.size() / 2, high = lengths.size(); low < high;) {
       const PrefixNode* hit = nullptr;
-      if (lengths[mid] <= path.size()) {
-        const std::string_view prefix = path.substr(0, lengths[mid]);
+      if (length <= path.size()) {
+        const std::string_view prefix = path.substr(0, length);
         hit = find_prefix(table, prefix, ahead != nullptr ? ahead->prefix_hash_ : base::hash64(prefix), false);
       }
       ahead = nullptr;
@@ -169,6 +169,9 @@ class Match {
       } else {
         high = mid;
       }
+      if (low >= high) break;
+      mid = (low + high) / 2;
+      length = lengths[mid];
     }
     if (last == nullptr || begins(*last, path)) return last;
     for (size_t i = lengths.size(); i-- > 0;) {  // two texts share 32 hash bits: look at every length, comparing
