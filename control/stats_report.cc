@@ -36,11 +36,14 @@ class Collector {
     c.set_gauge(info.type == CounterType::kGauge);
     c.set_text(info.text);
   }
-  // One group of every worker, summed.
+  // One group of every worker, summed or one by one.
   template <class Enum, class Of>
   void group(const RegionView& view, const std::string& scope, const std::string& name, Of&& of) {
     const std::span<const CounterInfo> infos = stats::infos<Enum>();
-    for (uint32_t i = 0; i < infos.size(); ++i) {
+    for (uint32_t w = 0; request_.per_worker() && w < view.workers(); ++w)
+      for (uint32_t i = 0; i < infos.size(); ++i)
+        add(scope, name, "worker " + std::to_string(w), infos[i], of(view.worker(w))[static_cast<Enum>(i)].read());
+    for (uint32_t i = 0; i < infos.size() && !request_.per_worker(); ++i) {
       uint64_t sum = 0;
       for (uint32_t w = 0; w < view.workers(); ++w) sum += of(view.worker(w))[static_cast<Enum>(i)].read();
       add(scope, name, "", infos[i], sum);
@@ -96,6 +99,9 @@ void report_status(const RegionView& view, const std::vector<uint64_t>& seen, v1
     s.set_epoch(w < seen.size() ? seen[w] : 0);
     s.set_connections(b.tcp[stats::TcpCounter::kActive].read());
     s.set_exchanges(b.http[stats::HttpCounter::kRqActive].read());
+    s.set_requests(b.http[stats::HttpCounter::kRqTotal].read());
+    s.set_handed_in(b.loop[stats::LoopCounter::kHandoverIn].read());
+    s.set_handed_out(b.loop[stats::LoopCounter::kHandoverOut].read());
     const double busy = static_cast<double>(b.loop[stats::LoopCounter::kBusyCycles].read());
     const double idle = static_cast<double>(b.loop[stats::LoopCounter::kIdleCycles].read());
     s.set_busy(busy + idle > 0 ? busy / (busy + idle) : 0);

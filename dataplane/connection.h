@@ -52,8 +52,10 @@ struct Connection {
   bool half_open : 1 = false;        // counted as half-open (SYN-RECEIVED)
   bool over : 1 = false;  // left the flow table: nothing comes in any more; freed once let go and its last segment is out
   bool local_port_taken : 1 = false;  // by connect(), to be given back
+  bool admitted : 1 = false;          // counted by Admission::accept()
   NextHop next_hop;
-  uint16_t port = 0;  // index of the port whose address is the local one
+  uint16_t port = 0;        // index of the port whose address is the local one
+  uint16_t counted_on = 0;  // what Admission::ended() wants back
 
   static constexpr uint32_t kNotQueued = UINT32_MAX;
   static constexpr uint32_t kLastQueued = UINT32_MAX - 1;

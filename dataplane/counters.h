@@ -7,6 +7,7 @@
 #include "lib/io/port_queue.h"
 #include "lib/stats/counters.h"
 #include "lib/stats/drop_reason.h"
+#include "lib/stats/region.h"
 #include "lib/stats/stage_clock.h"
 
 namespace millrace::dataplane {
@@ -22,8 +23,13 @@ struct StackCounters {
   stats::CounterBlock<TcpCounter>* tcp = nullptr;
   stats::CounterBlock<LoopCounter>* loop = nullptr;  // hand-over and timers only
   stats::CounterBlock<PortCounter>* ports[io::kMaxPorts] = {};
+  stats::WorkerStats listeners;                             // for what listeners refuse; may be null
   stats::StageClock* stages = &stats::StageClock::never();  // the worker's; never null
 
+  // A connection that a listener may not have.
+  void overflowed(stats::ScopeSlot listener) const {
+    if (listeners.there()) listeners.scope(listener)[stats::ListenerCounter::kCxOverflow].add();
+  }
   void drop(stats::DropReason r) const { drops[static_cast<uint32_t>(r)].add(); }
 };
 
@@ -35,7 +41,7 @@ struct LocalCounters {
   stats::CounterBlock<PortCounter> ports[io::kMaxPorts];
 
   StackCounters view() {
-    StackCounters v{drops, &tcp, &loop, {}};
+    StackCounters v{drops, &tcp, &loop, {}, {}};
     for (uint32_t i = 0; i < io::kMaxPorts; ++i) v.ports[i] = &ports[i];
     return v;
   }

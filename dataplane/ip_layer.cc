@@ -122,13 +122,22 @@ const IpAddress* IpLayer::address_towards(uint16_t port, const IpAddress& neighb
   return first;
 }
 
-std::optional<IpLayer::Source> IpLayer::source_for(const IpAddress& remote) const {
+std::optional<IpLayer::Source> IpLayer::source_for(const IpAddress& remote, uint32_t nth) const {
   if (local(remote) != nullptr) return std::nullopt;  // ourselves: there is no loopback
   const Route* r = route_to(remote, UINT16_MAX);
   if (r == nullptr) return std::nullopt;
   const IpAddress* a = address_towards(r->port, r->direct ? remote : r->via);
   if (a == nullptr) return std::nullopt;
-  return Source{*a, r->port};
+  if (nth == 0) return Source{*a, r->port};
+  const auto& addresses = interfaces_[r->port]->config.addresses;
+  const auto first = std::find_if(addresses.begin(), addresses.end(), [&](const InterfaceAddress& x) { return x.address == *a; });
+  for (const InterfaceAddress& x : addresses) {
+    const bool alike =
+        x.address.is_v4() == a->is_v4() && x.address != *a && x.address.in_prefix(first->address, first->prefix_bits);
+    if (alike && local(x.address) == nullptr) continue;  // not yet (RFC 4862 5.4)
+    if (alike && --nth == 0) return Source{x.address, r->port};
+  }
+  return std::nullopt;
 }
 
 uint16_t IpLayer::mss(uint16_t port, bool v4) const {

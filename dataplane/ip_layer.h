@@ -118,8 +118,9 @@ class IpLayer {
     uint16_t port = 0;
   };
   // The address and port from which `remote` is reached (longest prefix; on equal prefixes the first port of the configuration).
-  // nullopt: no route.
-  std::optional<Source> source_for(const base::IpAddress& remote) const;
+  // nullopt: no route. `nth` > 0: further addresses of that port, in the order of the configuration, of which one may be taken
+  // when those before it have no free local port: of the family, in a subnet with the first. nullopt: there are no more.
+  std::optional<Source> source_for(const base::IpAddress& remote, uint32_t nth = 0) const;
   // The port that has this address of ours.
   std::optional<uint16_t> port_of(const base::IpAddress& local) const;
   // Largest TCP payload towards `remote` from `port` without options: MTU less IP and TCP header.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/base/ip_address.h"
+#include "lib/stats/region.h"
 #include "lib/table/layout.h"
 
 namespace millrace::dataplane {
@@ -18,7 +19,9 @@ class ListenerSet {
     base::IpAddress address;  // 0.0.0.0 or :: : every address of the gateway of that family
     uint16_t port = 0;        // host order, 1..65535
     table::ObjectId id = table::kNoObject;
-    bool draining = false;  // accepts nothing new: a SYN is answered with RST
+    bool draining = false;                           // accepts nothing new: a SYN is answered with RST
+    uint32_t connection_limit = 0;                   // established at one time, all workers together; 0: none
+    stats::ScopeSlot scope = stats::kOverflowScope;  // where it counts
   };
 
   ListenerSet() = default;

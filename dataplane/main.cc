@@ -108,6 +108,16 @@ IpLayerConfig ip_config(const bootstrap::DataplaneSection& s) {
   return ip;
 }
 
+AdmissionConfig admission_config(const bootstrap::LimitsSection& s) {
+  AdmissionConfig c;
+  c.max_active_downstream_connections = s.max_active_downstream_connections;
+  c.listener_limits = s.connection_limit != 0 || !s.listener_connection_limits.empty();
+  for (const bootstrap::SourceSection& x : s.sources)
+    c.sources.push_back({x.ipv4_prefix, x.ipv6_prefix, x.syns_per_second, x.burst, x.connections});
+  c.source_table = s.source_table;
+  return c;
+}
+
 struct WorkerThread {
   Worker* worker = nullptr;
   const std::atomic<bool>* stop = nullptr;
@@ -181,6 +191,7 @@ int run(const Options& options) {
   io::EalOptions eal;
   eal.worker_cores = section.cores;
   eal.main_core = section.main_core;
+  eal.share_cores = section.share_cores;
   eal.hugepages = section.hugepages;
   eal.memory_mb = section.memory_mb;
   eal.file_prefix = section.file_prefix;
@@ -215,6 +226,7 @@ int run(const Options& options) {
     o.offloads = p.offloads == bootstrap::Offloads::kAuto;
     o.mac = p.mac;
     o.workers = workers;
+    o.queues = p.queues;
     o.rx_descriptors = static_cast<uint16_t>(section.limits.rx_descriptors);
     o.tx_descriptors = static_cast<uint16_t>(section.limits.tx_descriptors);
     for (const bootstrap::Prefix& a : p.addresses) o.addresses.push_back(a.address);
@@ -267,6 +279,8 @@ int run(const Options& options) {
       return fail(kMachine, "no memory for TLS sessions (" + std::to_string(kTlsArenaMegabytes) + " MB a worker)");
     arenas.push_back(arena);
   }
+  loader_config.connection_limit = section.limits.connection_limit;
+  loader_config.listener_limits = section.limits.listener_connection_limits;
   if (section.stage_accounting) loader_config.stage_period = stats::StageClock::kDefaultPeriod;
   std::vector<WorkerTableSlot> slots(workers);
   TableLoader loader(loader_config, *region, slots, &loader_events);
@@ -279,6 +293,7 @@ int run(const Options& options) {
     WorkerConfig c;
     c.index = w;
     c.workers = workers;
+    c.shares_core = section.share_cores;
     c.limits.connections = section.limits.connections;
     c.stack.worker = w;
     c.stack.workers = workers;
@@ -287,6 +302,7 @@ int run(const Options& options) {
     c.stack.max_time_wait = section.limits.time_wait;
     c.stack.local_port_first = section.limits.upstream_port_first;
     c.stack.local_port_last = section.limits.upstream_port_last;
+    c.stack.admission = admission_config(section.limits);
     c.stack.max_resets_per_second = section.limits.resets_per_second;
     std::memcpy(c.stack.secret, secrets, sizeof secrets);
     c.stack.downstream = c.upstream_tcp = tcp_config(section.tcp);

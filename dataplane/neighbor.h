@@ -50,9 +50,11 @@ struct NeighborProbe {
 class NeighborTable {
  public:
   static constexpr uint32_t kNone = UINT32_MAX;
-  static constexpr uint32_t kMaxQueued = 3;                // frames waiting for one unresolved neighbour; the oldest gives way
-  static constexpr uint32_t kMaxProbes = 3;                // MAX_MULTICAST_SOLICIT, MAX_UNICAST_SOLICIT (RFC 4861 10)
-  static constexpr TimeNs kProbeInterval = base::kSecond;  // RETRANS_TIMER
+  // Frames waiting for one unresolved neighbour; the oldest gives way. Each worker asks for itself, and behind a router a hundred
+  // clients' first frames are one neighbour's.
+  static constexpr uint32_t kMaxQueued = 32;
+  static constexpr uint32_t kMaxProbes = 3;                     // MAX_MULTICAST_SOLICIT, MAX_UNICAST_SOLICIT (RFC 4861 10)
+  static constexpr TimeNs kProbeInterval = base::kSecond;       // RETRANS_TIMER
   static constexpr TimeNs kReachableTime = 30 * base::kSecond;  // REACHABLE_TIME
   static constexpr TimeNs kDelayTime = 5 * base::kSecond;       // DELAY_FIRST_PROBE_TIME
   static constexpr TimeNs kWatchTime = base::kSecond;  // a connection that made no progress for so long is watched no longer

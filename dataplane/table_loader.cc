@@ -74,8 +74,9 @@ class RefFinder : public ObjectFinder {
 
 struct TableLoader::Impl {
   Impl(const TableLoaderConfig& c, stats::Region r, std::span<WorkerTableSlot> s, shm::RingProducer* e)
-      : region(r), slots(s), events(e), builder(r, c.scope_linger_ns, c.tls_libraries), scratch_of(s.size()) {}
+      : config_(c), region(r), slots(s), events(e), builder(r, c.scope_linger_ns, c.tls_libraries), scratch_of(s.size()) {}
 
+  const TableLoaderConfig config_;
   stats::Region region;
   std::span<WorkerTableSlot> slots;
   shm::RingProducer* events;
@@ -262,7 +263,10 @@ struct TableLoader::Impl {
           const ListenerRuntime& r = static_cast<const ListenerNode*>(l.node.get())->runtime;
           s->listeners_.add(l.ref.id, &r);
           s->listener_list_.push_back(&r);
-          entries.push_back({r.object->address, r.object->port, r.id, false});
+          const std::string name(table::view(r.object, r.object->name));
+          const auto limit = config_.listener_limits.find(name);
+          entries.push_back({r.object->address, r.object->port, r.id, false,
+                             limit != config_.listener_limits.end() ? limit->second : config_.connection_limit, r.slot});
           break;
         }
         case Kind::kRouteTable:

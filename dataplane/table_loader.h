@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -37,6 +38,10 @@ struct TableLoaderConfig {
   // One per worker, or empty: then no TLS contexts are made (tests).
   std::vector<tls::LibraryContext*> tls_libraries;
   base::TimeNs scope_linger_ns = stats::kScopeLingerNs;
+  // Established connections that listeners may have, all workers together, by name; 0: no limit. `connection_limit`: of all
+  // others.
+  std::map<std::string, uint32_t> listener_limits;
+  uint32_t connection_limit = 0;
   uint32_t stage_period = 0;  // of stage accounting at start (table::SetStagePeriod changes it); 0: off
 };
 

@@ -276,6 +276,10 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
     if (listener->draining) return reset(in, segment, DropReason::kTcpListenerDraining, now);
     if (pressure_ >= MemoryPressure::kNoNew) return counters_.drop(DropReason::kTcpMemory);
     if (connections_.full()) return counters_.drop(DropReason::kTcpTableFull);
+    if (admission_ != nullptr) [[unlikely]] {
+      const DropReason why = admission_->on_syn(in.packet.tuple.remote, *listener, now);
+      if (why != DropReason::kNone) return refuse(in, segment, *listener, why, now);
+    }
   }
   tcp::ListenerDecision d = listener_.input(in.packet.tuple, segment, now, true);
   using Action = tcp::ListenerDecision::Action;
@@ -308,6 +312,7 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
   tcp::open_cookie(c.tcb, in.packet.tuple, profiles_[0], segment, d.cookie, now, d.ts_offset, mss);
   count(TcpCounter::kSynCookiesAccepted).add();
   on_events(c, tcp::kEventConnected, now);
+  if (c.over) return;  // no room for it any more
   input_connection(c, segment, std::exchange(in.packet.frame, nullptr), in.packet.l4_offset + segment.payload_offset,
                    in.packet.ecn, now);
 }
@@ -337,6 +342,15 @@ void TcpStack::reply(const Incoming& in, const wire::TcpRepr& header, TimeNs now
   NextHop hop;
   ip_.send_tcp(in.packet.tuple, in.packet.local_port_index, hop, header, nullptr, 0, 0, now);
   count(TcpCounter::kSegmentsOut).add();
+}
+
+// A connection that Admission does not let in. A SYN above its source's rate gets no answer: who sends too many of them is not to
+// make us send as many, perhaps to somebody else.
+void TcpStack::refuse(const Incoming& in, const wire::TcpView& segment, const ListenerSet::Entry& listener, DropReason why,
+                      TimeNs now) {
+  if (why == DropReason::kTcpSynRateLimited) return counters_.drop(why);
+  reset(in, segment, why, now);
+  counters_.overflowed(listener.scope);
 }
 
 void TcpStack::reset(const Incoming& in, const wire::TcpView& segment, DropReason why, TimeNs now) {

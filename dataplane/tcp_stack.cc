@@ -44,6 +44,8 @@ TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const>
       reset_limit_(config.max_resets_per_second, now),
       next_id_(config.worker + 1) {
   MILLRACE_ASSERT(config.workers == 1 || mesh != nullptr, "several workers hand frames to each other");
+  if (config.admission.any())
+    admission_ = std::make_unique<Admission>(config.admission, config.workers, config.max_connections, config.secret[1]);
   add_profile(config.downstream);
   update_pressure();
 }
@@ -87,6 +89,10 @@ void TcpStack::leave_table(Connection& c) {
     listener_.half_open_ended();
     count(TcpCounter::kSynReceived).set(listener_.half_open());
   }
+  if (c.admitted) [[unlikely]] {
+    c.admitted = false;
+    admission_->ended(c.tuple().remote, c.counted_on);
+  }
   if (c.local_port_taken) {
     c.local_port_taken = false;
     const tcp::FourTuple& t = c.tuple();
@@ -129,6 +135,21 @@ void TcpStack::free(Connection& c) {
   count(TcpCounter::kActive).set(connections_.in_use());
 }
 
+// A handshake is complete: is there still room for it? False: it was reset and is over.
+bool TcpStack::admit(Connection& c, TimeNs now) {
+  const ListenerSet::Entry* e = listeners_ == nullptr ? nullptr : listeners_->find(c.tuple().local, c.tuple().local_port);
+  if (e == nullptr) return true;  // went away meanwhile: the session layer closes it
+  const DropReason why = admission_->accept(c.tuple().remote, *e, c.counted_on);
+  c.admitted = why == DropReason::kNone;
+  if (c.admitted) return true;
+  counters_.drop(why);
+  counters_.overflowed(e->scope);
+  tcp::abort(c.tcb, now);
+  leave_table(c);
+  touch(c);
+  return false;
+}
+
 // What TCP reported, whether from a segment or a deadline. Leaves the connection scheduled and on the lists it belongs to.
 void TcpStack::on_events(Connection& c, uint32_t events, TimeNs now) {
   if (c.half_open && tcp::state(c.tcb) != tcp::State::kSynReceived) {
@@ -138,6 +159,8 @@ void TcpStack::on_events(Connection& c, uint32_t events, TimeNs now) {
   }
   if (events != 0) {
     if (events & tcp::kEventConnected) {
+      if (admission_ != nullptr && c.role == Role::kDownstream && !admit(c, now)) [[unlikely]]
+        return;
       count(c.role == Role::kUpstream ? TcpCounter::kOpened : TcpCounter::kAccepted).add();
       c.attached = true;
       c.connected = true;
@@ -187,20 +210,34 @@ Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, cons
     return nullptr;
   };
   *why = ConnectError::kNone;
-  const std::optional<IpLayer::Source> source = ip_.source_for(remote);
+  std::optional<IpLayer::Source> source = ip_.source_for(remote);
   if (!source) return fail(ConnectError::kNoRoute);
   if (pressure_ >= MemoryPressure::kNoNew) {
     counters_.drop(DropReason::kTcpMemory);
     return fail(ConnectError::kNoMemory);
   }
   if (connections_.full()) return fail(ConnectError::kTooManyConnections);
+  // A range of ports for each of our addresses on the way there: spent, the next address goes on.
+  for (uint32_t nth = 0; source; source = ip_.source_for(remote, ++nth)) {
+    Connection* c = connect_from(*source, remote, port, profile, now, owner, connect_timeout_ns);
+    if (c == nullptr) continue;
+    if (nth != 0) count(TcpCounter::kNextSource).add();
+    return c;
+  }
+  count(TcpCounter::kPortsExhausted).add();
+  return fail(ConnectError::kNoLocalPort);
+}
+
+// Null: no local port of this source address is free.
+Connection* TcpStack::connect_from(const IpLayer::Source& source, const base::IpAddress& remote, uint16_t port,
+                                   const tcp::Profile& profile, TimeNs now, void* owner, TimeNs connect_timeout_ns) {
   // The allocator knows the ports it gave; a tuple can also be taken by a peer that connected to us from the endpoint's own
   // address and port.
   for (uint32_t tries = 0; tries < 4; ++tries) {
     const uint16_t local_port =
-        local_ports_.allocate(steering_, config_.worker, ip_.device_of(source->port), source->address, remote, port);
+        local_ports_.allocate(steering_, config_.worker, ip_.device_of(source.port), source.address, remote, port);
     if (local_port == 0) break;
-    const tcp::FourTuple tuple{source->address, remote, local_port, port};
+    const tcp::FourTuple tuple{source.address, remote, local_port, port};
     const uint32_t hash = hash_of(tuple.local, local_port, remote, port);
     const bool taken = flows_.find(hash, [&](uint32_t i) { return connections_[i].tuple() == tuple; }) != FlowTable::kNone ||
                        time_wait_.find(hash, tuple) != nullptr;
@@ -208,9 +245,9 @@ Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, cons
       local_ports_.release(tuple.local, remote, port, local_port);
       continue;
     }
-    Connection* c = open(hash, source->port);
+    Connection* c = open(hash, source.port);
     tcp::open_active(c->tcb, tuple, profile, isn_.isn(tuple, now), now, isn_.timestamp_offset(tuple),
-                     ip_.mss(source->port, remote.is_v4()), connect_timeout_ns);
+                     ip_.mss(source.port, remote.is_v4()), connect_timeout_ns);
     c->local_port_taken = true;
     c->role = Role::kUpstream;
     c->attached = true;
@@ -218,8 +255,7 @@ Connection* TcpStack::connect(const base::IpAddress& remote, uint16_t port, cons
     touch(*c);
     return c;
   }
-  count(TcpCounter::kPortsExhausted).add();
-  return fail(ConnectError::kNoLocalPort);
+  return nullptr;
 }
 
 void TcpStack::detach(Connection& c, TimeNs now) {

@@ -15,9 +15,11 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <span>
 #include <vector>
 
+#include "dataplane/admission.h"
 #include "dataplane/connection.h"
 #include "dataplane/counters.h"
 #include "dataplane/flow_table.h"
@@ -69,6 +71,7 @@ struct TcpStackConfig {
   uint16_t local_port_last = 65'535;
   uint32_t max_port_maps = 1'024;          // distinct (local address, remote endpoint) pairs with ports in use at one time
   uint32_t max_resets_per_second = 1'000;  // RST answers to segments of nobody
+  AdmissionConfig admission;               // who may open connections (admission.h); by default nobody is asked
   uint64_t secret[4] = {};                 // seeds of hashes, ISNs and cookies: random per process, equal on all workers
   tcp::Config downstream;                  // of accepted connections; mss is reduced to the port's MTU
   IpLayerConfig ip;                        // addresses, routes, neighbours, limits
@@ -142,6 +145,7 @@ class TcpStack {
   const tcp::RepairPool& repairs() const { return repairs_; }
   uint32_t time_wait_entries() const { return time_wait_.size(); }
   const StackCounters& counters() const { return counters_; }
+  const Admission* admission() const { return admission_.get(); }  // null: nothing is limited
   IpLayer& ip() { return ip_; }
   // Calls f(const Connection&) for each connection in use (millctl dump; slow).
   template <class F>
@@ -164,10 +168,15 @@ class TcpStack {
   bool hand_over(Incoming& in);
   void share_neighbor_news(uint16_t port, rte_mbuf* copy);
   void reply(const Incoming& in, const wire::TcpRepr& header, TimeNs now);
+  void refuse(const Incoming& in, const wire::TcpView& segment, const ListenerSet::Entry& listener, stats::DropReason why,
+              TimeNs now);
   void reset(const Incoming& in, const wire::TcpView& segment, stats::DropReason why, TimeNs now);
 
   // tcp_stack.cc
   Connection* open(uint32_t hash, uint16_t port);
+  Connection* connect_from(const IpLayer::Source& source, const base::IpAddress& remote, uint16_t port,
+                           const tcp::Profile& profile, TimeNs now, void* owner, TimeNs connect_timeout_ns);
+  bool admit(Connection& c, TimeNs now);
   void on_events(Connection& c, uint32_t events, TimeNs now);
   void to_time_wait(Connection& c, TimeNs now);
   void leave_table(Connection& c);
@@ -202,6 +211,7 @@ class TcpStack {
   FlowTable flows_;
   TimeWaitTable time_wait_;
   PortAllocator local_ports_;
+  std::unique_ptr<Admission> admission_;
   tcp::Listener listener_;  // one for all: its backlog is the worker's
   tcp::IsnGenerator isn_;
   base::TimerWheel wheel_;

@@ -1,6 +1,7 @@
 #include "dataplane/worker.h"
 
 #include <cpuid.h>
+#include <sched.h>
 #include <time.h>
 #include <x86intrin.h>
 
@@ -14,7 +15,7 @@ using stats::LoopCounter;
 namespace {
 
 StackCounters stack_counters(const stats::WorkerStats& s, uint32_t ports, stats::StageClock& stages) {
-  StackCounters c{s->drops, &s->tcp, &s->loop, {}, &stages};
+  StackCounters c{s->drops, &s->tcp, &s->loop, {}, s, &stages};
   for (uint32_t i = 0; i < ports && i < io::kMaxPorts; ++i) c.ports[i] = &s->ports[i];
   return c;
 }
@@ -200,6 +201,8 @@ void Worker::run(const std::atomic<bool>& stop) {
   uint64_t wall_offset = clock_ns(CLOCK_REALTIME) - now;
   TimeNs wall_at = now;
   stats::CounterBlock<LoopCounter>& loop = resources_.stats->loop;
+  constexpr uint32_t kBusyTurns = 8;  // on a shared core: turns with work before others are let in
+  uint32_t busy_turns = 0;
   while (!stop.load(std::memory_order_relaxed)) {
     now = even ? clock.at(tsc) : clock_ns(CLOCK_MONOTONIC);
     if (now - wall_at >= TscClock::kInterval) {
@@ -216,6 +219,14 @@ void Worker::run(const std::atomic<bool>& stop) {
     stages_.end_turn(end, busy);
     loop[busy ? LoopCounter::kBusyCycles : LoopCounter::kIdleCycles].add(end - tsc);
     tsc = end;
+    if (config_.shares_core) [[unlikely]] {
+      // Without it a turn at the core lasts a scheduler's time slice, in which the rings of the others overflow.
+      if (!busy || ++busy_turns == kBusyTurns) {
+        busy_turns = 0;
+        sched_yield();
+        tsc = __rdtsc();
+      }
+    }
   }
 }
 

@@ -29,6 +29,7 @@ namespace millrace::dataplane {
 
 struct WorkerConfig {
   uint32_t index = 0, workers = 1;
+  bool shares_core = false;  // others poll on its core: it lets them run when it is idle, and now and then when it is not
   WorkerLimits limits;
   TcpStackConfig stack;
   tcp::Config upstream_tcp;

@@ -219,8 +219,11 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   sub = app.add_subcommand("stats", "counters by object, and latency histograms");
   sub->add_option("filter", stats.filter, "only counters whose scope.object.name has this text");
   sub->add_flag("--all", stats.all, "also those that are zero");
+  sub->add_flag("--per-worker", stats.per_worker, "counters of the process worker by worker, not summed");
   sub->add_option("--watch", stats.watch_s, "show again every so many seconds")->expected(0, 1)->default_str("2");
-  sub->footer("Examples:\n  millctl stats\n  millctl stats cluster.web\n  millctl stats http --watch");
+  sub->footer(
+      "Examples:\n  millctl stats\n  millctl stats cluster.web\n  millctl stats http --watch\n  millctl stats worker. "
+      "--per-worker");
   run(sub, [&](const Globals& x) { return run_stats(x, stats); });
   sub = app.add_subcommand("drops", "every reason for which a packet or request did not get through, worst first");
   sub->add_flag("--all", stats.all, "also reasons that never happened");

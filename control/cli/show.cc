@@ -68,7 +68,8 @@ void print_status(const pb::StatusReply& s) {
               s.has_edits() ? paint(", edited since", Color::kYellow).c_str() : "");
   if (!up) return;
   std::puts("");
-  Table workers({">WORKER", ">EPOCH", ">CONNECTIONS", ">EXCHANGES", ">BUSY", "", "FULLEST POOL", ""});
+  Table workers({">WORKER", ">EPOCH", ">CONNECTIONS", ">EXCHANGES", ">REQUESTS", ">HANDED IN", ">HANDED OUT", ">BUSY", "",
+                 "FULLEST POOL", ""});
   for (const pb::WorkerStatus& w : s.workers()) {
     const pb::PoolStatus* fullest = nullptr;
     double share = -1;
@@ -84,6 +85,9 @@ void print_status(const pb::StatusReply& s) {
                  {std::to_string(w.epoch()), w.epoch() == s.epoch() ? Color::kGreen : Color::kYellow},
                  count(w.connections()),
                  count(w.exchanges()),
+                 count(w.requests()),
+                 count(w.handed_in()),
+                 count(w.handed_out()),
                  percent(w.busy()),
                  bar(w.busy(), 10),
                  fullest == nullptr ? ""
@@ -209,6 +213,7 @@ int run_stats(const Globals& g, const StatsOptions& o) {
     pb::StatsRequest rq;
     rq.set_filter(o.filter);
     rq.set_nonzero(!o.all);
+    rq.set_per_worker(o.per_worker);
     const pb::StatsReply reply = client.call(&Stub::Stats, rq);
     if (g.json() || g.yaml()) {
       print_structured(g, reply);

@@ -42,6 +42,7 @@ struct ExplainOptions {
 struct StatsOptions {
   std::string filter;
   bool all = false;
+  bool per_worker = false;
   double watch_s = 0;
 };
 struct TopOptions {

@@ -27,6 +27,7 @@ constexpr uint32_t kMaxVlans = 64;        // of one port
 constexpr uint32_t kMaxInterfaces = 128;  // IpLayer::kMaxInterfaces
 constexpr size_t kMaxInterfaceName = 15;  // Linux's IFNAMSIZ, less the NUL
 constexpr uint32_t kMaxCores = 64;        // lib/stats: kMaxWorkers
+constexpr uint32_t kMaxSourceLevels = 4;  // dataplane/admission.h: AdmissionConfig::kMaxLevels
 constexpr uint32_t kMaxCore = 1023;
 constexpr uint64_t kPayloadPacketBytes = 2'368;  // data room, mbuf, mempool's header
 constexpr uint64_t kHeaderPacketBytes = 832;
@@ -221,12 +222,13 @@ class Reader {
     YAML::Node cores, main_core, memory, exception_node;
     bool ports_seen = false;
     const bool is_map = map(n, path,
-                            {"cores", "main_core", "hugepages", "memory_mb", "file_prefix", "ports", "limits", "tcp",
-                             "stage_accounting", "exception"},
+                            {"cores", "main_core", "share_cores", "hugepages", "memory_mb", "file_prefix", "ports", "limits",
+                             "tcp", "stage_accounting", "exception"},
                             [&](const std::string& key, const YAML::Node& v, const std::string& p) {
                               if (key == "cores") cores.reset(v), read_cores(v, p);
                               else if (key == "main_core")
                                 main_core_given = true, main_core.reset(v), number(v, p, 0, kMaxCore, out_.main_core);
+                              else if (key == "share_cores") boolean(v, p, out_.share_cores);
                               else if (key == "hugepages") boolean(v, p, out_.hugepages);
                               else if (key == "stage_accounting") boolean(v, p, out_.stage_accounting);
                               else if (key == "memory_mb") memory.reset(v), number(v, p, 64, 1024 * 1024, out_.memory_mb);
@@ -237,13 +239,15 @@ class Reader {
                               else tcp(v, p);
                             });
     if (!is_map) return;
+    if (out_.share_cores) repeated_core_ = {};
+    else if (!repeated_core_.path.empty()) error(repeated_core_.at, repeated_core_.path, repeated_core_.message);
     if (!ports_seen)
       error(n, path,
             "has no `ports`: name at least one, as in ports: [{device: \"af_packet:veth0\", addresses: [\"10.1.0.1/24\"]}]");
     auto is_worker = [&](uint32_t c) { return std::find(out_.cores.begin(), out_.cores.end(), c) != out_.cores.end(); };
     if (!main_core_given) {
       while (is_worker(out_.main_core)) ++out_.main_core;
-    } else if (is_worker(out_.main_core)) {
+    } else if (!out_.share_cores && is_worker(out_.main_core)) {
       error(main_core, path + ".main_core",
             "core " + std::to_string(out_.main_core) + " is also in `cores`: a worker needs a core of its own");
     }
@@ -338,7 +342,8 @@ class Reader {
           return error(at, p, quoted(s) + " is no core number from 0 to " + std::to_string(kMaxCore) + " and no range like 1-3");
         for (unsigned c = low; c <= high; ++c) {
           if (std::find(out_.cores.begin(), out_.cores.end(), c) != out_.cores.end())
-            return error(at, p, "core " + std::to_string(c) + " is named twice");
+            if (repeated_core_.path.empty())
+              repeated_core_ = {at, p, "core " + std::to_string(c) + " is named twice; share_cores: true allows it, for tests"};
           out_.cores.push_back(c);
         }
         from = comma + 1;
@@ -472,13 +477,14 @@ class Reader {
     at.node.reset(n);
     YAML::Node mtu, bond_node;
     const bool is_map = map(n, path,
-                            {"name", "device", "bond", "mtu", "vlan", "vlans", "addresses", "gateways", "routes", "neighbors",
-                             "dad", "offloads", "mac"},
+                            {"name", "device", "bond", "queues", "mtu", "vlan", "vlans", "addresses", "gateways", "routes",
+                             "neighbors", "dad", "offloads", "mac"},
                             [&](const std::string& key, const YAML::Node& v, const std::string& f) {
                               if (link_key(key, v, f, p, at)) return;
                               if (key == "name") at.name.reset(v), name(v, f, p.name);
                               else if (key == "device") at.device.reset(v), scalar(v, f, "a device", p.device);
                               else if (key == "bond") bond_node.reset(v), bond(v, f, p);
+                              else if (key == "queues") number(v, f, 1, kMaxCores, p.queues);
                               else if (key == "mtu") mtu.reset(v), number(v, f, 576, 9216, p.mtu);
                               else if (key == "vlans")
                                 list(v, f, [&](const YAML::Node& a, const std::string& g) { vlan(a, g, p, at); });
@@ -604,8 +610,9 @@ class Reader {
     size_t interfaces = out_.ports.size();
     for (const PortSection& p : out_.ports) interfaces += p.vlans.size();
     if (interfaces > kMaxInterfaces)
-      error(places_[0].node, "dataplane.ports",
-            "have " + std::to_string(interfaces) + " VLANs together; at most " + std::to_string(kMaxInterfaces) + " are supported");
+      error(
+          places_[0].node, "dataplane.ports",
+          "have " + std::to_string(interfaces) + " VLANs together; at most " + std::to_string(kMaxInterfaces) + " are supported");
     // An address belongs to one interface.
     std::vector<std::pair<const LinkSection*, const PortPlaces*>> links;
     for (size_t i = 0; i < out_.ports.size(); ++i) {
@@ -630,7 +637,11 @@ class Reader {
     for (size_t i = 0; i < out_.ports.size(); ++i) {
       PortSection& p = out_.ports[i];
       std::string why;
-      const auto queues = static_cast<uint32_t>(out_.cores.size());
+      // A memif's rings are the peer's to grant, and DPDK does not say how many it did: frames for one that is not there are
+      // lost.
+      if (p.queues == 0 && (p.device.starts_with("memif:") || p.device.starts_with("net_memif"))) p.queues = 1;
+      const auto workers = static_cast<uint32_t>(out_.cores.size());
+      const uint32_t queues = p.queues == 0 ? workers : std::min<uint32_t>(p.queues, workers);
       if (p.bond == BondMode::kNone) {
         if (const auto args = expand_device(p.device, static_cast<uint32_t>(i), p.mtu, queues, &why)) p.devargs = *args;
         continue;
@@ -654,7 +665,8 @@ class Reader {
     YAML::Node range;
     map(n, path,
         {"connections", "half_open", "time_wait", "neighbors", "payload_packets", "header_packets", "rx_descriptors",
-         "tx_descriptors", "upstream_ports", "resets_per_second", "icmp_per_second", "fragments"},
+         "tx_descriptors", "upstream_ports", "resets_per_second", "icmp_per_second", "fragments",
+         "max_active_downstream_connections", "connection_limit", "listener_connection_limits", "sources", "source_table"},
         [&](const std::string& key, const YAML::Node& v, const std::string& p) {
           if (key == "connections") number(v, p, 16, 10'000'000, l.connections);
           else if (key == "half_open") number(v, p, 0, 10'000'000, l.half_open);
@@ -667,8 +679,47 @@ class Reader {
           else if (key == "upstream_ports") port_range(v, p);
           else if (key == "resets_per_second") number(v, p, 0, 10'000'000, l.resets_per_second);
           else if (key == "icmp_per_second") number(v, p, 0, 10'000'000, l.icmp_per_second);
-          else number(v, p, 0, 4'096, l.fragments);
+          else if (key == "fragments") number(v, p, 0, 4'096, l.fragments);
+          else if (key == "max_active_downstream_connections") number(v, p, 0, 100'000'000, l.max_active_downstream_connections);
+          else if (key == "connection_limit") number(v, p, 0, 100'000'000, l.connection_limit);
+          else if (key == "listener_connection_limits") listener_limits(v, p);
+          else if (key == "sources") list(v, p, [&](const YAML::Node& s, const std::string& at) { source(s, at); });
+          else number(v, p, 1'024, 16'777'216, l.source_table);
         });
+    if (l.sources.size() > kMaxSourceLevels)
+      error(n, path + ".sources",
+            "has " + std::to_string(l.sources.size()) + " entries; at most " + std::to_string(kMaxSourceLevels) +
+                " lengths of prefixes are supported");
+  }
+
+  // Any name is a key: listeners come and go, and one that is not there yet has its limit already.
+  void listener_limits(const YAML::Node& n, const std::string& path) {
+    if (!n.IsMap()) return error(n, path, "must be a map from names of listeners to numbers");
+    for (const auto& item : n) {
+      std::string name;
+      if (!scalar(item.first, path, "a listener's name", name)) continue;
+      uint32_t limit = 0;
+      number(item.second, path + "." + name, 0, 100'000'000, limit);
+      if (!out_.limits.listener_connection_limits.emplace(name, limit).second)
+        error(item.first, path, "names " + quoted(name) + " twice");
+    }
+  }
+
+  void source(const YAML::Node& n, const std::string& path) {
+    SourceSection s;
+    const bool is_map = map(n, path, {"ipv4_prefix", "ipv6_prefix", "syns_per_second", "burst", "connections"},
+                            [&](const std::string& key, const YAML::Node& v, const std::string& p) {
+                              if (key == "ipv4_prefix") number(v, p, 8, 32, s.ipv4_prefix);
+                              else if (key == "ipv6_prefix") number(v, p, 16, 128, s.ipv6_prefix);
+                              else if (key == "syns_per_second") number(v, p, 0, 10'000'000, s.syns_per_second);
+                              else if (key == "burst") number(v, p, 0, 10'000'000, s.burst);
+                              else number(v, p, 0, 10'000'000, s.connections);
+                            });
+    if (!is_map) return;
+    if (s.syns_per_second == 0 && s.connections == 0)
+      error(n, path, "limits nothing: give `syns_per_second`, `connections` or both");
+    if (s.burst != 0 && s.syns_per_second == 0) error(n, path + ".burst", "needs `syns_per_second`");
+    out_.limits.sources.push_back(s);
   }
 
   void port_range(const YAML::Node& n, const std::string& path) {
@@ -721,6 +772,10 @@ class Reader {
 
   std::string file_, run_dir_;
   DataplaneSection out_{.file_prefix = ""};
+  struct {
+    YAML::Node at;
+    std::string path, message;
+  } repeated_core_;  // an error unless the section shares cores
   std::vector<PortPlaces> places_;
   std::vector<SectionError> errors_;
 };

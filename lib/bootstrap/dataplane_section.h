@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -61,10 +62,19 @@ struct PortSection : LinkSection {
   std::string devargs;              // for DPDK: a PCI address, or a vdev with its arguments filled in (expand_device)
   BondMode bond = BondMode::kNone;  // the device is a bond of `members`
   std::vector<std::string> members, member_devargs;
+  uint16_t queues = 0;             // receive and transmit queues at most; 0: one a worker, of a memif one
   uint16_t mtu = 1500;             // 576..9216; IPv6 needs 1280
   std::vector<LinkSection> vlans;  // further VLANs of the device
   Offloads offloads = Offloads::kAuto;
   std::optional<std::array<uint8_t, 6>> mac;  // default: the device's own
+};
+
+// Limits of every prefix of one length that clients come from (limits.sources); 0: none. Of all workers together.
+struct SourceSection {
+  uint8_t ipv4_prefix = 32, ipv6_prefix = 64;  // bits
+  uint32_t syns_per_second = 0;
+  uint32_t burst = 0;  // SYNs at once; 0: as many as in a second
+  uint32_t connections = 0;
 };
 
 // Sizes per worker, decided at start. The defaults suit one worker in `memory_mb` 512.
@@ -82,6 +92,13 @@ struct LimitsSection {
   uint32_t resets_per_second = 1'000;  // RST answers to segments of nobody
   uint32_t icmp_per_second = 1'000;    // echo replies and ICMP errors
   uint32_t fragments = 256;            // IP fragments held for reassembly; 0: all dropped
+  // Who may open connections; 0 and empty: anybody. Of all workers together.
+  uint32_t max_active_downstream_connections =
+      0;                          // of all listeners (Envoy: overload manager, global_downstream_max_connections)
+  uint32_t connection_limit = 0;  // of each listener (Envoy: envoy.resource_limits.listener.<name>.connection_limit)
+  std::map<std::string, uint32_t> listener_connection_limits;  // of the listener of that name, instead of the former
+  std::vector<SourceSection> sources;
+  uint32_t source_table = 65'536;  // prefixes of a length whose rates are remembered at one time, a worker
 };
 
 // Which traffic to an address of the gateway is the host's when the gateway itself has no use for it.
@@ -114,7 +131,8 @@ struct TcpSection {
 
 struct DataplaneSection {
   std::vector<uint32_t> cores{1};  // one worker on each, in this order
-  uint32_t main_core = 0;          // loader and supervisor threads; may not be a worker core
+  uint32_t main_core = 0;          // loader and supervisor threads; may not be a worker core unless share_cores
+  bool share_cores = false;        // cores may be named more than once; idle workers let others run. Not for speed
   bool hugepages = true;
   uint32_t memory_mb = 512;
   std::string file_prefix = "millrace";  // EAL's; default derived from the run directory, so that two gateways coexist

@@ -26,6 +26,8 @@ namespace {
 using base::Error;
 using base::Status;
 
+constexpr unsigned kMainLcore = 0;
+
 uint64_t read_number(const char* path) {
   uint64_t v = 0;
   if (FILE* f = std::fopen(path, "r")) {
@@ -49,15 +51,17 @@ Status check_cores(const EalOptions& o) {
       return Error{"core " + std::to_string(core) + " of " + field +
                    " may not be used by this process (taskset or cgroup cpuset); choose another or widen the set"};
     }
-    if (core >= RTE_MAX_LCORE)
-      return Error{"core " + std::to_string(core) + " is beyond DPDK's limit of " + std::to_string(RTE_MAX_LCORE)};
     return {};
   };
+  if (o.worker_cores.size() > RTE_MAX_LCORE - 1)
+    return Error{"dataplane.cores names " + std::to_string(o.worker_cores.size()) + " workers; DPDK takes at most " +
+                 std::to_string(RTE_MAX_LCORE - 1)};
   if (o.worker_cores.empty()) return Error{"dataplane.cores is empty: name at least one core for a worker"};
   if (Status s = check(o.main_core, "dataplane.main_core"); !s) return s;
   for (size_t i = 0; i < o.worker_cores.size(); ++i) {
     const uint32_t c = o.worker_cores[i];
     if (Status s = check(c, "dataplane.cores"); !s) return s;
+    if (o.share_cores) continue;
     if (c == o.main_core)
       return Error{"core " + std::to_string(c) +
                    " is both dataplane.main_core and in dataplane.cores: a worker needs a core of its own"};
@@ -97,14 +101,16 @@ base::Status init_eal(const EalOptions& o) {
   if (o.hugepages)
     if (Status s = check_hugepages(o); !s) return s;
 
-  // Lcore ids are those of the cores, so that worker_lcore() needs no table.
-  std::string lcores = std::to_string(o.main_core) + "@" + std::to_string(o.main_core);
-  for (uint32_t c : o.worker_cores) lcores += "," + std::to_string(c) + "@" + std::to_string(c);
+  // Lcore 0 is the main thread, lcore w + 1 worker w, wherever they run: so several may share a core, and a core's number may be
+  // beyond RTE_MAX_LCORE.
+  std::string lcores = std::to_string(kMainLcore) + "@" + std::to_string(o.main_core);
+  for (uint32_t w = 0; w < o.worker_cores.size(); ++w)
+    lcores += "," + std::to_string(worker_lcore(o, w)) + "@" + std::to_string(o.worker_cores[w]);
   std::vector<std::string> args = {"millrace-dataplane",
                                    "--lcores",
                                    lcores,
                                    "--main-lcore",
-                                   std::to_string(o.main_core),
+                                   std::to_string(kMainLcore),
                                    "--file-prefix",
                                    o.file_prefix,
                                    "--no-telemetry",
@@ -152,7 +158,7 @@ void cleanup_eal() { rte_eal_cleanup(); }
 
 uint64_t tsc_hz() { return rte_get_tsc_hz(); }
 
-unsigned worker_lcore(const EalOptions& o, uint32_t index) { return o.worker_cores[index]; }
+unsigned worker_lcore(const EalOptions&, uint32_t index) { return kMainLcore + 1 + index; }
 
 base::Status launch_worker(const EalOptions& o, uint32_t index, int (*function)(void*), void* argument) {
   const int r = rte_eal_remote_launch(function, argument, worker_lcore(o, index));

@@ -13,6 +13,7 @@ namespace millrace::io {
 struct EalOptions {
   std::vector<uint32_t> worker_cores;  // one worker lcore on each
   uint32_t main_core = 0;              // where the main thread and the threads it makes run
+  bool share_cores = false;            // a core may be named more than once, by workers and the main thread
   bool hugepages = true;               // false: ordinary pages (slow; for tests)
   uint32_t memory_mb = 512;
   std::string file_prefix = "millrace";

@@ -2,8 +2,14 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <cstring>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <rte_bus.h>
@@ -87,7 +93,8 @@ class EthQueue final : public PortQueue {
 
   uint16_t tx_burst(rte_mbuf** frames, uint16_t n) override {
     if (lock_ == nullptr) return send(frames, n);
-    rte_spinlock_lock(lock_);
+    // Whoever has the lock may have lost its core for milliseconds: to us the queue is full meanwhile.
+    if (rte_spinlock_trylock(lock_) == 0) return 0;
     const uint16_t sent = send(frames, n);
     rte_spinlock_unlock(lock_);
     return sent;
@@ -150,6 +157,39 @@ std::string argument(const std::string& devargs, const char* key) {
   return devargs.substr(from, devargs.find(',', from) - from);
 }
 
+// The same with `,key=value` in the place of another value, or at the end.
+std::string replaced(std::string arguments, const std::string& key, uint32_t value) {
+  const std::string needle = "," + key + "=";
+  const size_t at = arguments.find(needle);
+  if (at != std::string::npos) {
+    const size_t end = std::min(arguments.find(',', at + 1), arguments.size());
+    arguments.erase(at, end - at);
+  }
+  return arguments + needle + std::to_string(value);
+}
+
+// Queues of the interface of a net_af_xdp device. DPDK's driver counts only those that receive and send ("combined"). An
+// interface that has them apart, as veth has, is one queue to it, though it can be told to begin at any: such an interface gets a
+// device for each queue.
+struct XdpQueues {
+  uint32_t combined = 0, apart = 0;
+};
+std::optional<XdpQueues> xdp_queues(const PortOptions& o) {
+  const std::string iface = argument(o.devargs, "iface");
+  if (o.workers == 1 || !o.devargs.starts_with("net_af_xdp") || iface.size() >= IFNAMSIZ) return std::nullopt;
+  const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return std::nullopt;
+  ethtool_channels channels{};
+  channels.cmd = ETHTOOL_GCHANNELS;
+  ifreq request{};
+  std::memcpy(request.ifr_name, iface.c_str(), iface.size());
+  request.ifr_data = reinterpret_cast<char*>(&channels);
+  const bool known = ioctl(fd, SIOCETHTOOL, &request) == 0;
+  close(fd);
+  if (!known) return std::nullopt;
+  return XdpQueues{channels.combined_count, std::min(channels.rx_count, channels.tx_count)};
+}
+
 // Everything that can be known to be wrong before the driver says so in its own words.
 Status check_interface(const std::string& devargs) {
   const std::string iface = argument(devargs, "iface");
@@ -166,6 +206,41 @@ Status check_interface(const std::string& devargs) {
 
 base::Result<std::unique_ptr<Port>> Port::open(const PortOptions& options, std::span<const PacketPool> pools) {
   MILLRACE_ASSERT(pools.size() == options.workers && options.workers > 0, "one pool for each worker");
+  const std::optional<XdpQueues> xdp = xdp_queues(options);
+  if (!xdp) return open_device(options, pools);
+  if (xdp->combined == 0 && xdp->apart >= options.workers) return open_parts(options, pools);
+  if (xdp->combined == 0 && xdp->apart > 1)
+    return Error{"port '" + options.name + "' (" + options.devargs + "): the interface has " + std::to_string(xdp->apart) +
+                 " queues for " + std::to_string(options.workers) + " workers; give it one queue, or one for each worker"};
+  PortOptions o = options;
+  o.devargs = replaced(o.devargs, "queue_count", std::clamp(xdp->combined, 1u, options.workers));
+  return open_device(o, pools);
+}
+
+// One device for each queue, all of the same interface. What they can do is alike, so the first speaks for all.
+base::Result<std::unique_ptr<Port>> Port::open_parts(const PortOptions& options, std::span<const PacketPool> pools) {
+  std::unique_ptr<Port> port(new Port);
+  port->options_ = options;
+  const size_t name_end = std::min(options.devargs.find(','), options.devargs.size());
+  const std::string name = options.devargs.substr(0, name_end);
+  const auto first = static_cast<uint32_t>(std::strtoul(argument(options.devargs, "start_queue").c_str(), nullptr, 10));
+  for (uint32_t w = 0; w < options.workers; ++w) {
+    PortOptions o = options;
+    o.workers = 1;
+    o.devargs = name + "_" + std::to_string(w) +
+                replaced(replaced(options.devargs.substr(name_end), "start_queue", first + w), "queue_count", 1);
+    auto part = open_device(o, pools.subspan(w, 1));
+    if (!part.ok()) return Error{part.error()};
+    port->parts_.push_back(std::move(part).value());
+  }
+  port->driver_ = port->parts_[0]->driver_;
+  port->capabilities_ = port->parts_[0]->capabilities_;
+  port->capabilities_.rx_queues = static_cast<uint16_t>(options.workers);
+  port->notes_ = port->parts_[0]->notes_;
+  return port;
+}
+
+base::Result<std::unique_ptr<Port>> Port::open_device(const PortOptions& options, std::span<const PacketPool> pools) {
   std::unique_ptr<Port> port(new Port);
   port->options_ = options;
   auto failed = [&](const Status& s) { return Error{"port '" + options.name + "' (" + options.devargs + "): " + s.error()}; };
@@ -176,6 +251,7 @@ base::Result<std::unique_ptr<Port>> Port::open(const PortOptions& options, std::
 }
 
 Port::~Port() {
+  while (!parts_.empty()) parts_.pop_back();
   if (id_ == UINT16_MAX) return;
   rte_eth_dev_info info{};
   const bool known = rte_eth_dev_info_get(id_, &info) == 0;
@@ -243,8 +319,9 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
   choose_capabilities(info);
 
   const auto workers = static_cast<uint16_t>(options_.workers);
-  const uint16_t rx_queues = std::min<uint16_t>(workers, info.max_rx_queues);
-  tx_queues_ = std::min<uint16_t>(workers, info.max_tx_queues);
+  const uint16_t wanted = options_.queues == 0 ? workers : std::min(workers, options_.queues);
+  const uint16_t rx_queues = std::min(wanted, info.max_rx_queues);
+  tx_queues_ = std::min(wanted, info.max_tx_queues);
   if (rx_queues == 0 || tx_queues_ == 0) return Error{"the device has no receive or no transmit queue"};
   capabilities_.rx_queues = rx_queues;
 
@@ -417,17 +494,28 @@ void Port::test_offloads() {
 }
 
 bool Port::link_up() const {
+  if (!parts_.empty()) return parts_[0]->link_up();
   rte_eth_link link{};
   return rte_eth_link_get_nowait(id_, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
 }
 
 uint32_t Port::link_mbps() const {
+  if (!parts_.empty()) return parts_[0]->link_mbps();
   rte_eth_link link{};
   if (rte_eth_link_get_nowait(id_, &link) != 0 || link.link_speed == RTE_ETH_SPEED_NUM_UNKNOWN) return 0;
   return link.link_speed;
 }
 
 PortDeviceStats Port::device_stats() const {
+  PortDeviceStats sum;
+  for (const auto& p : parts_) {
+    const PortDeviceStats one = p->device_stats();
+    sum.rx_missed += one.rx_missed;
+    sum.rx_errors += one.rx_errors;
+    sum.rx_no_mbuf += one.rx_no_mbuf;
+    sum.tx_errors += one.tx_errors;
+  }
+  if (!parts_.empty()) return sum;
   rte_eth_stats s{};
   if (rte_eth_stats_get(id_, &s) != 0) return {};
   return {s.imissed, s.ierrors, s.rx_nombuf, s.oerrors};

@@ -26,6 +26,7 @@ struct PortOptions {
   bool offloads = true;           // false: everything in software
   std::optional<MacAddress> mac;  // set it where the device can; default its own
   uint32_t workers = 1;
+  uint16_t queues = 0;  // receive and transmit queues at most; 0: one a worker
   uint16_t rx_descriptors = 1024, tx_descriptors = 1024;
   std::vector<base::IpAddress> addresses;  // for the multicast groups to join (solicited-node, RFC 4291 2.7.1)
 };
@@ -44,7 +45,7 @@ class Port {
   Port(const Port&) = delete;
   Port& operator=(const Port&) = delete;
 
-  PortQueue& queue(uint32_t worker) { return *queues_[worker]; }
+  PortQueue& queue(uint32_t worker) { return parts_.empty() ? *queues_[worker] : parts_[worker]->queue(0); }
   const PortCapabilities& capabilities() const { return capabilities_; }
   // The spreading to give to Steering::set_hardware(); nullopt: software steering.
   const std::optional<RssTable>& rss() const { return rss_; }
@@ -62,6 +63,8 @@ class Port {
 
  private:
   Port() = default;
+  static base::Result<std::unique_ptr<Port>> open_device(const PortOptions& options, std::span<const PacketPool> pools);
+  static base::Result<std::unique_ptr<Port>> open_parts(const PortOptions& options, std::span<const PacketPool> pools);
   base::Status probe();
   base::Status configure(std::span<const PacketPool> pools);
   base::Status start();
@@ -81,6 +84,7 @@ class Port {
   std::vector<std::string> notes_;
   std::vector<std::unique_ptr<PortQueue>> queues_;
   std::unique_ptr<struct TxLock[]> locks_;
+  std::vector<std::unique_ptr<Port>> parts_;  // a device for each worker, where one device cannot have all the queues
 };
 
 // The capabilities of all ports as a table for people, one port a line, with headings and a line for each note.

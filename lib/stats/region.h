@@ -184,6 +184,7 @@ class WorkerStats {
   WorkerBlock* operator->() const { return block_; }
   WorkerBlock& block() const { return *block_; }
   // The worker's own words of a scope: stats.scope(slot)[ClusterCounter::kRqTotal].add().
+  bool there() const { return block_ != nullptr; }
   ScopeBlock& scope(ScopeSlot slot) const { return scopes_[slot < scope_count_ ? slot : kOverflowScope]; }
 
  private:

@@ -130,6 +130,7 @@ base::Result<std::unique_ptr<Engine>> Engine::create(const Options& options, con
     e.wires_.push_back(std::make_unique<Wire>(*ports[w], pool, options.wires[w], e.own_, e.book_.get(), e.counters_, options.loss,
                                               seed + 7919 * (w + 1)));
   }
+  if (options.flood > 0) e.flood_ = std::make_unique<Flood>(options, *e.wires_[0], e.counters_, seed ^ 0xf100d);
   if (clients) e.client_->prepare(0, config.client_v6, std::move(remotes), seed);
   return engine;
 }
@@ -158,6 +159,7 @@ bool Engine::step(base::TimeNs now) {
     table_.deadlines.sweep(shared_.now_ms, [&](uint32_t i) { tcp_.on_deadline(i); });
     tcp_.finish_burst();
     tcp_.unblock();
+    if (flood_ != nullptr && phase_ >= Phase::kWarmup && phase_ < Phase::kDraining) flood_->step(now);
   }
   for (auto& w : wires_) w->flush();
   last_step_worked_ = frames != 0 || counters_.tx_frames != sent_before;
@@ -284,6 +286,7 @@ void Engine::advance_phase(base::TimeNs now) {
       if (client_ != nullptr) {
         client_->latency().clear();
         client_->connect_latency().clear();
+        if (options_.wake > 0) client_->begin_waking();
       }
       enter(Phase::kMeasuring, now);
       break;

@@ -15,6 +15,7 @@
 #include "lib/base/status.h"
 #include "lib/io/packet.h"
 #include "lib/io/port_queue.h"
+#include "perf/load/flood.h"
 #include "perf/load/http_client.h"
 #include "perf/load/http_server.h"
 #include "perf/load/options.h"
@@ -75,6 +76,7 @@ class Engine {
   TcpPeer tcp_;
   std::unique_ptr<HttpClient> client_;
   std::unique_ptr<HttpServer> server_;
+  std::unique_ptr<Flood> flood_;
 
   Phase phase_ = Phase::kResolving;
   base::TimeNs phase_start_ = 0, last_step_ = 0, next_publish_ = 0, next_quiet_check_ = 0, servers_end_ = 0;

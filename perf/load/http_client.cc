@@ -128,7 +128,24 @@ void HttpClient::advance() {
       }
     }
   }
+  if (woken_ < to_wake_) wake_some();
   if (loaded_) issue_due();
+}
+
+void HttpClient::begin_waking() { to_wake_ = static_cast<uint32_t>(shared_.options.wake * shared_.options.idle); }
+
+void HttpClient::wake_some() {
+  for (uint32_t n = 0; woken_ < to_wake_ && n < kOpensPerLoop && !shared_.wires[wire_]->congested(); ++n, ++woken_) {
+    const uint32_t i = shared_.options.connections + static_cast<uint32_t>(uint64_t{woken_} * shared_.options.idle / to_wake_);
+    Connection& c = table_[i];
+    if ((c.flags & (kIdle | kIdleDone)) != (kIdle | kIdleDone)) continue;  // it ended meanwhile, which was counted
+    c.flags &= static_cast<uint16_t>(~(kIdle | kIdleDone));
+    --idle_;
+    ++counters_.woken;
+    c.requests_left = UINT32_MAX;
+    if (open_loop_) make_ready(i, c);
+    else refill(i, c);
+  }
 }
 
 void HttpClient::start_load(base::TimeNs now) {

@@ -40,6 +40,8 @@ class HttpClient {
   bool close_some(bool at_once);
   // All connections that were asked for have opened (and idle ones have had their answer), or have failed.
   bool ramped() const { return begun_ == slots_ && settled_ >= slots_; }
+  void begin_waking();  // idle connections, --wake of them spread over all, work like the others from now on, as many as a loop
+                        // can start
   void start_load(base::TimeNs now);  // the open loop's clock begins (at the end of the ramp)
 
   uint64_t open() const { return open_; }
@@ -75,6 +77,7 @@ class HttpClient {
   void refill(uint32_t i, Connection& c);
   void make_ready(uint32_t i, Connection& c);
   void issue_due();
+  void wake_some();
   void settle(Connection& c);
   // Consumes a head or part of it; returns bytes taken, 0 when the connection is gone.
   uint32_t take_head(uint32_t i, Connection& c, const uint8_t* p, uint32_t n);
@@ -98,6 +101,7 @@ class HttpClient {
   std::vector<Head> heads_of_;
   std::string heads_;  // all requests' heads without their empty line
   uint32_t slots_ = 0, begun_ = 0, settled_ = 0;
+  uint32_t to_wake_ = 0, woken_ = 0;  // of the idle ones
   uint32_t first_generation_ = 0;
   uint64_t open_ = 0, idle_ = 0;
   uint32_t expected_length_ = kNone;  // kNone: any

@@ -16,6 +16,7 @@
 #include "perf/load/engine.h"
 #include "perf/load/options.h"
 #include "perf/load/report.h"
+#include "perf/load/spread_queue.h"
 #include "perf/load/tls_peer.h"
 #include "perf/load/workload.h"
 
@@ -164,6 +165,7 @@ int run(const Options& o) {
   }
 
   std::vector<std::unique_ptr<io::Port>> ports;
+  std::vector<std::unique_ptr<SpreadQueue>> spread;
   std::vector<io::PortQueue*> queues;
   for (const WireOptions& w : o.wires) {
     io::PortOptions p;
@@ -174,12 +176,18 @@ int run(const Options& o) {
     p.rx_descriptors = p.tx_descriptors = o.descriptors;
     p.addresses = {w.router.address};
     if (w.router6) p.addresses.push_back(w.router6->address);
-    const io::PacketPool pools[] = {large.raw() != nullptr && takes_uncut(w.devargs) ? large : *pool};
+    p.workers = o.queues;
+    const std::vector<io::PacketPool> pools(o.queues, large.raw() != nullptr && takes_uncut(w.devargs) ? large : *pool);
     auto port = io::Port::open(p, pools);
     if (!port) return failed(port.error(), kExitMachine);
     ports.push_back(std::move(*port));
-    queues.push_back(&ports.back()->queue(0));
-    send_uncut(*ports.back(), *queues.back());
+    std::vector<io::PortQueue*> each;
+    for (uint32_t q = 0; q < o.queues; ++q) {
+      each.push_back(&ports.back()->queue(q));
+      send_uncut(*ports.back(), *each.back());
+    }
+    if (o.queues > 1) spread.push_back(std::make_unique<SpreadQueue>(each));
+    queues.push_back(o.queues > 1 ? spread.back().get() : each.front());
   }
 
   timespec t{};

@@ -178,6 +178,8 @@ const Spec kSpecs[] =
            if (n && (*n & (*n - 1)) != 0) return Error{"'" + s + "' is not a power of two"};
            return store(d.o.descriptors, std::move(n));
          }},
+        {kWire, "--queues", "N", Form::kOne, "of each device: flows are spread over them by a hash, as another NIC would [1]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.queues, parse_count(s, 1, 16)); }},
 
         {kWork, "--role", "ROLE", Form::kOne,
          "both, clients, servers, or forward: sends every frame back to the router (the wire's limit without TCP) [both]",
@@ -212,6 +214,16 @@ const Spec kSpecs[] =
          [](Draft& d, const std::string& s) -> Status { return store(d.o.requests, parse_count(s, 1, 1'000'000'000'000'000)); }},
         {kLoad, "--idle", "N", Form::kOne, "connections opened beside, one request each, then left open [0]",
          [](Draft& d, const std::string& s) -> Status { return store(d.o.idle, parse_count(s, 0, kMaxConnections)); }},
+        {kLoad, "--wake", "SHARE", Form::kOne, "of the idle connections that work like the others after the warm-up, 0 to 1 [0]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.wake, parse_real(s, 0, 1)); }},
+        {kLoad, "--flood", "RATE", Form::kOne, "segments a second from random addresses beside the load, from the warm-up on [0]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.flood, parse_real(s, 0, 1e8)); }},
+        {kLoad, "--flood-kind", "KIND", Form::kOne, "syn, ack, rst, fin or syn-ack [syn]",
+         [](Draft& d, const std::string& s) -> Status {
+           return choose<uint8_t>(d.o.flood_flags, s, {{"syn", 0x02}, {"ack", 0x10}, {"rst", 0x04}, {"fin", 0x11}, {"syn-ack", 0x12}});
+         }},
+        {kLoad, "--flood-sources", "NET/BITS", Form::kOne, "where it seems to come from, IPv4 [11.0.0.0/8]",
+         [](Draft& d, const std::string& s) -> Status { return store(d.o.flood_sources, parse_network(s)); }},
         {kLoad, "--ramp", "N", Form::kOne, "connections opened a second, at first and for --idle [10k]",
          [](Draft& d, const std::string& s) -> Status { return store(d.o.ramp, parse_count(s, 1, 100'000'000)); }},
         {kLoad, "--close", "HOW", Form::kOne, "how a client ends a connection: fin, header (asks for it), or reset [fin]",
@@ -441,6 +453,9 @@ Status check_clients(Draft& d) {
     return Error{"--pipeline: " + std::to_string(o.pipeline) + " in flight on connections of " +
                  std::to_string(o.requests_per_connection) + " (--requests-per-connection)"};
   }
+  if (o.wake > 0 && o.idle == 0) return Error{"--wake: only with --idle"};
+  if (o.flood > 0 && (!o.flood_sources.address.is_v4() || !o.targets[0].address.is_v4()))
+    return Error{"--flood: only of IPv4, from --flood-sources to --target"};
   if (d.has("--hold") && o.idle == 0) return Error{"--hold: only with --idle"};
   if (!o.targets_file.empty() && (d.has("--host") || d.has("--path")))
     return Error{"--targets: the file has hosts and paths; leave --host and --path away"};

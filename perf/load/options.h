@@ -67,6 +67,7 @@ struct Options {
   uint16_t mtu = 1500;
   bool offloads = true;
   uint16_t descriptors = 1024;   // of each queue
+  uint16_t queues = 1;           // of each device: spread_queue.h
   uint32_t window = 256 * 1024;  // of each connection, bytes it announces and at most sends ahead: 4,096 … 1 GiB
   uint32_t max_server_connections = 262'144;
 
@@ -84,6 +85,7 @@ struct Options {
   uint32_t pipeline = 1;                 // 1 … kMaxPipeline
   uint64_t requests = 0;                 // stop after so many; 0: by time
   uint32_t idle = 0;                     // connections opened beside, one request each, then left open
+  double wake = 0;                       // with idle: share of them that ask for ever from the end of the warm-up on
   uint32_t ramp = 10'000;                // connections opened a second, at most: idle ones and the first of the others
   CloseMode close = CloseMode::kFin;
 
@@ -109,6 +111,11 @@ struct Options {
   // faults of our own wire, for testing what is behind it (and this program): share of received and sent frames lost, 0 … 1
   double loss = 0;
   uint64_t seed = 1;
+
+  // beside the load: segments from nobody
+  double flood = 0;                                           // a second; 0: none. From the warm-up on
+  uint8_t flood_flags = 0x02;                                 // TCP's
+  Network flood_sources{base::IpAddress::v4(0x0b000000), 8};  // random addresses of it; IPv4, apart from --clients and --servers
 
   // time, in ns; warm-up is not counted
   base::TimeNs warmup_ns = base::kSecond;

@@ -276,8 +276,10 @@ std::string result_json(const Options& o, const RunResult& r) {
   out += "\"latency_us\": " + json_latency(r.latency) + ", \"connect_latency_us\": " + json_latency(r.connect_latency) + ", ";
   append(out,
          R"("idle_connections": %)" PRIu64 R"(, "server_requests": %)" PRIu64
-         R"(, "server_requests_per_s": %.3f, "forwarded_per_s": %.3f, "busy": %.4f, )",
-         r.end.idle_connections, d.server_requests, per_second(d.server_requests, s), per_second(d.forwarded, s), r.busy());
+         R"(, "server_requests_per_s": %.3f, "forwarded_per_s": %.3f, "flood_per_s": %.3f, "woken": %)" PRIu64
+         R"(, "busy": %.4f, )",
+         r.end.idle_connections, d.server_requests, per_second(d.server_requests, s), per_second(d.forwarded, s),
+         per_second(d.flood_frames, s), r.last.counters.woken, r.busy());
   for (const auto& [name, kind] : {std::pair{"errors", CounterKind::kError}, std::pair{"notes_counted", CounterKind::kNote}}) {
     append(out, "\"%s\": {", name);
     bool first = true;

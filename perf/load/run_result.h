@@ -34,10 +34,13 @@ namespace millrace::load {
   X(tx_frames, kTraffic, "frames sent")                                                                         \
   X(rx_bytes, kTraffic, "bytes of frames received")                                                             \
   X(tx_bytes, kTraffic, "bytes of frames sent")                                                                 \
+  X(flood_frames, kTraffic, "segments of the flood sent")                                                       \
+  X(woken, kTraffic, "idle connections that were put to work")                                                  \
   X(forwarded, kTraffic, "frames sent back (role forward)")                                                     \
   X(retired_early, kNote, "connections the peer closed between two requests; opened again")                     \
   X(delayed_acks, kNote, "acknowledgements sent by the delayed-ACK timer")                                      \
   X(window_stalls, kNote, "times that sending waited for the peer's window")                                    \
+  X(flood_missed, kNote, "segments of the flood that could not be sent in time")                                \
   X(tx_stalls, kNote, "times that sending waited for the device's transmit queue")                              \
   X(stale_segments, kNote, "segments of connections that have ended; answered by RST where TCP asks for it")    \
   X(other_frames, kNote, "frames that are not for this program (other protocols and addresses)")                \

@@ -85,7 +85,7 @@ class Gateway:
     def wait_idle(self, timeout=20):
         """Until nothing is under way: no client connection, no exchange, no packet lent."""
         # net_af_xdp keeps what it took for its fill rings (2,048 a port), and sent packets until it sends again (at most a ring of 1,024).
-        most = {"exchanges": 0, "connections": 0, "tls_sessions": 0, "packets": 2 * (2048 + 1024) if self.lab.device == "af_xdp" else 0}
+        most = {"exchanges": 0, "connections": 0, "tls_sessions": 0, "packets": 2 * (2048 + 1024) * self.lab.workers if self.lab.device == "af_xdp" else 0}
         names, last = list(most), {}
 
         def idle():
@@ -225,13 +225,14 @@ def start_upstreams(lab, certificates):
     python.wait_log("listening")
 
 
-def start_gateway(device):
-    lab = laboratory.Lab(device=device)
+def start_gateway(device, workers=1, section=None):
+    """`section`: keys of `dataplane:` beyond those of the laboratory."""
+    lab = laboratory.Lab(device=device, workers=workers)
     try:
         lab.certificates = {name: lab.make_certificate(name, dns, key) for name, dns, key in (
             ("exact", ["exact.test"], "ec"), ("wild", ["*.wild.test"], "rsa"), ("default", ["default.test"], "ec"), ("upstream", ["pass.test"], "ec"))}
         start_upstreams(lab, lab.certificates)
-        lab.start_gateway(configuration(lab, lab.certificates))
+        lab.start_gateway(dict(configuration(lab, lab.certificates), dataplane=lab.dataplane_section(**(section or {}))))
         return Gateway(lab)
     except BaseException:
         lab.close()

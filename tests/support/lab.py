@@ -152,7 +152,8 @@ class Lab:
     INGRESS4, INGRESS6 = "10.77.1.1", "fd77:1::1"
     EGRESS4, EGRESS6 = "10.77.2.1", "fd77:2::1"
 
-    def __init__(self, device="af_packet", hugepages=True, memory_mb=512, upstreams=4, keep=False, worker_core=None):
+    def __init__(self, device="af_packet", hugepages=True, memory_mb=512, upstreams=4, keep=False, worker_core=None, workers=1):
+        self.workers = workers  # several share the machine's cores, whatever it has
         self.device, self.hugepages, self.memory_mb = device, hugepages, memory_mb
         self.keep = keep
         self.name = f"mr{os.getpid()}n{next(_serial)}"
@@ -165,6 +166,7 @@ class Lab:
         cores = sorted(os.sched_getaffinity(0))
         self.worker_core = worker_core if worker_core is not None else cores[-1]
         self.main_core = cores[0]
+        self.worker_cores = [cores[-1 - i % len(cores)] for i in range(workers)] if workers > 1 else [self.worker_core]
         atexit.register(self.close)
         try:
             if hugepages:
@@ -193,7 +195,8 @@ class Lab:
 
     def _pair(self, peer, peer_if, gateway_if, v4, v6):
         # The gateway's end has no address and no kernel IPv6, so that only Millrace answers there.
-        peer.ip("link", "add", peer_if, "type", "veth", "peer", "name", gateway_if, "netns", self.gateway.name)
+        queues = ["numtxqueues", str(self.workers), "numrxqueues", str(self.workers)] if self.workers > 1 else []
+        peer.ip("link", "add", peer_if, *queues, "type", "veth", "peer", "name", gateway_if, *queues, "netns", self.gateway.name)
         self.gateway.run(["sysctl", "-qw", f"net.ipv6.conf.{gateway_if}.disable_ipv6=1"])
         # What a veth peer leaves undone in memory (checksums, segmentation) would be undone on this "wire" too.
         for ns, interface in ((peer, peer_if), (self.gateway, gateway_if)):
@@ -215,13 +218,15 @@ class Lab:
     # --- configuration -----------------------------------------------------------------------------------------------
     def dataplane_section(self, **overrides):
         section = {
-            "cores": [self.worker_core], "main_core": self.main_core, "hugepages": self.hugepages, "memory_mb": self.memory_mb,
+            "cores": self.worker_cores, "main_core": self.main_core, "hugepages": self.hugepages, "memory_mb": self.memory_mb,
             "file_prefix": self.name,
             "ports": [
                 {"name": "ingress", "device": f"{self.device}:ingress", "addresses": [self.INGRESS4 + "/24", self.INGRESS6 + "/64"]},
                 {"name": "egress", "device": f"{self.device}:egress", "addresses": [self.EGRESS4 + "/24", self.EGRESS6 + "/64"]},
             ],
         }
+        if self.workers > 1:
+            section["share_cores"] = True
         section.update(overrides)
         return section
 

@@ -69,7 +69,9 @@ dataplane:
   - {name: both, bond: {mode: lacp, members: ["memif:/run/a.sock", "0000:3b:00.1"]}, addresses: ["10.3.0.1/24"]}
   exception: {enable: true, name: tap-, rate: 500, to_host: [udp, "tcp:179", "tcp:7000-7010"]}
   limits: {connections: 1000, half_open: 10, time_wait: 100, neighbors: 64, payload_packets: 8192, header_packets: 2048, rx_descriptors: 512,
-           tx_descriptors: 256, upstream_ports: 20000-30000, resets_per_second: 5, icmp_per_second: 6, fragments: 12}
+           tx_descriptors: 256, upstream_ports: 20000-30000, resets_per_second: 5, icmp_per_second: 6, fragments: 12,
+           max_active_downstream_connections: 5000, connection_limit: 400, listener_connection_limits: {edge: 300, "a b": 0}, source_table: 2048,
+           sources: [{syns_per_second: 10, burst: 20}, {ipv4_prefix: 24, ipv6_prefix: 48, connections: 7}]}
   tcp: {rcv_buf: 131072, rcv_wnd_initial: 32768, snd_buf: 65536, sack: false, timestamps: false, window_scaling: false, delayed_ack: false, delayed_ack_ms: 20,
         rto_min_ms: 5, rto_initial_ms: 500, rto_max_ms: 30000, connect_timeout_ms: 5000, user_timeout_ms: 60000, keepalive_idle_ms: 0,
         keepalive_interval_ms: 1000, keepalive_probes: 2, fin_wait_2_ms: 10000, time_wait_ms: 30000}
@@ -106,6 +108,18 @@ dataplane:
   EXPECT_EQ(s.exception.to_host[1].last, 179);
   EXPECT_EQ(s.exception.to_host[2].last, 7010);
   EXPECT_EQ(s.limits.fragments, 12u);
+  EXPECT_EQ(s.limits.max_active_downstream_connections, 5000u);
+  EXPECT_EQ(s.limits.connection_limit, 400u);
+  EXPECT_EQ(s.limits.listener_connection_limits, (std::map<std::string, uint32_t>{{"a b", 0}, {"edge", 300}}));
+  EXPECT_EQ(s.limits.source_table, 2048u);
+  ASSERT_EQ(s.limits.sources.size(), 2u);
+  EXPECT_EQ(s.limits.sources[0].ipv4_prefix, 32);
+  EXPECT_EQ(s.limits.sources[0].ipv6_prefix, 64);
+  EXPECT_EQ(s.limits.sources[0].syns_per_second, 10u);
+  EXPECT_EQ(s.limits.sources[0].burst, 20u);
+  EXPECT_EQ(s.limits.sources[1].ipv4_prefix, 24);
+  EXPECT_EQ(s.limits.sources[1].ipv6_prefix, 48);
+  EXPECT_EQ(s.limits.sources[1].connections, 7u);
   EXPECT_EQ(p.routes[0].to.bits, 16);
   EXPECT_EQ(p.neighbors[0].mac[5], 9);
   EXPECT_EQ(p.offloads, Offloads::kOff);
@@ -146,6 +160,27 @@ TEST(Section, MainCoreKeepsOutOfTheWorkersWay) {
   EXPECT_EQ(read(with_port("  cores: 0\n")).section->main_core, 1u);
 }
 
+TEST(Section, WorkersShareCoresWhenTheyMay) {
+  const auto s = read(with_port("  cores: [1, 1, 0]\n  main_core: 1\n  share_cores: true\n  memory_mb: 1024\n")).section;
+  ASSERT_TRUE(s);
+  EXPECT_EQ(s->cores, (std::vector<uint32_t>{1, 1, 0}));
+  EXPECT_EQ(s->main_core, 1u);
+}
+
+// Devices have a queue for each worker, but no more than asked for; a memif has one unless asked for more.
+TEST(Section, Queues) {
+  const auto devargs = [](const std::string& port) {
+    const auto s =
+        read("dataplane:\n  cores: 0-3\n  memory_mb: 2048\n  ports: [{addresses: [10.1.0.1/24], " + port + "}]\n").section;
+    return s ? s->ports[0].devargs + " " + std::to_string(s->ports[0].queues) : "refused";
+  };
+  EXPECT_NE(devargs("device: 'virtio_user:/run/v.sock'").find(",queues=4,"), std::string::npos);
+  EXPECT_NE(devargs("device: 'virtio_user:/run/v.sock', queues: 2").find(",queues=2,"), std::string::npos);
+  EXPECT_NE(devargs("device: 'af_xdp:eth0', queues: 9").find(",queue_count=4,"), std::string::npos);
+  EXPECT_TRUE(devargs("device: 'memif:/run/m.sock'").ends_with(" 1"));
+  EXPECT_TRUE(devargs("device: 'memif:/run/m.sock', queues: 4").ends_with(" 4"));
+}
+
 struct Broken {
   std::string text, error;
 };
@@ -161,12 +196,20 @@ TEST(Section, BrokenSections) {
       {"dataplane: {ports: {}}\n", "gw.yaml:1:20: dataplane.ports: must be a list, not a map"},
       {with_port("  core: 1\n"), "gw.yaml:5:3: dataplane: unknown key 'core'; did you mean 'cores'?"},
       {with_port("  turbo: 1\n"),
-       "gw.yaml:5:3: dataplane: unknown key 'turbo'; known keys are cores, main_core, hugepages, memory_mb, file_prefix, ports, "
+       "gw.yaml:5:3: dataplane: unknown key 'turbo'; known keys are cores, main_core, share_cores, hugepages, memory_mb, "
+       "file_prefix, ports, "
        "limits, tcp, stage_accounting, exception"},
+      {with_port("  limits: {sources: [{burst: 3, connections: 1}]}\n"),
+       "gw.yaml:5:22: dataplane.limits.sources[0].burst: needs `syns_per_second`"},
+      {with_port("  limits: {sources: [{ipv4_prefix: 24}]}\n"),
+       "gw.yaml:5:22: dataplane.limits.sources[0]: limits nothing: give `syns_per_second`, `connections` or both"},
+      {with_port("  limits: {listener_connection_limits: 5}\n"),
+       "gw.yaml:5:40: dataplane.limits.listener_connection_limits: must be a map from names of listeners to numbers"},
       {with_port("  cores: x\n"), "gw.yaml:5:10: dataplane.cores: 'x' is no core number from 0 to 1023 and no range like 1-3"},
       {with_port("  cores: 3-1\n"),
        "gw.yaml:5:10: dataplane.cores: '3-1' is no core number from 0 to 1023 and no range like 1-3"},
-      {with_port("  cores: [1, 1]\n"), "gw.yaml:5:14: dataplane.cores[1]: core 1 is named twice"},
+      {with_port("  cores: [1, 1]\n"),
+       "gw.yaml:5:14: dataplane.cores[1]: core 1 is named twice; share_cores: true allows it, for tests"},
       {with_port("  cores: []\n"), "gw.yaml:5:10: dataplane.cores: names no core: a gateway needs at least one worker"},
       {with_port("  main_core: 1\n"),
        "gw.yaml:5:14: dataplane.main_core: core 1 is also in `cores`: a worker needs a core of its own"},

@@ -256,9 +256,10 @@ TEST(Ip, PortThatMarksWrongSumsAsGoodLosesItsTrust) {
   s.port.clear();
 }
 
-TEST(Neighbor, FramesWaitForTheAnswerThreeAtMost) {
+TEST(Neighbor, FramesWaitForTheAnswerSoManyAtMost) {
   Stack s({.static_neighbor = false});
-  for (uint16_t p = 1; p <= 5; ++p) {
+  constexpr uint16_t kMost = NeighborTable::kMaxQueued;
+  for (uint16_t p = 1; p <= kMost + 2; ++p) {
     Segment one = syn("10.1.0.2", "10.1.0.1", 9);  // nobody listens: each is answered with RST
     one.header.src_port = p;
     s.input(one);
@@ -271,7 +272,7 @@ TEST(Neighbor, FramesWaitForTheAnswerThreeAtMost) {
   EXPECT_EQ(s.port.sent(), 0u);  // asked once, not once a frame
   EXPECT_EQ(s.dropped(DropReason::kNeighborQueueFull), 2u);
   s.input(arp_frame(wire::ArpOperation::kReply, "10.1.0.2", "10.1.0.1", kOurMac));
-  for (uint16_t p = 3; p <= 5; ++p) {  // the oldest gave way
+  for (uint16_t p = 3; p <= kMost + 2; ++p) {  // the oldest gave way
     const auto rst = s.sent();
     ASSERT_TRUE(rst);
     EXPECT_EQ(rst->tcp.dst_port, p);

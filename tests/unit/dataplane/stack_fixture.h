@@ -140,6 +140,9 @@ struct Options {
   bool static_neighbor = true;  // the peers 10.1.0.2 and fd00:1::2 are known
   uint32_t workers = 1, worker = 0;
   uint32_t max_neighbors = 8;
+  bool static_router = false;  // 10.1.0.254, the way to everybody else, is known
+  AdmissionConfig admission = {};
+  std::vector<InterfaceAddress> more_addresses = {};  // of the port
 };
 
 // One stack with the address 10.1.0.1/24, fd00:1::1/64 on a port of memory, default routers 10.1.0.254 and fd00:1::fe.
@@ -156,6 +159,7 @@ class Stack {
     c.max_connections = o.max_connections;
     c.max_half_open = o.max_half_open;
     c.max_time_wait = 16;
+    c.admission = o.admission;
     c.local_port_first = o.port_first;
     c.local_port_last = o.port_last;
     c.max_port_maps = 4;
@@ -168,8 +172,10 @@ class Stack {
     InterfaceConfig i;
     i.vlan = o.vlan;
     i.addresses = {{ip("10.1.0.1"), 24}, {ip("fd00:1::1"), 64}};
+    i.addresses.insert(i.addresses.end(), o.more_addresses.begin(), o.more_addresses.end());
     i.routes = {{ip("0.0.0.0"), 0, ip("10.1.0.254")}, {ip("::"), 0, ip("fd00:1::fe")}};
     if (o.static_neighbor) i.neighbors = {{ip("10.1.0.2"), kPeerMac}, {ip("fd00:1::2"), kPeerMac}};
+    if (o.static_router) i.neighbors.push_back({ip("10.1.0.254"), kPeerMac});
     c.ip.ports = {i};
     const ListenerSet::Entry entries[] = {
         {ip("10.1.0.1"), 80, 11, false}, {ip("::"), 80, 12, false}, {ip("0.0.0.0"), 81, 13, true}};
