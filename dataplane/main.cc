@@ -223,7 +223,7 @@ int run(const Options& options) {
     o.name = p.name;
     o.devargs = p.devargs;
     o.mtu = p.mtu;
-    o.offloads = p.offloads == bootstrap::Offloads::kAuto;
+    o.offloads = {p.offloads.checksum, p.offloads.tso, p.offloads.lro, p.offloads.scatter};
     o.mac = p.mac;
     o.workers = workers;
     o.queues = p.queues;

@@ -470,6 +470,29 @@ class Reader {
     if (p.members.size() > kMaxMembers) error(n, path + ".members", "has more than " + std::to_string(kMaxMembers) + " devices");
   }
 
+  void offloads(const YAML::Node& v, const std::string& path, Offloads& out) {
+    constexpr const char* kForm = "auto, off or a list of checksum, tso, lro and scatter";
+    constexpr Offloads kNone{false, false, false, false};
+    if (v.IsSequence()) {
+      out = kNone;
+      list(v, path, [&](const YAML::Node& e, const std::string& g) {
+        std::string s;
+        if (!scalar(e, g, "checksum, tso, lro or scatter", s)) return;
+        if (s == "checksum") out.checksum = true;
+        else if (s == "tso") out.tso = true;
+        else if (s == "lro") out.lro = true;
+        else if (s == "scatter") out.scatter = true;
+        else error(e, g, "must be checksum, tso, lro or scatter, not " + quoted(s));
+      });
+      return;
+    }
+    std::string s;
+    if (!scalar(v, path, kForm, s)) return;
+    if (s == "auto") out = {};
+    else if (s == "off" || s == "false") out = kNone;  // `off` is false to some YAML readers
+    else error(v, path, std::string("must be ") + kForm + ", not " + quoted(s));
+  }
+
   void port(const YAML::Node& n, const std::string& path) {
     PortSection p;
     PortPlaces at;
@@ -488,14 +511,8 @@ class Reader {
                               else if (key == "mtu") mtu.reset(v), number(v, f, 576, 9216, p.mtu);
                               else if (key == "vlans")
                                 list(v, f, [&](const YAML::Node& a, const std::string& g) { vlan(a, g, p, at); });
-                              else if (key == "offloads") {
-                                std::string s;
-                                if (!scalar(v, f, "auto or off", s)) return;
-                                if (s == "auto") p.offloads = Offloads::kAuto;
-                                else if (s == "off" || s == "false")
-                                  p.offloads = Offloads::kOff;  // `off` is false to some YAML readers
-                                else error(v, f, "must be auto or off, not " + quoted(s));
-                              } else {
+                              else if (key == "offloads") offloads(v, f, p.offloads);
+                              else {
                                 std::array<uint8_t, 6> m{};
                                 if (mac(v, f, m)) p.mac = m;
                               }

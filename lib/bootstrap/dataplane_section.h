@@ -42,7 +42,14 @@ struct NeighborSection {
   std::array<uint8_t, 6> mac{};
 };
 
-enum class Offloads : uint8_t { kAuto, kOff };
+// What a port may leave to its device, where the device offers it. Cutting and large receive need checksums and chains as well.
+struct Offloads {
+  bool checksum = true;  // received and sent
+  bool tso = true;       // large segments, cut by the device
+  bool lro = true;       // large segments, received uncut
+  bool scatter = true;   // frames in several packets, both ways
+  bool operator==(const Offloads&) const = default;
+};
 
 // What belongs to one VLAN of a port.
 struct LinkSection {
@@ -65,7 +72,7 @@ struct PortSection : LinkSection {
   uint16_t queues = 0;             // receive and transmit queues at most; 0: one a worker, of a memif one
   uint16_t mtu = 1500;             // 576..9216; IPv6 needs 1280
   std::vector<LinkSection> vlans;  // further VLANs of the device
-  Offloads offloads = Offloads::kAuto;
+  Offloads offloads;
   std::optional<std::array<uint8_t, 6>> mac;  // default: the device's own
 };
 

@@ -286,24 +286,25 @@ base::Status Port::probe() {
 
 void Port::choose_capabilities(const rte_eth_dev_info& info) {
   PortCapabilities& c = capabilities_;
-  const bool on = options_.offloads;
-  auto rx = [&](uint64_t flag) { return on && (info.rx_offload_capa & flag) != 0; };
-  auto tx = [&](uint64_t flag) { return on && (info.tx_offload_capa & flag) != 0; };
-  c.rx_ip_checksum = rx(RTE_ETH_RX_OFFLOAD_IPV4_CKSUM);
-  c.rx_tcp_checksum = rx(RTE_ETH_RX_OFFLOAD_TCP_CKSUM);
-  c.tx_ip_checksum = tx(RTE_ETH_TX_OFFLOAD_IPV4_CKSUM);
-  c.tx_tcp_checksum = tx(RTE_ETH_TX_OFFLOAD_TCP_CKSUM);
-  c.tso = c.tx_tcp_checksum && tx(RTE_ETH_TX_OFFLOAD_TCP_TSO) && tx(RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
-  c.tx_multi_segment = tx(RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
+  const Offloads& may = options_.offloads;
+  auto rx = [&](bool on, uint64_t flag) { return on && (info.rx_offload_capa & flag) != 0; };
+  auto tx = [&](bool on, uint64_t flag) { return on && (info.tx_offload_capa & flag) != 0; };
+  c.rx_ip_checksum = rx(may.checksum, RTE_ETH_RX_OFFLOAD_IPV4_CKSUM);
+  c.rx_tcp_checksum = rx(may.checksum, RTE_ETH_RX_OFFLOAD_TCP_CKSUM);
+  c.tx_ip_checksum = tx(may.checksum, RTE_ETH_TX_OFFLOAD_IPV4_CKSUM);
+  c.tx_tcp_checksum = tx(may.checksum, RTE_ETH_TX_OFFLOAD_TCP_CKSUM);
+  c.tx_multi_segment = tx(may.scatter, RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
+  c.tso = c.tx_tcp_checksum && c.tx_multi_segment && tx(may.tso, RTE_ETH_TX_OFFLOAD_TCP_TSO);
   const uint16_t segments = info.tx_desc_lim.nb_mtu_seg_max;
   c.max_tx_segments = c.tx_multi_segment ? (segments == 0 || segments > kMaxTxSegments ? kMaxTxSegments : segments) : 1;
-  if (c.max_tx_segments < 2) c.tx_multi_segment = false;
+  if (c.max_tx_segments < 2) c.tx_multi_segment = c.tso = false;
   const DriverTraits traits = traits_of(driver_);
   c.partial_rx_checksum = traits.silent_host_peer;
   c.rx_tcp_unsummed = traits.marks_unsummed && c.rx_tcp_checksum;
   c.tso_sum_with_length = traits.full_sum_for_tso;
   c.tx_copies = traits.copies;
-  c.lro = traits.lro_is_free && c.rx_tcp_checksum && rx(RTE_ETH_RX_OFFLOAD_TCP_LRO) && rx(RTE_ETH_RX_OFFLOAD_SCATTER);
+  c.lro = traits.lro_is_free && c.rx_tcp_checksum && rx(may.lro, RTE_ETH_RX_OFFLOAD_TCP_LRO) &&
+          rx(may.scatter, RTE_ETH_RX_OFFLOAD_SCATTER);
   rx_offloads_ = (c.rx_ip_checksum ? RTE_ETH_RX_OFFLOAD_IPV4_CKSUM : 0) | (c.rx_tcp_checksum ? RTE_ETH_RX_OFFLOAD_TCP_CKSUM : 0) |
                  (c.lro ? RTE_ETH_RX_OFFLOAD_TCP_LRO : 0);
   tx_offloads_ = (c.tx_ip_checksum ? RTE_ETH_TX_OFFLOAD_IPV4_CKSUM : 0) | (c.tx_tcp_checksum ? RTE_ETH_TX_OFFLOAD_TCP_CKSUM : 0) |
@@ -328,8 +329,8 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
   // The MTU: what the device takes, and what our buffers take when it cannot chain.
   capabilities_.max_mtu = info.max_mtu == 0 ? UINT16_MAX : info.max_mtu;
   const uint32_t one_buffer = pools[0].data_room() - kFrameOverhead;
-  const bool scatter =
-      (options_.mtu > one_buffer || capabilities_.lro) && (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
+  const bool scatter = (options_.mtu > one_buffer || capabilities_.lro) && options_.offloads.scatter &&
+                       (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
   if (!scatter || !capabilities_.tx_multi_segment)
     capabilities_.max_mtu = static_cast<uint16_t>(std::min<uint32_t>(capabilities_.max_mtu, one_buffer));
   if (options_.mtu > capabilities_.max_mtu) {

@@ -19,11 +19,16 @@ struct rte_eth_dev_info;
 
 namespace millrace::io {
 
+// What may be left to the device, where it offers it (bootstrap: ports[].offloads).
+struct Offloads {
+  bool checksum = true, tso = true, lro = true, scatter = true;
+};
+
 struct PortOptions {
   std::string name;     // for people
   std::string devargs;  // PCI address or vdev with arguments (bootstrap::expand_device)
   uint16_t mtu = 1500;
-  bool offloads = true;           // false: everything in software
+  Offloads offloads;              // none: everything in software
   std::optional<MacAddress> mac;  // set it where the device can; default its own
   uint32_t workers = 1;
   uint16_t queues = 0;  // receive and transmit queues at most; 0: one a worker

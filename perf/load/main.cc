@@ -151,7 +151,8 @@ int run(const Options& o) {
   if (!pool) return failed(pool.error(), kExitMachine);
 
   io::PacketPool large;
-  if (o.offloads && std::any_of(o.wires.begin(), o.wires.end(), [](const WireOptions& w) { return takes_uncut(w.devargs); })) {
+  if (o.offloads != WireOffloads::kOff &&
+      std::any_of(o.wires.begin(), o.wires.end(), [](const WireOptions& w) { return takes_uncut(w.devargs); })) {
     auto made = io::make_eal_pool("large", kLargePackets, kLargeRoom, io::worker_lcore(eal, 0));
     if (!made) return failed(made.error(), kExitMachine);
     large = *made;
@@ -172,7 +173,7 @@ int run(const Options& o) {
     p.name = "wire" + std::to_string(ports.size());
     p.devargs = w.devargs;
     p.mtu = o.mtu;
-    p.offloads = o.offloads;
+    if (o.offloads == WireOffloads::kOff) p.offloads = {false, false, false, false};
     p.rx_descriptors = p.tx_descriptors = o.descriptors;
     p.addresses = {w.router.address};
     if (w.router6) p.addresses.push_back(w.router6->address);
@@ -184,7 +185,7 @@ int run(const Options& o) {
     std::vector<io::PortQueue*> each;
     for (uint32_t q = 0; q < o.queues; ++q) {
       each.push_back(&ports.back()->queue(q));
-      send_uncut(*ports.back(), *each.back());
+      if (o.offloads == WireOffloads::kAuto) send_uncut(*ports.back(), *each.back());
     }
     if (o.queues > 1) spread.push_back(std::make_unique<SpreadQueue>(each));
     queues.push_back(o.queues > 1 ? spread.back().get() : each.front());

@@ -168,9 +168,11 @@ const Spec kSpecs[] =
          [](Draft& d, const std::string& s) -> Status { return append(d.duts, parse_address(s)); }},
         {kWire, "--mtu", "BYTES", Form::kOne, "of the wire [1500]",
          [](Draft& d, const std::string& s) -> Status { return store(d.o.mtu, parse_count(s, 576, 9000)); }},
-        {kWire, "--offloads", "auto|off", Form::kOne, "checksums by the device where it can [auto]",
+        {kWire, "--offloads", "auto|cut|off", Form::kOne,
+         "by the device what it can; that, but no large segments sent; nothing [auto]",
          [](Draft& d, const std::string& s) -> Status {
-           return choose(d.o.offloads, s, {{"auto", true}, {"off", false}});
+           return choose(d.o.offloads, s,
+                         {{"auto", WireOffloads::kAuto}, {"cut", WireOffloads::kCut}, {"off", WireOffloads::kOff}});
          }},
         {kWire, "--descriptors", "N", Form::kOne, "of each queue, a power of two [1024]",
          [](Draft& d, const std::string& s) -> Status {

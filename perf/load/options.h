@@ -45,6 +45,12 @@ struct ServerRange {
   uint16_t port_first = 0, port_last = 0;
 };
 
+enum class WireOffloads : uint8_t {
+  kAuto,
+  kCut,  // as kAuto, but sends no segment larger than the MTU: for a device under test that takes none
+  kOff,  // everything in software
+};
+
 // One wire: a device, our address on it, and the device under test behind it.
 struct WireOptions {
   std::string devargs;                  // of DPDK: "net_vhost0,iface=/run/x.sock,tso=1", "0000:3b:00.0"
@@ -65,7 +71,7 @@ struct Options {
   // wires: one for all, or clients' and servers'
   std::vector<WireOptions> wires;
   uint16_t mtu = 1500;
-  bool offloads = true;
+  WireOffloads offloads = WireOffloads::kAuto;
   uint16_t descriptors = 1024;   // of each queue
   uint16_t queues = 1;           // of each device: spread_queue.h
   uint32_t window = 256 * 1024;  // of each connection, bytes it announces and at most sends ahead: 4,096 … 1 GiB

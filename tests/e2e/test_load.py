@@ -37,8 +37,10 @@ class Bench:
         listeners = [lab.listener("http", 80, http),
                      lab.listener("https", 443, [{"filters": [http], "transport_socket": lab.tls_socket(certificate, key)}])]
         clusters = [lab.cluster("servers", [(a, 8080) for a in SERVERS])]
-        port = {"name": "wire", "device": "virtio_user:" + self.socket, "addresses": [GATEWAY + "/24"], "gateways": [ROUTER]}
-        return self.lab.write("bootstrap.json", dict(lab.bootstrap(listeners, clusters), dataplane=self.lab.dataplane_section(ports=[port])))
+        return self.lab.write("bootstrap.json", dict(lab.bootstrap(listeners, clusters), dataplane=self.lab.dataplane_section(ports=[self.port()])))
+
+    def port(self):
+        return {"name": "wire", "device": "virtio_user:" + self.socket, "addresses": [GATEWAY + "/24"], "gateways": [ROUTER]}
 
     def run(self, *options, port=80):
         """One run of clients and servers; returns the result, with the exit code as "code" and what was printed as "text"."""

@@ -122,7 +122,7 @@ dataplane:
   EXPECT_EQ(s.limits.sources[1].connections, 7u);
   EXPECT_EQ(p.routes[0].to.bits, 16);
   EXPECT_EQ(p.neighbors[0].mac[5], 9);
-  EXPECT_EQ(p.offloads, Offloads::kOff);
+  EXPECT_EQ(p.offloads, (Offloads{false, false, false, false}));
   EXPECT_EQ((*p.mac)[0], 2);
   EXPECT_EQ(s.ports[1].name, "port1");
   EXPECT_EQ(s.ports[1].devargs, "net_af_xdp1,iface=veth1,start_queue=0,queue_count=3,busy_budget=64");
@@ -228,7 +228,10 @@ TEST(Section, BrokenSections) {
       {with_port("    vlan: 4095\n"), "gw.yaml:5:11: dataplane.ports[0].vlan: must be a whole number from 0 to 4094, not '4095'"},
       {with_port("    name: \"a b\"\n"),
        "gw.yaml:5:11: dataplane.ports[0].name: 'a b' must be 1 to 31 letters, digits, '-', '_' or '.'"},
-      {with_port("    offloads: some\n"), "gw.yaml:5:15: dataplane.ports[0].offloads: must be auto or off, not 'some'"},
+      {with_port("    offloads: some\n"),
+       "gw.yaml:5:15: dataplane.ports[0].offloads: must be auto, off or a list of checksum, tso, lro and scatter, not 'some'"},
+      {with_port("    offloads: [tso, gro]\n"),
+       "gw.yaml:5:21: dataplane.ports[0].offloads[1]: must be checksum, tso, lro or scatter, not 'gro'"},
       {with_port("    mac: 1:2:3\n"), "gw.yaml:5:10: dataplane.ports[0].mac: '1:2:3' is no MAC address, as in 02:00:00:00:00:01"},
       {with_port("    mac: \"01:00:00:00:00:01\"\n"),
        "gw.yaml:5:10: dataplane.ports[0].mac: '01:00:00:00:00:01' is a group or zero address; a port needs one of its own"},

@@ -63,7 +63,7 @@ TEST(LoadOptions, WhatIsLeftAwayIsAsTheReadmeSays) {
   EXPECT_EQ(o.duration_ns, 10 * base::kSecond);
   EXPECT_EQ(o.warmup_ns, base::kSecond);
   EXPECT_TRUE(o.hugepages);
-  EXPECT_TRUE(o.offloads);
+  EXPECT_EQ(o.offloads, WireOffloads::kAuto);
   EXPECT_EQ(good(kClients).body_check, BodyCheck::kLength);  // a server that is not ours sends what it likes
   EXPECT_EQ(good(kClients + "--body-check pattern").body_check, BodyCheck::kPattern);
 }
@@ -102,7 +102,7 @@ TEST(LoadOptions, EverythingAtOnce) {
   EXPECT_EQ(*o.wires[0].dut6, ip("fd00:1::2"));
   EXPECT_EQ(*o.wires[1].dut6, ip("fd00:2::2"));
   EXPECT_EQ(o.mtu, 1600);
-  EXPECT_FALSE(o.offloads);
+  EXPECT_EQ(o.offloads, WireOffloads::kOff);
   EXPECT_EQ(o.descriptors, 512);
   EXPECT_EQ(to_string(o.clients), "fd00:64::/64");
   ASSERT_EQ(o.targets.size(), 2u);
@@ -211,7 +211,7 @@ TEST(LoadOptions, OneSentenceForEachMistake) {
       {kBoth + "--timeout 0", "--timeout: '0' is out of range: 0.001 to 86400 seconds"},
       {kBoth + "--duration 5h", "--duration: '5h' is not a time (seconds, or a number with us, ms, s or m)"},
       {kBoth + "--descriptors 1000", "--descriptors: '1000' is not a power of two"},
-      {kBoth + "--offloads on", "--offloads: 'on' is none of auto, off"},
+      {kBoth + "--offloads on", "--offloads: 'on' is none of auto, cut, off"},
       {kBoth + "--role client", "--role: 'client' is none of both, clients, servers, forward"},
       {kBoth + "--file-prefix a/b", "--file-prefix: 'a/b' is not 1 to 64 letters, digits, '-', '_' and '.'"},
       {kBoth + "--mtu 10000", "--mtu: '10000' is out of range: 576 to 9000"},
