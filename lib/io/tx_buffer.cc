@@ -45,33 +45,62 @@ rte_mbuf* TxBuffer::build_any(uint32_t header_bytes, const PacketQueue* payload,
   return m;
 }
 
+namespace {
+
+// A packet without data of its own, straight from its pool, that refers to `take` bytes of `payload` from `offset`: what
+// rte_pktmbuf_alloc() and rte_pktmbuf_attach() do, less what only a frame's first packet has. A payload that refers to others
+// itself goes the long way.
+void attach(rte_mbuf* piece, rte_mbuf* payload, uint32_t offset, uint32_t take) {
+  constexpr uint64_t kOneReferenceOneSegment = uint64_t{1} << 16 | uint64_t{1} << 32 | uint64_t{RTE_MBUF_PORT_INVALID} << 48;
+  if (RTE_MBUF_DIRECT(payload)) [[likely]] {
+    rte_mbuf_refcnt_update(payload, 1);  // nobody may write it any more
+    piece->buf_addr = payload->buf_addr;
+    rte_mbuf_iova_set(piece, rte_mbuf_iova_get(payload));
+    piece->buf_len = payload->buf_len;
+    std::memcpy(&piece->rearm_data, &kOneReferenceOneSegment, sizeof kOneReferenceOneSegment);
+    piece->ol_flags = RTE_MBUF_F_INDIRECT;
+    piece->priv_size = payload->priv_size;
+  } else {
+    rte_pktmbuf_reset(piece);
+    rte_pktmbuf_attach(piece, payload);
+  }
+  piece->next = nullptr;
+  piece->data_off = static_cast<uint16_t>(payload->data_off + offset);
+  piece->data_len = static_cast<uint16_t>(take);
+  piece->pkt_len = take;
+}
+
+}  // namespace
+
+// Null when the payload lies in more pieces than the port takes, or a pool is empty.
 rte_mbuf* TxBuffer::build_chain(uint32_t header_bytes, const PacketQueue& payload, uint64_t offset, uint32_t length) {
-  PacketPtr head = pools_.headers.alloc();
-  if (!head) return nullptr;
-  head.append(header_bytes);
-  rte_mbuf* frame = head.release();
+  rte_mbuf* m = const_cast<rte_mbuf*>(payload.raw_head());
+  while (m != nullptr && offset >= m->data_len) {
+    offset -= m->data_len;
+    m = m->next;
+  }
+  uint64_t reached = 0;
+  uint32_t pieces = 0;
+  for (const rte_mbuf* p = m; p != nullptr && reached < offset + length; p = p->next) reached += p->data_len, ++pieces;
+  MILLRACE_ASSERT(reached >= offset + length, "payload to send is in the queue");
+  if (pieces >= std::min<uint32_t>(port_.capabilities().max_tx_segments, kMaxTxSegments)) return nullptr;
+  rte_mbuf* chain[kMaxTxSegments];
+  if (rte_mempool_get_bulk(pools_.indirect.raw(), reinterpret_cast<void**>(chain), pieces) != 0) return nullptr;
+  rte_mbuf* frame = rte_mbuf_raw_alloc(pools_.headers.raw());
+  if (frame == nullptr) {
+    rte_mempool_put_bulk(pools_.indirect.raw(), reinterpret_cast<void**>(chain), pieces);
+    return nullptr;
+  }
+  reset_for_transmit(frame, header_bytes);
+  frame->pkt_len = header_bytes + length;
+  frame->nb_segs = static_cast<uint16_t>(1 + pieces);
   rte_mbuf* tail = frame;
-  const uint32_t max_segments = port_.capabilities().max_tx_segments;
-  for (rte_mbuf* m = const_cast<rte_mbuf*>(payload.raw_head()); length > 0; m = m->next) {
-    MILLRACE_ASSERT(m != nullptr, "payload to send is in the queue");
-    if (offset >= m->data_len) {
-      offset -= m->data_len;
-      continue;
-    }
-    rte_mbuf* piece = frame->nb_segs < max_segments ? pools_.indirect.alloc().release() : nullptr;
-    if (piece == nullptr) {
-      rte_pktmbuf_free(frame);
-      return nullptr;
-    }
-    rte_pktmbuf_attach(piece, m);  // one more reference on the payload, which nobody may write any more
+  for (uint32_t i = 0; i < pieces; ++i, m = m->next) {
+    if (m->next != nullptr) __builtin_prefetch(m->next, 1);
     const uint32_t take = std::min<uint32_t>(length, m->data_len - static_cast<uint32_t>(offset));
-    piece->data_off = static_cast<uint16_t>(m->data_off + offset);
-    piece->data_len = static_cast<uint16_t>(take);
-    piece->pkt_len = take;
-    tail->next = piece;
-    tail = piece;
-    ++frame->nb_segs;
-    frame->pkt_len += take;
+    attach(chain[i], m, static_cast<uint32_t>(offset), take);
+    tail->next = chain[i];
+    tail = chain[i];
     length -= take;
     offset = 0;
   }

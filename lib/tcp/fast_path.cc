@@ -41,6 +41,21 @@ inline uint32_t acknowledged(Tcb& t, uint32_t ack, TimeNs now) {
   return kEventSendSpace;
 }
 
+// The `text` bytes of a segment that came uncut, in a chain whose headers are taken off.
+void take_chain(io::PacketQueue& to, rte_mbuf* m, uint32_t text) {
+  while (m != nullptr) {
+    rte_mbuf* rest = m->next;
+    m->next = nullptr;
+    m->nb_segs = 1;
+    const uint32_t have = std::min<uint32_t>(m->data_len, text);  // behind the last only Ethernet's padding
+    m->data_len = static_cast<uint16_t>(have);
+    m->pkt_len = have;
+    to.push(io::PacketPtr(m));  // an empty one is given back
+    text -= have;
+    m = rest;
+  }
+}
+
 }  // namespace
 
 // RFC 9293 3.10.7.4 for the case that Van Jacobson's header prediction names: ESTABLISHED, the next segment in order, nothing but
@@ -58,8 +73,6 @@ bool input_predicted(Tcb& t, rte_mbuf* frame, uint32_t l4_offset, uint32_t l4_le
     return false;
   const uint32_t acked = ack - t.snd_una, text = l4_length - header;
   if (acked > t.snd_max - t.snd_una || text > t.rcv_adv - t.rcv_nxt || (text | acked) == 0) [[unlikely]]
-    return false;
-  if (text != 0 && frame->next != nullptr) [[unlikely]]
     return false;
   if (timestamps) {
     const uint32_t val = base::load_be32(h + wire::kTcpMinHeader + 4);
@@ -88,11 +101,16 @@ bool input_predicted(Tcb& t, rte_mbuf* frame, uint32_t l4_offset, uint32_t l4_le
     rte_pktmbuf_free(frame);
     return true;
   }
-  frame->data_off = static_cast<uint16_t>(frame->data_off + l4_offset + header);
-  frame->data_len = static_cast<uint16_t>(text);  // behind it only Ethernet's padding
-  frame->pkt_len = text;
   if (text > t.rcv_mss) t.rcv_mss = static_cast<uint16_t>(std::min<uint32_t>(text, t.our_mss));
-  t.rx.push(io::PacketPtr(frame));
+  frame->data_off = static_cast<uint16_t>(frame->data_off + l4_offset + header);
+  if (frame->next == nullptr) [[likely]] {
+    frame->data_len = static_cast<uint16_t>(text);  // behind it only Ethernet's padding
+    frame->pkt_len = text;
+    t.rx.push(io::PacketPtr(frame));
+  } else {
+    frame->data_len = static_cast<uint16_t>(frame->data_len - l4_offset - header);
+    take_chain(t.rx, frame, text);
+  }
   t.rcv_nxt += text;
   events |= kEventReadable;
   if (!config(t).delayed_ack || t.rcv_nxt - t.last_ack_sent > t.rcv_mss) {

@@ -13,6 +13,7 @@ NAMES = ("checksum", "tso", "lro", "scatter")
 COMBINATIONS = [tuple(n for n, on in zip(NAMES, bits) if on) for bits in itertools.product((True, False), repeat=len(NAMES))]
 BULK = ("--connections", "4", "--method", "POST", "--request-body", "1M", "--response-body", "1M", "--duration", "0.4")
 SMALL = ("--connections", "16", "--response-body", "64", "--duration", "0.3")
+REPEATED = ("retransmissions", "syn_retransmissions", "duplicates")
 
 
 class Bench(test_load.Bench):
@@ -39,8 +40,9 @@ def test_same_traffic(offloads, traffic):
     try:
         lro = {"checksum", "lro", "scatter"} <= set(offloads)
         r = b.run(*traffic, "--offloads", "auto" if lro else "cut")
-        test_load.assert_clean(r)
-        assert r["requests"] >= 4, r["text"]
+        # A program that did not get its core for a quarter of a second repeats segments; nothing else may ever happen.
+        wrong = {k: v for k, v in r["errors"].items() if v and k not in REPEATED}
+        assert not wrong and r["requests"] >= 4, r["text"]
         # What was switched off is off, and what was not is on: else this test would compare one thing with itself.
         said = columns(b.lab.dataplane.log())
         assert (said["lro"] == "yes") == lro, said
