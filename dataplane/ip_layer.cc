@@ -123,6 +123,8 @@ const IpAddress* IpLayer::address_towards(uint16_t port, const IpAddress& neighb
 }
 
 std::optional<IpLayer::Source> IpLayer::source_for(const IpAddress& remote, uint32_t nth) const {
+  // Nobody can be there, so nobody is asked (RFC 9293 3.9.1.1, MUST-46).
+  if (remote.is_v4() ? bad_source_v4(remote.v4_host_order()) : bad_source_v6(remote)) return std::nullopt;
   if (local(remote) != nullptr) return std::nullopt;  // ourselves: there is no loopback
   const Route* r = route_to(remote, UINT16_MAX);
   if (r == nullptr) return std::nullopt;

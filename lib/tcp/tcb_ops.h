@@ -13,7 +13,9 @@ inline constexpr uint16_t kMinSendMss =
     88;  // bytes: a peer that announces less gets segments of this size; leaves room for 40 option bytes
 inline constexpr uint16_t kDefaultMssV4 = 536, kDefaultMssV6 = 1220;  // RFC 9293 MUST-15: without an MSS option
 inline constexpr uint16_t kMinPathMtuV4 = 552,
-                          kMinPathMtuV6 = 1280;        // below: an attack, or a path nobody has (RFC 5927 7.2, RFC 8200 5)
+                          kMinPathMtuV6 = 1280;  // below: an attack, or a path nobody has (RFC 5927 7.2, RFC 8200 5)
+inline constexpr uint8_t kBlackHoleTimeouts =
+    4;  // of one full-sized segment, in a row (RFC 4821 7.7; when Linux would, with tcp_retries1 of 3)
 inline constexpr uint32_t kMaxSendWindow = 1u << 30;   // bytes: RFC 7323 2.3
 inline constexpr uint8_t kChallengesPerSecond = 8;     // challenge and out-of-window ACKs of one connection (RFC 5961 7)
 inline constexpr uint16_t kPawsIdleLimit_h = 24 * 24;  // RFC 7323 5.5: an older ts_recent proves nothing
@@ -91,6 +93,8 @@ inline void forbid_timing(Tcb& t) {
   if (has(t, kFlagTiming)) t.flags = static_cast<uint16_t>((t.flags & ~kFlagTiming) | kFlagKarn);
 }
 void stop_timers(Tcb&);
+// path_mtu.cc: full-sized segments time out again and again, so the next ones are smaller.
+void suspect_black_hole(Tcb&);
 
 // --- tcb.cc: changes of state
 void apply_peer_options(Tcb&, const wire::TcpView& syn);  // of a SYN or SYN-ACK

@@ -64,6 +64,7 @@ void retransmission_timeout(Tcb& t, TimeNs now) {
     mark_output(t, kDueProbe);
     return;
   }
+  suspect_black_hole(t);
   need_repair(t);
   congestion_on_timeout(t.congestion, config(t).congestion, growth(t), bytes_in_flight(t), payload_mss(t), first);
   t.recovery = Recovery::kTimeout;

@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 
 class ScriptTest : public testing::Test {
  public:
-  explicit ScriptTest(fs::path file) : file_(std::move(file)) {}
+  using Make = std::unique_ptr<Subject> (*)();
+  ScriptTest(fs::path file, Make make) : file_(std::move(file)), make_(make) {}
   void TestBody() override {
     std::ifstream in(file_);
     const std::string text((std::istreambuf_iterator<char>(in)), {});
@@ -27,19 +28,29 @@ class ScriptTest : public testing::Test {
       ADD_FAILURE() << name << ":" << error.line << ": " << error.why;
       return;
     }
-    const auto subject = make_tcp_subject();
+    const auto subject = make_();
     const std::string why = play(script, name, *subject);
     if (!why.empty()) ADD_FAILURE() << why << "\n  which shows " << script.shows;
   }
 
  private:
   fs::path file_;
+  Make make_;
 };
 
-void add(const fs::path& file) {
-  const std::string suite = "Packet_" + file.parent_path().filename().string(), name = file.stem().string();
+void add_for(const fs::path& file, const std::string& against, ScriptTest::Make make) {
+  const std::string suite = "Packet_" + file.parent_path().filename().string() + against, name = file.stem().string();
   testing::RegisterTest(suite.c_str(), name.c_str(), nullptr, nullptr, file.c_str(), 1,
-                        [file]() -> testing::Test* { return new ScriptTest(file); });
+                        [file, make]() -> testing::Test* { return new ScriptTest(file, make); });
+}
+
+// Topics below stack/ are about frames: against the whole stack, over both families, unless their name
+// ends in _v4 or _v6. All others are about lib/tcp.
+void add(const fs::path& file) {
+  if (file.parent_path().parent_path().filename() != "stack") return add_for(file, "", make_tcp_subject);
+  const std::string name = file.stem().string();
+  if (!name.ends_with("_v6")) add_for(file, "_ipv4", [] { return make_stack_subject(false); });
+  if (!name.ends_with("_v4")) add_for(file, "_ipv6", [] { return make_stack_subject(true); });
 }
 
 }  // namespace

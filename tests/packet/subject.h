@@ -67,7 +67,8 @@ class Subject {
   virtual std::string finish() = 0;
 };
 
-std::unique_ptr<Subject> make_tcp_subject();
+std::unique_ptr<Subject> make_tcp_subject();           // lib/tcp alone
+std::unique_ptr<Subject> make_stack_subject(bool v6);  // the whole TcpStack, frame by frame
 
 // Shared by the subjects: one value of tcp::Config (names as there, times in _ms). False: no such name, or no such value.
 bool configure_tcp(tcp::Config&, const std::string& name, const std::string& value);

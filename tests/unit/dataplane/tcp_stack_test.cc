@@ -388,7 +388,11 @@ TEST(Connect, ErrorsAreNamed) {
   EXPECT_NE(s.stack->connect(ip("10.1.0.2"), 8081, s.stack->downstream_profile(), s.now, nullptr, &why),
             nullptr);  // another endpoint has its own range
   EXPECT_EQ(s.stack->connect(ip("10.1.0.1"), 80, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr);
-  EXPECT_EQ(why, ConnectError::kNoRoute);  // ourselves
+  EXPECT_EQ(why, ConnectError::kNoRoute);                                                                        // ourselves
+  for (const char* nobody : {"224.0.0.1", "255.255.255.255", "0.0.0.0", "127.0.0.1", "ff02::1", "::", "::1"}) {  // MUST-46
+    EXPECT_EQ(s.stack->connect(ip(nobody), 80, s.stack->downstream_profile(), s.now, nullptr, &why), nullptr) << nobody;
+    EXPECT_EQ(why, ConnectError::kNoRoute) << nobody;
+  }
 }
 
 TEST(Connect, UnreachableEndsTheAttemptWhenItQuotesOurSyn) {
