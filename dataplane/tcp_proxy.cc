@@ -121,11 +121,7 @@ void TcpProxy::on_downstream(DownstreamSession& d, uint32_t events) {
     return end(t, true);
   }
   if (events & tcp::kEventSendSpace) ctx_.transports.on_send_space(d, ctx_.now);
-  if (!t.connected && d.peer_closed && ctx_.transports.rx(d).empty()) {
-    t.flags.set(ResponseFlag::kDownstreamConnectionTermination);
-    return end(t, false);
-  }
-  pump(t);
+  pump(t);  // a client that has half closed before the endpoint was there still wants to hear it: the FIN is passed on then
 }
 
 void TcpProxy::on_downstream_gone(DownstreamSession& d) { end(*d.tunnel, true); }

@@ -27,7 +27,7 @@ inline uint32_t acknowledged(Tcb& t, uint32_t ack, TimeNs now) {
   }
   if (has(t, kFlagCwndLimited) || flight >= t.congestion.cwnd) {
     grow_window(t, acked, true, now);
-    t.flags &= static_cast<uint16_t>(~kFlagCwndLimited);
+    if (t.tx.empty()) t.flags &= static_cast<uint16_t>(~kFlagCwndLimited);
   }
   if (seq_gt(ack, t.recover)) t.recover = ack - 1;
   t.retransmit_at = acked == flight ? base::kNever : base::time_add(now, from_us(t.rto_us));
@@ -127,7 +127,8 @@ bool input_predicted(Tcb& t, rte_mbuf* frame, uint32_t l4_offset, uint32_t l4_le
 static bool output_predicted(Tcb& t, TimeNs now, OutSegment& out, uint32_t max_payload, bool& sent) {
   constexpr uint16_t kSimple = kDueOutput | kDueAck | kDueDelayedAck;
   if (t.state != State::kEstablished || t.recovery != Recovery::kOpen || t.repair != nullptr || (t.due & ~kSimple) != 0 ||
-      (t.flags & (kFlagPersist | kFlagFinQueued)) != 0 || t.snd_nxt != t.snd_max || t.dup_acks != 0) [[unlikely]]
+      (t.flags & (kFlagPersist | kFlagFinQueued | kFlagCwndLimited)) != 0 || t.snd_nxt != t.snd_max || t.dup_acks != 0)
+      [[unlikely]]
     return false;
   const uint32_t flight = t.snd_nxt - t.snd_una, waiting = static_cast<uint32_t>(t.tx.bytes()) - flight;
   if (waiting == 0) {

@@ -203,6 +203,8 @@ bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
     t.flags |= kFlagCwndLimited;
     length = room >= mss ? room - room % mss : flight == 0 ? std::min(length, mss) : 0;
     if (length == 0) return false;
+  } else {
+    t.flags &= static_cast<uint16_t>(~kFlagCwndLimited);
   }
   // CWR is for one segment: ports that cut repeat it.
   const uint32_t most = (t.due & kDueCwr) != 0 ? mss : std::max(mss, max_payload - max_payload % mss);

@@ -181,7 +181,7 @@ uint32_t process_ack(Tcb& t, const wire::TcpView& s, uint32_t payload_length, bo
       t.dup_acks = 0;
       const bool limited = has(t, kFlagCwndLimited) || flight_before >= t.congestion.cwnd;
       grow_window(t, acked, limited, now);
-      t.flags &= static_cast<uint16_t>(~kFlagCwndLimited);
+      if (t.tx.empty()) t.flags &= static_cast<uint16_t>(~kFlagCwndLimited);
       if (seq_gt(t.snd_una, t.recover))
         t.recover = t.snd_una - 1;  // keeps RFC 6582's test meaningful when sequence numbers go round
     } else {

@@ -57,7 +57,7 @@ enum Flag : uint16_t {
   kFlagPersist = 1u << 9,         // retransmit_at is the persist timer; with nothing outstanding, the end of an idle RTO
   kFlagTiming = 1u << 10,         // rtt_seq, rtt_sent_us measure a segment
   kFlagSynLost = 1u << 11,        // our SYN or SYN-ACK was sent more than once
-  kFlagCwndLimited = 1u << 12,    // cwnd held output back since the last ACK
+  kFlagCwndLimited = 1u << 12,    // cwnd held output back the last time there was any: for all ACKs until the next
   kFlagPartialAck = 1u << 13,     // this fast recovery saw a partial ACK
   kFlagWindowScaling = 1u << 14,  // both sides scale their windows
   kFlagKarn = 1u << 15,           // what was timed has been sent again: only timestamps can measure it

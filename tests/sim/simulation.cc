@@ -504,7 +504,9 @@ void Simulation::output(Side& s) {
     if (out.header.flags & wire::kTcpAck && !(out.header.flags & wire::kTcpRst)) {
       const uint32_t shift = out.header.flags & wire::kTcpSyn ? 0 : s.tcb.rcv_wscale;
       const uint32_t right = out.header.ack + (uint32_t{out.header.window} << shift);
-      if (s.advertised && seq_lt(right, s.advertised_right)) return fail(&s, "the right edge of the window moved left");
+      const uint32_t rounding = (1u << shift) - 1;  // RFC 7323 2.4
+      if (s.advertised && seq_lt(right + rounding, s.advertised_right))
+        return fail(&s, "the right edge of the window moved left");
       s.advertised_right = s.advertised ? seq_max(right, s.advertised_right) : right;
       s.advertised = true;
     }

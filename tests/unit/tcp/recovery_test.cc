@@ -351,6 +351,36 @@ TEST(Cwnd, RestartsAfterIdle) {  // RFC 5681 4.1
   EXPECT_EQ(t.burst(40'000), 10u);
 }
 
+// A burst of ACKs is taken in before anything goes out: each of them found the window full.
+TEST(Cwnd, GrowsWithEachAckOfABurst) {
+  Sender t(false);
+  t.write(100'000);
+  EXPECT_EQ(t.drain().size(), 10u);
+  t.recv(". 1 ack 2001");
+  t.recv(". 1 ack 4001");
+  t.recv(". 1 ack 6001");
+  EXPECT_EQ(info(t.t).cwnd, 16'000u);
+}
+
+// Once everything is out and acknowledged, a window that was too small before says nothing any more.
+TEST(Cwnd, ForgetsThatItWasTooSmall) {
+  Sender t(false);
+  t.write(11'000);
+  EXPECT_EQ(t.drain().size(), 10u);
+  t.recv(". 1 ack 2001");
+  EXPECT_EQ(info(t.t).cwnd, 12'000u);
+  t.drain();
+  t.recv(". 1 ack 11001");
+  const uint32_t cwnd = info(t.t).cwnd;
+  for (uint32_t i = 0; i < 20; ++i) {
+    t.write(1000);
+    t.drain();
+    t.o = 12'001 + i * 1000;
+    t.recv(". 1 ack o");
+  }
+  EXPECT_EQ(info(t.t).cwnd, cwnd);
+}
+
 TEST(Cwnd, DoesNotGrowWhileTheApplicationIsSlow) {  // RFC 7661, RFC 9438 5.8
   Sender t(false);
   for (uint32_t i = 0; i < 100; ++i) {
