@@ -160,6 +160,7 @@ struct H2Callbacks {
       return reset(c, *s, H2Error::kRefused);
     }
     s->room_ = storage.bytes;
+    s->base_ = storage.bytes.data();
     s->block_ = HeaderTable(storage.fields, storage.field_capacity);
     if (!s->block_trailers_) {
       s->request = {};
@@ -178,7 +179,30 @@ struct H2Callbacks {
     s->block_bytes_ += static_cast<uint32_t>(name_size + value_size);
     if (s->block_bytes_ > c.options_.max_head_bytes) return reset(c, *s, H2Error::kHeadTooLarge);
     if (++s->block_fields_ > c.options_.max_headers) return reset(c, *s, H2Error::kTooManyHeaders);
-    return add(*s, text(name, name_size), text(value, value_size)) ? 0 : reset(c, *s, H2Error::kHeadTooLarge);
+    if (add(*s, text(name, name_size), text(value, value_size))) return 0;
+    if (s->block_trailers_ || !grow(c, *s) || !add(*s, text(name, name_size), text(value, value_size)))
+      return reset(c, *s, H2Error::kHeadTooLarge);
+    return 0;
+  }
+
+  // Moves what there is of a head to larger storage.
+  static bool grow(H2Connection& c, H2Stream& s) {
+    H2HeadStorage fresh;
+    const char* const old = s.base_;
+    const size_t used = static_cast<size_t>(s.room_.data() - old);
+    if (!c.owner_->grow(s, &fresh) || fresh.bytes.size() < used || fresh.field_capacity < s.block_.size()) return false;
+    std::memcpy(fresh.bytes.data(), old, used);
+    const auto moved = [&](std::string_view v) {
+      return v.data() >= old && v.data() <= old + used ? std::string_view(fresh.bytes.data() + (v.data() - old), v.size()) : v;
+    };
+    HeaderTable fields(fresh.fields, fresh.field_capacity);
+    for (const Header& h : s.block_) fields.push({moved(h.name), moved(h.value), h.id});
+    s.block_ = fields;
+    for (std::string_view* v : {&s.request.method, &s.request.path, &s.request.authority, &s.request.scheme, &s.protocol, &s.host_})
+      if (v->data() != nullptr) *v = moved(*v);
+    s.base_ = fresh.bytes.data();
+    s.room_ = fresh.bytes.subspan(used);
+    return true;
   }
 
   static bool add(H2Stream& s, std::string_view name, std::string_view value) {
@@ -280,7 +304,7 @@ struct H2Callbacks {
       s.rx_end = true;
       return true;
     }
-    if (!join_cookies(s)) {
+    if (!join_cookies(s) && !(grow(c, s) && join_cookies(s))) {
       reset(c, s, H2Error::kHeadTooLarge);
       return false;
     }
@@ -300,6 +324,7 @@ struct H2Callbacks {
       s.response.headers = s.block_;
       s.informational = s.informational_head_ = s.response.status < 200;
     }
+    s.head_bytes_used_ = static_cast<uint32_t>(s.room_.data() - s.base_);
     s.head_complete = true;
     return true;
   }
@@ -427,6 +452,10 @@ struct H2Callbacks {
     if (c.out_->append_copy({header, kFrameHeaderBytes}, pool) != kFrameHeaderBytes || s->tx.move_to(*c.out_, n, pool) != n)
       return NGHTTP2_ERR_CALLBACK_FAILURE;
     s->tx_bytes += n;
+    if (s->tx_wanted_below != UINT64_MAX && s->tx.bytes() < s->tx_wanted_below) {
+      s->tx_wanted_below = UINT64_MAX;
+      c.mark(*s);
+    }
     return 0;
   }
 

@@ -115,10 +115,17 @@ struct H2Stream {
   bool tx_ended = false;                     // END_STREAM is framed
   const HeaderTable* tx_trailers = nullptr;  // with tx_end: sent behind the body; lives until tx_ended or closed
   uint64_t tx_bytes = 0;                     // body bytes framed in all
+  // Set by who writes and finds tx full enough: when tx holds fewer bytes, the stream gets ready and nobody waits any more.
+  uint64_t tx_wanted_below = UINT64_MAX;  // bytes; UINT64_MAX: nobody waits
+
+  // Bytes of the lent head storage that the head takes; what is behind them is the owner's.
+  uint32_t head_bytes_used() const { return head_bytes_used_; }
 
  private:
   friend class H2Connection;
   friend struct H2Callbacks;
+  uint32_t head_bytes_used_ = 0;
+  char* base_ = nullptr;  // of the storage lent for the block under way
   std::span<char> room_;  // of the field block under way: what is left of its bytes
   HeaderTable block_;     // its fields so far
   uint32_t block_bytes_ = 0, block_fields_ = 0;
@@ -138,6 +145,9 @@ class H2Owner {
   // A head (request, response, also 1xx) or trailers of that stream begin: memory for it, which lives until release(). False:
   // none is left. A head without memory resets its stream; trailers are dropped.
   virtual bool lend(H2Stream& s, bool trailers, H2HeadStorage* storage) = 0;
+  // A head does not fit what was lent for it: more, to which everything is copied. What was lent before must stay readable until
+  // this call's caller returns. False: there is no more (the stream is reset).
+  virtual bool grow(H2Stream& s, H2HeadStorage* storage) = 0;
 
  protected:
   ~H2Owner() = default;

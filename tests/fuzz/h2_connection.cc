@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/fuzz/require.h"
@@ -16,8 +17,9 @@ using namespace millrace::http;
 namespace {
 
 struct FuzzStream : H2Stream {
-  char bytes[4096], trailer_bytes[256];
-  Header fields[64], trailer_fields[8];
+  char bytes[64], more[4096], trailer_bytes[256];
+  Header fields[4], more_fields[64], trailer_fields[8];
+  bool grown = false;
 };
 
 struct Owner final : H2Owner {
@@ -30,14 +32,20 @@ struct Owner final : H2Owner {
   bool lend(H2Stream& s, bool trailers, H2HeadStorage* storage) override {
     auto& t = static_cast<FuzzStream&>(s);
     if (trailers) *storage = {t.trailer_bytes, t.trailer_fields, 8};
-    else *storage = {t.bytes, t.fields, 64};
+    else *storage = {{t.bytes, 64}, t.fields, 4};
     return true;
+  }
+  bool grow(H2Stream& s, H2HeadStorage* storage) override {
+    auto& t = static_cast<FuzzStream&>(s);
+    *storage = {{t.more, sizeof t.more}, t.more_fields, 64};
+    return !std::exchange(t.grown, true);
   }
 };
 
 void check_text(const FuzzStream& s, std::string_view v) {
   if (v.empty()) return;
-  FUZZ_REQUIRE(v.data() >= s.bytes && v.data() + v.size() <= s.bytes + sizeof s.bytes);
+  const auto within = [&](const char* from, size_t n) { return v.data() >= from && v.data() + v.size() <= from + n; };
+  FUZZ_REQUIRE(s.grown ? within(s.more, sizeof s.more) : within(s.bytes, sizeof s.bytes));
   for (const char c : v) FUZZ_REQUIRE(c != '\r' && c != '\n' && c != '\0');
 }
 

@@ -19,6 +19,8 @@ using namespace std::string_literals;
 struct TestStream : H2Stream {
   char bytes[8192], trailer_bytes[1024];
   Header fields[128], trailer_fields[16];
+  std::unique_ptr<char[]> large;
+  std::unique_ptr<Header[]> large_fields;
 };
 
 struct Owner final : H2Owner {
@@ -41,6 +43,14 @@ struct Owner final : H2Owner {
     } else {
       *storage = {t.bytes, t.fields, 112};
     }
+    return true;
+  }
+  bool grow(H2Stream& s, H2HeadStorage* storage) override {
+    auto& t = static_cast<TestStream&>(s);
+    if (t.large != nullptr) return false;
+    t.large = std::make_unique<char[]>(100'000);
+    t.large_fields = std::make_unique<Header[]>(1100);
+    *storage = {{t.large.get(), 100'000}, t.large_fields.get(), 1100};
     return true;
   }
 };
@@ -534,6 +544,56 @@ TEST_F(H2, HeadLimitsCostTheStreamAlone) {
   ASSERT_EQ(seen.size(), 3u);
   for (const auto& [id, error] : seen)
     EXPECT_EQ(error, id == 1 ? H2Error::kTooManyHeaders : id == 3 ? H2Error::kHeadTooLarge : H2Error::kNone) << id;
+}
+
+TEST_F(H2, AHeadMovesToLargerStorage) {
+  H2Options o;
+  o.max_headers = 1000;
+  start(o);
+  exchange();
+  std::vector<std::string> texts;
+  for (int i = 0; i < 400; ++i) texts.push_back("x-" + std::to_string(i));
+  std::vector<Header> extra;
+  extra.push_back({"cookie", "a=1", HeaderId::kCookie});
+  for (const std::string& t : texts) extra.push_back({t, t});
+  const std::string value(40'000, 'v');
+  extra.push_back({"x-large", value});
+  extra.push_back({"cookie", "b=2", HeaderId::kCookie});
+  TestStream* up = request("GET", "/path", true, extra);
+  exchange();
+  TestStream* s = next(server);
+  ASSERT_NE(s, nullptr);
+  ASSERT_TRUE(s->head_complete);
+  EXPECT_EQ(s->request.path, "/path");
+  EXPECT_EQ(s->request.authority, "host.test");
+  EXPECT_EQ(s->request.headers.find("x-0")->value, "x-0");
+  EXPECT_EQ(s->request.headers.find("x-399")->value, "x-399");
+  EXPECT_EQ(s->request.headers.find("x-large")->value, value);
+  EXPECT_EQ(s->request.headers.get(HeaderId::kCookie), "a=1; b=2");
+  EXPECT_GT(s->head_bytes_used(), 40'000u);
+  server.release(*s);
+  client.release(*up);
+}
+
+TEST_F(H2, WhoeverWaitsForRoomIsTold) {
+  H2Options o;
+  start(o);
+  exchange();
+  TestStream* up = request("GET", "/", true);
+  exchange();
+  TestStream* s = next(server);
+  respond(*s, 200, false);
+  write(server, *s, std::string(100'000, 'r'), false);
+  s->tx_wanted_below = 50'000;
+  io::PacketQueue q;
+  ASSERT_TRUE(server.produce(q, 20'000));
+  EXPECT_FALSE(server.has_ready());
+  ASSERT_TRUE(server.produce(q, 80'000));
+  ASSERT_EQ(next(server), s);
+  EXPECT_EQ(s->tx_wanted_below, UINT64_MAX);
+  q.clear();
+  server.release(*s);
+  client.release(*up);
 }
 
 TEST_F(H2, AMalformedMessageMayCostItsStreamOnly) {
