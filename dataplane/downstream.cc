@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "dataplane/filter_chain_match.h"
+#include "dataplane/http2_server.h"
 #include "dataplane/http_proxy.h"
 #include "dataplane/tcp_proxy.h"
 #include "lib/base/hash.h"
@@ -154,6 +155,7 @@ void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
     ctx_.stats.scope(d.policy->listener_slot)[ListenerCounter::kSslConnectionError].add();
     if (at == DownstreamPhase::kHandshake) return close(d, 1'000);
     if (at == DownstreamPhase::kHttp) return http_.on_downstream_gone(d, true);
+    if (at == DownstreamPhase::kHttp2) return http_.http2().gone(d, true);
     return tcp_.on_downstream_gone(d);
   }
   if (at == DownstreamPhase::kHandshake) {
@@ -176,6 +178,7 @@ void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
     return;
   }
   if (at == DownstreamPhase::kHttp) return http_.on_downstream(d, events);
+  if (at == DownstreamPhase::kHttp2) return http_.http2().on_downstream(d, events);
   if (at == DownstreamPhase::kTunnel) return tcp_.on_downstream(d, events);
 }
 
@@ -197,6 +200,8 @@ void Downstreams::on_timer(DownstreamSession& d) {
       return abort(d);
     case DownstreamPhase::kHttp:
       return http_.on_downstream_timer(d);
+    case DownstreamPhase::kHttp2:
+      return http_.http2().on_timer(d);
     case DownstreamPhase::kLinger:
       ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxDelayedCloseTimeout].add();
       return close(d, 0);
@@ -335,7 +340,7 @@ void Downstreams::count_bytes(DownstreamSession& d) {
 
 void Downstreams::count_close(DownstreamSession& d) {
   count_bytes(d);
-  if (d.phase == DownstreamPhase::kHttp) {
+  if (d.phase == DownstreamPhase::kHttp || d.phase == DownstreamPhase::kHttp2) {
     ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxActive].sub();
     ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxDestroy].add();
   }

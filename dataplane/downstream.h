@@ -1,7 +1,7 @@
 // A client's connection: from the accepted TCP connection to its filter chain. Listener filters (TLS inspection) come first, then
 // the filter chain is chosen, TLS is terminated where the chain says so, and HTTP or raw TCP begins.
 //
-//   accepted ─▶ kInspect ──ClientHello or not──▶ chain ─┬─ TLS ─▶ kHandshake ─┬─ HCM ──────▶ kHttp ──▶ kLinger ─▶ gone
+//   accepted ─▶ kInspect ──ClientHello or not──▶ chain ─┬─ TLS ─▶ kHandshake ─┬─ HCM ─▶ kHttp or kHttp2 ─▶ kLinger ─▶ gone
 //                   │ timeout, no chain: closed         └─ plain ─────────────┴─ TCP proxy ▶ kTunnel
 #pragma once
 
@@ -20,9 +20,10 @@ namespace millrace::dataplane {
 
 class HttpProxy;
 class TcpProxy;
+struct Http2Session;
 struct Tunnel;
 
-enum class DownstreamPhase : uint8_t { kFree, kInspect, kHandshake, kHttp, kTunnel, kLinger };
+enum class DownstreamPhase : uint8_t { kFree, kInspect, kHandshake, kHttp, kHttp2, kTunnel, kLinger };
 
 // An idle one is two cache lines: what a request or a body needs is the exchange's, what all connections of a chain share the
 // policy's, and addresses are the connection's.
@@ -36,6 +37,7 @@ struct DownstreamSession : Session {
   ConnectionPolicy* policy = nullptr;  // never null between accept() and the end
   union {
     Exchange* exchange = nullptr;  // kHttp
+    Http2Session* h2;              // kHttp2
     Tunnel* tunnel;                // kTunnel
   };
   HeadBuffer* head = nullptr;  // HTTP: a request head that is not complete yet

@@ -26,6 +26,7 @@ using base::TimeNs;
 
 struct DownstreamSession;
 struct UpstreamSession;
+struct Http2Stream;
 struct EndpointPool;
 struct ClusterState;
 
@@ -36,6 +37,7 @@ enum class ResponsePhase : uint8_t { kNone, kBody, kComplete };
 struct BodyRelay {
   http::BodyDecoder decoder;
   bool chunked_out = false;
+  bool drop_trailers = false;  // the other side takes none
   HeadBuffer* trailers = nullptr;  // lent to the decoder when trailers are forwarded
   http::HeaderTable trailer_table;
 };
@@ -43,6 +45,7 @@ struct BodyRelay {
 // All of an exchange but what links it: copied over by Exchange::renew().
 struct ExchangeState {
   DownstreamSession* downstream = nullptr;
+  Http2Stream* stream = nullptr;        // of a client that speaks HTTP/2; null: the whole connection is this exchange's
   UpstreamSession* upstream = nullptr;  // null: not (yet, any more) on an upstream connection
   EndpointPool* endpoint = nullptr;     // chosen endpoint; null before the choice
   ClusterState* cluster = nullptr;

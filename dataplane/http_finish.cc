@@ -122,13 +122,31 @@ void HttpProxy::response_complete(Exchange& ex) {
 void HttpProxy::cut_response(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   if (ex.upstream != nullptr || ex.endpoint != nullptr) upstreams_.cancel(ex);
-  ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxDestroyLocalActiveRq].add();
+  if (ex.stream == nullptr) ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxDestroyLocalActiveRq].add();
   ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kRqTxReset].add();
   // A body that only the close ends would look complete: the client must see a reset instead (RFC 9112 6.3 rule 8, 8).
   const bool ambiguous = ex.response_phase == ResponsePhase::kBody && !ex.local_reply && !ex.response_body.chunked_out &&
                          ex.response_body.decoder.framing().kind != http::Framing::kContentLength;
   ex.close_downstream = true;
   if (ambiguous) ex.reset_downstream = true;
+  finish(ex);
+}
+
+void HttpProxy::stream_gone(Exchange& ex) {
+  const Http2Stream& s = *ex.stream;
+  ctx_.stats.scope(ex.downstream->policy->http.stat_slot)[HcmCounter::kRqRxReset].add();
+  const http::H2ErrorInfo& why = http::info(s.error);
+  if (s.error != http::H2Error::kNone && s.error != http::H2Error::kRemoteReset && s.error != http::H2Error::kLocalReset) {
+    ex.flags.set(ResponseFlag::kDownstreamProtocolError);
+    ex.detail_text = why.details;
+  } else {
+    ex.flags.set(ResponseFlag::kDownstreamConnectionTermination);
+    if (s.error == http::H2Error::kRemoteReset) ex.detail_text = why.details;
+    else ex.detail = ResponseDetail::kDownstreamRemoteDisconnect;
+  }
+  if (ex.response_phase == ResponsePhase::kNone) ex.status = 0;
+  upstreams_.cancel(ex);
+  ex.client_left = true;
   finish(ex);
 }
 
@@ -165,6 +183,11 @@ void HttpProxy::finish(Exchange& ex) {
   ctx_.heads.release(std::exchange(ex.request_buffer, nullptr));
   ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
   ex.downstream = nullptr;
+  if (Http2Stream* s = ex.stream; s != nullptr) {
+    const bool cut = ex.response_phase != ResponsePhase::kComplete;
+    exchanges_.free(&ex);
+    return http2_.exchange_over(*s, cut);
+  }
   d.exchange = nullptr;
   exchanges_.free(&ex);
   if (left) return;  // client_gone ends the connection
@@ -231,7 +254,9 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
   r.upstream_local = ex.upstream_local_address;
   r.upstream_local_port = ex.upstream_local_port;
   r.response_code = ex.status;
-  r.protocol = ex.request.version == http::Version::kHttp10 ? stats::Protocol::kHttp10 : stats::Protocol::kHttp11;
+  r.protocol = ex.stream != nullptr                             ? stats::Protocol::kHttp2
+               : ex.request.version == http::Version::kHttp10 ? stats::Protocol::kHttp10
+                                                               : stats::Protocol::kHttp11;
   if (ex.upstream_sent_at != 0) r.upstream_protocol = stats::Protocol::kHttp11;
   r.attempt_count = ex.upstream_port != 0 ? 1 : 0;  // an endpoint was chosen
   r.worker = static_cast<uint16_t>(ctx_.worker);

@@ -8,6 +8,7 @@
 
 #include "lib/http/forward.h"
 #include "lib/http/h1_parser.h"
+#include "lib/http/h2_connection.h"
 #include "lib/table/objects.h"
 
 namespace millrace::dataplane {
@@ -30,6 +31,7 @@ class InlineString {
   char bytes_[N];
 };
 
+inline constexpr uint32_t kPseudoHeaders = 5;  // of HTTP/2, which do not count against max_headers_count
 inline constexpr uint32_t kMaxPolicyString = 128;  // bytes of HCM.server_name, HCM.via, default_host_for_http_10
 
 // HttpConnectionManager as a connection uses it; refreshed from the tables when a request starts in a new epoch. Shared by
@@ -40,6 +42,9 @@ struct HttpPolicy {
   uint32_t stream_idle_timeout_ms = 0, request_timeout_ms = 0, request_headers_timeout_ms = 0, idle_timeout_ms = 0;
   uint32_t max_connection_duration_ms = 0, max_stream_duration_ms = 0, delayed_close_timeout_ms = 0;
   uint32_t max_requests_per_connection = 0;
+  uint32_t drain_timeout_ms = 0;
+  http::H2Options http2;  // its limits on heads are set by h2_options()
+  table::HttpCodec codec = table::HttpCodec::kAuto;
   uint32_t max_head_bytes = 0, max_headers_count = 0;
   uint32_t access_logs = 0;  // how many the HCM has; 0: no record is made
   bool accept_http_10 = false, allow_absolute_url = true, enable_trailers = false;
@@ -56,6 +61,18 @@ struct HttpPolicy {
     max_stream_duration_ms = h.max_stream_duration_ms;
     delayed_close_timeout_ms = h.delayed_close_timeout_ms;
     max_requests_per_connection = h.max_requests_per_connection;
+    drain_timeout_ms = h.drain_timeout_ms;
+    codec = h.codec;
+    http2.hpack_table_size = h.http2.hpack_table_size;
+    http2.max_concurrent_streams = h.http2.max_concurrent_streams;
+    http2.initial_stream_window_size = h.http2.initial_stream_window_size;
+    http2.initial_connection_window_size = h.http2.initial_connection_window_size;
+    http2.max_outbound_frames = h.http2.max_outbound_frames;
+    http2.max_outbound_control_frames = h.http2.max_outbound_control_frames;
+    http2.max_consecutive_inbound_frames_with_empty_payload = h.http2.max_consecutive_inbound_frames_with_empty_payload;
+    http2.max_inbound_priority_frames_per_stream = h.http2.max_inbound_priority_frames_per_stream;
+    http2.max_inbound_window_update_frames_per_data_frame_sent = h.http2.max_inbound_window_update_frames_per_data_frame_sent;
+    http2.override_stream_error_on_invalid_http_message = h.http2.override_stream_error_on_invalid_http_message != 0;
     max_head_bytes = h.max_request_headers_bytes;
     max_headers_count = h.max_headers_count;
     access_logs = h.access_logs.count;
@@ -86,6 +103,12 @@ struct HttpPolicy {
     http::ForwardOptions o = forward;
     o.server_name = server_name.view();
     o.via = via.view();
+    return o;
+  }
+  http::H2Options h2_options() const {
+    http::H2Options o = http2;
+    o.max_head_bytes = max_head_bytes;
+    o.max_headers = max_headers_count + kPseudoHeaders;
     return o;
   }
   http::H1Limits request_limits() const {

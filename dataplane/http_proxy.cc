@@ -1,6 +1,7 @@
 // The two connections of an exchange: reading request heads from clients and response heads from endpoints.
 #include "dataplane/http_proxy.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "lib/http/connection.h"
@@ -21,8 +22,12 @@ constexpr uint32_t kSmallHeadComfort = 3 * 1024;
 uint32_t fill_limit(const HeadBuffer& h) { return h.large ? HeadBufferPool::kMaxHeadBytes : kSmallHeadFill; }
 }  // namespace
 
-HttpProxy::HttpProxy(WorkerContext& context, Downstreams& downstreams, Upstreams& upstreams)
-    : ctx_(context), downstreams_(downstreams), upstreams_(upstreams), exchanges_(context.limits.exchanges) {}
+HttpProxy::HttpProxy(WorkerContext& context, Downstreams& downstreams, Upstreams& upstreams, base::Arena* http2_arena)
+    : ctx_(context),
+      downstreams_(downstreams),
+      upstreams_(upstreams),
+      exchanges_(context.limits.exchanges),
+      http2_(context, *this, downstreams, http2_arena) {}
 
 HttpProxy::~HttpProxy() {
   for (uint32_t i = 0; i < exchanges_.capacity(); ++i) {
@@ -45,6 +50,14 @@ void HttpProxy::start(DownstreamSession& d) {
   hcm[HcmCounter::kCxTotal].add();
   hcm[HcmCounter::kCxActive].add();
   if (d.tls_terminated) hcm[HcmCounter::kCxSslTotal].add();
+  // Envoy, codec_type AUTO: what ALPN agreed on, else what the first bytes say (is_http2_preface()).
+  const table::HttpCodec codec = d.policy->http.codec;
+  if (codec == table::HttpCodec::kHttp2 ||
+      (codec == table::HttpCodec::kAuto && d.tls != nullptr && d.tls->session->negotiated().alpn == "h2")) {
+    hcm[HcmCounter::kCxHttp2Total].add();
+    http2_.start(d);
+    return;
+  }
   arm_idle(d);
   read_requests(d);
 }
@@ -157,11 +170,23 @@ bool HttpProxy::read_head(DownstreamSession& d) {
         continue;
       }
     }
-    d.head = nullptr;
     if (r.status == http::ParseStatus::kBad) {
+      bool wait = false;
+      if (d.requests == 0 && is_http2_preface(d, &wait)) {
+        if (wait) {
+          d.head_scanned = 0;
+          return false;
+        }
+        ctx_.heads.release(std::exchange(d.head, nullptr));
+        ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxHttp2Total].add();
+        http2_.start(d);
+        return false;
+      }
+      d.head = nullptr;
       refuse_head(d, h, request, r.error);
       return false;
     }
+    d.head = nullptr;
     h->used = h->head_length = static_cast<uint32_t>(r.consumed);
     rx.consume(r.consumed);
     ctx_.transports.after_read(d, ctx_.now);
@@ -174,6 +199,16 @@ bool HttpProxy::read_head(DownstreamSession& d) {
   }
 }
 
+// RFC 9113 3.3, prior knowledge: the first line of the preface is no request of HTTP/1, so we come here only when the parser has
+// refused it. *wait: it is the preface so far.
+bool HttpProxy::is_http2_preface(DownstreamSession& d, bool* wait) {
+  if (d.policy->http.codec != table::HttpCodec::kAuto) return false;
+  const std::string_view seen{d.head->data, std::min<size_t>(d.head->used, http::kH2Preface.size())};
+  if (!http::kH2Preface.starts_with(seen)) return false;
+  *wait = seen.size() < http::kH2Preface.size();
+  return true;
+}
+
 Exchange* HttpProxy::begin(DownstreamSession& d, HeadBuffer* head) {
   Exchange* ex = exchanges_.alloc();
   if (ex == nullptr) {
@@ -181,6 +216,29 @@ Exchange* HttpProxy::begin(DownstreamSession& d, HeadBuffer* head) {
     overload(d);
     return nullptr;
   }
+  init(*ex, d, head);
+  d.exchange = ex;
+  ctx_.disarm(d.timer);
+  return ex;
+}
+
+Exchange* HttpProxy::begin_stream(DownstreamSession& d, Http2Stream& s, HeadBuffer* head) {
+  Exchange* ex = exchanges_.alloc();
+  if (ex == nullptr) {
+    ctx_.heads.release(head);
+    ctx_.stats->flag(stats::ResponseFlag::kOverloadManager);
+    return nullptr;
+  }
+  init(*ex, d, head);
+  ex->stream = &s;
+  s.exchange = ex;
+  ex->request = s.request;
+  ex->request.headers = http::HeaderTable(head->headers, head->header_capacity, s.request.headers);
+  return ex;
+}
+
+void HttpProxy::init(Exchange& exchange, DownstreamSession& d, HeadBuffer* head) {
+  Exchange* ex = &exchange;
   ex->renew();
   ex->downstream = &d;
   ex->request_buffer = head;
@@ -189,15 +247,12 @@ Exchange* HttpProxy::begin(DownstreamSession& d, HeadBuffer* head) {
   ex->started_at = d.head_started;
   ex->started_wall_ns = ctx_.wall_ns - (ctx_.now - d.head_started);
   ex->last_activity = ctx_.now;
-  d.exchange = ex;
   ++d.requests;
-  ctx_.disarm(d.timer);
   ctx_.stats->http[HttpCounter::kRqTotal].add();
   ctx_.stats->http[HttpCounter::kRqActive].add();
   stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
   hcm[HcmCounter::kRqTotal].add();
   hcm[HcmCounter::kRqActive].add();
-  return ex;
 }
 
 // No exchange or head buffer is left: an answer without either, then the connection ends.

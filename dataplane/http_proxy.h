@@ -11,8 +11,10 @@
 
 #include "dataplane/downstream.h"
 #include "dataplane/exchange.h"
+#include "dataplane/http2_server.h"
 #include "dataplane/upstreams.h"
 #include "dataplane/worker_context.h"
+#include "lib/http/h1_writer.h"
 #include "lib/http/local_reply.h"
 
 namespace millrace::dataplane {
@@ -22,7 +24,8 @@ stats::HttpCounter http_error_counter(http::H1Error e);
 
 class HttpProxy {
  public:
-  HttpProxy(WorkerContext& context, Downstreams& downstreams, Upstreams& upstreams);
+  // `http2_arena`: memory of nghttp2; null: malloc (tests).
+  HttpProxy(WorkerContext& context, Downstreams& downstreams, Upstreams& upstreams, base::Arena* http2_arena = nullptr);
   ~HttpProxy();
 
   // --- from Downstreams
@@ -38,6 +41,14 @@ class HttpProxy {
   void on_upstream_failed(Exchange& ex, UpstreamFailure failure);
 
   void on_timer(Exchange& ex);
+
+  // --- HTTP/2 from clients
+  Http2Server& http2() { return http2_; }
+  // An exchange of a stream whose head is complete; route() is next. Null: none is left.
+  Exchange* begin_stream(DownstreamSession& d, Http2Stream& s, HeadBuffer* head);
+  // The stream was reset, or its connection is over.
+  void stream_gone(Exchange& ex);
+
   // Sessions with more to do (pipelined requests), at most those that wait now.
   void run_wake_list();
   bool has_wakeups() { return !wake_.empty(); }
@@ -47,10 +58,13 @@ class HttpProxy {
 
  private:
   friend struct HttpProxyTest;
+  friend class Http2Server;
 
   // http_proxy.cc
   void read_requests(DownstreamSession& d);
   bool read_head(DownstreamSession& d);  // true: an exchange was made
+  bool is_http2_preface(DownstreamSession& d, bool* wait);
+  void init(Exchange& ex, DownstreamSession& d, HeadBuffer* head);
   void refresh_policy(DownstreamSession& d);
   void arm_idle(DownstreamSession& d);
   void wake(DownstreamSession& d);
@@ -65,7 +79,8 @@ class HttpProxy {
     Relay status = Relay::kBlocked;
     http::H1Error error = http::H1Error::kNone;
   };
-  RelayEnd relay(Session& from, Session& to, BodyRelay& body, uint64_t* bytes);
+  template <class In, class Out>
+  RelayEnd relay(In in, Out out, BodyRelay& body, uint64_t* bytes);
   void relay_request(Exchange& ex);
   void discard_received_body(Exchange& ex);
   void relay_response(Exchange& ex);
@@ -88,6 +103,7 @@ class HttpProxy {
   template <class Write>
   bool write_head(Session& to, Write&& write);
   bool write_upstream_head(Exchange& ex);
+  bool write_response_head(Exchange& ex, const http::ResponseHead& head, const http::ResponseWrite& how, bool end);
   void forward_response_head(Exchange& ex);
   void reply(Exchange& ex, http::LocalReply kind, stats::ResponseFlags flags = {});
   // The one way out for responses of the gateway's own; ends the exchange. `location` may be empty.
@@ -109,6 +125,7 @@ class HttpProxy {
   Upstreams& upstreams_;
   base::Pool<Exchange> exchanges_;
   base::List<DownstreamSession, &DownstreamSession::wake> wake_;
+  Http2Server http2_;
 };
 
 }  // namespace millrace::dataplane

@@ -18,7 +18,7 @@ void HttpProxy::start_body(BodyRelay& body, http::BodyFraming in, bool chunked_o
     body.decoder.step({});
     return;
   }
-  if (!trailers || !chunked_out || in.kind != http::Framing::kChunked) return;
+  if (!trailers || in.kind != http::Framing::kChunked) return;
   body.trailers = ctx_.heads.acquire();
   if (body.trailers == nullptr) return;  // trailers are dropped, as without the option
   body.trailer_table = http::HeaderTable(body.trailers->headers, body.trailers->header_capacity);
@@ -30,40 +30,118 @@ void HttpProxy::free_body(BodyRelay& body) {
   body.trailers = nullptr;
 }
 
-HttpProxy::RelayEnd HttpProxy::relay(Session& from, Session& to, BodyRelay& body, uint64_t* bytes) {
+namespace {
+
+// Where a body comes from, and where it goes: a connection of HTTP/1 or a stream of HTTP/2. relay() is made once for each pair.
+
+struct ConnectionIn {
+  WorkerContext& ctx;
+  Session& from;
+  http::BodyDecoder& decoder;
+  io::PacketQueue& queue() { return ctx.transports.rx(from); }
+  bool done() const { return decoder.done(); }
+  http::BodyDecoder::Step step(base::ByteSpan front) { return decoder.step(front); }
+  bool over() const { return from.peer_closed; }      // nothing more will come
+  bool finish() { return decoder.finish(); }          // ... and that is a legal end
+  void taken(uint64_t) { ctx.transports.after_read(from, ctx.now); }
+};
+
+struct StreamIn {
+  Http2Server& server;
+  Http2Stream& from;
+  io::PacketQueue& queue() { return from.rx; }
+  bool done() const { return from.rx_end && from.rx.empty(); }
+  http::BodyDecoder::Step step(base::ByteSpan front) {
+    return {0, static_cast<uint32_t>(front.size()), http::BodyStatus::kMore, http::H1Error::kNone};
+  }
+  bool over() const { return from.closed; }
+  bool finish() { return from.rx_end; }
+  void taken(uint64_t bytes) { server.consumed(from, bytes); }
+};
+
+struct ConnectionOut {
+  WorkerContext& ctx;
+  Session& to;
+  bool has_room() { return ctx.transports.tx_space(to) >= kMinSpace; }
+  bool begin(const BodyRelay& body, uint32_t data) {
+    if (!body.chunked_out) return true;
+    char chunk[http::kMaxChunkHeaderBytes];
+    const size_t n = http::write_chunk_header(data, chunk);
+    return ctx.transports.write_copy(to, std::string_view(chunk, n), ctx.now) == n;
+  }
+  void write(io::PacketPtr p) { ctx.transports.write(to, std::move(p), ctx.now); }
+  bool copy(base::ByteSpan bytes) { return ctx.transports.write_copy(to, bytes, ctx.now) == bytes.size(); }
+  bool end(const BodyRelay& body) {
+    return !body.chunked_out || ctx.transports.write_copy(to, http::kChunkEnd, ctx.now) == http::kChunkEnd.size();
+  }
+  void moved() {}
+  bool finish(BodyRelay& body, const http::HeaderTable* trailers) {
+    if (!body.chunked_out) return true;
+    if (trailers == nullptr || trailers->size() == 0)
+      return ctx.transports.write_copy(to, http::kLastChunk, ctx.now) == http::kLastChunk.size();
+    const size_t n = http::write_last_chunk(*trailers, ctx.write_buffer);
+    return n <= ctx.write_buffer.size() && ctx.transports.write_copy(to, {ctx.write_buffer.data(), n}, ctx.now) == n;
+  }
+};
+
+struct StreamOut {
+  Http2Server& server;
+  Http2Stream& to;
+  io::PacketPool& pool;
+  bool has_room() { return server.has_room(to); }
+  bool begin(const BodyRelay&, uint32_t) { return true; }
+  void write(io::PacketPtr p) { server.write(to, std::move(p)); }
+  bool copy(base::ByteSpan bytes) { return to.tx.append_copy(bytes, pool) == bytes.size(); }
+  bool end(const BodyRelay&) { return true; }
+  void moved() { server.written(to, false); }
+  bool finish(BodyRelay& body, const http::HeaderTable* trailers) {
+    const bool has = trailers != nullptr && trailers->size() != 0;
+    server.written(to, true, has ? std::exchange(body.trailers, nullptr) : nullptr, has ? trailers : nullptr);
+    return true;
+  }
+};
+
+// The trailers that came with the body, if any are kept.
+const http::HeaderTable* trailers_of(const ConnectionIn&, const BodyRelay& body) {
+  return body.trailers != nullptr ? &body.trailer_table : nullptr;
+}
+const http::HeaderTable* trailers_of(const StreamIn& in, const BodyRelay& body) {
+  return in.from.trailers_complete && !body.drop_trailers ? &in.from.trailers : nullptr;
+}
+
+}  // namespace
+
+template <class In, class Out>
+HttpProxy::RelayEnd HttpProxy::relay(In from, Out to, BodyRelay& body, uint64_t* bytes) {
   StageScope stage(ctx_.stages, Stage::kRelay);
-  Transports& t = ctx_.transports;
-  io::PacketQueue& in = t.rx(from);
+  io::PacketQueue& in = from.queue();
   RelayEnd end;
   bool moved = false;
-  while (!body.decoder.done()) {
+  uint64_t taken = 0;
+  while (!from.done()) {
     const base::ByteSpan front = in.front();
     if (front.empty()) {
-      if (from.peer_closed) end.status = body.decoder.finish() ? Relay::kDone : Relay::kCut;
+      if (from.over()) end.status = from.finish() ? Relay::kDone : Relay::kCut;
       break;
     }
-    if (t.tx_space(to) < kMinSpace) break;
-    const http::BodyDecoder::Step step = body.decoder.step(front);
+    if (!to.has_room()) break;
+    const http::BodyDecoder::Step step = from.step(front);
     moved = true;
     if (step.skip != 0) in.consume(step.skip);
     if (step.data != 0) {
-      char chunk[http::kMaxChunkHeaderBytes];
-      bool whole = true;
-      if (body.chunked_out) {
-        const size_t n = http::write_chunk_header(step.data, chunk);
-        whole = t.write_copy(to, std::string_view(chunk, n), ctx_.now) == n;
-      }
+      bool whole = to.begin(body, step.data);
       if (step.data == in.front().size()) {
-        t.write(to, in.pop(), ctx_.now);
+        to.write(in.pop());
       } else {
-        whole = whole && t.write_copy(to, in.front().first(step.data), ctx_.now) == step.data;
+        whole = whole && to.copy(in.front().first(step.data));
         in.consume(step.data);
       }
-      if (body.chunked_out) whole = whole && t.write_copy(to, http::kChunkEnd, ctx_.now) == http::kChunkEnd.size();
+      whole = whole && to.end(body);
       *bytes += step.data;
+      taken += step.data;
       if (!whole) {  // packet memory is spent in the middle of a message: it cannot be completed
         end.status = Relay::kCut;
-        t.after_read(from, ctx_.now);
+        from.taken(taken);
         return end;
       }
     }
@@ -72,24 +150,19 @@ HttpProxy::RelayEnd HttpProxy::relay(Session& from, Session& to, BodyRelay& body
       break;
     }
   }
-  if (moved) t.after_read(from, ctx_.now);
-  if (end.status == Relay::kBlocked && body.decoder.done()) end.status = Relay::kDone;
-  if (end.status == Relay::kDone && body.chunked_out) {
-    if (body.trailers != nullptr && body.trailer_table.size() != 0) {
-      const size_t n = http::write_last_chunk(body.trailer_table, ctx_.write_buffer);
-      if (n > ctx_.write_buffer.size() || t.write_copy(to, {ctx_.write_buffer.data(), n}, ctx_.now) != n)
-        end.status = Relay::kCut;
-    } else if (t.write_copy(to, http::kLastChunk, ctx_.now) != http::kLastChunk.size()) {
-      end.status = Relay::kCut;
-    }
+  if (moved) {
+    from.taken(taken);
+    to.moved();
   }
+  if (end.status == Relay::kBlocked && from.done()) end.status = Relay::kDone;
+  if (end.status == Relay::kDone && !to.finish(body, trailers_of(from, body))) end.status = Relay::kCut;
   return end;
 }
 
 // The request will not be sent any more: what has come of its body is read, so that a request that is complete does not cost the
 // client its connection.
 void HttpProxy::discard_received_body(Exchange& ex) {
-  if (ex.request_phase != RequestPhase::kBody) return;
+  if (ex.request_phase != RequestPhase::kBody || ex.stream != nullptr) return;
   io::PacketQueue& in = ctx_.transports.rx(*ex.downstream);
   http::BodyDecoder& decoder = ex.request_body.decoder;
   while (!decoder.done()) {
@@ -108,7 +181,10 @@ void HttpProxy::relay_request(Exchange& ex) {
   if (ex.request_phase != RequestPhase::kBody || !ex.upstream_head_sent || ex.upstream == nullptr) return;
   DownstreamSession& d = *ex.downstream;
   const uint64_t before = ex.bytes_received;
-  const RelayEnd end = relay(d, *ex.upstream, ex.request_body, &ex.bytes_received);
+  const ConnectionOut out{ctx_, *ex.upstream};
+  const RelayEnd end = ex.stream == nullptr
+                           ? relay(ConnectionIn{ctx_, d, ex.request_body.decoder}, out, ex.request_body, &ex.bytes_received)
+                           : relay(StreamIn{http2_, *ex.stream}, out, ex.request_body, &ex.bytes_received);
   if (ex.bytes_received != before) ex.last_activity = ctx_.now;
   switch (end.status) {
     case Relay::kBlocked:
@@ -125,7 +201,7 @@ void HttpProxy::relay_request(Exchange& ex) {
                         http::ResponseDetail::kH1CodecError, true);
     }
     case Relay::kCut:
-      if (d.peer_closed) return;  // the client went in the middle of its body: on_downstream ends it
+      if (ex.stream != nullptr ? ex.stream->closed : d.peer_closed) return;  // the client went in the middle of its body: on_downstream ends it
       ex.flags.set(stats::ResponseFlag::kOverloadManager);
       if (ex.response_phase != ResponsePhase::kNone) return cut_response(ex);
       upstreams_.cancel(ex);
@@ -136,7 +212,10 @@ void HttpProxy::relay_request(Exchange& ex) {
 void HttpProxy::relay_response(Exchange& ex) {
   if (ex.response_phase != ResponsePhase::kBody || ex.upstream == nullptr) return;
   const uint64_t before = ex.bytes_sent;
-  const RelayEnd end = relay(*ex.upstream, *ex.downstream, ex.response_body, &ex.bytes_sent);
+  const ConnectionIn in{ctx_, *ex.upstream, ex.response_body.decoder};
+  const RelayEnd end = ex.stream == nullptr
+                           ? relay(in, ConnectionOut{ctx_, *ex.downstream}, ex.response_body, &ex.bytes_sent)
+                           : relay(in, StreamOut{http2_, *ex.stream, ctx_.stack.pool()}, ex.response_body, &ex.bytes_sent);
   if (ex.bytes_sent != before) ex.last_activity = ctx_.now;
   switch (end.status) {
     case Relay::kBlocked:

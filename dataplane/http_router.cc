@@ -64,15 +64,18 @@ void HttpProxy::route(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   http::RequestHead& request = ex.request;
   stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
-  ctx_.stats->http[request.version == http::Version::kHttp10 ? HttpCounter::kHttp10 : HttpCounter::kHttp11].add();
+  ctx_.stats->http[request.version == http::Version::kHttp11   ? HttpCounter::kHttp11
+                   : request.version == http::Version::kHttp10 ? HttpCounter::kHttp10
+                                                               : HttpCounter::kHttp2]
+      .add();
 
   ex.is_head = request.method == "HEAD";
   ex.is_connect = http::is_connect(request);
   ex.is_grpc = http::is_grpc(request.headers);
   ex.upgrade_requested = http::is_upgrade(request.headers);
   ex.original_path = request.path;
-  ex.close_downstream = http::should_close(request.version, request.headers) || d.draining;
-  if (d.policy->http.max_requests_per_connection != 0 && d.requests >= d.policy->http.max_requests_per_connection) {
+  ex.close_downstream = ex.stream == nullptr && (http::should_close(request.version, request.headers) || d.draining);
+  if (ex.stream == nullptr && d.policy->http.max_requests_per_connection != 0 && d.requests >= d.policy->http.max_requests_per_connection) {
     if (!ex.close_downstream) hcm[HcmCounter::kCxMaxRequests].add();
     ex.close_downstream = true;
   }
@@ -90,11 +93,19 @@ void HttpProxy::route(Exchange& ex) {
       __builtin_prefetch(&ctx_.stats.scope(entry->slot), 1);
     }
   }
-  const http::BodyFraming framing = http::request_framing(request);
-  const bool tunnel = framing.kind == http::Framing::kTunnel;
-  start_body(ex.request_body, tunnel ? http::BodyFraming{} : framing, framing.kind == http::Framing::kChunked,
-             d.policy->http.enable_trailers);
-  if (ex.request_body.decoder.done()) {
+  http::BodyFraming framing = http::request_framing(request);
+  bool complete = false;
+  if (ex.stream != nullptr) {  // the stream says where the body ends; its length, if told, nghttp2 has checked
+    if (framing.kind == http::Framing::kNone && !ex.is_connect && !ex.stream->rx_end) framing.kind = http::Framing::kChunked;
+    complete = ex.stream->rx_end && ex.stream->rx.empty() && !ex.stream->trailers_complete;
+    ex.request_body.decoder.start(complete && framing.kind == http::Framing::kChunked ? http::BodyFraming{} : framing);
+  } else {
+    const bool tunnel = framing.kind == http::Framing::kTunnel;
+    start_body(ex.request_body, tunnel ? http::BodyFraming{} : framing, framing.kind == http::Framing::kChunked,
+               d.policy->http.enable_trailers);
+    complete = ex.request_body.decoder.done();
+  }
+  if (complete) {
     ex.request_phase = RequestPhase::kComplete;
     ex.request_complete_at = ctx_.now;
   }
@@ -146,7 +157,12 @@ void HttpProxy::route(Exchange& ex) {
   }
   if (expects_continue) {
     request.headers.remove(HeaderId::kExpect);
-    if (ex.request_phase == RequestPhase::kBody) ctx_.transports.write_copy(d, http::kContinue, ctx_.now);
+    if (ex.request_phase == RequestPhase::kBody) {
+      http::ResponseHead proceed;
+      proceed.status = 100;
+      if (ex.stream != nullptr) http2_.write_head(*ex.stream, proceed, false);
+      else ctx_.transports.write_copy(d, http::kContinue, ctx_.now);
+    }
   }
 
   StageScope stage(ctx_.stages, Stage::kRoute);
@@ -294,7 +310,10 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
     upstreams_.release_if_unused(*endpoint);
     return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
   }
-  if (!cluster->enable_trailers) free_body(ex.request_body);
+  if (!cluster->enable_trailers) {
+    ex.request_body.drop_trailers = true;
+    free_body(ex.request_body);
+  }
   if (ex.request_phase == RequestPhase::kComplete) ex.route_deadline = deadline_after(ctx_.now, timeout_ms);
   arm(ex);
   UpstreamFailure failure = UpstreamFailure::kLocal;
@@ -376,6 +395,12 @@ bool HttpProxy::write_head(Session& to, Write&& write) {
   return n <= ctx_.write_buffer.size() && ctx_.transports.write_copy(to, {ctx_.write_buffer.data(), n}, ctx_.now) == n;
 }
 
+// To the client, whatever it speaks. `end`: there is no body.
+bool HttpProxy::write_response_head(Exchange& ex, const http::ResponseHead& head, const http::ResponseWrite& how, bool end) {
+  if (ex.stream != nullptr) return http2_.write_head(*ex.stream, head, end);
+  return write_head(*ex.downstream, [&](std::span<char> to) { return http::write_response_head(head, how, to); });
+}
+
 bool HttpProxy::write_upstream_head(Exchange& ex) {
   StageScope stage(ctx_.stages, Stage::kHttpWrite);
   const http::BodyFraming out = http::outgoing_framing(ex.request_body.decoder.framing(), http::Version::kHttp11);
@@ -420,14 +445,15 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   const http::BodyFraming out = http::outgoing_framing(in, ex.request.version);
   if (out.kind == http::Framing::kUntilClose || ex.request_phase != RequestPhase::kComplete) ex.close_downstream = true;
   const http::ResponseWrite how{out, ex.request.version, ex.close_downstream, ex.is_head};
-  if (!write_head(d, [&](std::span<char> to) { return http::write_response_head(response, how, to); })) {
+  if (!write_response_head(ex, response, how, in.empty())) {
     ex.flags.set(ResponseFlag::kOverloadManager);
     return cut_response(ex);
   }
   ex.response_phase = ResponsePhase::kBody;
   ex.downstream_first_byte_at = ctx_.now;
-  start_body(ex.response_body, in, out.kind == http::Framing::kChunked,
-             d.policy->http.enable_trailers && ex.cluster->enable_trailers);
+  start_body(ex.response_body, in, ex.stream == nullptr && out.kind == http::Framing::kChunked,
+             (ex.stream != nullptr || out.kind == http::Framing::kChunked) && d.policy->http.enable_trailers &&
+                 ex.cluster->enable_trailers);
 }
 
 // ---- the gateway's own answers
@@ -473,12 +499,17 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   const http::BodyFraming framing =
       text.empty() ? http::BodyFraming{} : http::BodyFraming{http::Framing::kContentLength, text.size()};
   const http::ResponseWrite how{framing, ex.request.version, ex.close_downstream, ex.is_head};
-  if (!write_head(d, [&](std::span<char> to) { return http::write_response_head(ex.response, how, to); }))
-    return cut_response(ex);
+  const bool body_follows = !ex.is_head && !text.empty();
+  if (!write_response_head(ex, ex.response, how, !body_follows)) return cut_response(ex);
   ex.response_phase = ResponsePhase::kBody;
   ex.downstream_first_byte_at = ctx_.now;
-  if (!ex.is_head && !text.empty()) {
-    if (ctx_.transports.write_copy(d, text, ctx_.now) != text.size()) return cut_response(ex);
+  if (body_follows) {
+    if (ex.stream != nullptr) {
+      if (ex.stream->tx.append_copy(text, ctx_.stack.pool()) != text.size()) return cut_response(ex);
+      http2_.written(*ex.stream, true);
+    } else if (ctx_.transports.write_copy(d, text, ctx_.now) != text.size()) {
+      return cut_response(ex);
+    }
     ex.bytes_sent += text.size();
   }
   ex.response_phase = ResponsePhase::kComplete;

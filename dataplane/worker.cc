@@ -60,7 +60,7 @@ Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, Tim
            match_scratch_,
            std::span<char>(write_buffer_.get(), kWriteBufferBytes),
            stages_},
-      http_(ctx_, downstreams_, upstreams_),
+      http_(ctx_, downstreams_, upstreams_, resources.tls_arena),
       tcp_(ctx_, downstreams_),
       downstreams_(ctx_, http_, tcp_),
       upstreams_(ctx_, http_) {
@@ -117,6 +117,7 @@ bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
   stage.next(stats::Stage::kTables, 0);
   upstreams_.sweep_retired(16);
   stage.next(stats::Stage::kLoop, 0);
+  http_.http2().flush();
   transports_.flush_records(now);
   stack_.flush(now);
   if (now >= gauges_at_) publish_gauges(now);

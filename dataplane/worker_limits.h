@@ -21,6 +21,7 @@ struct WorkerLimits {
   uint32_t upstream_endpoints = 16'384;  // endpoints a worker has connections or waiting requests for; full: 503 with flag UO
   uint32_t clusters = 16'384;            // clusters a worker has state for; full: 503 with flag UO
   uint32_t policies = 4'096;             // different policies of filter chains that connections hold; full: policy_cache.h
+  uint32_t http2_connections = 8'192;    // clients that speak HTTP/2; full: the connection is closed, flag OM
   uint32_t tcp_proxies = 16'384;         // raw TCP sessions; full: the connection is reset
 };
 

@@ -32,6 +32,9 @@ namespace millrace::http {
 
 enum class H2Role : uint8_t { kServer, kClient };
 
+// RFC 9113 3.4: what a client says first.
+inline constexpr std::string_view kH2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 // RFC 9113 section 7.
 enum class H2Code : uint32_t {
   kNoError = 0,
@@ -82,6 +85,7 @@ struct H2Options {
   uint32_t premature_reset_total_stream_count = 500;
   bool allow_connect = false;                                  // extended CONNECT (RFC 8441)
   bool override_stream_error_on_invalid_http_message = false;  // true: a malformed message costs its stream, not the connection
+  friend bool operator==(const H2Options&, const H2Options&) = default;
 };
 
 // Where the bytes and fields of a head, or of trailers, are kept. Lent by the owner when the block begins.

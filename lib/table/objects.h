@@ -250,6 +250,18 @@ struct AccessLog {  // FileAccessLog; formatting is control's, the data plane on
     v(format);
   }
 };
+enum class HttpCodec : uint8_t { kAuto, kHttp1, kHttp2 };  // HttpConnectionManager.codec_type
+struct Http2Options {  // core.v3.Http2ProtocolOptions; defaults are Envoy's of 2026
+  uint32_t hpack_table_size = 4096;
+  uint32_t max_concurrent_streams = 1024;
+  uint32_t initial_stream_window_size = 16u << 20, initial_connection_window_size = 24u << 20;  // bytes
+  uint32_t max_outbound_frames = 10'000, max_outbound_control_frames = 1'000;
+  uint32_t max_consecutive_inbound_frames_with_empty_payload = 1;
+  uint32_t max_inbound_priority_frames_per_stream = 100;
+  uint32_t max_inbound_window_update_frames_per_data_frame_sent = 10;
+  uint8_t override_stream_error_on_invalid_http_message = 0;
+  uint8_t reserved[3] = {};
+};
 struct HttpConnectionManager {
   Str stat_prefix;
   ObjectId route_table = kNoObject;  // inline route_config or rds
@@ -271,7 +283,9 @@ struct HttpConnectionManager {
           always_set_request_id_in_response = 0, normalize_path = 0, merge_slashes = 0, accept_http_10 = 0, enable_trailers = 0,
           allow_absolute_url = 1, headers_with_underscores_reject = 0, headers_with_underscores_drop = 0,
           suppress_envoy_headers = 0;
-  uint8_t reserved[5] = {};
+  HttpCodec codec = HttpCodec::kAuto;
+  uint8_t reserved[4] = {};
+  Http2Options http2;
   template <class V>
   void refs(V& v) const {
     v(stat_prefix);

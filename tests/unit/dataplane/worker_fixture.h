@@ -373,6 +373,7 @@ struct WorldOptions {
                       .large_heads = 4,
                       .upstream_endpoints = 64,
                       .clusters = 16,
+                      .http2_connections = 32,
                       .tcp_proxies = 16};
   uint32_t payload_packets = 8192;
   bool chain = false;  // ports that send chained frames
