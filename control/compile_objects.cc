@@ -73,6 +73,26 @@ table::Array<table::Str> strings(const Strings& from, ObjectWriter& w) {
   return w.array(out);
 }
 
+void set_http2(const core::Http2ProtocolOptions& o, table::Http2Options* out) {
+  const auto take = [](bool has, uint32_t value, uint32_t* to) {
+    if (has) *to = value;
+  };
+  take(o.has_hpack_table_size(), o.hpack_table_size().value(), &out->hpack_table_size);
+  take(o.has_max_concurrent_streams(), o.max_concurrent_streams().value(), &out->max_concurrent_streams);
+  take(o.has_initial_stream_window_size(), o.initial_stream_window_size().value(), &out->initial_stream_window_size);
+  take(o.has_initial_connection_window_size(), o.initial_connection_window_size().value(), &out->initial_connection_window_size);
+  take(o.has_max_outbound_frames(), o.max_outbound_frames().value(), &out->max_outbound_frames);
+  take(o.has_max_outbound_control_frames(), o.max_outbound_control_frames().value(), &out->max_outbound_control_frames);
+  take(o.has_max_consecutive_inbound_frames_with_empty_payload(), o.max_consecutive_inbound_frames_with_empty_payload().value(),
+       &out->max_consecutive_inbound_frames_with_empty_payload);
+  take(o.has_max_inbound_priority_frames_per_stream(), o.max_inbound_priority_frames_per_stream().value(),
+       &out->max_inbound_priority_frames_per_stream);
+  take(o.has_max_inbound_window_update_frames_per_data_frame_sent(),
+       o.max_inbound_window_update_frames_per_data_frame_sent().value(),
+       &out->max_inbound_window_update_frames_per_data_frame_sent);
+  out->override_stream_error_on_invalid_http_message = o.override_stream_error_on_invalid_http_message().value();
+}
+
 base::Status set_connection_manager(const api::HttpConnectionManager& h, const std::string& route, ObjectWriter& w,
                                     table::HttpConnectionManager* out) {
   using Hcm = api::HttpConnectionManager;
@@ -84,6 +104,10 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
   out->access_logs = *logs;
   out->server_name = w.string(h.server_name().empty() ? "envoy" : h.server_name());
   out->via = w.string(h.via());
+  out->codec = h.codec_type() == Hcm::HTTP1   ? table::HttpCodec::kHttp1
+               : h.codec_type() == Hcm::HTTP2 ? table::HttpCodec::kHttp2
+                                              : table::HttpCodec::kAuto;
+  set_http2(h.http2_protocol_options(), &out->http2);
   const auto& h1 = h.http_protocol_options();
   out->default_host_for_http_10 = w.string(h1.default_host_for_http_10());
   out->stream_idle_timeout_ms = ms_or(h.has_stream_idle_timeout(), h.stream_idle_timeout(), out->stream_idle_timeout_ms);

@@ -53,7 +53,7 @@ bool tls_parameters(const tls_api::TlsParameters& p, const Path& at, ErrorSink& 
   return ok;
 }
 
-bool tls_context(const api::DownstreamTlsContext& t, bool http, const Path& at, ErrorSink& e) {
+bool tls_context(const api::DownstreamTlsContext& t, const Path& at, ErrorSink& e) {
   constexpr size_t kMostAlpnBytes = 255;  // RFC 7301 3.1
   const Path common(at, "common_tls_context");
   if (!t.has_common_tls_context()) return complain(common, e, "is required");
@@ -76,8 +76,27 @@ bool tls_context(const api::DownstreamTlsContext& t, bool http, const Path& at, 
     const std::string& p = c.alpn_protocols(i);
     const Path here(common, "alpn_protocols", i);
     if (p.empty() || p.size() > kMostAlpnBytes) ok = complain(here, e, "must have 1 to 255 bytes");
-    else if (http && p == "h2") ok = complain(here, e, "HTTP/2 is not supported by Millrace yet: leave \"h2\" out");
   }
+  return ok;
+}
+
+// validate.rules of Http2ProtocolOptions.
+bool http2_options(const core::Http2ProtocolOptions& o, const Path& at, ErrorSink& e) {
+  constexpr uint32_t kSmallestWindow = 65'535, kLargest = 2'147'483'647;
+  bool ok = true;
+  const auto within = [&](bool has, uint32_t value, uint32_t least, const char* field) {
+    if (has && (value < least || value > kLargest))
+      ok = complain(Path(at, field), e, "must be from " + std::to_string(least) + " to " + std::to_string(kLargest));
+  };
+  within(o.has_max_concurrent_streams(), o.max_concurrent_streams().value(), 1, "max_concurrent_streams");
+  within(o.has_initial_stream_window_size(), o.initial_stream_window_size().value(), kSmallestWindow, "initial_stream_window_size");
+  within(o.has_initial_connection_window_size(), o.initial_connection_window_size().value(), kSmallestWindow,
+         "initial_connection_window_size");
+  within(o.has_max_outbound_frames(), o.max_outbound_frames().value(), 1, "max_outbound_frames");
+  within(o.has_max_outbound_control_frames(), o.max_outbound_control_frames().value(), 1, "max_outbound_control_frames");
+  within(o.has_max_inbound_window_update_frames_per_data_frame_sent(),
+         o.max_inbound_window_update_frames_per_data_frame_sent().value(), 1,
+         "max_inbound_window_update_frames_per_data_frame_sent");
   return ok;
 }
 
@@ -116,6 +135,7 @@ bool connection_manager(const api::HttpConnectionManager& h, const Path& at, Err
   if (!h.has_route_config()) ok = complain(config, e, "is required");
   else ok = validate_route_configuration(h.route_config(), config, e) && ok;
   ok = common_http_options(h.common_http_protocol_options(), Path(at, "common_http_protocol_options"), e) && ok;
+  ok = http2_options(h.http2_protocol_options(), Path(at, "http2_protocol_options"), e) && ok;
   const Path http1(at, "http_protocol_options");
   ok = header_value(h.http_protocol_options().default_host_for_http_10(), Path(http1, "default_host_for_http_10"), e) && ok;
   ok = header_value(h.server_name(), Path(at, "server_name"), e) && ok;
@@ -166,7 +186,7 @@ bool tcp_proxy(const api::TcpProxy& t, const Path& at, ErrorSink& e) {
 }
 
 bool filter_chain(const api::FilterChain& c, const Path& at, ErrorSink& e) {
-  bool ok = true, http = false;
+  bool ok = true;
   if (c.filters_size() == 0)
     ok = complain(Path(at, "filters"), e, "must have one element: an HttpConnectionManager or a TcpProxy");
   for (int i = 0; i < c.filters_size(); ++i) {
@@ -176,7 +196,7 @@ bool filter_chain(const api::FilterChain& c, const Path& at, ErrorSink& e) {
     api::HttpConnectionManager hcm;
     api::TcpProxy tcp;
     if (!f.has_typed_config()) ok = complain(config, e, "is required");
-    else if (f.typed_config().UnpackTo(&hcm)) http = true, ok = connection_manager(hcm, config, e) && ok;
+    else if (f.typed_config().UnpackTo(&hcm)) ok = connection_manager(hcm, config, e) && ok;
     else if (f.typed_config().UnpackTo(&tcp)) ok = tcp_proxy(tcp, config, e) && ok;
     else ok = complain(config, e, f.typed_config().type_url() + " is not supported by Millrace yet");
     if (i > 0) ok = complain(here, e, "the filter before it ends the chain: nothing may follow it");
@@ -191,7 +211,7 @@ bool filter_chain(const api::FilterChain& c, const Path& at, ErrorSink& e) {
     if (!c.transport_socket().has_typed_config()) ok = complain(tls, e, "is required");
     else if (!c.transport_socket().typed_config().UnpackTo(&context))
       ok = complain(tls, e, "only DownstreamTlsContext is supported here by Millrace yet");
-    else ok = known_fields_only(context, tls, e) && tls_context(context, http, tls, e) && ok;
+    else ok = known_fields_only(context, tls, e) && tls_context(context, tls, e) && ok;
   }
   if (c.has_transport_socket_connect_timeout())
     ok = duration(c.transport_socket_connect_timeout(), Path(at, "transport_socket_connect_timeout"), e) && ok;

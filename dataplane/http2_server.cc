@@ -23,7 +23,6 @@ http::H2Stream* Http2Session::open_stream() {
 
 bool Http2Session::lend(http::H2Stream& stream, bool trailers, http::H2HeadStorage* storage) {
   auto& s = static_cast<Http2Stream&>(stream);
-  if (trailers && !downstream->policy->http.enable_trailers) return false;
   HeadBuffer*& buffer = trailers ? s.trailer_buffer : s.head;
   if (buffer == nullptr) buffer = server->ctx_.heads.acquire();
   if (buffer == nullptr) return false;

@@ -452,7 +452,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   ex.response_phase = ResponsePhase::kBody;
   ex.downstream_first_byte_at = ctx_.now;
   start_body(ex.response_body, in, ex.stream == nullptr && out.kind == http::Framing::kChunked,
-             (ex.stream != nullptr || out.kind == http::Framing::kChunked) && d.policy->http.enable_trailers &&
+             (ex.stream != nullptr || (out.kind == http::Framing::kChunked && d.policy->http.enable_trailers)) &&
                  ex.cluster->enable_trailers);
 }
 

@@ -170,6 +170,8 @@ def configuration(lab, certificates):
          "transport_socket": tls_socket(*crt["exact"])},
         {"name": "wildcard", "filter_chain_match": {"server_names": ["*.wild.test"]}, "filters": [tagged("chain_wildcard")],
          "transport_socket": tls_socket(*crt["wild"])},
+        {"name": "h2", "filter_chain_match": {"server_names": ["h2.test"]}, "filters": [tagged("chain_h2")],
+         "transport_socket": tls_socket(*crt["default"], alpn=["h2", "http/1.1"])},
         {"name": "passthrough", "filter_chain_match": {"server_names": ["pass.test"]}, "filters": [tcp_proxy("passthrough", "nginx_tls", log)]},
     ]
     default = {"name": "default", "filters": [tagged("chain_default")], "transport_socket": tls_socket(*crt["default"])}
