@@ -114,6 +114,8 @@ struct H2Callbacks {
     ++c.counters_.frames_rx;
     switch (hd->type) {
       case NGHTTP2_HEADERS:
+        c.check_stream_id(hd->stream_id);
+        [[fallthrough]];
       case NGHTTP2_CONTINUATION:
         c.count_empty(hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0);
         break;
@@ -491,7 +493,6 @@ H2Context::H2Context(base::Arena* arena, io::PacketPool pool) : impl_(new Impl),
   impl_->callbacks = cb;
   MILLRACE_ASSERT(nghttp2_option_new(&impl_->option) == 0, "memory at start");
   nghttp2_option_set_no_auto_window_update(impl_->option, 1);
-  nghttp2_option_set_no_closed_streams(impl_->option, 1);
   nghttp2_option_set_stream_reset_rate_limit(impl_->option, UINT32_MAX, UINT32_MAX);  // it asks a clock: ours is its better
   nghttp2_option_set_peer_max_concurrent_streams(impl_->option, kStreamsBeforeSettings);
   if (arena != nullptr) {
@@ -516,6 +517,8 @@ bool H2Connection::start(H2Context& context, H2Role role, const H2Options& optio
   error_ = H2Error::kNone;
   open_streams_ = empty_frames_ = 0;
   closed_streams_ = premature_resets_ = 0;
+  newest_id_ = -1;
+  skipped_from_ = skipped_to_ = 0;
   goaway_received_ = goaway_sent_ = settings_received_ = failed_ = false;
 
   nghttp2_option* option = context.impl_->option;
@@ -536,7 +539,6 @@ bool H2Connection::start(H2Context& context, H2Role role, const H2Options& optio
   settings[n++] = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, options.initial_stream_window_size};
   if (role == H2Role::kServer) {
     settings[n++] = {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, options.max_head_bytes + 32 * options.max_headers};
-    settings[n++] = {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
     if (options.allow_connect) settings[n++] = {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1};
   }
   if (nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings.data(), n) != 0 ||
@@ -561,6 +563,20 @@ void H2Connection::fail(H2Error e) {
   if (failed_) return;
   failed_ = true;
   nghttp2_session_terminate_session(session_, static_cast<uint32_t>(info(e).code));
+}
+
+// RFC 9113 5.1.1: ids only grow. One that was passed over was never opened; nghttp2 takes it for a stream long closed.
+void H2Connection::check_stream_id(int32_t id) {
+  if (role_ != H2Role::kServer || (id & 1) == 0) return;
+  if (id > newest_id_) {
+    if (id > newest_id_ + 2) {
+      skipped_from_ = newest_id_;
+      skipped_to_ = id;
+    }
+    newest_id_ = id;
+  } else if (id > skipped_from_ && id < skipped_to_) {
+    fail(H2Error::kProtocol);
+  }
 }
 
 void H2Connection::count_empty(bool empty) {

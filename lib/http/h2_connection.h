@@ -255,6 +255,7 @@ class H2Connection {
   void fail(H2Error e);
   void read_packet(io::PacketPtr packet);
   size_t add_fields(const HeaderTable& headers, size_t n);
+  void check_stream_id(int32_t id);
   void count_empty(bool empty);
   void count_premature_reset();
   void check_floods();
@@ -272,6 +273,7 @@ class H2Connection {
   base::List<H2Stream, &H2Stream::ready_> ready_;
   uint32_t open_streams_ = 0;
   uint32_t empty_frames_ = 0;
+  int32_t newest_id_ = -1, skipped_from_ = 0, skipped_to_ = 0;  // of the peer's streams
   uint64_t closed_streams_ = 0, premature_resets_ = 0;
   base::TimeNs now_ = 0;
   H2Error error_ = H2Error::kNone;

@@ -16,7 +16,7 @@ from lab import bootstrap, cluster, hcm, listener, tls_socket  # noqa: E402
 from raw_http import RawHttp  # noqa: E402
 
 PY, NGINX, NGINX_TLS = 8001, 8000, 8443       # upstream ports
-HTTP, STRICT, EDGE, TLS, TLS_ONLY, TCP, HTTP6, TLS6 = 80, 81, 82, 443, 444, 90, 80, 443  # listeners
+HTTP, STRICT, EDGE, H2C, TLS, TLS_ONLY, TCP, HTTP6, TLS6 = 80, 81, 82, 83, 443, 444, 90, 80, 443  # listeners
 MIB = 1 << 20
 FLAGS = {"NoHealthyUpstream": "UH", "UpstreamConnectionFailure": "UF", "UpstreamConnectionTermination": "UC", "UpstreamOverflow": "UO",
          "NoRouteFound": "NR", "NoClusterFound": "NC", "UpstreamRequestTimeout": "UT", "DownstreamConnectionTermination": "DC",
@@ -174,13 +174,15 @@ def configuration(lab, certificates):
          "transport_socket": tls_socket(*crt["default"], alpn=["h2", "http/1.1"])},
         {"name": "passthrough", "filter_chain_match": {"server_names": ["pass.test"]}, "filters": [tcp_proxy("passthrough", "nginx_tls", log)]},
     ]
-    default = {"name": "default", "filters": [tagged("chain_default")], "transport_socket": tls_socket(*crt["default"])}
+    default = {"name": "default", "filters": [tagged("chain_default")],
+               "transport_socket": tls_socket(*crt["default"], alpn=["h2", "http/1.1"])}
     listeners = [
         listener("plain", HTTP, plain("ingress")),
         listener("plain6", HTTP6, plain("ingress6"), address="::"),
         listener("strict", STRICT, plain("strict", common_http_protocol_options={"idle_timeout": "1s"}, via="millrace", request_timeout="2s",
                                          stream_idle_timeout="3s", http_protocol_options={"accept_http_10": True, "enable_trailers": True})),
         listener("edge", EDGE, plain("edge", use_remote_address=True, server_name="edge-server", via="edge-via")),
+        listener("h2c", H2C, plain("h2c", codec_type="HTTP2", http2_protocol_options={"max_concurrent_streams": 100})),
         listener("tls", TLS, tls_chains, inspector=True, default_filter_chain=default),
         listener("tls6", TLS6, tls_chains, inspector=True, default_filter_chain=default, address="::"),
         listener("tls_only", TLS_ONLY, tls_chains[:2], inspector=True),

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from conftest import HTTP, MIB, TLS
+from conftest import H2C, HTTP, MIB, TLS
 from upstream_server import pattern, pattern_sha256
 
 GATEWAY4, GATEWAY6 = "10.77.1.1", "fd77:1::1"
@@ -87,3 +87,17 @@ def test_h2load(gateway, tls):
 def test_nothing_is_left(gateway):
     gateway.wait_idle()
     assert gateway.pools()["exchanges"]["in_use"] == 0
+
+
+H2SPEC = os.path.join(os.environ.get("MILLRACE_PEERS", os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "millrace-peers")),
+                      "h2spec-2.2.1", "h2spec")
+
+
+@pytest.mark.skipif(not os.path.exists(H2SPEC), reason="no h2spec: scripts/setup --peers builds it from its Go module")
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_h2spec(gateway, tls):
+    where = ["-p", str(TLS), "-t", "-k"] if tls else ["-p", str(H2C)]
+    out = gateway.lab.client.run([H2SPEC, "-h", GATEWAY4, "-P", "/who", "-o", "5", *where], check=False, timeout=300).stdout.decode()
+    counts = re.search(r"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed", out)
+    assert counts and int(counts[1]) > 140 and int(counts[4]) == 0, out[-6000:]
+    gateway.still_serves()
