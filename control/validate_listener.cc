@@ -89,7 +89,8 @@ bool http2_options(const core::Http2ProtocolOptions& o, const Path& at, ErrorSin
       ok = complain(Path(at, field), e, "must be from " + std::to_string(least) + " to " + std::to_string(kLargest));
   };
   within(o.has_max_concurrent_streams(), o.max_concurrent_streams().value(), 1, "max_concurrent_streams");
-  within(o.has_initial_stream_window_size(), o.initial_stream_window_size().value(), kSmallestWindow, "initial_stream_window_size");
+  within(o.has_initial_stream_window_size(), o.initial_stream_window_size().value(), kSmallestWindow,
+         "initial_stream_window_size");
   within(o.has_initial_connection_window_size(), o.initial_connection_window_size().value(), kSmallestWindow,
          "initial_connection_window_size");
   within(o.has_max_outbound_frames(), o.max_outbound_frames().value(), 1, "max_outbound_frames");

@@ -37,7 +37,7 @@ enum class ResponsePhase : uint8_t { kNone, kBody, kComplete };
 struct BodyRelay {
   http::BodyDecoder decoder;
   bool chunked_out = false;
-  bool drop_trailers = false;  // the other side takes none
+  bool drop_trailers = false;      // the other side takes none
   HeadBuffer* trailers = nullptr;  // lent to the decoder when trailers are forwarded
   http::HeaderTable trailer_table;
 };

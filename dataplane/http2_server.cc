@@ -298,7 +298,8 @@ void Http2Server::close(Http2Session& h, bool reset) {
     }
   }
   if (active)
-    ctx_.stats.scope(d.policy->http.stat_slot)[failed ? HcmCounter::kCxDestroyLocalActiveRq : HcmCounter::kCxDestroyRemoteActiveRq]
+    ctx_.stats
+        .scope(d.policy->http.stat_slot)[failed ? HcmCounter::kCxDestroyLocalActiveRq : HcmCounter::kCxDestroyRemoteActiveRq]
         .add();
   h.connection.stop();
   h.dirty.unlink();

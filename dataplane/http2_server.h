@@ -29,9 +29,9 @@ struct Http2Session;
 // One stream of a client.
 struct Http2Stream : http::H2Stream {
   Http2Session* session = nullptr;
-  Exchange* exchange = nullptr;             // null before the head is complete and after the response was handed over
-  HeadBuffer* head = nullptr;               // until the exchange takes it
-  HeadBuffer* trailer_buffer = nullptr;     // of the request
+  Exchange* exchange = nullptr;                   // null before the head is complete and after the response was handed over
+  HeadBuffer* head = nullptr;                     // until the exchange takes it
+  HeadBuffer* trailer_buffer = nullptr;           // of the request
   HeadBuffer* response_trailer_buffer = nullptr;  // lives until they are framed
   http::HeaderTable response_trailer_table;
   bool begun = false;    // an exchange was made of it, or refused
@@ -46,9 +46,9 @@ struct Http2Session final : http::H2Owner {
   http::H2Connection connection;
   base::List<Http2Stream, &Http2Stream::link> streams;
   base::List<Http2Stream, &Http2Stream::early> early;
-  base::ListNode dirty;  // in Http2Server::dirty_: something may be framed
-  bool draining = false;               // the client knows (GOAWAY) that no further stream is wanted
-  TimeNs goaway_at = base::kNever;     // draining: from then on streams are refused
+  base::ListNode dirty;             // in Http2Server::dirty_: something may be framed
+  bool draining = false;            // the client knows (GOAWAY) that no further stream is wanted
+  TimeNs goaway_at = base::kNever;  // draining: from then on streams are refused
 
   http::H2Stream* open_stream() override;
   bool lend(http::H2Stream& s, bool trailers, http::H2HeadStorage* storage) override;

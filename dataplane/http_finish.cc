@@ -254,9 +254,9 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
   r.upstream_local = ex.upstream_local_address;
   r.upstream_local_port = ex.upstream_local_port;
   r.response_code = ex.status;
-  r.protocol = ex.stream != nullptr                             ? stats::Protocol::kHttp2
+  r.protocol = ex.stream != nullptr                           ? stats::Protocol::kHttp2
                : ex.request.version == http::Version::kHttp10 ? stats::Protocol::kHttp10
-                                                               : stats::Protocol::kHttp11;
+                                                              : stats::Protocol::kHttp11;
   if (ex.upstream_sent_at != 0) r.upstream_protocol = stats::Protocol::kHttp11;
   r.attempt_count = ex.upstream_port != 0 ? 1 : 0;  // an endpoint was chosen
   r.worker = static_cast<uint16_t>(ctx_.worker);

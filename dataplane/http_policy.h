@@ -31,7 +31,7 @@ class InlineString {
   char bytes_[N];
 };
 
-inline constexpr uint32_t kPseudoHeaders = 5;  // of HTTP/2, which do not count against max_headers_count
+inline constexpr uint32_t kPseudoHeaders = 5;      // of HTTP/2, which do not count against max_headers_count
 inline constexpr uint32_t kMaxPolicyString = 128;  // bytes of HCM.server_name, HCM.via, default_host_for_http_10
 
 // HttpConnectionManager as a connection uses it; refreshed from the tables when a request starts in a new epoch. Shared by

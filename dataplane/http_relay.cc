@@ -41,8 +41,8 @@ struct ConnectionIn {
   io::PacketQueue& queue() { return ctx.transports.rx(from); }
   bool done() const { return decoder.done(); }
   http::BodyDecoder::Step step(base::ByteSpan front) { return decoder.step(front); }
-  bool over() const { return from.peer_closed; }      // nothing more will come
-  bool finish() { return decoder.finish(); }          // ... and that is a legal end
+  bool over() const { return from.peer_closed; }  // nothing more will come
+  bool finish() { return decoder.finish(); }      // ... and that is a legal end
   void taken(uint64_t) { ctx.transports.after_read(from, ctx.now); }
 };
 
@@ -201,7 +201,8 @@ void HttpProxy::relay_request(Exchange& ex) {
                         http::ResponseDetail::kH1CodecError, true);
     }
     case Relay::kCut:
-      if (ex.stream != nullptr ? ex.stream->closed : d.peer_closed) return;  // the client went in the middle of its body: on_downstream ends it
+      if (ex.stream != nullptr ? ex.stream->closed : d.peer_closed)
+        return;  // the client went in the middle of its body: on_downstream ends it
       ex.flags.set(stats::ResponseFlag::kOverloadManager);
       if (ex.response_phase != ResponsePhase::kNone) return cut_response(ex);
       upstreams_.cancel(ex);

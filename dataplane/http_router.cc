@@ -64,9 +64,10 @@ void HttpProxy::route(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   http::RequestHead& request = ex.request;
   stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
-  ctx_.stats->http[request.version == http::Version::kHttp11   ? HttpCounter::kHttp11
-                   : request.version == http::Version::kHttp10 ? HttpCounter::kHttp10
-                                                               : HttpCounter::kHttp2]
+  ctx_.stats
+      ->http[request.version == http::Version::kHttp11   ? HttpCounter::kHttp11
+             : request.version == http::Version::kHttp10 ? HttpCounter::kHttp10
+                                                         : HttpCounter::kHttp2]
       .add();
 
   ex.is_head = request.method == "HEAD";
@@ -75,7 +76,8 @@ void HttpProxy::route(Exchange& ex) {
   ex.upgrade_requested = http::is_upgrade(request.headers);
   ex.original_path = request.path;
   ex.close_downstream = ex.stream == nullptr && (http::should_close(request.version, request.headers) || d.draining);
-  if (ex.stream == nullptr && d.policy->http.max_requests_per_connection != 0 && d.requests >= d.policy->http.max_requests_per_connection) {
+  if (ex.stream == nullptr && d.policy->http.max_requests_per_connection != 0 &&
+      d.requests >= d.policy->http.max_requests_per_connection) {
     if (!ex.close_downstream) hcm[HcmCounter::kCxMaxRequests].add();
     ex.close_downstream = true;
   }

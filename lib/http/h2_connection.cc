@@ -200,7 +200,8 @@ struct H2Callbacks {
     HeaderTable fields(fresh.fields, fresh.field_capacity);
     for (const Header& h : s.block_) fields.push({moved(h.name), moved(h.value), h.id});
     s.block_ = fields;
-    for (std::string_view* v : {&s.request.method, &s.request.path, &s.request.authority, &s.request.scheme, &s.protocol, &s.host_})
+    for (std::string_view* v :
+         {&s.request.method, &s.request.path, &s.request.authority, &s.request.scheme, &s.protocol, &s.host_})
       if (v->data() != nullptr) *v = moved(*v);
     s.base_ = fresh.bytes.data();
     s.room_ = fresh.bytes.subspan(used);

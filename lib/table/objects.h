@@ -251,7 +251,7 @@ struct AccessLog {  // FileAccessLog; formatting is control's, the data plane on
   }
 };
 enum class HttpCodec : uint8_t { kAuto, kHttp1, kHttp2 };  // HttpConnectionManager.codec_type
-struct Http2Options {  // core.v3.Http2ProtocolOptions; defaults are Envoy's of 2026
+struct Http2Options {                                      // core.v3.Http2ProtocolOptions; defaults are Envoy's of 2026
   uint32_t hpack_table_size = 4096;
   uint32_t max_concurrent_streams = 1024;
   uint32_t initial_stream_window_size = 16u << 20, initial_connection_window_size = 24u << 20;  // bytes

@@ -189,21 +189,19 @@ TEST(Http2, BodiesBothWays) {
     std::string seen;
     w.server_script = [&] {
       for (Peer& p : w.server.peers) {
-        if (p.received.size() > big.size() && seen.empty() &&
-            (told || p.received.find("\r\n0\r\n\r\n") != std::string::npos)) {
+        if (p.received.size() > big.size() && seen.empty() && (told || p.received.find("\r\n0\r\n\r\n") != std::string::npos)) {
           seen = p.received;
           w.send(p, "HTTP/1.1 200 OK\r\n" + (told ? "content-length: " + std::to_string(big.size()) + "\r\n\r\n" + big
-                                                  : "transfer-encoding: chunked\r\n\r\n" +
-                                                        [&] {
-                                                          std::string chunks;
-                                                          char head[32];
-                                                          for (size_t at = 0; at < big.size(); at += 5000) {
-                                                            const std::string part = big.substr(at, 5000);
-                                                            std::snprintf(head, sizeof head, "%zx\r\n", part.size());
-                                                            chunks += head + part + "\r\n";
-                                                          }
-                                                          return chunks + "0\r\n\r\n";
-                                                        }()));
+                                                  : "transfer-encoding: chunked\r\n\r\n" + [&] {
+                                                      std::string chunks;
+                                                      char head[32];
+                                                      for (size_t at = 0; at < big.size(); at += 5000) {
+                                                        const std::string part = big.substr(at, 5000);
+                                                        std::snprintf(head, sizeof head, "%zx\r\n", part.size());
+                                                        chunks += head + part + "\r\n";
+                                                      }
+                                                      return chunks + "0\r\n\r\n";
+                                                    }()));
         }
       }
     };

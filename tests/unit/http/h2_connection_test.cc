@@ -432,10 +432,10 @@ INSTANTIATE_TEST_SUITE_P(
         MalformedCase{"DataOnStreamZero", frame(kData, 0, 0, "x"), H2Error::kProtocol, H2Code::kProtocolError},
         MalformedCase{"DataOnIdleStream", frame(kData, 0, 5, "x"), H2Error::kProtocol, H2Code::kProtocolError},
         MalformedCase{"EvenStream", frame(kHeaders, kEndHeaders, 2, get_block()), H2Error::kProtocol, H2Code::kProtocolError},
-        MalformedCase{"StreamPassedOver",
-                      frame(kHeaders, kEndHeaders | kEndStream, 5, get_block()) +
-                          frame(kHeaders, kEndHeaders | kEndStream, 3, get_block()),
-                      H2Error::kProtocol, H2Code::kProtocolError},
+        MalformedCase{
+            "StreamPassedOver",
+            frame(kHeaders, kEndHeaders | kEndStream, 5, get_block()) + frame(kHeaders, kEndHeaders | kEndStream, 3, get_block()),
+            H2Error::kProtocol, H2Code::kProtocolError},
         MalformedCase{"BadHpack", frame(kHeaders, kEndHeaders, 1, "\xff\xff\xff\xff\xff\xff\xff"), H2Error::kHpack,
                       H2Code::kCompressionError},
         MalformedCase{"FrameTooLarge", u24(20000) + std::string("\0\0\0\0\0\1", 6), H2Error::kFrameSize, H2Code::kFrameSizeError},
