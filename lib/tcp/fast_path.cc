@@ -30,7 +30,11 @@ inline uint32_t acknowledged(Tcb& t, uint32_t ack, TimeNs now) {
     if (t.tx.empty()) t.flags &= static_cast<uint16_t>(~kFlagCwndLimited);
   }
   if (seq_gt(ack, t.recover)) t.recover = ack - 1;
-  t.retransmit_at = acked == flight ? base::kNever : base::time_add(now, from_us(t.rto_us));
+  if (acked == flight) {
+    t.retransmit_at = base::kNever;
+  } else {
+    arm_loss_timer(t, now);
+  }
   if (t.tx.empty()) {
     t.state_at = base::kNever;
   } else {
@@ -175,7 +179,11 @@ static bool output_predicted(Tcb& t, TimeNs now, OutSegment& out, uint32_t max_p
   }
   t.snd_max = t.snd_nxt;
   t.last_sent_ms = clock_ms(now);
-  if (t.retransmit_at == base::kNever) t.retransmit_at = base::time_add(now, from_us(t.rto_us));
+  if (t.retransmit_at == base::kNever) {
+    t.retransmit_at = base::time_add(now, from_us(t.rto_us));
+    t.probe_timer = false;
+  }
+  if (flight + waiting > payload_mss(t) && !t.probe_timer) lower_to_probe(t, now);
   if (t.state_at == base::kNever) t.state_at = base::time_add(now, config(t).user_timeout_ns);
   return true;
 }

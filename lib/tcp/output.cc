@@ -49,6 +49,7 @@ void fill_header(Tcb& t, OutSegment& out, uint32_t seq, uint8_t flags, TimeNs no
 // `space` bytes of sequence space from `seq` on go out now: for the RTT clock and the retransmission timer.
 void note_sent(Tcb& t, uint32_t seq, uint32_t space, TimeNs now) {
   const uint32_t end = seq + space;
+  if (t.repair != nullptr) note_sent_in_repair(t, seq, space, now);
   if (seq_lt(seq, t.snd_max)) {
     ++t.retransmits;
     forbid_timing(t);
@@ -60,6 +61,7 @@ void note_sent(Tcb& t, uint32_t seq, uint32_t space, TimeNs now) {
   t.snd_max = seq_max(t.snd_max, end);
   t.last_sent_ms = clock_ms(now);
   if (t.retransmit_at == base::kNever || has(t, kFlagPersist)) arm_retransmit(t, now);  // RFC 6298 5.1
+  if (t.snd_max - t.snd_una > payload_mss(t) && !t.probe_timer && t.state >= State::kEstablished) lower_to_probe(t, now);
 }
 
 void emit_data(Tcb& t, OutSegment& out, uint32_t seq, uint32_t length, bool fin, TimeNs now) {
@@ -138,47 +140,57 @@ bool output_retransmit(Tcb& t, OutSegment& out, TimeNs now) {
   const bool fin = has(t, kFlagFinSent) && t.snd_una + length == end;
   emit_data(t, out, t.snd_una, length, fin, now);
   note_sent(t, t.snd_una, length + fin, now);
-  if (t.repair != nullptr) t.repair->high_rxt = seq_max(t.repair->high_rxt, t.snd_una + length + fin);
   return true;
 }
 
-// NextSeg() of RFC 6675 4 except rule 2 (new data).
-bool output_hole(Tcb& t, OutSegment& out, TimeNs now, bool only_lost) {
-  if (!has_scoreboard(t)) return false;
-  Repair& r = *t.repair;
-  const uint32_t mss = payload_limit(t);
-  if (r.scoreboard.pipe(t.snd_una, t.snd_max, r.high_rxt, payload_mss(t)) + mss > t.congestion.cwnd) return false;
-  uint32_t seq = r.scoreboard.skip(seq_max(r.high_rxt, t.snd_una));
-  uint32_t limit = r.scoreboard.highest();
-  bool rescue = false;
-  if (seq_lt(seq, limit)) {
-    if (only_lost && !r.scoreboard.is_lost(seq, payload_mss(t))) return false;  // rule 1, else rule 3
-    limit = r.scoreboard.next_left(seq, limit);
-  } else {
-    // Rule 4: once a recovery, the end of what is not reported.
-    if (only_lost || !seq_gt(t.snd_una, r.rescue_rxt) || !seq_lt(limit, t.snd_max)) return false;
-    seq = seq_max(limit, t.snd_max - std::min(mss, t.snd_max - limit));
-    limit = t.snd_max;
-    rescue = true;
-  }
+// NextSeg() of RFC 6675 4, rule 1: the lowest piece that is lost. What rules 3 and 4 are for is found by time (RFC 8985).
+bool output_hole(Tcb& t, OutSegment& out, TimeNs now) {
+  const Repair& r = *t.repair;
+  if (r.scoreboard.lost() == 0 || !sack_recovery(t) || r.frto == Frto::kSecond) return false;
+  const Scoreboard::Range lost = r.scoreboard.first_lost();
   const uint32_t end = snd_end(t);
-  const uint32_t data_limit = seq_min(limit, end);
-  const uint32_t length = seq_lt(seq, data_limit) ? std::min(data_limit - seq, mss) : 0;
-  const bool fin = has(t, kFlagFinSent) && seq + length == end && seq_gt(limit, end);
+  const uint32_t data_limit = seq_min(lost.right, end);
+  const uint32_t length = seq_lt(lost.left, data_limit) ? std::min(data_limit - lost.left, payload_limit(t)) : 0;
+  if (r.scoreboard.in_flight() + length > t.congestion.cwnd) return false;
+  const bool fin = has(t, kFlagFinSent) && lost.left + length == end && seq_gt(lost.right, end);
   if (length == 0 && !fin) return false;
+  emit_data(t, out, lost.left, length, fin, now);
+  note_sent(t, lost.left, length + fin, now);
+  if (lost.left == t.snd_una) arm_retransmit(t, now);
+  return true;
+}
+
+// RFC 8985 7.3: new data if there is any that the peer takes, else the last segment once more; whatever cwnd says.
+bool output_loss_probe(Tcb& t, OutSegment& out, TimeNs now) {
+  t.due &= static_cast<uint16_t>(~kDueLossProbe);
+  if (!undisturbed(t) || t.repair == nullptr || t.snd_nxt != t.snd_max || t.snd_una == t.snd_max) return false;
+  const uint32_t end = snd_end(t), mss = payload_limit(t);
+  const uint32_t right = t.snd_una + t.snd_wnd;
+  const uint32_t waiting = seq_gt(end, t.snd_max) ? end - t.snd_max : 0;
+  uint32_t seq = t.snd_max, length = std::min({waiting, mss, seq_gt(right, seq) ? right - seq : 0});
+  if (length < std::min(waiting, mss)) length = 0;  // no silly segments
+  bool fin = false;
+  if (length == 0) {
+    const uint32_t data_end = seq_min(end, t.snd_max);  // behind the last byte sent
+    length = std::min(data_end - t.snd_una, mss);
+    seq = data_end - length;
+    fin = has(t, kFlagFinSent) && data_end == end;
+    if (length == 0 && !fin) return false;
+  }
+  Repair& r = *t.repair;
+  r.probing = true;
+  r.probe_repeats = seq_lt(seq, t.snd_max);
   emit_data(t, out, seq, length, fin, now);
   note_sent(t, seq, length + fin, now);
-  if (rescue) {
-    r.rescue_rxt = t.recover;
-  } else {
-    r.high_rxt = seq + length + fin;
-  }
+  t.snd_nxt = t.snd_max;
+  r.probe_end = t.snd_max;
+  arm_retransmit(t, now);
   return true;
 }
 
 // Data and FIN at snd_nxt, as far as the peer's window, cwnd, Nagle and silly-window avoidance let it go (RFC 9293 3.8.6.2.1).
 bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
-  if (t.recovery == Recovery::kTimeout && has_scoreboard(t)) t.snd_nxt = t.repair->scoreboard.skip(t.snd_nxt);
+  if (seq_lt(t.snd_nxt, t.snd_max) && has_scoreboard(t)) t.snd_nxt = t.repair->scoreboard.skip(t.snd_nxt);
   const uint32_t seq = t.snd_nxt, end = snd_end(t);
   if (seq_gt(seq, end)) return false;  // the FIN is out
   const bool fin_due = has(t, kFlagFinQueued) && !has(t, kFlagFinAcked);
@@ -236,6 +248,11 @@ bool output_probe(Tcb& t, OutSegment& out, TimeNs now) {
   const bool fin = waiting == 0;
   emit_data(t, out, t.snd_una, length, fin, now);
   out.ecn_capable = false;  // RFC 3168 6.1.6
+  if ((out.header.flags & kTcpCwr) != 0) {
+    out.header.flags &= static_cast<uint8_t>(~kTcpCwr);
+    t.due |= kDueCwr;
+  }
+  if (t.repair != nullptr) note_sent_in_repair(t, t.snd_una, length + fin, now);
   if (seq_lt(t.snd_una, t.snd_max)) {
     ++t.retransmits;
     forbid_timing(t);
@@ -256,11 +273,10 @@ bool output_synchronized(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_paylo
   if (t.state != State::kTimeWait && outstanding(t)) {
     if (t.state_at == base::kNever) t.state_at = base::time_add(now, config(t).user_timeout_ns);
     if ((t.due & kDueRetransmit) != 0 && output_retransmit(t, out, now)) return true;
-    const bool holes = t.recovery == Recovery::kFast && sack_recovery(t);
-    if (holes && output_hole(t, out, now, true)) return true;
+    if (t.repair != nullptr && output_hole(t, out, now)) return true;
+    if ((t.due & kDueLossProbe) != 0 && output_loss_probe(t, out, now)) return true;
     if ((t.due & kDueProbe) != 0 && output_probe(t, out, now)) return true;
     if (output_data(t, out, now, max_payload)) return true;
-    if (holes && output_hole(t, out, now, false)) return true;
     if (t.retransmit_at == base::kNever) {  // nothing in flight, and the window keeps it so
       t.flags |= kFlagPersist;
       t.retransmit_at = base::time_add(now, from_us(t.rto_us));

@@ -2,97 +2,195 @@
 
 #include <algorithm>
 
-#include "lib/tcp/seq.h"
-
 namespace millrace::tcp {
+namespace {
 
-uint32_t Scoreboard::add(uint32_t left, uint32_t right) {
-  // Ranges [first, last) touch or overlap [left, right) and melt into it.
-  uint32_t first = 0;
-  while (first < count_ && seq_lt(ranges_[first].right, left)) ++first;
-  uint32_t last = first, swallowed = 0;
-  while (last < count_ && seq_le(ranges_[last].left, right)) {
-    swallowed += ranges_[last].right - ranges_[last].left;
-    left = seq_min(left, ranges_[last].left);
-    right = seq_max(right, ranges_[last].right);
-    ++last;
-  }
-  const uint32_t fresh = (right - left) - swallowed;
-  if (last == first) {
-    if (count_ == kMaxRanges) {
-      if (first == count_) return 0;  // above all others: forgotten
-      bytes_ -= ranges_[count_ - 1].right - ranges_[count_ - 1].left;
-      --count_;
-    }
-    std::move_backward(ranges_.begin() + first, ranges_.begin() + count_, ranges_.begin() + count_ + 1);
-    ++count_;
-  } else if (last > first + 1) {
-    std::move(ranges_.begin() + last, ranges_.begin() + count_, ranges_.begin() + first + 1);
-    count_ = static_cast<uint8_t>(count_ - (last - first - 1));
-  }
-  ranges_[first] = {left, right};
-  bytes_ += fresh;
-  return fresh;
+bool same_time(uint32_t a_us, uint32_t b_us, uint32_t shift) { return a_us >> shift == b_us >> shift; }
+
+}  // namespace
+
+void Scoreboard::reset(uint32_t una, uint32_t max, uint32_t sent_us) {
+  una_ = una;
+  count_ = 0;
+  if (una != max) ranges_[count_++] = {.right = max, .sent = sent_us & kSentMask, .marks = 0};
+  melt();
 }
 
-void Scoreboard::advance(uint32_t una) {
-  uint32_t gone = 0;
-  while (gone < count_ && seq_le(ranges_[gone].right, una)) ++gone;
-  if (gone > 0) {
-    std::move(ranges_.begin() + gone, ranges_.begin() + count_, ranges_.begin());
-    count_ = static_cast<uint8_t>(count_ - gone);
+void Scoreboard::extend(uint32_t max, uint32_t now_us, uint32_t shift) {
+  if (!seq_gt(max, this->max())) return;
+  now_us &= kSentMask;
+  if (count_ > 0 && ranges_[count_ - 1].marks == 0 && same_time(ranges_[count_ - 1].sent, now_us, shift)) {
+    ranges_[count_ - 1].right = max;
+    ranges_[count_ - 1].sent = now_us;
+    return;
   }
-  if (count_ > 0 && seq_lt(ranges_[0].left, una)) ranges_[0].left = una;
-  recount();
+  make_room(1);
+  ranges_[count_++] = {.right = max, .sent = now_us, .marks = 0};
 }
 
-void Scoreboard::recount() {
-  bytes_ = 0;
-  for (uint32_t i = 0; i < count_; ++i) bytes_ += ranges_[i].right - ranges_[i].left;
+void Scoreboard::repeat(uint32_t left, uint32_t right, uint32_t now_us, uint32_t shift) {
+  now_us &= kSentMask;
+  make_room(2);
+  cut(right);
+  const uint32_t first = cut(left);
+  uint32_t last = first;
+  while (last < count_ && seq_le(ranges_[last].right, right)) ++last;
+  if (first == last) return;
+  if (first > 0 && ranges_[first - 1].marks == kRepeated && same_time(ranges_[first - 1].sent, now_us, shift)) {
+    ranges_[first - 1].right = right;
+    ranges_[first - 1].sent = now_us;
+    erase(first, last - first);
+  } else {
+    ranges_[first] = {.right = right, .sent = now_us, .marks = kRepeated};
+    erase(first + 1, last - first - 1);
+  }
+  melt();
+}
+
+void Scoreboard::lose_from(uint32_t left) {
+  if (!seq_lt(left, max())) return;
+  make_room(1);
+  const uint32_t first = cut(left);
+  for (uint32_t i = first; i < count_; ++i)
+    if ((ranges_[i].marks & kReported) == 0) ranges_[i].marks |= kLost;
+  melt();
+}
+
+void Scoreboard::lose_first(uint32_t bytes) {
+  if (count_ == 0) return;
+  make_room(1);
+  cut(una_ + std::min(bytes, max() - una_));
+  if ((ranges_[0].marks & kReported) == 0) ranges_[0].marks |= kLost;
+  melt();
+}
+
+void Scoreboard::find_again() {
+  for (uint32_t i = 0; i < count_; ++i) ranges_[i].marks &= static_cast<uint8_t>(~kLost);
+  melt();
+}
+
+void Scoreboard::forget_reports() {
+  for (uint32_t i = 0; i < count_; ++i) ranges_[i].marks &= static_cast<uint8_t>(~kReported);
+  melt();
+}
+
+void Scoreboard::renege() {
+  for (uint32_t i = 0; i < count_; ++i)
+    if ((ranges_[i].marks & kReported) != 0) ranges_[i].marks = kLost;
+  melt();
+}
+
+uint32_t Scoreboard::highest() const {
+  for (uint32_t i = count_; i-- > 0;)
+    if ((ranges_[i].marks & kReported) != 0) return ranges_[i].right;
+  return una_;
+}
+
+Scoreboard::Range Scoreboard::first_lost() const {
+  for (uint32_t i = 0; lost_ > 0 && i < count_; ++i)
+    if ((ranges_[i].marks & kLost) != 0) return at(i, true);
+  return {max(), max(), 0, 0, true};
 }
 
 uint32_t Scoreboard::skip(uint32_t seq) const {
-  for (uint32_t i = 0; i < count_; ++i)
-    if (seq_in(seq, ranges_[i].left, ranges_[i].right)) return ranges_[i].right;
+  for (uint32_t i = 0; reported_ > 0 && i < count_; ++i)
+    if ((ranges_[i].marks & kReported) != 0 && seq_in(seq, left_of(i), ranges_[i].right)) return ranges_[i].right;
   return seq;
 }
 
 uint32_t Scoreboard::next_left(uint32_t seq, uint32_t end) const {
-  for (uint32_t i = 0; i < count_; ++i)
-    if (seq_gt(ranges_[i].left, seq)) return seq_min(ranges_[i].left, end);
+  for (uint32_t i = 0; reported_ > 0 && i < count_; ++i)
+    if ((ranges_[i].marks & kReported) != 0 && seq_gt(left_of(i), seq)) return seq_min(left_of(i), end);
   return end;
 }
 
 uint32_t Scoreboard::bytes_in(uint32_t from, uint32_t to) const {
   uint32_t sum = 0;
-  for (uint32_t i = 0; i < count_; ++i) {
-    const uint32_t left = seq_max(ranges_[i].left, from), right = seq_min(ranges_[i].right, to);
+  for (uint32_t i = 0; reported_ > 0 && i < count_; ++i) {
+    if ((ranges_[i].marks & kReported) == 0) continue;
+    const uint32_t left = seq_max(left_of(i), from), right = seq_min(ranges_[i].right, to);
     if (seq_lt(left, right)) sum += right - left;
   }
   return sum;
 }
 
-bool Scoreboard::is_lost(uint32_t seq, uint32_t mss) const {
-  uint32_t above = 0, sum = 0;
-  for (uint32_t i = count_; i-- > 0 && seq_gt(ranges_[i].left, seq);) {
-    ++above;
-    sum += ranges_[i].right - ranges_[i].left;
-  }
-  return above >= kDupThresh || sum > (kDupThresh - 1) * mss;
+bool Scoreboard::cut_at(uint32_t seq) const {
+  for (uint32_t i = 0; i < count_; ++i)
+    if (ranges_[i].right == seq) return true;
+  return false;
 }
 
-uint32_t Scoreboard::pipe(uint32_t una, uint32_t max, uint32_t high_rxt, uint32_t mss) const {
-  uint32_t sum = 0, at = una;
-  const auto hole = [&](uint32_t from, uint32_t to) {
-    if (!is_lost(from, mss)) sum += to - from;                        // (a) not lost
-    if (seq_gt(high_rxt, from)) sum += seq_min(high_rxt, to) - from;  // (b) sent again
-  };
-  for (uint32_t i = 0; i < count_; ++i) {
-    if (seq_lt(at, ranges_[i].left)) hole(at, ranges_[i].left);
-    at = ranges_[i].right;
+uint32_t Scoreboard::cut(uint32_t seq) {
+  uint32_t i = 0;
+  while (i < count_ && seq_le(ranges_[i].right, seq)) ++i;
+  if (i == count_ || left_of(i) == seq) return i;
+  Packed below = ranges_[i];
+  below.right = seq;
+  insert(i, below);
+  return i + 1;
+}
+
+void Scoreboard::insert(uint32_t i, Packed p) {
+  std::move_backward(ranges_.begin() + i, ranges_.begin() + count_, ranges_.begin() + count_ + 1);
+  ranges_[i] = p;
+  ++count_;
+}
+
+void Scoreboard::erase(uint32_t first, uint32_t n) {
+  if (n == 0) return;
+  std::move(ranges_.begin() + first + n, ranges_.begin() + count_, ranges_.begin() + first);
+  count_ = static_cast<uint8_t>(count_ - n);
+}
+
+void Scoreboard::make_room(uint32_t places) {
+  const auto later = [](uint32_t a, uint32_t b) { return sent_since(a, b) > 0 ? a : b; };
+  for (uint32_t i = 1; count_ + places > kMaxRanges && i < count_;) {  // what differs only in time
+    if (ranges_[i - 1].marks != ranges_[i].marks) {
+      ++i;
+      continue;
+    }
+    ranges_[i].sent = later(ranges_[i - 1].sent, ranges_[i].sent);
+    erase(i - 1, 1);
   }
-  if (seq_lt(at, max)) hole(at, max);
-  return sum;
+  if (count_ + places <= kMaxRanges) return;
+  while (count_ + places > kMaxRanges) {
+    Packed& top = ranges_[count_ - 1];
+    Packed& below = ranges_[count_ - 2];
+    below = {.right = top.right,
+             .sent = later(below.sent, top.sent),
+             .marks = static_cast<uint8_t>((below.marks | top.marks) & kRepeated)};
+    --count_;
+  }
+  melt();
+}
+
+void Scoreboard::melt() {
+  uint32_t n = 0;
+  reported_ = lost_ = repeated_ = 0;
+  reported_ranges_ = 0;
+  for (uint32_t i = 0, left = una_; i < count_; ++i) {
+    const Packed p = ranges_[i];
+    const uint32_t bytes = p.right - left;
+    left = p.right;
+    if ((p.marks & kReported) != 0) reported_ += bytes;
+    else if ((p.marks & kLost) != 0) lost_ += bytes;
+    else if ((p.marks & kRepeated) != 0) repeated_ += bytes;
+    if (n > 0 && ranges_[n - 1].marks == p.marks && (p.marks & (kReported | kLost) || ranges_[n - 1].sent == p.sent)) {
+      const uint32_t earlier = ranges_[n - 1].sent;
+      ranges_[n - 1] = p;
+      if (sent_since(earlier, p.sent) > 0) ranges_[n - 1].sent = earlier;
+    } else {
+      ranges_[n++] = p;
+    }
+  }
+  count_ = static_cast<uint8_t>(n);
+  for (uint32_t i = 0; i < count_; ++i) reported_ranges_ += (ranges_[i].marks & kReported) != 0;
+}
+
+void Scoreboard::drop(uint32_t gone, uint32_t una) {
+  erase(0, gone);
+  una_ = una;
+  melt();
 }
 
 }  // namespace millrace::tcp

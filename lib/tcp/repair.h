@@ -16,20 +16,46 @@
 
 #include "lib/base/pool.h"
 #include "lib/tcp/congestion/congestion.h"
+#include "lib/tcp/prr.h"
+#include "lib/tcp/rack.h"
 #include "lib/tcp/reassembly.h"
 #include "lib/tcp/recovery.h"
 
 namespace millrace::tcp {
 
+using base::TimeNs;
+
+// How things stood before cwnd was reduced, for when the peer shows that there was no need to (RFC 4015).
+struct Undo {
+  Congestion before;
+  Growth growth;
+  uint32_t repeated = 0;     // bytes sent again since, and not reported as duplicates yet
+  uint32_t repeated_us = 0;  // when the first of them was
+  bool valid = false;
+};
+
+// Forward RTO recovery (RFC 5682 3.1): what the ACKs after a retransmission timeout are asked.
+enum class Frto : uint8_t {
+  kOff,
+  kFirst,   // the first segment was repeated: does its ACK move snd_una?
+  kSecond,  // it did, and new data went out: does the next one deliver what was sent once, before the timeout?
+};
+
 struct Repair {
   Reassembly reassembly;
   Scoreboard scoreboard;
+  Rack rack;
+  Prr prr;
   Growth growth;
-  uint32_t high_rxt = 0;           // HighRxt of RFC 6675
-  uint32_t rescue_rxt = 0;         // RescueRxt of RFC 6675
+  Undo undo;
+  TimeNs reorder_at = base::kNever;  // RACK looks again (RFC 8985 6.2 step 5)
+  uint32_t probe_end = 0;            // snd_max behind the tail loss probe (TLP.end_seq)
+  bool probing = false;              // it has not been answered
+  bool probe_repeats = false;        // it carried old data (TLP.is_retrans)
+  Frto frto = Frto::kOff;
   uint32_t reordering_events = 0;  // duplicates that the peer reported (RFC 2883)
 };
-static_assert(sizeof(Repair) <= 256, "memory per connection in trouble: update the sum in README.md");
+static_assert(sizeof(Repair) <= 640, "memory per connection in trouble: update the sum in README.md");
 
 // Not thread-safe; outlives every TCB that borrows from it.
 class RepairPool {

@@ -191,15 +191,23 @@ void reset_connection(Tcb& t) {
 Repair* need_repair(Tcb& t) {
   if (t.repair == nullptr && t.profile->repairs != nullptr) {
     t.repair = t.profile->repairs->take();
-    if (t.repair != nullptr) t.repair->high_rxt = t.repair->rescue_rxt = t.snd_una;
+    if (t.repair != nullptr) {
+      // When it was sent, nobody remembers: all of it with the last segment.
+      t.repair->scoreboard.reset(t.snd_una, t.snd_max, t.last_sent_ms * 1000u);
+      if (t.recovery >= Recovery::kFast && has(t, kFlagSack)) {
+        adopt_scoreboard(t);
+        t.repair->prr.flight = t.snd_max - t.snd_una;
+        t.congestion.cwnd = std::min<uint32_t>(t.congestion.cwnd, std::max<uint32_t>(t.congestion.ssthresh, payload_mss(t)));
+      }
+    }
   }
   return t.repair;
 }
 
 void return_repair(Tcb& t) {
   const Repair* r = t.repair;
-  if (r == nullptr || !undisturbed(t) || !r->scoreboard.empty() || !r->reassembly.empty() || r->reassembly.has_report() ||
-      !r->growth.idle())
+  if (r == nullptr || !undisturbed(t) || has_scoreboard(t) || r->probing || !r->reassembly.empty() ||
+      r->reassembly.has_report() || !r->growth.idle())
     return;
   give_up_repair(t);
 }
@@ -320,11 +328,7 @@ void on_path_mtu(Tcb& t, uint16_t mtu, uint32_t quoted_seq, TimeNs now) {
   t.congestion.cwnd = std::max(t.congestion.cwnd, payload_mss(t));
   // What was too big is lost, but not through congestion: all of it goes again in smaller segments, cwnd stays (RFC 1191 6.4, RFC
   // 8201 5.4).
-  if (t.repair != nullptr) t.repair->scoreboard.clear();
-  t.recovery = Recovery::kTimeout;
-  t.recover = t.snd_max;
-  t.snd_nxt = t.snd_una;
-  t.dup_acks = 0;
+  lose_everything(t, now, false);
   forbid_timing(t);
   mark_output(t);
 }

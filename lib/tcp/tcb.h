@@ -23,8 +23,8 @@ namespace millrace::tcp {
 enum class Recovery : uint8_t {
   kOpen,     // nothing known to be lost
   kCwr,      // likewise, but cwnd was reduced because of a mark (RFC 3168 6.1.2), until snd_una reaches `recover`
-  kFast,     // fast recovery until snd_una reaches `recover` (RFC 6675 with a scoreboard, RFC 6582 without)
-  kTimeout,  // after a retransmission timeout: snd_nxt went back and walks up again, skipping what is reported as received
+  kFast,     // fast recovery until snd_una reaches `recover` (RFC 6675, 8985 with a scoreboard, RFC 6582 without)
+  kTimeout,  // after a retransmission timeout: all is lost. Without a scoreboard snd_nxt went back and walks up again
 };
 
 // Tcb::due: what poll_output() has to do.
@@ -38,6 +38,7 @@ enum Due : uint16_t {
   kDueRetransmit = 1u << 6,  // fast retransmit: the segment at snd_una, whatever cwnd says
   kDueProbe = 1u << 7,       // a zero-window probe
   kDueKeepalive = 1u << 8,   // a keepalive probe
+  kDueLossProbe = 1u << 11,  // a tail loss probe (RFC 8985 7.3)
   // Not due by themselves, but to go with what is:
   kDueEce = 1u << 9,   // every ACK says ECE, until the peer says CWR (RFC 3168 6.1.3)
   kDueCwr = 1u << 10,  // the next new data says CWR (RFC 3168 6.1.2)
@@ -72,8 +73,10 @@ class alignas(64) Tcb {
   // --- line 0
   FourTuple tuple;
   State state = State::kClosed;
-  Recovery recovery = Recovery::kOpen;
-  uint16_t due = 0;  // Due bits
+  Recovery recovery : 4 = Recovery::kOpen;
+  bool probe_timer : 1 = false;      // retransmit_at is when a tail loss probe is due (RFC 8985 7.2)
+  bool reordering_seen : 1 = false;  // RACK.reordering_seen (RFC 8985 6.2 step 3)
+  uint16_t due = 0;                  // Due bits
   uint32_t rcv_nxt = 0;
   uint32_t rcv_adv = 0;  // right edge of the window we advertised; never moves left
   uint32_t snd_una = 0;  // the SYN's own number until it is acknowledged
@@ -159,7 +162,8 @@ inline uint16_t effective_mss(const Tcb& t) {
 inline uint32_t stream_received(const Tcb& t) { return t.rcv_nxt - ((t.flags & kFlagPeerFinDone) != 0 ? 1 : 0); }
 inline uint32_t stream_sent(const Tcb& t) { return t.snd_max - ((t.flags & kFlagFinSent) != 0 ? 1 : 0); }
 inline TimeNs next_deadline(const Tcb& t) {
-  return std::min(std::min(t.retransmit_at, t.delayed_ack_at), std::min(t.state_at, keepalive_at(t)));
+  const TimeNs next = std::min(std::min(t.retransmit_at, t.delayed_ack_at), std::min(t.state_at, keepalive_at(t)));
+  return t.repair == nullptr ? next : std::min(next, t.repair->reorder_at);
 }
 
 }  // namespace millrace::tcp

@@ -22,6 +22,8 @@ inline constexpr uint16_t kPawsIdleLimit_h = 24 * 24;  // RFC 7323 5.5: an older
 inline constexpr uint32_t kReceiveTruesizeFactor = 4;  // pool bytes that a receive buffer may cost, per byte of it
 inline constexpr TimeNs kClockGranularity = base::kMillisecond;  // RFC 6298 2: G
 inline constexpr uint32_t kRtoAfterLostSyn_us = 3'000'000;       // RFC 6298 5.7
+inline constexpr uint32_t kProbeAckDelay_us = 200'000;           // RFC 8985 7.2: TLP.max_ack_delay, of the peer's last segment
+inline constexpr uint32_t kProbeFloor_us = 2'000;                // a probe needs no finer clock than the worker's timers have
 
 // --- clocks
 inline uint32_t timestamp_clock(TimeNs now, uint32_t offset) { return static_cast<uint32_t>(now / base::kMillisecond) + offset; }
@@ -63,7 +65,11 @@ inline bool accepts_ecn(const Config& c, const wire::TcpView& syn) {
 
 // --- what is borrowed
 inline bool out_of_order(const Tcb& t) { return t.repair != nullptr && !t.repair->reassembly.empty(); }
-inline bool has_scoreboard(const Tcb& t) { return t.repair != nullptr && !t.repair->scoreboard.empty(); }
+// Something is reported, or lost, or flies for the second time.
+inline bool has_scoreboard(const Tcb& t) {
+  return t.repair != nullptr &&
+         (t.repair->scoreboard.bytes() | t.repair->scoreboard.lost() | t.repair->scoreboard.repeated()) != 0;
+}
 Repair* need_repair(Tcb&);  // borrows one if there is none yet; null when none is left
 void return_repair(Tcb&);   // if nothing of it is in use
 void give_up_repair(Tcb&);  // whatever is in it
@@ -88,6 +94,10 @@ inline uint32_t payload_mss(const Tcb& t) { return t.snd_mss - (has(t, kFlagTime
 uint32_t clamp_rto(const Tcb&, uint64_t rto_us);
 void rtt_sample(Tcb&, uint32_t rtt_us);  // RFC 6298 2
 void arm_retransmit(Tcb&, TimeNs now);   // restarts the RTO timer
+// The same, or the tail loss probe's where one may be sent and comes first (RFC 8985 7.2).
+void arm_loss_timer(Tcb&, TimeNs now);
+// Without starting the RTO anew: after more than one segment has been sent.
+void lower_to_probe(Tcb&, TimeNs now);
 // Karn's rule: what is being timed was, or will be, sent twice.
 inline void forbid_timing(Tcb& t) {
   if (has(t, kFlagTiming)) t.flags = static_cast<uint16_t>((t.flags & ~kFlagTiming) | kFlagKarn);
@@ -110,6 +120,18 @@ void grow_window(Tcb&, uint32_t acked, bool limited, TimeNs now);  // cwnd after
 // Progress: gives back what was borrowed, or, when all is acknowledged and only congestion avoidance still remembers something,
 // lets the first idle RTO do it (timers.cc).
 void settle_repair(Tcb&, TimeNs now);
+// Brings the scoreboard up to snd_una and snd_max, which the fast paths move alone.
+void sync_scoreboard(Tcb&);
+// With a scoreboard nothing goes back to be walked over again: what lies above snd_nxt is lost.
+void adopt_scoreboard(Tcb&);
+// `space` bytes of sequence space from `seq` on were sent; a repair is lent.
+void note_sent_in_repair(Tcb&, uint32_t seq, uint32_t space, TimeNs now);
+// A retransmission timeout, or everything was too big for the path: with a scoreboard, all of it is lost.
+void lose_everything(Tcb&, TimeNs now, bool timeout);
+// What cwnd was, should this reduction turn out to be a mistake.
+void remember_window(Tcb&);
+// RACK's timer: what was undecided may be lost by now.
+void reorder_timeout(Tcb&, TimeNs now);
 // Bytes in flight as the sender's current mode counts them.
 uint32_t bytes_in_flight(const Tcb&);
 

@@ -26,6 +26,25 @@ void rtt_sample(Tcb& t, uint32_t r) {
 void arm_retransmit(Tcb& t, TimeNs now) {
   t.retransmit_at = base::time_add(now, from_us(t.rto_us));
   t.flags &= static_cast<uint16_t>(~kFlagPersist);
+  t.probe_timer = false;
+}
+
+// RFC 8985 7.2: two round trips, and the delay of an ACK where a single segment may wait for it; never later than the RTO.
+void lower_to_probe(Tcb& t, TimeNs now) {
+  if (!has(t, kFlagSack) || t.srtt_us == 0 || !undisturbed(t) ||
+      (t.repair != nullptr && (t.repair->probing || has_scoreboard(t))))
+    return;
+  const bool single = t.snd_max - t.snd_una <= payload_mss(t);
+  const uint64_t wait_us = uint64_t{t.srtt_us} * 2 + (single ? kProbeAckDelay_us : kProbeFloor_us);
+  const TimeNs at = base::time_add(now, wait_us * base::kMicrosecond);
+  if (at >= t.retransmit_at) return;
+  t.retransmit_at = at;
+  t.probe_timer = true;
+}
+
+void arm_loss_timer(Tcb& t, TimeNs now) {
+  arm_retransmit(t, now);
+  lower_to_probe(t, now);
 }
 
 void stop_timers(Tcb& t) { t.retransmit_at = t.delayed_ack_at = t.state_at = base::kNever; }
@@ -58,7 +77,7 @@ void retransmission_timeout(Tcb& t, TimeNs now) {
     // The peer closed its window over what is in flight: from here on it is a zero-window probe.
     t.snd_nxt = t.snd_una;
     t.recovery = Recovery::kOpen;
-    if (t.repair != nullptr) t.repair->scoreboard.clear();
+    if (t.repair != nullptr) t.repair->scoreboard.reset(t.snd_una, t.snd_max, clock_us(now));
     t.flags |= kFlagPersist;
     t.retransmit_at = base::time_add(now, from_us(t.rto_us));
     mark_output(t, kDueProbe);
@@ -66,18 +85,19 @@ void retransmission_timeout(Tcb& t, TimeNs now) {
   }
   suspect_black_hole(t);
   need_repair(t);
-  congestion_on_timeout(t.congestion, config(t).congestion, growth(t), bytes_in_flight(t), payload_mss(t), first);
-  t.recovery = Recovery::kTimeout;
-  t.recover = t.snd_max;
-  t.snd_nxt = t.snd_una;
-  if (t.repair != nullptr) {
-    t.repair->scoreboard.clear();  // RFC 2018 8: after a timeout the peer may have dropped what it had reported
-    t.repair->high_rxt = t.repair->rescue_rxt = t.snd_una;
-  }
-  t.dup_acks = 0;
+  if (undisturbed(t)) remember_window(t);
+  const bool reduced = t.recovery == Recovery::kCwr;
+  congestion_on_timeout(t.congestion, config(t).congestion, growth(t), bytes_in_flight(t), payload_mss(t), first && !reduced);
+  if (has(t, kFlagEcn)) t.due |= kDueCwr;
+  lose_everything(t, now, true);
   arm_retransmit(t, now);
-  t.due &= static_cast<uint16_t>(~kDueRetransmit);
-  mark_output(t);
+}
+
+// RFC 8985 7.3.
+void probe_timeout(Tcb& t, TimeNs now) {
+  arm_retransmit(t, now);
+  if (!undisturbed(t) || t.snd_wnd == 0 || t.snd_una == t.snd_max || need_repair(t) == nullptr || t.repair->probing) return;
+  mark_output(t, kDueLossProbe);
 }
 
 // Nothing was sent for an RTO: what RFC 5681 4.1 would do when the next segment goes, done now, so that congestion avoidance
@@ -85,7 +105,10 @@ void retransmission_timeout(Tcb& t, TimeNs now) {
 void idle_timeout(Tcb& t) {
   t.flags &= static_cast<uint16_t>(~kFlagPersist);
   congestion_on_idle(t.congestion, config(t).congestion, growth(t), payload_mss(t));
-  if (t.repair != nullptr) t.repair->growth = Growth();
+  if (t.repair != nullptr) {
+    t.repair->growth = Growth();
+    t.repair->probing = false;
+  }
   return_repair(t);
 }
 
@@ -135,10 +158,13 @@ uint32_t on_deadline(Tcb& t, TimeNs now) {
     t.retransmit_at = base::kNever;
     if (has(t, kFlagPersist)) {
       persist_timeout(t, now);
+    } else if (t.probe_timer) {
+      probe_timeout(t, now);
     } else {
       retransmission_timeout(t, now);
     }
   }
+  if (t.repair != nullptr && t.repair->reorder_at <= now) reorder_timeout(t, now);
   if (keepalive_at(t) <= now) return keepalive_timeout(t, now);
   return 0;
 }

@@ -1,5 +1,4 @@
 // The parts with an invariant of their own, each against a simple reference: serial numbers, scoreboard, reassembly.
-#include <bitset>
 #include <cstdlib>
 #include <ctime>
 
@@ -26,85 +25,135 @@ TEST(Seq, GoesRound) {
   EXPECT_FALSE(seq_in(5, 5, 5));
 }
 
-// --- the scoreboard against one bit a byte
+// --- the scoreboard against a record for each byte
 
 constexpr uint32_t kSpace = 400;
-using Bits = std::bitset<kSpace>;
 
-uint32_t count_bits(const Bits& b, uint32_t from, uint32_t to) {
-  uint32_t n = 0;
-  for (uint32_t i = from; i < to; ++i) n += b[i];
-  return n;
-}
+struct ByteRecord {
+  bool sent = false, reported = false, lost = false, repeated = false;
+  uint32_t at_us = 0;
+};
 
-TEST(ScoreboardTest, AgreesWithOneBitAByte) {
+TEST(ScoreboardTest, AgreesWithARecordForEachByte) {
   const uint64_t seed = test_seed();
   base::Prng r(seed);
   SCOPED_TRACE("MILLRACE_SEED=" + std::to_string(seed));
   for (int round = 0; round < 2000; ++round) {
     const uint32_t origin = static_cast<uint32_t>(r.next());  // anywhere, so that it goes round too
+    uint32_t now_us = static_cast<uint32_t>(r.next());
     Scoreboard s;
-    Bits bits;
-    uint32_t una = 0;
-    for (int step = 0; step < 40; ++step) {
-      if (r.chance(1, 5)) {
-        una = static_cast<uint32_t>(r.between(una, std::min(una + 60, kSpace)));
-        s.advance(origin + una);
-        for (uint32_t i = 0; i < una; ++i) bits[i] = false;
-      } else if (una + 1 < kSpace) {
-        const uint32_t left = static_cast<uint32_t>(r.between(una, kSpace - 1));
-        const uint32_t right = static_cast<uint32_t>(r.between(left + 1, std::min(left + 30, kSpace)));
-        const uint32_t before = s.bytes();
-        const bool full = s.ranges() == Scoreboard::kMaxRanges;
-        const uint32_t fresh = s.add(origin + left, origin + right);
-        Bits expected = bits;
-        for (uint32_t i = left; i < right; ++i) expected[i] = true;
-        if (!full) {
-          ASSERT_EQ(fresh, expected.count() - bits.count());
-          ASSERT_EQ(s.bytes(), before + fresh);
-          bits = expected;
-        } else {
-          // Something may have been forgotten from the top: what is kept must be true.
-          Bits kept;
-          for (uint32_t i = 0; i < kSpace; ++i) kept[i] = s.skip(origin + i) != origin + i;
-          ASSERT_TRUE((kept & ~expected).none());
-          bits = kept;
+    std::vector<ByteRecord> bytes(kSpace);
+    uint32_t una = 0, max = 0;
+    s.reset(origin, origin, 0);
+    const auto count = [&](auto&& which) {
+      uint32_t n = 0;
+      for (uint32_t i = una; i < max; ++i) n += which(bytes[i]);
+      return n;
+    };
+    for (int step = 0; step < 24; ++step) {  // few enough that nothing must be forgotten
+      now_us += static_cast<uint32_t>(r.below(100));
+      uint32_t visited = 0;
+      const auto visit = [&](const Scoreboard::Range& range) {
+        for (uint32_t i = range.left - origin; i < range.right - origin; ++i) {
+          ASSERT_FALSE(bytes[i].reported);
+          ASSERT_EQ(bytes[i].repeated, range.repeated());
+          ASSERT_GE(sent_since(range.sent_us, bytes[i].at_us), 0);
+          ++visited;
+        }
+      };
+      const uint32_t left = static_cast<uint32_t>(r.between(una, max));
+      const uint32_t right = static_cast<uint32_t>(r.between(left, std::min(left + 30, max)));
+      switch (r.below(7)) {
+        case 0:
+        case 1: {  // new data
+          const uint32_t end = static_cast<uint32_t>(r.between(max, std::min(max + 60, kSpace)));
+          for (; max < end; ++max) bytes[max] = {.sent = true, .at_us = now_us};
+          s.extend(origin + max, now_us, 5);
+          break;
+        }
+        case 2:  // sent again
+          if (left == right) break;
+          if (count([](const ByteRecord&) { return true; }) == 0) break;
+          for (uint32_t i = left; i < right; ++i) bytes[i] = {.sent = true, .repeated = true, .at_us = now_us};
+          s.repeat(origin + left, origin + right, now_us, 5);
+          break;
+        case 3:
+        case 4: {  // reported
+          if (left == right) break;
+          uint32_t fresh = 0;
+          for (uint32_t i = left; i < right; ++i) fresh += !bytes[i].reported;
+          s.report(origin + left, origin + right, visit);
+          ASSERT_EQ(visited, fresh);
+          for (uint32_t i = left; i < right; ++i) bytes[i].reported = true, bytes[i].lost = false;
+          break;
+        }
+        case 5: {  // acknowledged
+          uint32_t fresh = 0;
+          for (uint32_t i = una; i < left; ++i) fresh += !bytes[i].reported;
+          s.advance(origin + left, visit);
+          ASSERT_EQ(visited, fresh);
+          una = left;
+          break;
+        }
+        case 6: {  // lost: what is older than some time, by the range's own
+          const uint32_t age = static_cast<uint32_t>(r.below(300));
+          uint32_t fresh = 0;
+          const uint32_t got = s.lose([&](const Scoreboard::Range& range) {
+            if (static_cast<uint32_t>(sent_since(now_us, range.sent_us)) < age) return false;
+            for (uint32_t i = range.left - origin; i < range.right - origin; ++i) fresh += !bytes[i].lost, bytes[i].lost = true;
+            return true;
+          });
+          ASSERT_EQ(got, fresh);
+          break;
         }
       }
       ASSERT_LE(s.ranges(), Scoreboard::kMaxRanges);
-      ASSERT_EQ(s.bytes(), bits.count());
-      for (int i = 0; i < 5; ++i) {
-        const uint32_t at = static_cast<uint32_t>(r.below(kSpace));
+      ASSERT_EQ(s.una(), origin + una);
+      ASSERT_EQ(s.max(), origin + max);
+      ASSERT_EQ(s.bytes(), count([](const ByteRecord& b) { return b.reported; }));
+      ASSERT_EQ(s.lost(), count([](const ByteRecord& b) { return !b.reported && b.lost; }));
+      ASSERT_EQ(s.repeated(), count([](const ByteRecord& b) { return !b.reported && !b.lost && b.repeated; }));
+      ASSERT_EQ(s.in_flight(), count([](const ByteRecord& b) { return !b.reported && !b.lost; }));
+      uint32_t first = una;
+      while (first < max && (bytes[first].reported || !bytes[first].lost)) ++first;
+      ASSERT_EQ(s.first_lost().left, origin + first);
+      for (int i = 0; i < 5 && una < max; ++i) {
+        const uint32_t at = static_cast<uint32_t>(r.between(una, max - 1));
         uint32_t end = at;
-        while (end < kSpace && bits[end]) ++end;
+        while (end < max && bytes[end].reported) ++end;
         ASSERT_EQ(s.skip(origin + at), origin + end);
-        const uint32_t to = static_cast<uint32_t>(r.between(at, kSpace));
-        ASSERT_EQ(s.bytes_in(origin + at, origin + to), count_bits(bits, at, to));
+        const uint32_t to = static_cast<uint32_t>(r.between(at, max));
+        uint32_t n = 0;
+        for (uint32_t k = at; k < to; ++k) n += bytes[k].reported;
+        ASSERT_EQ(s.bytes_in(origin + at, origin + to), n);
       }
     }
   }
 }
 
-TEST(ScoreboardTest, IsLost) {  // RFC 6675 4
+TEST(ScoreboardTest, WhatDoesNotFitIsForgottenFromTheTop) {
   Scoreboard s;
-  s.add(1000, 2000);
-  s.add(3000, 4000);
-  EXPECT_FALSE(s.is_lost(0, 1000));  // two ranges, two segments
-  EXPECT_TRUE(s.is_lost(0, 999));    // more than two segments
-  s.add(5000, 5001);
-  EXPECT_TRUE(s.is_lost(0, 1000));  // three ranges
-  EXPECT_FALSE(s.is_lost(2000, 1000));
-  EXPECT_EQ(s.pipe(0, 7000, 0, 1000), 3000u - 0 + 999 + 999 - 999);  // 2000-3000, 4000-5000, 5001-7000 fly; 0-1000 is lost
+  s.reset(0, 0, 0);
+  for (uint32_t i = 1; i <= 40; ++i) s.extend(i * 1000, i * 1000, 0);
+  EXPECT_LE(s.ranges(), Scoreboard::kMaxRanges);
+  EXPECT_EQ(s.in_flight(), 40'000u);
+  for (uint32_t i = 1; i < 40; i += 2) s.report(i * 1000, i * 1000 + 1000, [](const Scoreboard::Range&) {});
+  EXPECT_LE(s.ranges(), Scoreboard::kMaxRanges);
+  EXPECT_EQ(s.max(), 40'000u);
+  EXPECT_EQ(s.in_flight() + s.bytes(), 40'000u);
+  EXPECT_GE(s.bytes(), 14'000u);  // the lowest reports are the ones that are kept
+  for (uint32_t i = 1; i < 28; i += 2) EXPECT_EQ(s.skip(i * 1000), i * 1000 + 1000);
 }
 
-TEST(ScoreboardTest, PipeCountsRepeatedBytesTwice) {
+TEST(ScoreboardTest, OfMeltedRangesTheLaterTimeCounts) {
   Scoreboard s;
-  s.add(1000, 2000);
-  EXPECT_EQ(s.pipe(0, 3000, 0, 1000), 2000u);     // both holes still fly
-  EXPECT_EQ(s.pipe(0, 3000, 1000, 1000), 3000u);  // and the first was sent again
-  s.add(2000, 3000);
-  s.add(3000, 4000);
-  EXPECT_EQ(s.pipe(0, 4000, 1000, 1000), 1000u);  // the original is lost, the copy flies
+  s.reset(0, 0, 0);
+  s.extend(1000, 64, 6);
+  s.extend(2000, 127, 6);  // the same 64 us
+  s.extend(3000, 128, 6);  // the next
+  std::vector<std::pair<uint32_t, uint32_t>> seen;
+  s.advance(3000, [&](const Scoreboard::Range& r) { seen.push_back({r.right, r.sent_us}); });
+  EXPECT_EQ(seen, (std::vector<std::pair<uint32_t, uint32_t>>{{2000, 127}, {3000, 128}}));
 }
 
 // --- reassembly against an array

@@ -9,8 +9,16 @@ namespace {
 // 1000-byte segments make the scripts easy to read: segment n is bytes 1000n+1 .. 1000n+1000.
 struct Sender : TcpDialog {
   explicit Sender(bool sack, Config c = plain()) : TcpDialog(c) {
+    handshake_takes = ms(20);
     establish(sack ? "<mss 1000,sackOK>" : "<mss 1000>");
-    now += ms(20);
+  }
+  // Lets time pass until the retransmission timer has fired, whatever comes before; nothing of the timeout's is taken.
+  void timeout() {
+    while (t.timeouts == 0) {
+      drain();
+      now = next_deadline(t);
+      on_deadline(t, now);
+    }
   }
   // Sends all that goes; returns how many segments.
   size_t burst(uint32_t bytes) {
@@ -115,17 +123,16 @@ TEST(Sack, RecoversTwoHolesInOneRoundTrip) {
   t.expect_nothing();
   t.recv(". 1 ack 1 <sack 1001:4001>");
   t.expect(". 1:1001(1000) ack 1");
-  t.expect_nothing();  // pipe 7000 + the repeated one is above cwnd = 7000
+  t.expect_nothing();
   t.recv(". 1 ack 1 <sack 5001:6001,sack 1001:4001>");
-  t.expect(". 4001:5001(1000) ack 1");  // not lost yet, but there is room and nothing new (NextSeg() rule 3)
+  t.expect(". 4001:5001(1000) ack 1");  // sent before what came: lost too (RFC 8985 6.2)
   t.expect_nothing();
   t.recv(". 1 ack 1 <sack 5001:8001,sack 1001:4001>");
   t.expect_nothing();
   t.recv(". 1 ack 4001 <sack 5001:8001>");
-  t.expect("P. 9001:10001(1000) ack 1");  // one rescue a recovery (rule 4)
   t.expect_nothing();
   t.recv(". 1 ack 10001");
-  EXPECT_EQ(info(t.t).retransmits, 3u);
+  EXPECT_EQ(info(t.t).retransmits, 2u);
   EXPECT_EQ(info(t.t).cwnd, info(t.t).ssthresh);
   EXPECT_EQ(info(t.t).cwnd, 7000u);
 }
@@ -135,24 +142,20 @@ TEST(Sack, PipeGovernsWhatIsSent) {
   t.burst(40'000);                       // ten in flight, segment 0 lost
   t.recv(". 1 ack 1 <sack 1001:4001>");  // three at once: more than two segments above
   t.expect(". 1:1001(1000) ack 1");
-  // cwnd 7000; pipe: 6 above + the repeated one
-  t.expect_nothing();
-  t.recv(". 1 ack 1 <sack 1001:5001>");
-  t.expect(". 10001:11001(1000) ack 1");  // one left, one new one goes
-  t.expect_nothing();
+  t.expect_nothing();  // ssthresh 7000; pipe: 6 above and the repeated one
   t.recv(". 1 ack 1 <sack 1001:7001>");
-  t.expect(". 11001:12001(1000) ack 1");
-  t.expect(". 12001:13001(1000) ack 1");
-  t.expect_nothing();
+  for (const char* line : {". 10001:11001(1000) ack 1", ". 11001:12001(1000) ack 1", ". 12001:13001(1000) ack 1"}) t.expect(line);
+  t.expect_nothing();  // three left, three go
+  EXPECT_EQ(bytes_in_flight(t.t), 7000u);
 }
 
-TEST(Sack, HolesNotYetLostGoWhenThereIsNothingNew) {  // NextSeg() rule 3
+TEST(Sack, AllHolesBelowWhatCameAreLost) {  // RFC 8985 6.2
   Sender t(true);
   t.burst(10'000);
   t.recv(". 1 ack 1 <sack 1001:2001,sack 3001:4001,sack 8001:10001>");
   t.expect(". 1:1001(1000) ack 1");
   t.expect(". 2001:3001(1000) ack 1");
-  t.expect(". 4001:5001(1000) ack 1");  // nothing new is waiting
+  t.expect(". 4001:5001(1000) ack 1");
 }
 
 TEST(Sack, LostHoleGoesBeforeNewData) {  // NextSeg() rule 1 before rule 2
@@ -160,12 +163,8 @@ TEST(Sack, LostHoleGoesBeforeNewData) {  // NextSeg() rule 1 before rule 2
   t.burst(40'000);  // segments 0 and 4 are lost
   t.recv(". 1 ack 1 <sack 1001:4001>");
   t.expect(". 1:1001(1000) ack 1");
-  t.recv(". 1 ack 1 <sack 5001:6001,sack 1001:4001>");
-  t.expect(". 10001:11001(1000) ack 1");  // 4 is not lost yet: new data
+  t.drain();
   t.recv(". 1 ack 1 <sack 5001:7001,sack 1001:4001>");
-  t.expect(". 11001:12001(1000) ack 1");
-  t.expect_nothing();
-  t.recv(". 1 ack 1 <sack 5001:8001,sack 1001:4001>");  // more than two segments above 4: it is
   t.expect(". 4001:5001(1000) ack 1");
 }
 
@@ -199,8 +198,7 @@ TEST(Sack, FinAtTheEndIsRepeatedWithItsData) {
   t.write(4500);
   t.close();
   EXPECT_EQ(t.drain().size(), 5u);
-  t.now = next_deadline(t.t);
-  on_deadline(t.t, t.now);
+  t.timeout();
   t.expect(". 1:1001(1000) ack 1");
   t.recv(". 1 ack 4001");
   t.expect("FP. 4001:4501(500) ack 1");
@@ -211,7 +209,7 @@ TEST(Sack, FinAtTheEndIsRepeatedWithItsData) {
 // --- timeouts
 
 TEST(Rto, BacksOffAndStartsOver) {  // RFC 6298 5.5
-  Sender t(true);
+  Sender t(false);
   t.burst(3000);
   for (const uint64_t wait : {200, 400, 800}) {
     EXPECT_EQ(t.deadline(ms(wait), ms(1)), 0u);
@@ -230,23 +228,21 @@ TEST(Rto, BacksOffAndStartsOver) {  // RFC 6298 5.5
 TEST(Rto, SkipsWhatIsReported) {
   Sender t(true);
   t.burst(5000);
-  t.now = next_deadline(t.t);
-  on_deadline(t.t, t.now);
+  t.timeout();
   t.expect(". 1:1001(1000) ack 1");
   t.recv(". 1 ack 1001 <sack 2001:4001>");
   t.expect(". 1001:2001(1000) ack 1");
   t.expect("P. 4001:5001(1000) ack 1");  // straight over the reported ones
   t.recv(". 1 ack 5001");
-  EXPECT_EQ(info(t.t).retransmits, 3u);
+  EXPECT_EQ(info(t.t).retransmits, 4u);  // and the probe
 }
 
 TEST(Rto, ForgetsOldReports) {  // RFC 2018 8
   Sender t(true);
   t.burst(5000);
   t.recv(". 1 ack 1 <sack 4001:5001>");
-  t.now = next_deadline(t.t);
-  on_deadline(t.t, t.now);
-  EXPECT_FALSE(has_scoreboard(t.t));
+  t.timeout();
+  EXPECT_EQ(t.t.repair->scoreboard.bytes(), 0u);
 }
 
 TEST(Rto, EstimatorFollowsTheRfc) {  // RFC 6298 2.2, 2.3
