@@ -76,6 +76,7 @@ void IpLayer::address_timers(TimeNs now) {
     }
     next_timer_ = std::min(next_timer_, t.due);
   }
+  expire_fragments(now);
   if (routers_down_ == 0) return;
   for (Route& r : routes_) {
     if (!r.down) continue;

@@ -62,17 +62,20 @@ IpVerdict IpLayer::input_arp(Frame& f) {
   // RFC 826: who asks for us is about to talk to us, so the entry is made; others only update an entry that is there. A neighbour
   // outside our prefixes is none (its packets come through a router).
   const Route* r = route_to(sender, f.port);
+  const bool request = arp.operation == wire::ArpOperation::kRequest;
   const bool neighbor = arp.sender_ip != 0 && r != nullptr && r->direct && r->port == f.port;
   if (neighbor || neighbors_.find(f.port, sender) != NeighborTable::kNone) {
-    const bool request = arp.operation == wire::ArpOperation::kRequest;
     const bool answer = !request && for_us && !wire::is_group(f.ethernet.dst);
     learned(neighbors_.learn(f.port, sender, arp.sender_mac, for_us && neighbor && request,
                              answer ? Evidence::kAnswered : Evidence::kHeard, f.now));
     neighbor_news_ = true;
   }
-  if (arp.operation == wire::ArpOperation::kRequest && !for_us)
-    return drop(f, arp.is_gratuitous() ? DropReason::kNone : DropReason::kArpNotOurs);
-  if (arp.operation == wire::ArpOperation::kRequest && !f.learn_only) {
+  if (!request || !for_us) offer_to_host(f);  // it has neighbours, and maybe addresses, of its own
+  if (request && !for_us) {
+    if (arp.is_gratuitous() || config_.exception != nullptr) return done(f);
+    return drop(f, DropReason::kArpNotOurs);
+  }
+  if (request && !f.learn_only) {
     rte_mbuf* frame = nullptr;
     if (uint8_t* at = control_frame(f.port, arp.sender_mac, wire::kEtherArp, wire::kArpLength, &frame)) {
       wire::ArpRepr reply;
@@ -94,7 +97,7 @@ IpVerdict IpLayer::input_nd(Frame& f, const IpAddress& src, const IpAddress& dst
     case ParseError::kNone:
       break;
     case ParseError::kUnsupported:
-      return drop(f, DropReason::kIcmpIgnored);
+      return not_ours(f, DropReason::kIcmpIgnored);
     default:
       return drop(f, DropReason::kNdMalformed);
   }
@@ -102,7 +105,7 @@ IpVerdict IpLayer::input_nd(Frame& f, const IpAddress& src, const IpAddress& dst
     return drop(f, DropReason::kIpBadSource);
   if (nd.type == wire::NdType::kNeighborSolicitation) return input_solicitation(f, nd, src);
   if (nd.type == wire::NdType::kNeighborAdvertisement) return input_advertisement(f, nd);
-  return drop(f, DropReason::kIcmpIgnored);  // routers are configured, not discovered
+  return not_ours(f, DropReason::kIcmpIgnored);  // routers are configured, not discovered
 }
 
 IpVerdict IpLayer::input_solicitation(Frame& f, const wire::NdView& nd, const IpAddress& src) {
@@ -116,7 +119,7 @@ IpVerdict IpLayer::input_solicitation(Frame& f, const wire::NdView& nd, const Ip
     return done(f);
   }
   const Local* to = local(nd.target);
-  if (to == nullptr || to->port != f.port) return drop(f, DropReason::kArpNotOurs);
+  if (to == nullptr || to->port != f.port) return not_ours(f, DropReason::kArpNotOurs);
   // RFC 4861 7.2.3: create or update from the source link-layer address option; without one the frame's source serves for the
   // answer.
   if (!dad && nd.source_mac) {
@@ -138,6 +141,7 @@ IpVerdict IpLayer::input_solicitation(Frame& f, const wire::NdView& nd, const Ip
 
 // RFC 4861 7.2.5.
 IpVerdict IpLayer::input_advertisement(Frame& f, const wire::NdView& nd) {
+  if (local(nd.target) == nullptr) offer_to_host(f);  // it asks for neighbours of its own
   if (const uint32_t n = address_index(f.port, nd.target, AddressState::kTentative); n != UINT32_MAX) {  // RFC 4862 5.4.4
     found_duplicate(n);
     neighbor_news_ = true;
@@ -192,6 +196,13 @@ IpVerdict IpLayer::input_icmp(Frame& f, const wire::IcmpView& icmp, const IpAddr
       const wire::EthernetRepr ethernet{f.ethernet.src, i.capabilities.mac, f.ethernet.ether_type, i.config.vlan};
       const uint32_t front = ethernet.header_length() + ip_header;
       rte_mbuf* m = f.mbuf;
+      if (m->nb_segs > 1) return drop(f, DropReason::kIcmpIgnored);
+      if (ip_header + l4_length > i.config.mtu) {  // the request came in fragments, and so goes the reply
+        uint8_t* request = rte_pktmbuf_mtod(m, uint8_t*) + l4_offset;
+        dst.is_v4() ? wire::make_echo_reply_v4({request, l4_length}) : wire::make_echo_reply_v6({request, l4_length});
+        send_fragments(i, f.ethernet.src, dst, src, dst.is_v4() ? wire::kIpIcmp : wire::kIpIcmpv6, {request, l4_length});
+        return done(f);
+      }
       if (rte_mbuf_refcnt_read(m) != 1 || l4_offset + rte_pktmbuf_headroom(m) < front) return drop(f, DropReason::kIcmpIgnored);
       m->data_off =
           static_cast<uint16_t>(m->data_off + l4_offset - front);  // IP options are not returned; a stripped tag is put back
@@ -228,7 +239,8 @@ IpVerdict IpLayer::input_icmp(Frame& f, const wire::IcmpView& icmp, const IpAddr
     case wire::IcmpKind::kPacketTooBig: {
       const wire::QuotedPacket& q = icmp.quote;
       if (!icmp.has_quote || q.protocol != wire::kIpTcp || !q.has_ports || !q.has_seq || q.src != dst)
-        return drop(f, DropReason::kIcmpIgnored);
+        return not_ours(f, DropReason::kIcmpIgnored);
+      if (config_.exception != nullptr && config_.exception->wants(wire::kIpTcp, q.src_port, q.dst_port)) offer_to_host(f);
       const bool too_big = icmp.kind == wire::IcmpKind::kPacketTooBig;
       error.kind = too_big ? IcmpError::Kind::kTooBig : IcmpError::Kind::kUnreachable;
       // RFC 1122 4.2.3.9: codes 2..4 of v4 are hard; of v6 administratively prohibited and port unreachable (RFC 4443 3.1).
@@ -243,7 +255,7 @@ IpVerdict IpLayer::input_icmp(Frame& f, const wire::IcmpView& icmp, const IpAddr
       return IpVerdict::kIcmpError;
     }
     default:
-      return drop(f, DropReason::kIcmpIgnored);
+      return not_ours(f, DropReason::kIcmpIgnored);
   }
 }
 

@@ -71,6 +71,8 @@ IpLayer::IpLayer(const IpLayerConfig& config, std::span<io::PortQueue* const> po
       counters_(counters),
       pools_(pools),
       neighbors_(config.max_neighbors, config.seed, counters.drops),
+      reassembler_(config.max_fragments, pools.payload, counters.drops),
+      next_identification_(static_cast<uint32_t>(config.seed ^ now) + config.worker * 0x9e3779b9u),
       icmp_limit_(config.max_icmp_per_second, now) {
   MILLRACE_ASSERT(ports.size() <= config.ports.size() && ports.size() <= io::kMaxPorts && config.ports.size() <= kMaxInterfaces,
                   "a configuration for each device, further VLANs behind them");
@@ -280,7 +282,9 @@ IpVerdict IpLayer::input_any(uint16_t port, rte_mbuf* frame, TimeNs now, bool le
   switch (wire::EthernetView::parse(bytes, f.ethernet)) {
     case ParseError::kNone:
       break;
-    case ParseError::kUnsupported:
+    case ParseError::kUnsupported:  // among them LLC: spanning tree, IS-IS
+      if (f.ethernet.dst == interfaces_[port]->capabilities.mac || wire::is_group(f.ethernet.dst))
+        return not_ours(f, DropReason::kEthUnknownType);
       return drop(f, DropReason::kEthUnknownType);
     case ParseError::kBadHeader:
       return drop(f, DropReason::kEthNotOurs);
@@ -291,9 +295,11 @@ IpVerdict IpLayer::input_any(uint16_t port, rte_mbuf* frame, TimeNs now, bool le
   if (vlan == 0 && (frame->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0)
     vlan = frame->vlan_tci & 0xfff;  // the port took the tag out
   const Interface* i = interface_of(port, vlan);
-  if (!addressed_to_us(i != nullptr ? *i : *interfaces_[port], f.ethernet.dst)) return drop(f, DropReason::kEthNotOurs);
-  if (i == nullptr) return drop(f, DropReason::kVlanUnknown);
+  const bool to_us = addressed_to_us(i != nullptr ? *i : *interfaces_[port], f.ethernet.dst);
+  if (!to_us && !wire::is_group(f.ethernet.dst)) return drop(f, DropReason::kEthNotOurs);
+  if (i == nullptr) return drop(f, to_us ? DropReason::kVlanUnknown : DropReason::kEthNotOurs);
   f.port = i->index;
+  if (!to_us) return not_ours(f, DropReason::kEthNotOurs);  // a group that we did not join: routing protocols
   f.l3_offset = f.ethernet.payload_offset;
   if (frame->nb_segs > 1 && frame->data_len < kMinFirstSegment) return drop(f, DropReason::kIpTruncated);
   switch (f.ethernet.ether_type) {
@@ -304,7 +310,7 @@ IpVerdict IpLayer::input_any(uint16_t port, rte_mbuf* frame, TimeNs now, bool le
     case wire::kEtherArp:
       return input_arp(f);
     default:
-      return drop(f, DropReason::kEthUnknownType);
+      return not_ours(f, DropReason::kEthUnknownType);
   }
 }
 
@@ -313,14 +319,16 @@ IpVerdict IpLayer::input_v4(Frame& f, TcpPacket& tcp, IcmpError& error) {
   Interface& i = *interfaces_[f.port];
   const bool good = (f.mbuf->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == i.believed.ip;
   wire::Ipv4View ip;
-  if (const ParseError e = wire::Ipv4View::parse(f.l3(), !good, ip); e != ParseError::kNone) {
-    if (e == ParseError::kFragment && local(IpAddress::v4(ip.dst)) == nullptr) return drop(f, DropReason::kIpNotOurs);
-    return drop(f, ip_reason(e));
-  }
+  const ParseError e = wire::Ipv4View::parse(f.l3(), !good, ip);
+  if (e != ParseError::kNone && e != ParseError::kFragment) return drop(f, ip_reason(e));
   const IpAddress src = IpAddress::v4(ip.src), dst = IpAddress::v4(ip.dst);
   const Local* to = local(dst);
-  if (to == nullptr || wire::is_group(f.ethernet.dst)) return drop(f, DropReason::kIpNotOurs);
+  if (to == nullptr || wire::is_group(f.ethernet.dst)) return not_ours(f, DropReason::kIpNotOurs);
   if (bad_source_v4(ip.src) || local(src) != nullptr) return drop(f, DropReason::kIpBadSource);
+  if (e == ParseError::kFragment) {
+    if (ip.protocol != wire::kIpTcp && ip.protocol != wire::kIpIcmp) return not_ours(f, DropReason::kIpFragment);
+    return reassemble_v4(f, ip) ? input_v4(f, tcp, error) : IpVerdict::kConsumed;
+  }
   const uint32_t l4_offset = f.l3_offset + ip.payload_offset;
   switch (ip.protocol) {
     case wire::kIpTcp:
@@ -333,9 +341,11 @@ IpVerdict IpLayer::input_v4(Frame& f, TcpPacket& tcp, IcmpError& error) {
       return input_icmp(f, icmp, src, dst, to->port, l4_offset, ip.payload_length, error);
     }
     case wire::kIpUdp:
+      if (host_wants(f, wire::kIpUdp, l4_offset)) return not_ours(f, DropReason::kUdpNoPort);
       send_icmp_error(f, src, dst, 3, 3, 0);  // port unreachable (RFC 1122 4.1.3.1)
       return drop(f, DropReason::kUdpNoPort);
     default:
+      if (offer_to_host(f)) return done(f);
       send_icmp_error(f, src, dst, 3, 2, 0);  // protocol unreachable (RFC 1122 3.2.2.1)
       return drop(f, DropReason::kIpUnknownProtocol);
   }
@@ -344,7 +354,13 @@ IpVerdict IpLayer::input_v4(Frame& f, TcpPacket& tcp, IcmpError& error) {
 IpVerdict IpLayer::input_v6(Frame& f, TcpPacket& tcp, IcmpError& error) {
   wire::Ipv6View ip;
   const ParseError e = wire::Ipv6View::parse(f.l3(), ip);
-  if (e == ParseError::kFragment && local(ip.dst) == nullptr) return drop(f, DropReason::kIpNotOurs);
+  const Local* to = e == ParseError::kNone || e == ParseError::kFragment ? local(ip.dst) : nullptr;
+  if (e == ParseError::kFragment) {
+    if (f.learn_only) return done(f);
+    if (to == nullptr || wire::is_group(f.ethernet.dst)) return not_ours(f, DropReason::kIpNotOurs);
+    if (bad_source_v6(ip.src) || local(ip.src) != nullptr) return drop(f, DropReason::kIpBadSource);
+    return reassemble_v6(f, ip) ? input_v6(f, tcp, error) : IpVerdict::kConsumed;
+  }
   if (e != ParseError::kNone) {
     const bool ours = local(ip.dst) != nullptr && !wire::is_group(f.ethernet.dst);
     if (e == ParseError::kBadHeader && ip.problem_at != 0 && ours && !f.learn_only && !bad_source_v6(ip.src))
@@ -357,8 +373,7 @@ IpVerdict IpLayer::input_v6(Frame& f, TcpPacket& tcp, IcmpError& error) {
     return input_nd(f, ip.src, ip.dst, ip.hop_limit, message);
   }
   if (f.learn_only) return done(f);
-  const Local* to = local(ip.dst);
-  if (to == nullptr || wire::is_group(f.ethernet.dst)) return drop(f, DropReason::kIpNotOurs);
+  if (to == nullptr || wire::is_group(f.ethernet.dst)) return not_ours(f, DropReason::kIpNotOurs);
   if (bad_source_v6(ip.src) || local(ip.src) != nullptr) return drop(f, DropReason::kIpBadSource);
   const uint32_t l4_offset = f.l3_offset + ip.payload_offset;
   switch (ip.next_header) {
@@ -372,11 +387,13 @@ IpVerdict IpLayer::input_v6(Frame& f, TcpPacket& tcp, IcmpError& error) {
       return input_icmp(f, icmp, ip.src, ip.dst, to->port, l4_offset, ip.payload_length, error);
     }
     case wire::kIpUdp:
+      if (host_wants(f, wire::kIpUdp, l4_offset)) return not_ours(f, DropReason::kUdpNoPort);
       send_icmp_error(f, ip.src, ip.dst, 1, 4, 0);  // port unreachable (RFC 4443 3.1)
       return drop(f, DropReason::kUdpNoPort);
     case wire::kIpv6NoNext:  // nothing follows, and that is as it should be (RFC 8200 4.7)
       return drop(f, DropReason::kIpUnknownProtocol);
     default:
+      if (offer_to_host(f)) return done(f);
       send_icmp_error(f, ip.src, ip.dst, 4, 1, ip.next_header_at);  // unrecognized next header (RFC 8200 4)
       return drop(f, DropReason::kIpUnknownProtocol);
   }

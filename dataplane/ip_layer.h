@@ -18,8 +18,10 @@
 
 #include "dataplane/connection.h"
 #include "dataplane/counters.h"
+#include "dataplane/exception_path.h"
 #include "dataplane/neighbor.h"
 #include "dataplane/rate_limit.h"
+#include "dataplane/reassembly.h"
 #include "lib/base/ip_address.h"
 #include "lib/base/time.h"
 #include "lib/io/packet.h"
@@ -31,6 +33,7 @@
 #include "lib/wire/ethernet.h"
 #include "lib/wire/icmp.h"
 #include "lib/wire/ipv4.h"
+#include "lib/wire/ipv6.h"
 #include "lib/wire/nd.h"
 
 namespace millrace::dataplane {
@@ -66,6 +69,8 @@ struct IpLayerConfig {
   std::vector<InterfaceConfig> ports;
   uint32_t max_neighbors = 1'024;
   uint32_t max_icmp_per_second = 1'000;  // echo replies and other answers of our own
+  uint32_t max_fragments = 256;          // packets held for reassembly; 0: fragments are dropped
+  ExceptionPath* exception = nullptr;    // the way to the host for what is not ours; null: none. Outlives the layer
   uint32_t worker = 0;                   // worker 0 announces the addresses, and asks whether they are free
   uint64_t seed = 0;
 };
@@ -161,6 +166,13 @@ class IpLayer {
   uint16_t device_of(uint16_t port) const { return interfaces_[port]->device; }
   const io::PortCapabilities& capabilities(uint16_t port) const { return interfaces_[port]->capabilities; }
   const NeighborTable& neighbors() const { return neighbors_; }
+
+  // The way to the host: true when the segment is the host's (no listener and no connection of ours wants it, but a rule says
+  // so), and a copy is on its way.
+  bool give_to_host(const TcpPacket& p, TimeNs now);
+  // Frames of the host, to their ports. False: there were none.
+  bool send_from_host(TimeNs now);
+  bool takes_from_host() const { return config_.exception != nullptr && config_.exception->takes(); }
 
   // The addresses of all interfaces in the order of the configuration, and what became of each.
   enum class AddressState : uint8_t { kUsed, kTentative, kDuplicate };
@@ -320,6 +332,20 @@ class IpLayer {
   void router_lost(uint16_t port, const base::IpAddress& router, TimeNs now);
   void router_found(uint16_t port, const base::IpAddress& router);
 
+  // ip_fragments.cc: `f` is a fragment for us. The whole datagram is in f.mbuf when true.
+  bool reassemble_v4(Frame& f, const wire::Ipv4View& ip);
+  bool reassemble_v6(Frame& f, const wire::Ipv6View& ip);
+  bool reassemble(Frame& f, Fragment& piece);
+  void expire_fragments(TimeNs now);
+  void send_fragments(Interface& i, const wire::MacAddress& to, const base::IpAddress& src, const base::IpAddress& dst,
+                      uint8_t protocol, base::ByteSpan payload);
+
+  // ip_host.cc: what is not ours. offer_to_host() copies the frame for the host, if there is a way to it; the frame stays the
+  // caller's. not_ours() does that with a frame of no use to us, which is dropped for `why` where there is no host.
+  bool offer_to_host(const Frame& f);
+  IpVerdict not_ours(const Frame& f, stats::DropReason why);
+  bool host_wants(const Frame& f, uint8_t protocol, uint32_t l4_offset) const;
+
   // ip_addresses.cc: the life of our own addresses
   void add_addresses(TimeNs now);
   void use(uint32_t address);
@@ -336,6 +362,8 @@ class IpLayer {
   StackCounters counters_;
   io::TxPools pools_;
   NeighborTable neighbors_;
+  Reassembler reassembler_;
+  uint32_t next_identification_;
   RateLimit icmp_limit_;
   std::vector<std::unique_ptr<Interface>> interfaces_;
   std::vector<Route> routes_;  // longest prefix first, then by port

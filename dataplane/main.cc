@@ -20,6 +20,7 @@
 #include <CLI/CLI.hpp>
 
 #include "dataplane/control_link.h"
+#include "dataplane/host_bridge.h"
 #include "dataplane/table_loader.h"
 #include "dataplane/worker.h"
 #include "lib/bootstrap/dataplane_section.h"
@@ -105,6 +106,7 @@ IpLayerConfig ip_config(const bootstrap::DataplaneSection& s) {
     for (const bootstrap::LinkSection& v : s.ports[d].vlans) ip.ports.push_back(interface_config(v, d, s.ports[d].mtu));
   ip.max_neighbors = s.limits.neighbors;
   ip.max_icmp_per_second = s.limits.icmp_per_second;
+  ip.max_fragments = s.limits.fragments;
   return ip;
 }
 
@@ -136,7 +138,6 @@ void publish_device_stats(const std::vector<std::unique_ptr<io::Port>>& ports, s
   uint64_t no_mbuf = 0, errors = 0;
   for (size_t i = 0; i < ports.size(); ++i) {
     const io::PortDeviceStats s = ports[i]->device_stats();
-    (void)ports[i]->link_up();  // asking is what makes a listening net_virtio_user (server=1) take its next peer
     auto& counters = block.ports[i];
     counters[PortCounter::kRxMissed].set(s.rx_missed);
     counters[PortCounter::kRxErrors].set(s.rx_errors);
@@ -149,11 +150,51 @@ void publish_device_stats(const std::vector<std::unique_ptr<io::Port>>& ports, s
   block.drops[static_cast<uint32_t>(DropReason::kRxPortError)].set(errors);
 }
 
+// Links that came up, for worker 0; duplicates of our addresses, for people.
+class Links {
+ public:
+  Links(const std::vector<std::unique_ptr<io::Port>>& ports, const IpLayerConfig& ip, LinkWatch& watch)
+      : ports_(ports), ip_(ip), watch_(watch), up_(ports.size(), true) {}
+  void look() {
+    for (size_t p = 0; p < ports_.size(); ++p) {
+      const bool up = ports_[p]->link_up();
+      if (up && !up_[p]) watch_.came_up[p].fetch_add(1, std::memory_order_relaxed);
+      if (up != up_[p])
+        std::fprintf(stderr, "millrace-dataplane: port %s: link %s\n", ports_[p]->name().c_str(), up ? "up" : "down");
+      up_[p] = up;
+    }
+    const uint64_t duplicates = watch_.duplicates.load(std::memory_order_relaxed);
+    uint32_t n = 0;
+    for (const InterfaceConfig& i : ip_.ports) {
+      for (const InterfaceAddress& a : i.addresses) {
+        if (n < 64 && ((duplicates & ~told_) >> n & 1) != 0)
+          std::fprintf(
+              stderr, "millrace-dataplane: port %s: another node has %s; the address is not used (duplicate address detection)\n",
+              ports_[i.device]->name().c_str(), a.address.to_string().c_str());
+        ++n;
+      }
+    }
+    told_ |= duplicates;
+  }
+
+ private:
+  const std::vector<std::unique_ptr<io::Port>>& ports_;
+  const IpLayerConfig& ip_;
+  LinkWatch& watch_;
+  std::vector<bool> up_;
+  uint64_t told_ = 0;
+};
+
 // Supervises until SIGTERM or SIGINT. Signals were blocked before the first thread was made, so only this thread sees them.
-void supervise(const sigset_t& set, const std::vector<std::unique_ptr<io::Port>>& ports, stats::WorkerBlock& block) {
+void supervise(const sigset_t& set, const std::vector<std::unique_ptr<io::Port>>& ports, Links& links, const HostBridge* bridge,
+               stats::WorkerBlock& block) {
   const timespec second{1, 0};
   int signal = 0;
-  while ((signal = sigtimedwait(&set, nullptr, &second)) < 0) publish_device_stats(ports, block);
+  while ((signal = sigtimedwait(&set, nullptr, &second)) < 0) {
+    links.look();
+    publish_device_stats(ports, block);
+    if (bridge != nullptr) block.drops[static_cast<uint32_t>(stats::DropReason::kToHostRefused)].set(bridge->refused());
+  }
   std::fprintf(stderr, "millrace-dataplane: %s, stopping\n", strsignal(signal));
 }
 
@@ -195,7 +236,10 @@ int run(const Options& options) {
   eal.hugepages = section.hugepages;
   eal.memory_mb = section.memory_mb;
   eal.file_prefix = section.file_prefix;
-  for (const bootstrap::PortSection& p : section.ports) eal.devices.push_back(p.devargs);
+  for (const bootstrap::PortSection& p : section.ports) {
+    eal.devices.push_back(p.devargs);
+    for (const std::string& m : p.member_devargs) eal.devices.push_back(m);
+  }
   if (const base::Status s = io::init_eal(eal); !s.ok()) return fail(kMachine, s.error());
 
   // Packet pools: one set per worker, so that a packet is freed where it was allocated.
@@ -227,6 +271,8 @@ int run(const Options& options) {
     o.mac = p.mac;
     o.workers = workers;
     o.queues = p.queues;
+    o.members = p.member_devargs;
+    o.every_group = section.exception.enable;
     o.rx_descriptors = static_cast<uint16_t>(section.limits.rx_descriptors);
     o.tx_descriptors = static_cast<uint16_t>(section.limits.tx_descriptors);
     for (const bootstrap::Prefix& a : p.addresses) o.addresses.push_back(a.address);
@@ -285,6 +331,23 @@ int run(const Options& options) {
   std::vector<WorkerTableSlot> slots(workers);
   TableLoader loader(loader_config, *region, slots, &loader_events);
 
+  std::unique_ptr<HostBridge> bridge;
+  std::vector<std::unique_ptr<ExceptionPath>> exceptions;
+  if (section.exception.enable) {
+    std::vector<HostBridge::Device> devices;
+    for (const auto& p : ports) devices.push_back({section.exception.name + p->name(), p->capabilities().mac, p->options().mtu});
+    auto made = HostBridge::create(devices, workers);
+    if (!made.ok()) return fail(kMachine, made.error());
+    bridge = std::move(made).value();
+    std::vector<HostRule> rules;
+    for (const bootstrap::HostRule& r : section.exception.to_host) rules.push_back({r.protocol, r.first, r.last});
+    for (uint32_t w = 0; w < workers; ++w)
+      exceptions.push_back(std::make_unique<ExceptionPath>(bridge->to_host(w), bridge->from_host(w), section.exception.rate,
+                                                           rules, clock_ns(CLOCK_MONOTONIC)));
+  }
+  LinkWatch link_watch;
+  const IpLayerConfig ip = ip_config(section);
+
   std::unique_ptr<io::HandoverMesh> mesh = workers > 1 ? std::make_unique<io::HandoverMesh>(workers) : nullptr;
   std::vector<std::vector<io::PortQueue*>> queues(workers);
   std::vector<std::unique_ptr<Worker>> pool;
@@ -306,7 +369,8 @@ int run(const Options& options) {
     c.stack.max_resets_per_second = section.limits.resets_per_second;
     std::memcpy(c.stack.secret, secrets, sizeof secrets);
     c.stack.downstream = c.upstream_tcp = tcp_config(section.tcp);
-    c.stack.ip = ip_config(section);
+    c.stack.ip = ip;
+    c.stack.ip.exception = bridge != nullptr ? exceptions[w].get() : nullptr;
     c.stack.ip.worker = w;
     c.stack.ip.seed = secrets[1];
     c.seed = random_u64();
@@ -322,6 +386,7 @@ int run(const Options& options) {
     r.tables = &slots[w];
     r.tls_arena = arenas[w];
     r.tls_library = libraries[w].get();
+    r.links = w == 0 ? &link_watch : nullptr;
     pool.push_back(std::make_unique<Worker>(c, r, clock_ns(CLOCK_MONOTONIC)));
   }
 
@@ -332,6 +397,7 @@ int run(const Options& options) {
   auto link = ControlLink::create(link_config, *segments, *region, loader);
   if (!link.ok()) return fail(kMachine, link.error());
   (*link)->start();
+  if (bridge != nullptr) bridge->start();
 
   std::atomic<bool> stop{false};
   std::vector<WorkerThread> threads(workers);
@@ -345,8 +411,10 @@ int run(const Options& options) {
   std::fprintf(stderr, "millrace-dataplane: %u worker%s, %zu port%s, waiting for tables on %s\n", workers,
                workers == 1 ? "" : "s", ports.size(), ports.size() == 1 ? "" : "s", link_config.socket_path.c_str());
 
-  supervise(signals, ports, region->worker(0));
+  Links links(ports, ip, link_watch);
+  supervise(signals, ports, links, bridge.get(), region->worker(0));
   stop = true;
+  if (bridge != nullptr) bridge->stop();
   for (uint32_t w = 0; w < workers; ++w) io::wait_worker(eal, w);
   (*link)->stop();
   link->reset();

@@ -58,6 +58,8 @@ uint32_t TcpStack::receive(TimeNs now) {
     c[PortCounter::kRxBytes].add(bytes);
     input_burst(p, frames, n, now, false);
   }
+  if (ip_.takes_from_host()) [[unlikely]]
+    total += ip_.send_from_host(now);
   if (mesh_ == nullptr) return total;
   for (uint32_t from = 0; from < config_.workers; ++from) {
     const uint32_t n = mesh_->pop(from, config_.worker, frames, io::kRxBurst);
@@ -271,6 +273,7 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
   const ListenerSet::Entry* listener =
       listeners_ == nullptr ? nullptr : listeners_->find(in.packet.tuple.local, in.packet.tuple.local_port);
   const bool opens = segment.syn() && !segment.has_ack();
+  if (listener == nullptr && ip_.give_to_host(in.packet, now)) return;
   if (listener == nullptr) return reset(in, segment, opens ? DropReason::kTcpNoListener : DropReason::kTcpNoConnection, now);
   if (opens) {
     if (listener->draining) return reset(in, segment, DropReason::kTcpListenerDraining, now);

@@ -171,6 +171,7 @@ void Worker::set_date(uint64_t wall_seconds) {
 
 void Worker::publish_gauges(TimeNs now) {
   gauges_at_ = now + kGaugeInterval;
+  if (resources_.links != nullptr) watch_links(*resources_.links, now);
   const stats::WorkerStats& s = resources_.stats;
   const auto pool = [&](stats::Pool which, uint64_t in_use, uint64_t capacity) {
     stats::PoolGauge& g = s->pool(which);
@@ -188,6 +189,19 @@ void Worker::publish_gauges(TimeNs now) {
   pool(stats::Pool::kTlsSessions, transports_.tls_in_use(), config_.tls_sessions);
   pool(stats::Pool::kUpstreamConnections, upstreams_.connections_in_use(), upstreams_.connections_capacity());
   s->heartbeat_ns.set(now);
+}
+
+void Worker::watch_links(LinkWatch& links, TimeNs now) {
+  for (uint16_t p = 0; p < resources_.ports.size(); ++p) {
+    const uint32_t seen = links.came_up[p].load(std::memory_order_relaxed);
+    if (std::exchange(links_seen_[p], seen) != seen) stack_.ip().link_came_up(p, now);
+  }
+  const std::span<const IpLayer::AddressStatus> addresses = stack_.ip().addresses();
+  uint64_t duplicates = 0;
+  for (size_t n = 0; n < std::min<size_t>(64, addresses.size()); ++n)
+    if (addresses[n].state == IpLayer::AddressState::kDuplicate) duplicates |= uint64_t{1} << n;
+  if (duplicates != links.duplicates.load(std::memory_order_relaxed))
+    links.duplicates.store(duplicates, std::memory_order_relaxed);
 }
 
 void Worker::run(const std::atomic<bool>& stop) {

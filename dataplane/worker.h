@@ -37,6 +37,12 @@ struct WorkerConfig {
   uint64_t seed = 0;  // of everything random in this worker
 };
 
+// What the supervisor knows of links and the workers of addresses, for each other; looked at with the gauges.
+struct LinkWatch {
+  std::atomic<uint32_t> came_up[io::kMaxPorts] = {};  // supervisor: rw, worker 0: ro: how often the link of a device came up
+  std::atomic<uint64_t> duplicates{0};  // worker 0: rw, supervisor: ro: the first 64 addresses that another node has, by bit
+};
+
 // What a worker uses and does not own; all of it outlives the worker.
 struct WorkerResources {
   std::span<io::PortQueue* const> ports;
@@ -47,6 +53,7 @@ struct WorkerResources {
   shm::RingProducer* events = nullptr;
   WorkerTableSlot* tables = nullptr;
   tls::Arena* tls_arena = nullptr;             // null: OpenSSL allocates from malloc (tests)
+  LinkWatch* links = nullptr;                  // worker 0 only; null: links never change
   tls::LibraryContext* tls_library = nullptr;  // may be null where no TLS is terminated (tests)
 };
 
@@ -83,6 +90,7 @@ class Worker {
   void fire(SessionTimer& t);
   void set_date(uint64_t wall_seconds);
   void publish_gauges(TimeNs now);
+  void watch_links(LinkWatch& links, TimeNs now);
 
   static constexpr size_t kWriteBufferBytes = 160 * 1024;  // the largest head, its framing and what was added to it
   static constexpr uint32_t kDeferredPerLoop = 32;         // sessions whose decryption goes on, per turn
@@ -106,6 +114,7 @@ class Worker {
   char date_[http::kDateBytes];
   uint64_t date_second_ = 0;
   TimeNs gauges_at_ = 0;
+  uint32_t links_seen_[io::kMaxPorts] = {};
 };
 
 }  // namespace millrace::dataplane

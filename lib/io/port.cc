@@ -80,6 +80,10 @@ class EthQueue final : public PortQueue {
 
   uint16_t rx_burst(rte_mbuf** out, uint16_t n) override {
     if (rx_queue_ == kNoQueue) return 0;
+    if (keep_alive_ && --until_keep_alive_ == 0) [[unlikely]] {
+      until_keep_alive_ = kKeepAliveInterval;
+      tx_burst(nullptr, 0);
+    }
     const uint16_t got = rte_eth_rx_burst(id_, rx_queue_, out, n);
     uint16_t kept = 0;
     for (uint16_t i = 0; i < got; ++i) {
@@ -101,8 +105,11 @@ class EthQueue final : public PortQueue {
   }
 
   static constexpr uint16_t kNoQueue = UINT16_MAX;
+  // 802.3ad: the driver sends its LACPDUs from within transmit calls, and wants one every 100 ms, also of nothing.
+  void keep_alive() { keep_alive_ = true; }
 
  private:
+  static constexpr uint32_t kKeepAliveInterval = 1024;  // receive calls: an idle loop makes thousands of them a millisecond
   uint16_t send(rte_mbuf** frames, uint16_t n) {
     if (!unprepared_ && (capabilities_.tx_tcp_checksum || capabilities_.tx_ip_checksum || capabilities_.tso)) {
       const uint16_t ready = rte_eth_tx_prepare(id_, tx_queue_, frames, n);
@@ -139,6 +146,8 @@ class EthQueue final : public PortQueue {
 
   uint16_t id_, rx_queue_, tx_queue_;
   bool unprepared_;
+  bool keep_alive_ = false;
+  uint32_t until_keep_alive_ = kKeepAliveInterval;
   rte_spinlock_t* lock_;
   PacketPool pool_;
 };
@@ -258,11 +267,25 @@ Port::~Port() {
   if (started_) rte_eth_dev_stop(id_);
   rte_eth_dev_close(id_);
   if (known && info.device != nullptr) rte_dev_remove(info.device);
+  for (const std::string& m : options_.members) {
+    uint16_t member = UINT16_MAX;
+    rte_eth_dev_info of{};
+    if (rte_eth_dev_get_port_by_name(device_name(m).c_str(), &member) != 0 || rte_eth_dev_info_get(member, &of) != 0) continue;
+    rte_eth_dev_close(member);
+    if (of.device != nullptr) rte_dev_remove(of.device);
+  }
 }
 
 base::Status Port::probe() {
   if (Status s = check_interface(options_.devargs); !s) return s;
   EalLog log;
+  for (const std::string& m : options_.members) {
+    if (Status s = check_interface(m); !s) return s;
+    uint16_t member = UINT16_MAX;
+    if (rte_eth_dev_get_port_by_name(device_name(m).c_str(), &member) == 0) continue;
+    if (const int r = rte_dev_probe(m.c_str()); r < 0 && r != -EEXIST)
+      return Error{"member '" + m + "' of the bond: " + rte_strerror(-r) + log.tail()};
+  }
   const std::string name = device_name(options_.devargs);
   if (rte_eth_dev_get_port_by_name(name.c_str(), &id_) != 0) {
     id_ = UINT16_MAX;
@@ -403,9 +426,10 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
   queues_.clear();
   for (uint16_t w = 0; w < workers; ++w) {
     const uint16_t tx = w % tx_queues_;
-    queues_.push_back(std::make_unique<EthQueue>(id_, w < rx_queues ? w : EthQueue::kNoQueue, tx,
-                                                 locks_ ? &locks_[tx].lock : nullptr, capabilities_,
-                                                 traits_of(driver_).takes_frames_unprepared, pools[w]));
+    auto queue = std::make_unique<EthQueue>(id_, w < rx_queues ? w : EthQueue::kNoQueue, tx, locks_ ? &locks_[tx].lock : nullptr,
+                                            capabilities_, traits_of(driver_).takes_frames_unprepared, pools[w]);
+    if (driver_ == "net_bonding") queue->keep_alive();
+    queues_.push_back(std::move(queue));
   }
   return {};
 }
@@ -428,6 +452,12 @@ base::Status Port::start() {
 
 // Solicited-node groups of our IPv6 addresses, in the device's filter; a device without one shows us everything or is told to.
 void Port::join_groups() {
+  if (options_.every_group) {
+    EalLog log;
+    if (rte_eth_allmulticast_enable(id_) != 0) rte_eth_promiscuous_enable(id_);
+    log.tail();
+    return;
+  }
   std::vector<rte_ether_addr> groups;
   for (const base::IpAddress& a : options_.addresses) {
     if (a.is_v4()) continue;

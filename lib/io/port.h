@@ -25,10 +25,12 @@ struct Offloads {
 };
 
 struct PortOptions {
-  std::string name;     // for people
-  std::string devargs;  // PCI address or vdev with arguments (bootstrap::expand_device)
+  std::string name;                  // for people
+  std::string devargs;               // PCI address or vdev with arguments (bootstrap::expand_device)
+  std::vector<std::string> members;  // of a bond (devargs net_bonding…,slave=…): their devargs; probed first, removed last
   uint16_t mtu = 1500;
   Offloads offloads;              // none: everything in software
+  bool every_group = false;       // receive every Ethernet group, not only those of our addresses
   std::optional<MacAddress> mac;  // set it where the device can; default its own
   uint32_t workers = 1;
   uint16_t queues = 0;  // receive and transmit queues at most; 0: one a worker

@@ -53,7 +53,10 @@ ParseError skip_extensions(const uint8_t* packet, uint32_t end, Ipv6View& out) {
     if (at + length - kIpv6Header > kIpv6MaxExtensionBytes) return ParseError::kBadHeader;
     switch (out.next_header) {
       case kFragmentHeader:
-        if ((base::load_be16(p + 2) & 0xfff9) != 0) return ParseError::kFragment;  // offset or M
+        if ((base::load_be16(p + 2) & 0xfff9) != 0) {  // offset or M
+          out.fragment_at = static_cast<uint16_t>(at);
+          return ParseError::kFragment;
+        }
         break;
       case kRouting:
         if (p[3] != 0) {  // RFC 8200 4.4: an unknown routing type with segments left

@@ -23,6 +23,7 @@ struct Ipv6View {
   uint32_t flow_label = 0;      // 20 bits
   uint16_t payload_offset = 0;  // of the first byte behind the extension headers
   uint16_t payload_length = 0;  // behind the extension headers
+  uint16_t fragment_at = 0;     // with kFragment: where the fragment header stands; next_header is 44 then
   uint16_t next_header_at = 6;  // where in the packet `next_header` stands
   // With kBadHeader: what to tell the sender in a parameter problem (RFC 8200 4, RFC 4443 3.4). problem_at 0: nothing.
   uint16_t problem_at = 0;
@@ -34,7 +35,7 @@ struct Ipv6View {
   // `packet`: behind the Ethernet header; padding may follow.
   // kNone; kTruncated; kBadHeader (version; an extension out of place, over the limits, with an option that RFC 8200 4.2 tells us
   // to discard the packet for; a routing header with segments left, which is always so for the deprecated type 0, RFC 5095; a
-  // group or v4-mapped source); kFragment, with src, dst and hop_limit filled. An atomic fragment header (RFC 6946) is skipped.
+  // group or v4-mapped source); kFragment, with all but the payload filled. An atomic fragment header (RFC 6946) is skipped.
   static ParseError parse(base::ByteSpan packet, Ipv6View& out);
 };
 

@@ -50,6 +50,18 @@ void put_checksums_right(std::vector<uint8_t>& f) {
   wire::store_checksum(l3 + l4 + wire::kTcpChecksumOffset, wire::checksum_finish(sum));
 }
 
+struct Ring {
+  static constexpr uint64_t kCapacity = 16 * 1024;
+  Ring() {
+    const std::span<uint8_t> bytes(memory, sizeof memory);
+    FUZZ_REQUIRE(shm::format_ring(bytes, kCapacity) == shm::RingError::kNone);
+    FUZZ_REQUIRE(producer.attach(bytes) == shm::RingError::kNone && consumer.attach(bytes) == shm::RingError::kNone);
+  }
+  alignas(64) uint8_t memory[shm::ring_bytes(kCapacity)];
+  shm::RingProducer producer;
+  shm::RingConsumer consumer;
+};
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -67,7 +79,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   InterfaceConfig i;
   i.addresses = {{base::IpAddress::v4(0x0a010001), 24}, {*base::IpAddress::parse("fd00:1::1"), 64}};
   i.routes = {{base::IpAddress::v4(0), 0, base::IpAddress::v4(0x0a0100fe)}};
-  c.ip.ports = {i};
+  InterfaceConfig vlan;  // a second one on the same device
+  vlan.device = 0;
+  vlan.vlan = 5;
+  vlan.addresses = {{base::IpAddress::v4(0x0a050001), 24}, {*base::IpAddress::parse("fd00:5::1"), 64}};
+  vlan.dad_transmits = 1;
+  c.ip.ports = {i, vlan};
+  c.ip.max_fragments = 16;
+  // Every other input has a host beside the gateway, which sends back what it gets.
+  Ring to_host, from_host;
+  std::optional<ExceptionPath> path;
+  if (size % 4 < 2) path.emplace(to_host.producer, &from_host.consumer, 1'000'000, std::vector<HostRule>{{6, 179, 179}}, 0);
+  c.ip.exception = path ? &*path : nullptr;
   io::PortQueue* q[] = {&port};
   const ListenerSet::Entry entries[] = {{base::IpAddress::v4(0), 80, 1, false}, {base::IpAddress{}, 80, 2, false}};
   const ListenerSet listeners(entries);
@@ -89,6 +112,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       ConnectError why;
       if (stack.connect(base::IpAddress::v4(0x0a010002), 8080, stack.downstream_profile(), now, nullptr, &why) != nullptr) ++held;
     }
+    for (std::span<const uint8_t> f; (f = to_host.consumer.front()).data() != nullptr; to_host.consumer.pop())
+      if (action & 8) from_host.producer.push(f);
     stack.receive(now);
     while (Connection* k = stack.pop_ready()) {
       const uint32_t events = TcpStack::take_events(*k);

@@ -77,6 +77,7 @@ POLL_CORE_ALLOWED = [
     ("dataplane/options*", "all", "the command line, read once at start"),
     ("dataplane/config*", "all", "the dataplane section, read once at start"),
     ("dataplane/table_loader*", "all", "the loader thread, which is no poll core"),
+    ("dataplane/host_bridge*", "all", "the thread of the exception interface, which is no poll core"),
     ("dataplane/runtime_snapshot*", "shared_ptr", "owners of arenas, held and dropped by the loader thread"),
     ("dataplane/runtime_nodes*", "all", "built, shared between snapshots and freed by the loader thread"),
     ("dataplane/supervisor*", "all", "the supervisor thread, which is no poll core"),

@@ -143,6 +143,7 @@ struct Options {
   bool static_router = false;  // 10.1.0.254, the way to everybody else, is known
   AdmissionConfig admission = {};
   std::vector<InterfaceAddress> more_addresses = {};  // of the port
+  ExceptionPath* exception = nullptr;
 };
 
 // One stack with the address 10.1.0.1/24, fd00:1::1/64 on a port of memory, default routers 10.1.0.254 and fd00:1::fe.
@@ -168,6 +169,7 @@ class Stack {
     c.secret[2] = 3;
     c.secret[3] = 4;
     c.ip.max_neighbors = o.max_neighbors;
+    c.ip.exception = o.exception;
     c.ip.worker = 1;  // no announcements unless a test asks for them
     InterfaceConfig i;
     i.vlan = o.vlan;
