@@ -665,7 +665,7 @@ class Reader {
       }
       // DPDK's modes: 1 active-backup, 2 balance, 4 802.3ad. Flows are spread over members by addresses and ports (l34).
       const char* mode = p.bond == BondMode::kActiveBackup ? "1" : p.bond == BondMode::kBalance ? "2" : "4";
-      p.devargs = "net_bonding" + std::to_string(i) + ",mode=" + mode + ",lsc_poll_period_ms=100";
+      p.devargs = "net_bonding" + std::to_string(i) + ",mode=" + mode;
       if (p.bond != BondMode::kActiveBackup) p.devargs += ",xmit_policy=l34";
       for (size_t m = 0; m < p.members.size(); ++m) {
         const auto args =

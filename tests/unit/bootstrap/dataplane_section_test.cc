@@ -96,7 +96,7 @@ dataplane:
   EXPECT_EQ(p.vlans[0].dad, 0u);
   const PortSection& bond = s.ports[2];
   EXPECT_EQ(bond.bond, BondMode::kLacp);
-  EXPECT_EQ(bond.devargs, "net_bonding2,mode=4,lsc_poll_period_ms=100,xmit_policy=l34,slave=net_memif32,slave=0000:3b:00.1");
+  EXPECT_EQ(bond.devargs, "net_bonding2,mode=4,xmit_policy=l34,slave=net_memif32,slave=0000:3b:00.1");
   EXPECT_EQ(bond.member_devargs[0], "net_memif32,socket=/run/a.sock,role=client,id=0,bsize=2048,rsize=11,socket-abstract=no");
   EXPECT_TRUE(s.exception.enable);
   EXPECT_EQ(s.exception.name, "tap-");
