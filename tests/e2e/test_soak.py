@@ -43,7 +43,7 @@ def test_flood(soak):
 
 
 def test_idle_then_at_work(soak):
-    r = soak("idle", "--connections", "20k", "--ramp", "5k", "--idle", "5", "--keepalive", "1", "--wake", "0.1", "--seconds", "2")
+    r = soak("idle", "--connections", "20k", "--ramp", "5k", "--idle", "6", "--keepalive", "1", "--wake", "0.1", "--seconds", "2")
     assert held(r, "retransmissions") == []
     assert (r["open"] >= 20_000, r["woken"]) == (True, 2000)
-    assert r["keepalives"] > 20_000
+    assert r["keepalives"] >= 20_000
