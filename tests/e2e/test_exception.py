@@ -52,6 +52,7 @@ def exposed():
         chain = lambda name: hcm([{"name": "v", "domains": ["*"], "routes": [answer]}], route_name=name, stat_prefix=name)
         config = bootstrap([listener("v4", 80, chain("v4")), listener("v6", 80, chain("v6"), address="::")], [])
         section = lab.dataplane_section(exception={"enable": True, "name": "mr-", "rate": 2000, "to_host": ["tcp:179", "udp:3784-3785"]})
+        section["ports"][0]["dad"] = 1  # the service address too is asked for before it is used
         section["ports"][0]["addresses"] += [SERVICE4 + "/32", SERVICE6 + "/128"]
         lab.start_gateway(dict(config, dataplane=section))
         host = lab.gateway

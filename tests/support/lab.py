@@ -220,9 +220,10 @@ class Lab:
         section = {
             "cores": self.worker_cores, "main_core": self.main_core, "hugepages": self.hugepages, "memory_mb": self.memory_mb,
             "file_prefix": self.name,
+            # As at the kernel's ends ("nodad"): otherwise the first second of a gateway has no IPv6.
             "ports": [
-                {"name": "ingress", "device": f"{self.device}:ingress", "addresses": [self.INGRESS4 + "/24", self.INGRESS6 + "/64"]},
-                {"name": "egress", "device": f"{self.device}:egress", "addresses": [self.EGRESS4 + "/24", self.EGRESS6 + "/64"]},
+                {"name": "ingress", "dad": 0, "device": f"{self.device}:ingress", "addresses": [self.INGRESS4 + "/24", self.INGRESS6 + "/64"]},
+                {"name": "egress", "dad": 0, "device": f"{self.device}:egress", "addresses": [self.EGRESS4 + "/24", self.EGRESS6 + "/64"]},
             ],
         }
         if self.workers > 1:
