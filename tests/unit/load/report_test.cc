@@ -84,7 +84,9 @@ TEST(LoadReport, EveryErrorCounterIsShouted) {
     EXPECT_EQ(has(t, "    " + std::string(i.name) + " ") && has(t, i.text), i.kind != CounterKind::kTraffic) << i.name;
     EXPECT_EQ(has(w, std::string("A RUN WITH ERRORS (") + i.name + " 1,234)"), error) << i.name << ": " << w;
     EXPECT_EQ(has(j, "\"clean\": false"), error) << i.name;
-    EXPECT_EQ(has(j, "\"" + std::string(i.name) + "\": " + std::to_string(value)), i.kind != CounterKind::kTraffic) << i.name;
+    // Of traffic only what a soak asks for is a number of its own.
+    const bool in_json = i.kind != CounterKind::kTraffic || std::string_view(i.name) == "woken";
+    EXPECT_EQ(has(j, "\"" + std::string(i.name) + "\": " + std::to_string(value)), in_json) << i.name;
   }
 }
 

@@ -99,12 +99,12 @@ TEST(Validate, HeaderTable) {
   struct Case {
     const char* what;
     std::function<void(std::vector<uint8_t>&)> change;
-    const char* want;
+    std::string want;
   };
   const Case cases[] = {
       {"magic", [](auto& b) { b[0] ^= 1; }, "not a table object (magic)"},
       {"version", [](auto& b) { root<Cluster>(b).header.layout_version = 77; },
-       "object of layout version 77, this program knows 1"},
+       "object of layout version 77, this program knows " + std::to_string(kLayoutVersion)},
       {"kind", [](auto& b) { root<Cluster>(b).header.kind = static_cast<Kind>(9); }, "object of unknown kind 9"},
       {"kind 0", [](auto& b) { root<Cluster>(b).header.kind = static_cast<Kind>(0); }, "object of unknown kind 0"},
       {"size", [](auto& b) { root<Cluster>(b).header.size += 8; }, "cluster: size field disagrees with the bytes there are"},
@@ -396,11 +396,12 @@ TEST(Snapshot, RefusalTable) {
     const char* what;
     std::function<void(SnapshotHeader&, ObjectRef*)> change;
     bool reseal;
-    const char* want;
+    std::string want;
   };
   const Case cases[] = {
       {"magic", [](auto& h, auto*) { h.magic ^= 1; }, true, "not a snapshot root (magic)"},
-      {"version", [](auto& h, auto*) { h.layout_version = 9; }, true, "snapshot of layout version 9, this program knows 1"},
+      {"version", [](auto& h, auto*) { h.layout_version = 9; }, true,
+       "snapshot of layout version 9, this program knows " + std::to_string(kLayoutVersion)},
       {"count", [](auto& h, auto*) { h.count = 5; }, true, "snapshot root reaches past the end of the arena"},
       {"huge count", [](auto& h, auto*) { h.count = UINT32_MAX; }, false, "snapshot root reaches past the end of the arena"},
       {"checksum", [](auto&, auto* r) { r[0].version ^= 1; }, false, "snapshot root: checksum is wrong"},
