@@ -90,7 +90,8 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
   ControlPlane* raw = c.get();
   c->link_ = std::make_unique<DataplaneLink>(
       link, *c->publisher_,
-      [raw](uint32_t worker, std::span<const uint8_t> record) { raw->access_log_.on_event(worker, record); }, say);
+      [raw](uint32_t worker, std::span<const uint8_t> record) { raw->access_log_.on_event(worker, record); }, say,
+      [raw](uint32_t worker, std::span<const uint8_t> record) { raw->inspections_.on_record(worker, record); });
   c->link_->start();
   return c;
 }

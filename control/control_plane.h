@@ -19,6 +19,7 @@
 #include "control/compile.h"
 #include "control/dataplane_link.h"
 #include "control/explain.h"
+#include "control/inspections.h"
 #include "control/model.h"
 #include "control/publisher.h"
 #include "control/store.h"
@@ -60,6 +61,7 @@ class ControlPlane {
   Publisher& publisher() { return *publisher_; }
   DataplaneLink& link() { return *link_; }
   AccessLogger& access_log() { return access_log_; }
+  Inspections& inspections() { return inspections_; }
   const ControlConfig& config() const { return config_; }
   bool has_edits() const { return edited_; }
   std::chrono::steady_clock::time_point started() const { return started_; }
@@ -80,6 +82,7 @@ class ControlPlane {
   std::shared_ptr<const Model> model_ = std::make_shared<const Model>();
   std::atomic<bool> edited_{false};
   AccessLogger access_log_;
+  Inspections inspections_;
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<DataplaneLink> link_;
 };

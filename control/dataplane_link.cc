@@ -36,8 +36,13 @@ TimeNs monotonic_now() {
 
 }  // namespace
 
-DataplaneLink::DataplaneLink(const DataplaneLinkConfig& config, Publisher& publisher, EventHandler on_event, LogHandler log)
-    : config_(config), publisher_(publisher), on_event_(std::move(on_event)), log_(std::move(log)) {
+DataplaneLink::DataplaneLink(const DataplaneLinkConfig& config, Publisher& publisher, EventHandler on_event, LogHandler log,
+                             InspectHandler on_inspect)
+    : config_(config),
+      publisher_(publisher),
+      on_event_(std::move(on_event)),
+      log_(std::move(log)),
+      on_inspect_(std::move(on_inspect)) {
   info_.state = "waiting for the data plane";
 }
 
@@ -92,6 +97,8 @@ void DataplaneLink::lose(TimeNs now, const std::string& why) {
   retry_step_ = std::min(retry_step_ * 2, kRetryMaxNs);
   channel_.close();
   if (was_up) {
+    drain_inspection();
+    if (on_inspect_) on_inspect_(0, {});
     drain_events();  // what it left behind: the rings are still mapped
     publisher_.on_unlinked();
   }
@@ -102,6 +109,7 @@ void DataplaneLink::lose(TimeNs now, const std::string& why) {
     info_.connected = false;
   }
   consumers_.clear();
+  inspection_.clear();
   rings_.clear();
   if (!why.empty()) say(why);
 }
@@ -109,7 +117,7 @@ void DataplaneLink::lose(TimeNs now, const std::string& why) {
 Status DataplaneLink::on_welcome(shm::Message& message) {
   if (!message.get(welcome_)) return Error{"malformed welcome"};
   if (const char* why = table::link_mismatch(config_.versions, welcome_.versions); why != nullptr) return Error{why};
-  if (welcome_.workers == 0 || welcome_.workers > stats::kMaxWorkers || message.fds.size() != welcome_.workers + 2)
+  if (welcome_.workers == 0 || welcome_.workers > stats::kMaxWorkers || message.fds.size() != 2 * welcome_.workers + 2)
     return Error{"welcome with " + std::to_string(message.fds.size()) + " segments for " + std::to_string(welcome_.workers) +
                  " workers"};
   auto stats = shm::Segment::map(std::move(message.fds[0]), shm::Access::kReadOnly, sizeof(stats::RegionHeader), kMaxRegionBytes);
@@ -120,14 +128,16 @@ Status DataplaneLink::on_welcome(shm::Message& message) {
     return Error{"statistics region of another data plane"};
   rings_.clear();
   consumers_.clear();
+  inspection_.clear();
   for (size_t i = 1; i < message.fds.size(); ++i) {
     auto ring = shm::Segment::map(std::move(message.fds[i]), shm::Access::kReadWrite, shm::ring_bytes(shm::kMinRingCapacity),
                                   kMaxEventRingBytes);
     if (!ring.ok()) return Error{"event ring: " + ring.error()};
     rings_.push_back(std::move(*ring));
-    consumers_.emplace_back();
-    if (const auto e = consumers_.back().attach(rings_.back().bytes()); e != shm::RingError::kNone)
-      return Error{std::string("event ring: ") + shm::to_string(e)};
+    auto& consumers = i <= welcome_.workers + 1 ? consumers_ : inspection_;
+    consumers.emplace_back();
+    if (const auto e = consumers.back().attach(rings_.back().bytes()); e != shm::RingError::kNone)
+      return Error{std::string(i <= welcome_.workers + 1 ? "event" : "inspection") + " ring: " + shm::to_string(e)};
   }
   auto handover = publisher_.prepare_link();
   if (!handover.ok()) return Error{handover.error()};
@@ -202,15 +212,17 @@ bool DataplaneLink::serve(TimeNs now) {
     return did;
   }
   did |= drain_events();
+  did |= drain_inspection();
   if (Status s = publisher_.step(); !s.ok()) {
     lose(now, s.error());
     return true;
   }
-  for (const shm::RingConsumer& c : consumers_) {
-    if (c.error() == shm::RingError::kNone) continue;
-    lose(now, std::string("event ring of the data plane is corrupt: ") + shm::to_string(c.error()));
-    return true;
-  }
+  for (const auto* consumers : {&consumers_, &inspection_})
+    for (const shm::RingConsumer& c : *consumers) {
+      if (c.error() == shm::RingError::kNone) continue;
+      lose(now, std::string("a ring of the data plane is corrupt: ") + shm::to_string(c.error()));
+      return true;
+    }
   return did;
 }
 
@@ -256,6 +268,21 @@ bool DataplaneLink::drain_events() {
   std::lock_guard lock(mutex_);
   info_.events_read += read;
   return true;
+}
+
+bool DataplaneLink::drain_inspection() {
+  bool did = false;
+  for (size_t w = 0; w < inspection_.size(); ++w) {
+    shm::RingConsumer& ring = inspection_[w];
+    for (uint32_t n = 0; n < kInspectionsPerStep; ++n) {
+      const auto record = ring.front();
+      if (record.data() == nullptr) break;
+      if (on_inspect_ && !record.empty()) on_inspect_(static_cast<uint32_t>(w), record);
+      ring.pop();
+      did = true;
+    }
+  }
+  return did;
 }
 
 void DataplaneLink::start() {

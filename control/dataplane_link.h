@@ -47,10 +47,14 @@ class DataplaneLink {
   // A record of a worker's event ring (stats::RecordHeader first); valid during the call. Called from the link's thread; a slow
   // handler delays acknowledgements, and then records are lost in the data plane.
   using EventHandler = std::function<void(uint32_t worker, std::span<const uint8_t> record)>;
+  // A record of a worker's inspection ring (table/inspect.h); valid during the call. Called from the link's thread. Null record:
+  // the data plane is gone, nothing more will come.
+  using InspectHandler = std::function<void(uint32_t worker, std::span<const uint8_t> record)>;
   // One line for the log: connected, lost, refused, rejected snapshot. Called from the link's thread.
   using LogHandler = std::function<void(const std::string& line)>;
 
-  DataplaneLink(const DataplaneLinkConfig& config, Publisher& publisher, EventHandler on_event, LogHandler log = {});
+  DataplaneLink(const DataplaneLinkConfig& config, Publisher& publisher, EventHandler on_event, LogHandler log = {},
+                InspectHandler on_inspect = {});
   ~DataplaneLink();
   DataplaneLink(const DataplaneLink&) = delete;
   DataplaneLink& operator=(const DataplaneLink&) = delete;
@@ -69,7 +73,8 @@ class DataplaneLink {
   static constexpr base::TimeNs kRetryFirstNs = 10 * base::kMillisecond, kRetryMaxNs = 100 * base::kMillisecond;
   static constexpr base::TimeNs kHandshakeNs = 2 * base::kSecond;
   static constexpr base::TimeNs kEventPollNs = base::kMillisecond;
-  static constexpr uint32_t kEventsPerStep = 4096;  // bounds one step, so that a flood of records does not delay the rest
+  static constexpr uint32_t kInspectionsPerStep = 16'384;  // of each worker; a capture at full rate has many
+  static constexpr uint32_t kEventsPerStep = 4096;         // bounds one step, so that a flood of records does not delay the rest
   enum class Phase : uint8_t { kDown, kAwaitWelcome, kAwaitReady, kUp };
 
   bool try_connect(base::TimeNs now);
@@ -77,12 +82,14 @@ class DataplaneLink {
   base::Status on_welcome(shm::Message& message);
   void lose(base::TimeNs now, const std::string& why);
   bool drain_events();
+  bool drain_inspection();
   void say(const std::string& line);
 
   const DataplaneLinkConfig config_;
   Publisher& publisher_;
   EventHandler on_event_;
   LogHandler log_;
+  InspectHandler on_inspect_;
 
   Phase phase_ = Phase::kDown;
   base::TimeNs next_try_ = 0, retry_step_ = kRetryFirstNs, deadline_ = base::kNever;
@@ -91,6 +98,7 @@ class DataplaneLink {
   table::LinkWelcome welcome_;
   std::vector<shm::Segment> rings_;  // workers', then the loader's
   std::vector<shm::RingConsumer> consumers_;
+  std::vector<shm::RingConsumer> inspection_;  // of the workers; their memory is in rings_ too
 
   mutable std::mutex mutex_;  // guards what follows
   shm::Segment stats_;

@@ -178,6 +178,11 @@ void Publisher::send_stage_period() {
   if (ring_.push({reinterpret_cast<const uint8_t*>(&command), sizeof command})) stage_period_.reset();
 }
 
+bool Publisher::send_inspection(std::span<const uint8_t> command) {
+  std::lock_guard lock(mutex_);
+  return stats_ && ring_.attached() && ring_.push(command);
+}
+
 // ---- the link ---------------------------------------------------------------------------------------------------------------
 
 // Copies every live object into an arena that nobody has seen. The old one goes with its last mapping.

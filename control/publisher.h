@@ -109,6 +109,8 @@ class Publisher {
   // Stage accounting of the linked data plane: one turn in `period`, 0: off (table::SetStagePeriod). The newest wish goes out as
   // soon as there is room; false when no data plane is linked. Whether it is in force: LoaderCounter::kStagePeriod.
   bool set_stage_period(uint32_t period);
+  // A question to the workers (table/inspect.h), as its bytes. False: no data plane is linked, or the command ring has no room.
+  bool send_inspection(std::span<const uint8_t> command);
   // A record of the loader's event ring.
   void on_loader_event(const stats::LoaderEvent& event, stats::EventType type, std::string_view text);
   // Retries a full ring, reclaims, wakes waiters. Call at least every few milliseconds while linked. Error: the command ring is

@@ -12,7 +12,9 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include "control/capture.h"
 #include "control/config_loader.h"
+#include "control/connections.h"
 #include "control/proto_writer.h"
 #include "control/stats_report.h"
 #include "lib/api/millrace.control.v1.grpc.pb.h"
@@ -439,6 +441,20 @@ class Service final : public ControlService, public pb::Control::Service {
       std::this_thread::sleep_for(milliseconds(1));
     }
     if (!out->connected()) out->set_reason(plane_.link().info().state);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Connections(ServerContext* context, const pb::ConnectionsRequest* rq, pb::ConnectionsReply* out) override {
+    ask_connections(
+        plane_, *rq, [context] { return context->IsCancelled(); }, out);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Capture(ServerContext* context, const pb::CaptureRequest* rq,
+                       grpc::ServerWriter<pb::CaptureChunk>* writer) override {
+    run_capture(
+        plane_, *rq, version_, [writer](const pb::CaptureChunk& chunk) { return writer->Write(chunk); },
+        [context] { return context->IsCancelled(); });
     return grpc::Status::OK;
   }
 

@@ -4,6 +4,8 @@
 #include <string>
 #include <time.h>
 
+#include "lib/stats/kernel_counters.h"
+
 namespace millrace::control {
 
 using stats::CounterInfo;
@@ -185,6 +187,15 @@ void report_top(const RegionView& view, v1::TopSample* out) {
 void report_stats(const RegionView& view, const v1::StatsRequest& request, v1::StatsReply* out) {
   Collector c(request, out);
   using stats::WorkerBlock;
+  if (request.kernel()) {
+    for (const stats::KernelCounter& k : stats::kernel_counters()) {
+      uint64_t sum = 0;
+      for (uint32_t w = 0; w < view.workers(); ++w) sum += k.of(view.worker(w));
+      const bool gauge = std::string_view(k.name) == "TcpCurrEstab";
+      c.add("kernel", "", "", {k.name, gauge ? CounterType::kGauge : CounterType::kCounter, k.text}, sum);
+    }
+    return;
+  }
   for (const stats::Scope& s : view.all_scopes()) {
     if (s.kind == stats::ScopeKind::kOverflow || s.kind == stats::ScopeKind::kNone) continue;
     std::string parent;

@@ -15,6 +15,7 @@
 
 #include "lib/base/pool.h"
 #include "lib/base/timer_wheel.h"
+#include "lib/io/port_queue.h"
 #include "lib/tcp/tcb.h"
 #include "lib/tcp/tcp.h"
 
@@ -46,7 +47,8 @@ struct Connection {
   uint32_t dirty_next = kNotQueued;  // connections that may have output
   uint32_t flow_hash = 0;            // hash in the flow table
   uint16_t events = 0;               // pending tcp::Event bits, taken by TcpStack::take_events()
-  Role role = Role::kNone;           // stack sets it; the session layer may read it only
+  Role role : 4 = Role::kNone;       // stack sets it; the session layer may read it only
+  uint8_t traced_state : 4 = 0;      // tcp::State that the trace knows of
   bool attached : 1 = false;         // the session layer holds it (rule 2)
   bool connected : 1 = false;        // reached ESTABLISHED
   bool half_open : 1 = false;        // counted as half-open (SYN-RECEIVED)
@@ -54,14 +56,18 @@ struct Connection {
   bool local_port_taken : 1 = false;  // by connect(), to be given back
   bool admitted : 1 = false;          // counted by Admission::accept()
   NextHop next_hop;
-  uint16_t port = 0;        // index of the port whose address is the local one
-  uint16_t counted_on = 0;  // what Admission::ended() wants back
+  uint16_t port : 4 = 0;         // index of the port whose address is the local one
+  uint16_t generation : 12 = 0;  // of its place in the pool: grows when it is given back
+  uint16_t counted_on = 0;       // what Admission::ended() wants back
 
   static constexpr uint32_t kNotQueued = UINT32_MAX;
   static constexpr uint32_t kLastQueued = UINT32_MAX - 1;
 
   const tcp::FourTuple& tuple() const { return tcp::tuple(tcb); }
+  // Tells it from those that used its place before or will after it (table::ConnectionId).
+  uint32_t tag() const { return flow_hash ^ generation * 0x9e3779b1u; }
 };
+static_assert(io::kMaxPorts <= 16 && tcp::State::kTimeWait < tcp::State{16}, "they fit their bits");
 static_assert(sizeof(Connection) == 320, "memory per connection: update the sum in README.md and memory_test.cc");
 
 // A FIFO of connections of one pool, linked by index through `Next`: four bytes a connection. There is no taking out of the

@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/table/inspect.h"
+
 namespace millrace::dataplane {
 
 using base::Error;
@@ -55,6 +57,9 @@ Result<SharedSegments> SharedSegments::create(const stats::RegionConfig& region,
     auto ring = make_ring("millrace-events-" + std::to_string(w), event_ring_bytes);
     if (!ring.ok()) return Error{ring.error()};
     s.worker_events.push_back(std::move(*ring));
+    auto inspection = make_ring("millrace-inspect-" + std::to_string(w), table::kInspectRing);
+    if (!inspection.ok()) return Error{inspection.error()};
+    s.inspection.push_back(std::move(*inspection));
   }
   auto ring = make_ring("millrace-events-loader", kLoaderEventRing);
   if (!ring.ok()) return Error{ring.error()};
@@ -181,6 +186,7 @@ void ControlLink::on_hello(const shm::Message& message) {
   std::vector<int> fds{stats_fd->get()};
   for (const shm::Segment& s : segments_.worker_events) fds.push_back(s.fd());
   fds.push_back(segments_.loader_events.fd());
+  for (const shm::Segment& s : segments_.inspection) fds.push_back(s.fd());
   if (Status s = peer_.send_struct(static_cast<uint16_t>(LinkMessage::kWelcome), welcome, fds); !s.ok())
     return drop("welcome could not be sent");
   phase_ = Phase::kAwaitAttach;

@@ -32,6 +32,7 @@ static_assert(stats::kMaxAccessLogRecord <= kDefaultEventRing / 2);
 struct SharedSegments {
   shm::Segment stats;
   std::vector<shm::Segment> worker_events;  // one ring each
+  std::vector<shm::Segment> inspection;     // likewise (table/inspect.h)
   shm::Segment loader_events;
   // Makes all of them; `event_ring_bytes` (power of two) is the capacity of each worker's ring.
   static base::Result<SharedSegments> create(const stats::RegionConfig& region, uint64_t event_ring_bytes = kDefaultEventRing);

@@ -162,6 +162,11 @@ class IpLayer {
     if (hop.neighbor != NeighborTable::kNone) neighbors_.observe(hop.neighbor, hop.generation, id, una, received, now);
   }
 
+  // Shows `tap` every frame that goes out; it outlives the layer.
+  void set_tap(io::FrameTap& tap) {
+    for (uint16_t p = 0; p < interfaces_.size(); ++p) interfaces_[p]->tx.set_tap(tap, p);
+  }
+
   uint32_t ports() const { return static_cast<uint32_t>(interfaces_.size()); }
   uint16_t device_of(uint16_t port) const { return interfaces_[port]->device; }
   const io::PortCapabilities& capabilities(uint16_t port) const { return interfaces_[port]->capabilities; }

@@ -308,6 +308,12 @@ int run(const Options& options) {
     if (const shm::RingError e = event_rings.back()->attach(s.bytes()); e != shm::RingError::kNone)
       return fail(kMachine, "event ring of a worker cannot be used");
   }
+  std::vector<std::unique_ptr<shm::RingProducer>> inspection_rings;
+  for (shm::Segment& s : segments->inspection) {
+    inspection_rings.push_back(std::make_unique<shm::RingProducer>());
+    if (const shm::RingError e = inspection_rings.back()->attach(s.bytes()); e != shm::RingError::kNone)
+      return fail(kMachine, "inspection ring of a worker cannot be used");
+  }
   shm::RingProducer loader_events;
   if (loader_events.attach(segments->loader_events.bytes()) != shm::RingError::kNone)
     return fail(kMachine, "event ring of the loader cannot be used");
@@ -328,6 +334,7 @@ int run(const Options& options) {
   loader_config.connection_limit = section.limits.connection_limit;
   loader_config.listener_limits = section.limits.listener_connection_limits;
   if (section.stage_accounting) loader_config.stage_period = stats::StageClock::kDefaultPeriod;
+  loader_config.tls_key_capture = section.tls_key_capture;
   std::vector<WorkerTableSlot> slots(workers);
   TableLoader loader(loader_config, *region, slots, &loader_events);
 
@@ -383,6 +390,7 @@ int run(const Options& options) {
     r.indirect = indirect[w];
     r.stats = region->worker_stats(w);
     r.events = event_rings[w].get();
+    r.inspection = inspection_rings[w].get();
     r.tables = &slots[w];
     r.tls_arena = arenas[w];
     r.tls_library = libraries[w].get();

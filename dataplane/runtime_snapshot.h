@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,6 +23,7 @@
 #include "lib/route/pattern_db.h"
 #include "lib/shm/epoch.h"
 #include "lib/stats/region.h"
+#include "lib/table/inspect.h"
 #include "lib/table/objects.h"
 
 namespace millrace::tls {
@@ -184,11 +186,45 @@ class WorkerTableSlot {
   // Worker, once a turn. Relaxed: nothing else hangs on it. On the line that take() reads anyway.
   uint32_t stage_period() const { return stage_period_.load(std::memory_order_relaxed); }
 
+  // Questions of an operator (table/inspect.h), a few at a time, from the loader to the worker's Inspector.
+  //  1. `posted_` counts questions ever posted, written by the loader; `fetched_` those ever fetched, written by the worker. Both
+  //  grow
+  //     modulo 2^32; posted_ - fetched_ is at most kQuestions.
+  //  2. The loader writes letters_[posted_ % kQuestions] only while it is not full, then stores posted_ with release; the worker
+  //  loads
+  //     posted_ with acquire before it reads a letter. It stores fetched_ with release when it has read one for the last time;
+  //     the loader loads fetched_ with acquire before it writes over it.
+  //  3. A worker that has not come round for so many questions is stuck; the loader then keeps them and tries again.
+  static constexpr uint32_t kQuestions = 8;
+  struct Question {
+    alignas(8) uint8_t bytes[sizeof(table::StartCapture)];  // one of the commands, by its type
+    uint32_t size = 0;
+  };
+  // Loader thread. False: as many are waiting as there is room for; try again.
+  bool post(std::span<const uint8_t> command) {
+    MILLRACE_ASSERT(command.size() <= sizeof(Question::bytes), "the largest command fits");
+    const uint32_t n = posted_.load(std::memory_order_relaxed);
+    if (n - fetched_.load(std::memory_order_acquire) == kQuestions) return false;
+    Question& q = questions_[n % kQuestions];
+    std::memcpy(q.bytes, command.data(), command.size());
+    q.size = static_cast<uint32_t>(command.size());
+    posted_.store(n + 1, std::memory_order_release);
+    return true;
+  }
+  // Worker, once a turn: how many were ever posted. On the line that take() reads anyway.
+  uint32_t posted() const { return posted_.load(std::memory_order_acquire); }
+  // Worker: the n-th question (fetched() <= n < posted()), and that it is done with.
+  const Question& question(uint32_t n) const { return questions_[n % kQuestions]; }
+  void fetched(uint32_t n) { fetched_.store(n, std::memory_order_release); }
+
  private:
   alignas(64) std::atomic<const RuntimeSnapshot*> offered_{nullptr};  // loader: rw, worker: ro
   std::atomic<uint32_t> stage_period_{0};                             // loader: rw, worker: ro
+  std::atomic<uint32_t> posted_{0};                                   // loader: rw, worker: ro
   shm::EpochWord taken_;                                              // worker: rw, loader: ro; RuntimeSnapshot::sequence
   const RuntimeSnapshot* current_ = nullptr;                          // worker only
+  alignas(64) std::atomic<uint32_t> fetched_{0};                      // worker: rw, loader: ro
+  alignas(64) Question questions_[kQuestions];                        // loader: rw, worker: ro
 };
 
 }  // namespace millrace::dataplane

@@ -100,6 +100,10 @@ struct TableLoader::Impl {
   std::string rejection;
   TimeNs next_sweep = 0;
 
+  // Questions that are not with every worker yet: the command, and the next worker that it goes to.
+  static constexpr size_t kMaxUnposted = 64;  // beyond: lost; who asked gives up by himself
+  std::deque<std::pair<std::vector<uint8_t>, size_t>> unposted;
+
   // Scratch for regex scans: generation of the prototype, and which generation each worker is known to have.
   uint64_t scratch_generation = 0;
   std::vector<uint64_t> scratch_of;
@@ -341,6 +345,11 @@ struct TableLoader::Impl {
     table::PublishSnapshot newest;
     bool any = false, did = false;
     for (auto record = ring.front(); record.data() != nullptr; record = ring.front()) {
+      if (inspection(record)) {
+        ring.pop();
+        did = true;
+        continue;
+      }
       table::PublishSnapshot command;
       table::SetStagePeriod stages;
       if (record.size() == sizeof command) std::memcpy(&command, record.data(), sizeof command);
@@ -368,6 +377,51 @@ struct TableLoader::Impl {
     }
     if (any) load(newest);
     return any || did;
+  }
+
+  // ---- questions to the workers (table/inspect.h) ---------------------------------------------------------------------------
+  // True when the record is one, and good; it is then on its way to every worker.
+  bool inspection(std::span<const uint8_t> record) {
+    table::CommandType type;
+    if (record.size() < sizeof type) return false;
+    std::memcpy(&type, record.data(), sizeof type);
+    table::InspectConnections connections;
+    table::StartCapture capture;
+    table::StopInspection stop;
+    if (type == table::CommandType::kInspectConnections && record.size() == sizeof connections) {
+      std::memcpy(&connections, record.data(), sizeof connections);
+      if (connections.id == 0 || connections.sort >= table::ConnectionSort::kCount) return false;
+      post({reinterpret_cast<const uint8_t*>(&connections), sizeof connections});
+    } else if (type == table::CommandType::kStartCapture && record.size() == sizeof capture) {
+      std::memcpy(&capture, record.data(), sizeof capture);
+      if (capture.id == 0 || capture.snap == 0 || !table::is_valid(capture.filter)) return false;
+      if (capture.tls_keys != 0) capture.tls_keys = config_.tls_key_capture ? 1 : 2;  // 2: workers refuse
+      post({reinterpret_cast<const uint8_t*>(&capture), sizeof capture});
+    } else if (type == table::CommandType::kStopInspection && record.size() == sizeof stop) {
+      std::memcpy(&stop, record.data(), sizeof stop);
+      post({reinterpret_cast<const uint8_t*>(&stop), sizeof stop});
+    } else {
+      return false;
+    }
+    return true;
+  }
+  void post(std::span<const uint8_t> command) {
+    if (unposted.size() < kMaxUnposted) unposted.push_back({{command.begin(), command.end()}, 0});
+    deliver();
+  }
+  // In order, to every worker; a worker that has no room holds up those behind it until the next step.
+  bool deliver() {
+    bool did = false;
+    while (!unposted.empty()) {
+      auto& [command, next] = unposted.front();
+      while (next < slots.size() && slots[next].post(command)) {
+        ++next;
+        did = true;
+      }
+      if (next < slots.size()) return did;
+      unposted.pop_front();
+    }
+    return did;
   }
 
   void set_stage_period(uint32_t period) {
@@ -437,6 +491,9 @@ Status TableLoader::attach(shm::Segment arena, shm::Segment commands, uint64_t c
 }
 
 void TableLoader::detach() {
+  // Whoever asked is gone: nobody reads the answers.
+  const table::StopInspection all;
+  impl_->post({reinterpret_cast<const uint8_t*>(&all), sizeof all});
   impl_->is_attached = false;
   impl_->ring = shm::RingConsumer();
   impl_->commands = shm::Segment();
@@ -447,7 +504,8 @@ bool TableLoader::attached() const { return impl_->is_attached; }
 
 bool TableLoader::step(TimeNs now) {
   impl_->builder.leases().set_now(now);
-  bool did = impl_->run_commands();
+  bool did = impl_->deliver();
+  did |= impl_->run_commands();
   did |= impl_->reclaim();
   impl_->sweep(now);
   return did;

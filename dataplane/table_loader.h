@@ -43,6 +43,7 @@ struct TableLoaderConfig {
   std::map<std::string, uint32_t> listener_limits;
   uint32_t connection_limit = 0;
   uint32_t stage_period = 0;  // of stage accounting at start (table::SetStagePeriod changes it); 0: off
+  bool tls_key_capture = false;  // StartCapture may ask for TLS keys
 };
 
 class TableLoader {

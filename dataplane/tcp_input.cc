@@ -10,6 +10,7 @@
 namespace millrace::dataplane {
 
 using stats::DropReason;
+using table::TraceKind;
 using wire::ParseError;
 
 struct TcpStack::Incoming {
@@ -56,6 +57,8 @@ uint32_t TcpStack::receive(TimeNs now) {
     c[PortCounter::kRxBursts].add();
     c[PortCounter::kRxPackets].add(n);
     c[PortCounter::kRxBytes].add(bytes);
+    if (tap_->on) [[unlikely]]
+      tap_->show(*tap_, p, false, frames, n);
     input_burst(p, frames, n, now, false);
   }
   if (ip_.takes_from_host()) [[unlikely]]
@@ -143,6 +146,7 @@ void TcpStack::input_segment(Incoming& in, TimeNs now, bool handed) {
     return;
   }
   if (!handed && hand_over(in)) return;
+  count(TcpCounter::kSegmentsOther).add();
   if (time_wait_.size() > 0 && time_wait_.find(in.hash, in.packet.tuple) != nullptr) {
     input_time_wait(in, segment, now);
   } else {
@@ -196,6 +200,7 @@ void TcpStack::share_neighbor_news(uint16_t port, rte_mbuf* copy) {
 void TcpStack::input_connection(Connection& c, const wire::TcpView& segment, rte_mbuf* frame, uint32_t payload_at, uint8_t ecn,
                                 TimeNs now) {
   count(TcpCounter::kSegmentsIn).add();
+  const tcp::Glance before = tcp::glance(c.tcb);
   uint32_t left = segment.payload_length;
   uint32_t events = 0;
   DropReason dropped = DropReason::kNone;
@@ -240,7 +245,14 @@ void TcpStack::input_connection(Connection& c, const wire::TcpView& segment, rte
       if (left == 0 && m != nullptr) rte_pktmbuf_free(m);
     }
   }
-  if (dropped != DropReason::kNone) counters_.drop(dropped);
+  if (dropped != DropReason::kNone) [[unlikely]] {
+    counters_.drop(dropped);
+    table::ResetCause cause{};
+    if (dropped == DropReason::kTcpDataAfterClose) cause = table::ResetCause::kDataAfterClose;
+    trace(c, cause == table::ResetCause{} ? TraceKind::kDropped : TraceKind::kResetSent, now, static_cast<uint32_t>(dropped),
+          segment.seq, segment.payload_length, static_cast<uint8_t>(before.state), static_cast<uint8_t>(cause));
+  }
+  note(c, before, now);
   on_events(c, events, now);
 }
 
@@ -308,12 +320,14 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
     tcp::open_passive(c.tcb, in.packet.tuple, profiles_[0], segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn),
                       now, d.ts_offset, mss);
     c.half_open = true;
+    trace_opened(c, 1, tcp::info(c.tcb).snd_una, segment.seq, now);
     count(TcpCounter::kSynReceived).set(listener_.half_open());
     on_events(c, 0, now);
     return;
   }
   tcp::open_cookie(c.tcb, in.packet.tuple, profiles_[0], segment, d.cookie, now, d.ts_offset, mss);
   count(TcpCounter::kSynCookiesAccepted).add();
+  trace_opened(c, 2, segment.ack - 1, segment.seq - 1, now);
   on_events(c, tcp::kEventConnected, now);
   if (c.over) return;  // no room for it any more
   input_connection(c, segment, std::exchange(in.packet.frame, nullptr), in.packet.l4_offset + segment.payload_offset,
@@ -329,6 +343,7 @@ void TcpStack::input_icmp_error(const IcmpError& e, TimeNs now) {
   if (e.kind == IcmpError::Kind::kTooBig) {
     // An old router that names no MTU: the plateau below Ethernet's that every IPv4 host must take (RFC 1191 7, RFC 791).
     tcp::on_path_mtu(c.tcb, e.mtu != 0 ? e.mtu : 576, e.seq, now);
+    trace(c, TraceKind::kPathMtu, now, e.mtu);
     if (tcp::output_pending(c.tcb)) touch(c);
     return;
   }

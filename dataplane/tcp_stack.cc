@@ -5,6 +5,7 @@
 namespace millrace::dataplane {
 
 using stats::DropReason;
+using table::TraceKind;
 
 const char* to_string(ConnectError e) {
   switch (e) {
@@ -82,6 +83,7 @@ Connection* TcpStack::open(uint32_t hash, uint16_t port) {
 void TcpStack::leave_table(Connection& c) {
   if (c.over) return;
   c.over = true;
+  if (!c.connected) count(TcpCounter::kOpenFailed).add();
   flows_.erase(c.flow_hash, connections_.index_of(&c));
   wheel_.cancel(c.timer);
   if (c.half_open) {
@@ -110,6 +112,7 @@ void TcpStack::to_time_wait(Connection& c, TimeNs now) {
   s->local_port_taken = c.local_port_taken;
   c.local_port_taken = false;  // the entry has it now
   count(TcpCounter::kTimeWait).set(time_wait_.size());
+  count(TcpCounter::kTimeWaitEntered).add();
   leave_table(c);
 }
 
@@ -123,7 +126,6 @@ void TcpStack::expire_time_wait(TimeWaitTable::Slot& s) {
 // The last step: only when nobody holds it and its last segment is out.
 void TcpStack::free(Connection& c) {
   MILLRACE_ASSERT(!c.attached && c.over, "free a connection that is over and let go");
-  count(TcpCounter::kRetransmits).add(tcp::info(c.tcb).retransmits);
   tcp::release(c.tcb);
   wheel_.cancel(c.timer);
   c.owner = nullptr;
@@ -131,6 +133,8 @@ void TcpStack::free(Connection& c) {
   c.over = c.connected = false;
   c.events = 0;
   c.next_hop = {};
+  c.traced_state = 0;
+  c.generation = (c.generation + 1) & 0xfff;
   connections_.free(&c);
   count(TcpCounter::kActive).set(connections_.in_use());
 }
@@ -152,6 +156,7 @@ bool TcpStack::admit(Connection& c, TimeNs now) {
 
 // What TCP reported, whether from a segment or a deadline. Leaves the connection scheduled and on the lists it belongs to.
 void TcpStack::on_events(Connection& c, uint32_t events, TimeNs now) {
+  trace_state(c, now);
   if (c.half_open && tcp::state(c.tcb) != tcp::State::kSynReceived) {
     c.half_open = false;
     listener_.half_open_ended();
@@ -166,8 +171,14 @@ void TcpStack::on_events(Connection& c, uint32_t events, TimeNs now) {
       c.connected = true;
     }
     const bool opening = c.role == Role::kUpstream && !c.connected;
-    if (events & tcp::kEventReset) count(opening ? TcpCounter::kConnectFailed : TcpCounter::kResetReceived).add();
-    if (events & tcp::kEventTimedOut) count(opening ? TcpCounter::kConnectTimeout : TcpCounter::kTimedOut).add();
+    if (events & tcp::kEventReset) {
+      count(opening ? TcpCounter::kConnectFailed : TcpCounter::kResetReceived).add();
+      trace(c, TraceKind::kResetReceived, now);
+    }
+    if (events & tcp::kEventTimedOut) {
+      count(opening ? TcpCounter::kConnectTimeout : TcpCounter::kTimedOut).add();
+      trace(c, TraceKind::kTimedOut, now);
+    }
     if ((events & (tcp::kEventClosed | tcp::kEventTimeWait)) && !(events & (tcp::kEventReset | tcp::kEventTimedOut)))
       count(TcpCounter::kClosed).add();
     if ((events & tcp::kEventTimeWait) && !(events & tcp::kEventClosed)) to_time_wait(c, now);
@@ -252,6 +263,8 @@ Connection* TcpStack::connect_from(const IpLayer::Source& source, const base::Ip
     c->role = Role::kUpstream;
     c->attached = true;
     c->owner = owner;
+    count(TcpCounter::kActiveOpens).add();
+    trace_opened(*c, 3, tcp::info(c->tcb).snd_una, 0, now);
     touch(*c);
     return c;
   }
@@ -279,10 +292,102 @@ void TcpStack::abort(Connection& c, TimeNs now) {
   c.owner = nullptr;
   c.events = 0;
   if (!c.over) {
+    count(TcpCounter::kAborted).add();
+    trace(c, TraceKind::kResetSent, now, 0, 0, 0, static_cast<uint8_t>(tcp::state(c.tcb)),
+          static_cast<uint8_t>(table::ResetCause::kSession));
     tcp::abort(c.tcb, now);
+    trace_state(c, now);
     leave_table(c);
   }
   touch(c);
+}
+
+void TcpStack::kill(Connection& c, TimeNs now) {
+  if (c.over) return;
+  count(TcpCounter::kKilled).add();
+  trace(c, TraceKind::kResetSent, now, 0, 0, 0, static_cast<uint8_t>(tcp::state(c.tcb)),
+        static_cast<uint8_t>(table::ResetCause::kOperator));
+  tcp::abort(c.tcb, now);
+  trace_state(c, now);
+  leave_table(c);
+  if (c.attached) reschedule(c, tcp::kEventReset | tcp::kEventClosed);
+  touch(c);
+}
+
+// --- the trace
+
+void TcpStack::trace(const Connection& c, TraceKind kind, TimeNs now, uint32_t a, uint32_t b, uint32_t d, uint8_t from,
+                     uint8_t to) {
+  table::TraceEntry e;
+  e.time_ns = now;
+  e.slot = connections_.index_of_own(&c);
+  e.tag = c.tag();
+  e.kind = kind;
+  e.from = from;
+  e.to = to;
+  e.a = a;
+  e.b = b;
+  e.c = tcp::cwnd(c.tcb);
+  e.d = d;
+  trace_.add(e);
+}
+
+void TcpStack::trace_opened(Connection& c, uint8_t how, uint32_t iss, uint32_t irs, TimeNs now) {
+  trace(c, TraceKind::kOpened, now, iss, irs, 0, how, static_cast<uint8_t>(tcp::state(c.tcb)));
+  note_state(c, now);
+}
+
+void TcpStack::note_state(Connection& c, TimeNs now) {
+  using tcp::State;
+  const auto counted = [](uint8_t s) {
+    return s == static_cast<uint8_t>(State::kEstablished) || s == static_cast<uint8_t>(State::kCloseWait);
+  };
+  const uint8_t from = c.traced_state, to = static_cast<uint8_t>(tcp::state(c.tcb));
+  c.traced_state = to & 15;
+  trace(c, TraceKind::kState, now, tcp::stream_sent(c.tcb), tcp::stream_received(c.tcb), 0, from, to);
+  if (counted(to) && !counted(from)) count(TcpCounter::kEstablished).add();
+  if (!counted(to) && counted(from)) count(TcpCounter::kEstablished).sub();
+  if (counted(from) && to == static_cast<uint8_t>(State::kClosed)) count(TcpCounter::kEstablishedReset).add();
+}
+
+void TcpStack::note_retransmits(Connection& c, uint32_t n, TimeNs now) {
+  const tcp::Info i = tcp::info(c.tcb);
+  count(TcpCounter::kRetransmits).add(n);
+  if (i.state == tcp::State::kSynSent || i.state == tcp::State::kSynReceived) count(TcpCounter::kSynRetransmits).add(n);
+  else if (i.recovery == static_cast<uint8_t>(tcp::Recovery::kFast)) count(TcpCounter::kFastRetransmits).add(n);
+  else count(TcpCounter::kTimeoutRetransmits).add(n);
+  trace(c, TraceKind::kRetransmit, now, i.snd_una, n, i.bytes_in_flight);
+}
+
+void TcpStack::note(Connection& c, const tcp::Glance& before, TimeNs now) {
+  using tcp::Recovery;
+  const tcp::Glance after = tcp::glance(c.tcb);
+  if (after == before) return;
+  const tcp::Info i = tcp::info(c.tcb);
+  if (after.out_of_order > before.out_of_order) count(TcpCounter::kOutOfOrder).add();
+  if (after.timeouts > before.timeouts) {
+    count(TcpCounter::kRtoExpired).add();
+    trace(c, TraceKind::kTimeout, now, i.snd_una, i.rto_ms * 1000, after.timeouts);
+  }
+  if (after.probes > before.probes) {
+    count(TcpCounter::kProbes).add();
+    trace(c, TraceKind::kProbe, now, i.snd_una, i.rto_ms * 1000, after.probes);
+  }
+  if (after.keepalives > before.keepalives) {
+    count(TcpCounter::kKeepalives).add();
+    trace(c, TraceKind::kKeepalive, now, i.snd_una, 0, after.keepalives);
+  }
+  if (after.recovery != before.recovery) {
+    const bool fast = after.recovery == static_cast<uint8_t>(Recovery::kFast);
+    if (fast) count(TcpCounter::kFastRecoveries).add();
+    if (fast) trace(c, TraceKind::kFastRecovery, now, i.snd_una, i.ssthresh, i.bytes_in_flight);
+    else if (after.recovery == static_cast<uint8_t>(Recovery::kOpen)) trace(c, TraceKind::kRecovered, now, i.snd_una, i.ssthresh);
+  }
+  if (after.window_shut != before.window_shut && after.state >= tcp::State::kEstablished &&
+      before.state >= tcp::State::kEstablished) {
+    if (after.window_shut) count(TcpCounter::kZeroWindowsReceived).add();
+    trace(c, after.window_shut ? TraceKind::kZeroWindow : TraceKind::kWindowOpened, now, i.snd_una, i.snd_wnd, i.snd_una_bytes);
+  }
 }
 
 // --- output and time
@@ -295,10 +400,13 @@ bool TcpStack::output(Connection& c, TimeNs now) {
   const uint32_t mss = tcp::effective_mss(c.tcb);
   const io::PacketQueue& queue = tcp::tx_queue(c.tcb);
   tcp::OutSegment out;
+  const uint32_t retransmits = tcp::retransmits(c.tcb);
   const auto ecn = [&out] { return out.ecn_capable ? wire::Ecn::kCapable0 : wire::Ecn::kNotCapable; };
   for (uint32_t n = 0; n < kSegmentsPerFlush; ++n) {
-    if (ip_.tx_blocked(port)) [[unlikely]]
-      return n != 0;
+    if (ip_.tx_blocked(port)) [[unlikely]] {
+      if (n == 0) return false;
+      break;
+    }
     if (!tcp::poll_output(c.tcb, now, out, tso ? kMaxTsoPayload : mss)) break;
     DropReason dropped = DropReason::kNone;
     if (out.payload_len <= mss || ip_.can_cut(port, queue, out.payload_offset, out.payload_len)) {
@@ -318,13 +426,26 @@ bool TcpStack::output(Connection& c, TimeNs now) {
         done += piece;
       }
     }
-    if (out.header.flags & wire::kTcpRst) count(TcpCounter::kResetSent).add();
+    if (out.header.window == 0 || (out.header.flags & wire::kTcpRst) != 0) [[unlikely]] {
+      if (out.header.flags & wire::kTcpRst) {
+        count(TcpCounter::kResetSent).add();
+        if (tcp::state(c.tcb) != tcp::State::kClosed)
+          trace(c, TraceKind::kResetSent, now, out.header.seq, 0, 0, static_cast<uint8_t>(tcp::state(c.tcb)),
+                static_cast<uint8_t>(table::ResetCause::kBadSegment));
+      } else {
+        count(TcpCounter::kZeroWindowsSent).add();
+        trace(c, TraceKind::kOurWindowShut, now, out.header.ack, 0, tcp::info(c.tcb).rx_bytes);
+      }
+    }
     if (dropped == DropReason::kTxNoMbuf) break;  // TCP repeats it; no use to go on now
   }
+  if (const uint32_t n = tcp::retransmits(c.tcb) - retransmits; n != 0) [[unlikely]]
+    note_retransmits(c, n, now);
   return true;
 }
 
 void TcpStack::output_turn(Connection& c, TimeNs now) {
+  trace_state(c, now);
   const bool sent = !tcp::output_pending(c.tcb) || output(c, now);
   if (tcp::output_pending(c.tcb)) {
     if (sent) touch(c);
@@ -369,7 +490,10 @@ uint32_t TcpStack::run_timers(TimeNs now, uint32_t max) {
       wheel_.schedule(c.timer, tcp::next_deadline(c.tcb));
       return;
     }
-    on_events(c, tcp::on_deadline(c.tcb, now), now);
+    const tcp::Glance before = tcp::glance(c.tcb);
+    const uint32_t events = tcp::on_deadline(c.tcb, now);
+    note(c, before, now);
+    on_events(c, events, now);
   });
   for (; fired < max; ++fired) {
     TimeWaitTable::Slot* s = time_wait_.oldest();

@@ -28,6 +28,7 @@
 #include "dataplane/port_allocator.h"
 #include "dataplane/rate_limit.h"
 #include "dataplane/time_wait_table.h"
+#include "dataplane/trace.h"
 #include "lib/base/pool.h"
 #include "lib/base/time.h"
 #include "lib/base/timer_wheel.h"
@@ -92,6 +93,11 @@ class TcpStack {
 
   // The listeners of the snapshot in force; null: none. Must stay valid until the next call. Connections are not touched.
   void set_listeners(const ListenerSet* listeners) { listeners_ = listeners; }
+  // Shows `tap` every frame that comes in or goes out; it outlives the stack.
+  void set_tap(io::FrameTap& tap) {
+    tap_ = &tap;
+    ip_.set_tap(tap);
+  }
 
   // --- the loop -----------------------------------------------------------------------------------------------------------
   // One burst from each port and from each hand-over ring, processed to the end. Returns the number of frames (0: idle).
@@ -133,6 +139,8 @@ class TcpStack {
   void detach(Connection& c, TimeNs now);
   // Resets the connection and lets go of it. The pointer is dead.
   void abort(Connection& c, TimeNs now);
+  // Resets a connection at an operator's word, as if its peer had: the session layer, if any holds it, hears kEventReset.
+  void kill(Connection& c, TimeNs now);
   // Puts a connection (back) on the ready list with these events: for sessions that stopped at a budget and want to go on in the
   // next iteration.
   void reschedule(Connection& c, uint32_t events);
@@ -147,6 +155,11 @@ class TcpStack {
   const StackCounters& counters() const { return counters_; }
   const Admission* admission() const { return admission_.get(); }  // null: nothing is limited
   IpLayer& ip() { return ip_; }
+  const TraceRing& trace() const { return trace_; }
+  // The pool of connections by slot, for walks in slices: slots below connection_slots() were ever used; null: not in use now.
+  uint32_t connection_slots() const { return connections_.ever_used(); }
+  Connection* connection_at(uint32_t slot) { return connections_.lent(slot) ? &connections_[slot] : nullptr; }
+  table::ConnectionId id_of(const Connection& c) const { return {connections_.index_of(&c), c.tag()}; }
   // Calls f(const Connection&) for each connection in use (millctl dump; slow).
   template <class F>
   void for_each_connection(F&& f) const {
@@ -188,6 +201,20 @@ class TcpStack {
   void report_progress(TimeNs now);
   void expire_time_wait(TimeWaitTable::Slot& s);
   void update_pressure();
+
+  // What the trace and the counters are told. Nothing of it lies on the path of an ordinary segment but the comparison of the
+  // state once a flush, and of the retransmissions once an output().
+  void trace(const Connection& c, table::TraceKind kind, TimeNs now, uint32_t a = 0, uint32_t b = 0, uint32_t d = 0,
+             uint8_t from = 0, uint8_t to = 0);
+  void trace_opened(Connection& c, uint8_t how, uint32_t iss, uint32_t irs, TimeNs now);
+  void trace_state(Connection& c, TimeNs now) {
+    if (c.traced_state != static_cast<uint8_t>(tcp::state(c.tcb))) [[unlikely]]
+      note_state(c, now);
+  }
+  void note_state(Connection& c, TimeNs now);
+  void note_retransmits(Connection& c, uint32_t n, TimeNs now);
+  // Compares with a glance of before.
+  void note(Connection& c, const tcp::Glance& before, TimeNs now);
   uint32_t hash_of(const base::IpAddress& local, uint16_t local_port, const base::IpAddress& remote, uint16_t remote_port) const {
     return static_cast<uint32_t>(flow_hash(config_.secret[0], local, local_port, remote, remote_port));
   }
@@ -219,6 +246,8 @@ class TcpStack {
   ConnectionQueue<&Connection::dirty_next> dirty_;
   std::vector<ConnectionQueue<&Connection::dirty_next>> held_;  // by port: that found it blocked; they are on no other list
   RateLimit reset_limit_;
+  TraceRing trace_;
+  io::FrameTap* tap_ = &io::FrameTap::none();
   uint64_t next_id_;
   uint32_t pressure_countdown_ = 0;
   MemoryPressure pressure_ = MemoryPressure::kNone;

@@ -130,6 +130,7 @@ class Transports {
   TcpStack& stack() { return stack_; }
   uint32_t tls_in_use() const { return channels_.in_use(); }
   const tls::SessionPool& tls_sessions() const { return sessions_; }
+  void set_key_log(const tls::SessionPool::KeyLog& log) { sessions_.set_key_log(log); }
 
  private:
   void pump_tx(Session& s, TimeNs now);

@@ -63,7 +63,10 @@ Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, Tim
       http_(ctx_, downstreams_, upstreams_, resources.tls_arena),
       tcp_(ctx_, downstreams_),
       downstreams_(ctx_, http_, tcp_),
-      upstreams_(ctx_, http_) {
+      upstreams_(ctx_, http_),
+      capture_(config.index, resources.inspection),
+      inspector_(ctx_, capture_, resources.inspection) {
+  stack_.set_tap(capture_);
   tcp_.set_upstreams(upstreams_);
   ctx_.now = now;
   set_date(0);
@@ -89,6 +92,10 @@ bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
   stats::StageScope stage(stages_, stats::Stage::kTables);
   bool busy = take_tables();
   transports_.begin_iteration();
+  if (inspector_.due(resources_.tables->posted())) [[unlikely]] {
+    capture_.set_wall(wall_ns);
+    inspector_.step(*resources_.tables);
+  }
 
   const uint32_t received = stack_.receive(now);
   busy |= received != 0;

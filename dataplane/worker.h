@@ -1,7 +1,8 @@
 // One poll core: its share of everything, and the loop that runs packets to completion (DESIGN section 3). Made by the main
 // thread, run on its core, destroyed by the main thread. Tests run iterate() in virtual time over ports of memory.
 //
-//   take tables ─▶ receive ─▶ ready connections ─▶ deferred TLS ─▶ pipelined requests ─▶ timers ─▶ flush ─▶ gauges
+//   take tables ─▶ operator's questions ─▶ receive ─▶ ready connections ─▶ deferred TLS ─▶ pipelined requests ─▶ timers ─▶ flush
+//   ─▶ gauges
 #pragma once
 
 #include <atomic>
@@ -9,9 +10,11 @@
 #include <memory>
 #include <span>
 
+#include "dataplane/capture.h"
 #include "dataplane/downstream.h"
 #include "dataplane/head_buffer.h"
 #include "dataplane/http_proxy.h"
+#include "dataplane/inspector.h"
 #include "dataplane/runtime_snapshot.h"
 #include "dataplane/tcp_proxy.h"
 #include "dataplane/tcp_stack.h"
@@ -51,6 +54,7 @@ struct WorkerResources {
   io::PacketPool payload, headers, indirect;
   stats::WorkerStats stats;
   shm::RingProducer* events = nullptr;
+  shm::RingProducer* inspection = nullptr;  // null: nobody can look into this worker (tests)
   WorkerTableSlot* tables = nullptr;
   tls::Arena* tls_arena = nullptr;             // null: OpenSSL allocates from malloc (tests)
   LinkWatch* links = nullptr;                  // worker 0 only; null: links never change
@@ -111,6 +115,8 @@ class Worker {
   TcpProxy tcp_;
   Downstreams downstreams_;
   Upstreams upstreams_;
+  Capture capture_;
+  Inspector inspector_;
   char date_[http::kDateBytes];
   uint64_t date_second_ = 0;
   TimeNs gauges_at_ = 0;

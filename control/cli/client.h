@@ -2,10 +2,15 @@
 // on.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
+#include <type_traits>
 
 #include "lib/api/millrace.control.v1.grpc.pb.h"
 
@@ -65,6 +70,38 @@ class Client {
     *why = sentence(s);
     if (s.error_code() == grpc::StatusCode::UNAVAILABLE) open(true);
     return std::nullopt;
+  }
+  // Reads a stream until it ends, `next` or `go_on` (asked every 100 ms) says false. Failures as call() has them. `seconds`: that
+  // the stream may last beyond the timeout of a call; 0: an hour.
+  template <class Request, class Reply>
+  void stream(std::unique_ptr<grpc::ClientReader<Reply>> (control::v1::Control::Stub::*method)(grpc::ClientContext*,
+                                                                                               const Request&),
+              const Request& request, double seconds, const std::function<bool()>& go_on,
+              const std::type_identity_t<std::function<bool(const Reply&)>>& next) {
+    grpc::ClientContext context;
+    context.set_deadline(deadline(seconds > 0 ? seconds + 10 : 3600));
+    std::atomic<bool> over{false}, stopped{false};
+    std::thread watcher([&] {
+      while (!over) {
+        if (!go_on()) {
+          stopped = true;
+          return context.TryCancel();
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      }
+    });
+    auto reader = (stub_.get()->*method)(&context, request);
+    Reply reply;
+    while (reader->Read(&reply)) {
+      if (next(reply)) continue;
+      stopped = true;
+      context.TryCancel();
+      break;
+    }
+    over = true;
+    watcher.join();
+    const grpc::Status s = reader->Finish();
+    if (!s.ok() && !stopped) fail(s);
   }
 
  private:

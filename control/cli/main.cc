@@ -16,11 +16,41 @@ using namespace millrace::cli;
 
 constexpr const char* kBash = R"BASH(_millctl() {
   local cur=${COMP_WORDS[COMP_CWORD]}
-  local words="status apply check diff get list delete route endpoint explain stats top drops batch completion"
+  local words="status apply check diff get list delete route endpoint explain stats nstat top drops conn capture batch completion"
   local kinds="listeners routes clusters endpoints secrets"
+  local states="syn-sent syn-received established fin-wait-1 fin-wait-2 close-wait closing last-ack"
+  local filters="--listener --cluster --peer --local --state --worker --role"
+  case ${COMP_WORDS[2]:-} in
+    list) filters+=" --sort --top --limit --ids --output" ;;
+    kill) filters+=" --dry-run --all --output" ;;
+    show) filters="--output" ;;
+  esac
+  local terms="--write --packets --bytes --seconds --snap --port --direction --tls-keys host net port portrange src dst tcp udp"
+  terms+=" icmp icmp6 arp ip ip6 vlan inbound outbound tcp-syn tcp-ack tcp-fin tcp-rst tcp-push less greater listener cluster"
+  terms+=" and or not"
   case ${COMP_WORDS[1]} in
     route) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "add remove weight" -- "$cur")); return; } ;;
     endpoint) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "add remove drain undrain" -- "$cur")); return; } ;;
+    conn) [ $COMP_CWORD -eq 2 ] && { COMPREPLY=($(compgen -W "list show kill" -- "$cur")); return; }
+      case ${COMP_WORDS[COMP_CWORD-1]} in
+        --listener) COMPREPLY=($(compgen -W "$(millctl list listeners --names 2>/dev/null)" -- "$cur")); return ;;
+        --cluster) COMPREPLY=($(compgen -W "$(millctl list clusters --names 2>/dev/null)" -- "$cur")); return ;;
+        --state) COMPREPLY=($(compgen -W "$states" -- "$cur")); return ;;
+        --role) COMPREPLY=($(compgen -W "downstream upstream" -- "$cur")); return ;;
+        --sort) COMPREPLY=($(compgen -W "rtt retransmits age queued cwnd idle" -- "$cur")); return ;;
+      esac
+      case ${COMP_WORDS[2]:-} in
+        show|kill) [ $COMP_CWORD -eq 3 ] && [[ $cur != -* ]] && {
+          COMPREPLY=($(compgen -W "$(millctl conn list --ids 2>/dev/null)" -- "$cur")); return; } ;;
+      esac
+      COMPREPLY=($(compgen -W "$filters" -- "$cur")); return ;;
+    capture) case ${COMP_WORDS[COMP_CWORD-1]} in
+        -w|--write) COMPREPLY=($(compgen -f -- "$cur")) ;;
+        --direction) COMPREPLY=($(compgen -W "in out" -- "$cur")) ;;
+        listener) COMPREPLY=($(compgen -W "$(millctl list listeners --names 2>/dev/null)" -- "$cur")) ;;
+        cluster) COMPREPLY=($(compgen -W "$(millctl list clusters --names 2>/dev/null)" -- "$cur")) ;;
+        *) COMPREPLY=($(compgen -W "$terms" -- "$cur")) ;;
+      esac; return ;;
     top) case ${COMP_WORDS[COMP_CWORD-1]} in
         --stages) COMPREPLY=($(compgen -W "on off" -- "$cur")) ;;
         *) COMPREPLY=($(compgen -W "--interval --once --workers --stages --output" -- "$cur")) ;;
@@ -228,9 +258,57 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   sub = app.add_subcommand("drops", "every reason for which a packet or request did not get through, worst first");
   sub->add_flag("--all", stats.all, "also reasons that never happened");
   sub->add_option("--watch", stats.watch_s, "show again every so many seconds")->expected(0, 1)->default_str("2");
-  sub->footer("Examples:\n  millctl drops\n  millctl drops --watch 5");
+  sub->add_option("--rate", stats.rate_s, "look twice, so many seconds apart, and say how many a second")
+      ->expected(0, 1)
+      ->default_str("1")
+      ->check(CLI::Range(0.05, 3600.0));
+  sub->footer("Examples:\n  millctl drops\n  millctl drops --rate\n  millctl drops --watch 5");
   run(sub, [&](const Globals& x) { return run_drops(x, stats); });
+  sub = app.add_subcommand("nstat", "TCP/IP counters under the names that Linux gives them");
+  sub->add_option("filter", stats.filter, "only counters whose name has this text");
+  sub->add_flag("--all", stats.all, "also those that are zero");
+  sub->add_option("--watch", stats.watch_s, "show again every so many seconds, with rates")->expected(0, 1)->default_str("2");
+  sub->footer("Examples:\n  millctl nstat\n  millctl nstat TcpExt --all\n  millctl nstat Retrans --watch 1");
+  run(sub, [&](const Globals& x) { return run_nstat(x, stats); });
 
+  ConnOptions conn;
+  CLI::App* conns = app.add_subcommand("conn", "connections of the data plane: list, show one with its history, reset");
+  conns->require_subcommand(1);
+  conns->footer("Example:\n  millctl conn list --top 10 --sort rtt");
+  const auto filters = [&](CLI::App* s) {
+    s->add_option("--listener", conn.listener, "of this listener, and what serves its connections now");
+    s->add_option("--cluster", conn.cluster, "to this cluster, and connections that it serves now");
+    s->add_option("--peer", conn.peer, "the other end: ADDRESS, ADDRESS/BITS, ADDRESS:PORT or :PORT");
+    s->add_option("--local", conn.local, "our end, likewise");
+    s->add_option("--state", conn.states, "TCP state: established, fin-wait-1, …; may be given several times");
+    s->add_option("--worker", conn.workers, "of this worker; may be given several times");
+    s->add_option("--role", conn.role, "downstream (clients) or upstream (endpoints)")
+        ->check(CLI::IsMember({"downstream", "upstream"}));
+  };
+  sub = conns->add_subcommand("list", "connections, filtered and ordered; workers go through theirs in slices beside their work");
+  filters(sub);
+  sub->add_option("--top", conn.top, "the N largest by --sort (queued, when that is not given)")->check(CLI::Range(1u, 1024u));
+  sub->add_option("--sort", conn.sort, "largest first: rtt, retransmits, age, queued, cwnd, idle")
+      ->check(CLI::IsMember({"rtt", "retransmits", "age", "queued", "cwnd", "idle"}));
+  sub->add_option("--limit", conn.limit, "show at most so many; 0: all")->capture_default_str();
+  sub->add_flag("--ids", conn.ids_only, "ids alone, one a line");
+  sub->footer(
+      "Examples:\n  millctl conn list --listener edge --state established\n  millctl conn list --top 10 --sort retransmits\n"
+      "  millctl conn list --peer 10.1.0.0/16 -o json | jq .matched");
+  run(sub, [&](const Globals& x) { return run_conn_list(x, conn); });
+  sub = conns->add_subcommand("show", "everything known of one connection, in the words of ss -ti, and its trace");
+  sub->add_option("id", conn.id, "as conn list shows it; of one that is over, the trace may still be there")->required();
+  sub->footer("Example:\n  millctl conn show 0-17-3fa90c21");
+  run(sub, [&](const Globals& x) { return run_conn_show(x, conn); });
+  sub = conns->add_subcommand("kill", "resets a connection, or all that pass the filters; says how many");
+  sub->add_option("id", conn.id, "one connection");
+  filters(sub);
+  sub->add_flag("--all", conn.all, "every connection of the data plane");
+  sub->add_flag("--dry-run", conn.dry_run, "only say how many");
+  sub->footer("Examples:\n  millctl conn kill 0-17-3fa90c21\n  millctl conn kill --peer 192.0.2.7 --dry-run");
+  run(sub, [&](const Globals& x) { return run_conn_kill(x, conn); });
+
+  CaptureOptions capture;
   TopOptions top;
   BatchOptions batch;
   if (!in_batch) {
@@ -248,6 +326,28 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
         "Examples:\n  millctl top\n  millctl top --stages on\n  millctl top --once -o json | jq .total.requests\n  millctl top "
         "--once --stages off");
     run(sub, [&](const Globals& x) { return run_top(x, top); });
+    sub = app.add_subcommand("capture", "packets of the gateway's ports into a pcapng file, for tshark and Wireshark");
+    sub->add_option("-w,--write", capture.file, "the file; - is standard output")->required();
+    sub->add_option("filter", capture.filter, "which packets; all without it");
+    sub->add_option("--packets", capture.packets, "end after so many (100,000)");
+    sub->add_option("--bytes", capture.bytes, "end after so many bytes of packets; k, m, g (256m)")
+        ->transform(CLI::AsSizeValue(false));
+    sub->add_option("--seconds", capture.seconds, "end after so long (60)")->check(CLI::Range(0.001, 86'400.0));
+    sub->add_option("--snap", capture.snap, "keep so many bytes of each packet; all without it");
+    sub->add_option("--port", capture.ports, "of this port of the gateway; may be given several times");
+    sub->add_option("--direction", capture.direction, "only in or out")->check(CLI::IsMember({"in", "out"}));
+    sub->add_flag("--tls-keys", capture.tls_keys,
+                  "with the keys of TLS sessions that begin meanwhile (dataplane: {tls_key_capture: true} must permit it)");
+    sub->footer(
+        "Filters are pcap's: host, net, port, portrange with src and dst; ip, ip6, arp, tcp, udp, icmp, icmp6, vlan; less, "
+        "greater;\n"
+        "inbound, outbound; tcp-syn, tcp-ack, tcp-fin, tcp-rst, tcp-push; listener NAME, cluster NAME; and, or, not, "
+        "parentheses.\n"
+        "Options come before the filter. Ctrl-C ends a capture; what came so far is in the file.\n"
+        "Examples:\n  millctl capture -w edge.pcapng listener edge and tcp-rst\n"
+        "  millctl capture -w - --seconds 10 host 10.1.2.3 and port 8080 | tshark -r -\n"
+        "  millctl capture -w tls.pcapng --tls-keys --packets 1000 port 443");
+    run(sub, [&](const Globals& x) { return run_capture(x, capture); });
     sub = app.add_subcommand("batch", "runs one verb a line over one connection, for scripts that change much");
     sub->add_option("-f,--file", batch.file, "the lines; - is standard input")->capture_default_str();
     sub->add_flag("--keep-going", batch.keep_going, "go on behind a line that failed");

@@ -261,22 +261,83 @@ int run_stats(const Globals& g, const StatsOptions& o) {
   });
 }
 
+// TCP/IP as nstat shows a kernel's: a name, a number, and from the second look on its rate.
+int run_nstat(const Globals& g, const StatsOptions& o) {
+  Client client(g);
+  std::map<std::string, uint64_t> before;
+  auto looked = std::chrono::steady_clock::now();
+  return watch(o.watch_s, [&] {
+    pb::StatsRequest rq;
+    rq.set_filter(o.filter);
+    rq.set_nonzero(!o.all);
+    rq.set_kernel(true);
+    const pb::StatsReply reply = client.call(&Stub::Stats, rq);
+    if (g.json() || g.yaml()) {
+      print_structured(g, reply);
+      return static_cast<int>(kDone);
+    }
+    if (!reply.connected()) return no_dataplane();
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - looked).count();
+    Table table({"", ">", ">", ""});
+    for (const pb::Counter& c : reply.counters()) {
+      const auto it = before.find(c.counter());
+      const bool rated = !c.gauge() && !before.empty() && seconds > 0;
+      const uint64_t last = it == before.end() ? 0 : it->second;
+      table.row(
+          {c.counter(),
+           std::to_string(c.value()),
+           rated ? count(static_cast<uint64_t>(static_cast<double>(c.value() - std::min(last, c.value())) / seconds)) + "/s" : "",
+           {c.text(), Color::kDim}});
+    }
+    before.clear();
+    for (const pb::Counter& c : reply.counters()) before[c.counter()] = c.value();
+    looked = now;
+    if (table.empty()) std::puts("no counter has that text; --all shows also those that are zero");
+    else std::fputs(table.to_string().c_str(), stdout);
+    return static_cast<int>(kDone);
+  });
+}
+
 int run_drops(const Globals& g, const StatsOptions& o) {
   Client client(g);
-  return watch(o.watch_s, [&] {
+  std::map<std::string, uint64_t> before;
+  auto looked = std::chrono::steady_clock::now();
+  bool rated = false;
+  const auto look = [&] {
     pb::DropsRequest rq;
     rq.set_all(o.all);
-    const pb::DropsReply reply = client.call(&Stub::Drops, rq);
+    pb::DropsReply reply = client.call(&Stub::Drops, rq);
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - looked).count();
+    for (pb::Drop& d : *reply.mutable_drops()) {
+      uint64_t& last = before[d.name()];
+      if (rated && seconds > 0) d.set_rate(static_cast<double>(d.count() - std::min(last, d.count())) / seconds);
+      last = d.count();
+    }
+    looked = now;
+    return reply;
+  };
+  if (o.rate_s > 0) {
+    look();
+    rated = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(static_cast<int64_t>(o.rate_s * 1000)));
+  }
+  return watch(o.watch_s, [&] {
+    const pb::DropsReply reply = look();
+    const bool rates = std::exchange(rated, true);
     if (g.json() || g.yaml()) {
       print_structured(g, reply);
       return static_cast<int>(kDone);
     }
     if (!reply.connected()) return no_dataplane();
     std::printf("%s\n", paint("packets", Color::kBold).c_str());
-    Table drops({"", ">", "", ""});
+    Table drops({"", ">", ">", "", ""});
     for (const pb::Drop& d : reply.drops()) {
       const Color color = d.severity() == "error" ? Color::kRed : d.severity() == "warning" ? Color::kYellow : Color::kDim;
-      drops.row({{d.severity(), color}, count(d.count()), d.name(), {d.text(), Color::kDim}});
+      char rate[32] = "";
+      if (rates && d.rate() > 0) std::snprintf(rate, sizeof rate, d.rate() < 10 ? "%.1f/s" : "%.0f/s", d.rate());
+      drops.row({{d.severity(), color}, count(d.count()), rate, d.name(), {d.text(), Color::kDim}});
     }
     std::fputs(drops.empty() ? "  none was dropped\n" : drops.to_string(2).c_str(), stdout);
     std::printf("%s\n", paint("requests", Color::kBold).c_str());

@@ -44,12 +44,28 @@ struct StatsOptions {
   bool all = false;
   bool per_worker = false;
   double watch_s = 0;
+  double rate_s = 0;  // drops: two looks so far apart; 0: one
 };
 struct TopOptions {
   double interval_s = 1;
   bool once = false;
   std::string workers;  // "": all; else as parse_workers() reads it
   std::string stages;   // "": as it is; "on", "off", or a number
+};
+struct ConnOptions {
+  std::string id, listener, cluster, peer, local, role, sort;
+  std::vector<std::string> states;
+  std::vector<uint32_t> workers;
+  uint32_t top = 0, limit = 100;  // 0: no order, all
+  bool ids_only = false, dry_run = false, all = false;
+};
+struct CaptureOptions {
+  std::string file, direction;
+  std::vector<std::string> filter, ports;
+  uint32_t snap = 0;
+  uint64_t packets = 0, bytes = 0;
+  double seconds = 0;
+  bool tls_keys = false;
 };
 struct BatchOptions {
   std::string file = "-";
@@ -81,6 +97,14 @@ bool explain_request(const ExplainOptions& o, control::v1::ExplainRequest* reque
 // top.cc
 int run_top(const Globals& g, const TopOptions& o);
 
+// conn.cc
+int run_conn_list(const Globals& g, const ConnOptions& o);
+int run_conn_show(const Globals& g, const ConnOptions& o);
+int run_conn_kill(const Globals& g, const ConnOptions& o);
+
+// capture.cc
+int run_capture(const Globals& g, const CaptureOptions& o);
+
 // show.cc
 int run_status(const Globals& g, const StatusOptions& o);
 int run_list(const Globals& g, const ObjectOptions& o);
@@ -89,5 +113,6 @@ int run_explain(const Globals& g, const ExplainOptions& o);  // edit.cc
 int show_explanation(const Globals& g, const control::v1::ExplainReply& reply);
 int run_stats(const Globals& g, const StatsOptions& o);
 int run_drops(const Globals& g, const StatsOptions& o);
+int run_nstat(const Globals& g, const StatsOptions& o);
 
 }  // namespace millrace::cli

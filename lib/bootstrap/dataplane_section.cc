@@ -223,7 +223,7 @@ class Reader {
     bool ports_seen = false;
     const bool is_map = map(n, path,
                             {"cores", "main_core", "share_cores", "hugepages", "memory_mb", "file_prefix", "ports", "limits",
-                             "tcp", "stage_accounting", "exception"},
+                             "tcp", "stage_accounting", "tls_key_capture", "exception"},
                             [&](const std::string& key, const YAML::Node& v, const std::string& p) {
                               if (key == "cores") cores.reset(v), read_cores(v, p);
                               else if (key == "main_core")
@@ -231,6 +231,7 @@ class Reader {
                               else if (key == "share_cores") boolean(v, p, out_.share_cores);
                               else if (key == "hugepages") boolean(v, p, out_.hugepages);
                               else if (key == "stage_accounting") boolean(v, p, out_.stage_accounting);
+                              else if (key == "tls_key_capture") boolean(v, p, out_.tls_key_capture);
                               else if (key == "memory_mb") memory.reset(v), number(v, p, 64, 1024 * 1024, out_.memory_mb);
                               else if (key == "file_prefix") file_prefix(v, p);
                               else if (key == "ports") ports_seen = true, ports(v, p);

@@ -147,6 +147,7 @@ struct DataplaneSection {
   LimitsSection limits;
   ExceptionSection exception;
   TcpSection tcp;
+  bool tls_key_capture = false;   // `millctl capture --tls-keys` may ask for the keys of TLS sessions
   bool stage_accounting = false;  // where cycles go is measured from the start; millctl top --stages changes it while running
 };
 

@@ -121,6 +121,8 @@ void TxBuffer::drop(rte_mbuf* frame) {
 // One transmit call with everything; returns how many frames are still here, moved to the front.
 uint32_t TxBuffer::offer() {
   stats::StageScope stage(stages_, stats::Stage::kTxBurst, count_);
+  if (tap_->on) [[unlikely]]
+    tap_->show(*tap_, tap_port_, true, frames_ + shown_, count_ - shown_);
   const uint32_t sent = port_.tx_burst(frames_, static_cast<uint16_t>(count_));
   const uint32_t left = count_ - sent;
   counters_[PortCounter::kTxBursts].add();
@@ -135,7 +137,7 @@ uint32_t TxBuffer::offer() {
   if (sent != 0) full_since_ = base::kNever;
   counters_[PortCounter::kTxBytes].add(bytes_ - kept);
   bytes_ = kept;
-  return count_ = left;
+  return count_ = shown_ = left;
 }
 
 void TxBuffer::flush(base::TimeNs now) {
@@ -147,7 +149,7 @@ void TxBuffer::flush(base::TimeNs now) {
   if (full_since_ == base::kNever) full_since_ = now;
   if (now - full_since_ < kGiveUpAfter) return;
   for (uint32_t i = 0; i < count_; ++i) drop(frames_[i]);
-  count_ = 0;
+  count_ = shown_ = 0;
   bytes_ = 0;
   blocked_ = false;  // connections go on, so that TCP finds out; full_since_ stays until the port takes a frame
 }

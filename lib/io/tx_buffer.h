@@ -31,6 +31,16 @@ struct TxPools {
   PacketPool payload, headers, indirect;
 };
 
+// Who looks at frames on their way (a capture). Asked `on` once a burst; `show` must leave the frames as they are.
+struct FrameTap {
+  bool on = false;
+  void (*show)(FrameTap& self, uint16_t port, bool outbound, rte_mbuf* const* frames, uint32_t n) = nullptr;
+  static FrameTap& none() {  // never on
+    static FrameTap tap;
+    return tap;
+  }
+};
+
 class TxBuffer {
  public:
   // `drops`: kDropReasonCount counters, indexed by DropReason. `stages`: the worker's clock, told of Stage::kTxBurst. All
@@ -71,6 +81,12 @@ class TxBuffer {
   // When a port that is blocked will be given up, if it goes on taking nothing; kNever: it is not blocked.
   base::TimeNs give_up_at() const { return blocked_ ? base::time_add(full_since_, kGiveUpAfter) : base::kNever; }
 
+  // Shows `tap` every frame just before the port is offered it, as frames of port `index`.
+  void set_tap(FrameTap& tap, uint16_t index) {
+    tap_ = &tap;
+    tap_port_ = index;
+  }
+
   uint32_t waiting() const { return count_; }
   PortQueue& port() { return port_; }
   static constexpr uint32_t kBurst = 128;                      // frames from which the port is offered them at once
@@ -105,6 +121,9 @@ class TxBuffer {
   stats::CounterBlock<stats::PortCounter>& counters_;
   stats::Counter* drops_;
   stats::StageClock& stages_;
+  FrameTap* tap_ = &FrameTap::none();
+  uint16_t tap_port_ = 0;
+  uint32_t shown_ = 0;    // of the frames, from the front: offered before, so the tap has seen them
   uint32_t header_room_;  // of the header pool's packets, at most kHeaderRoom
   uint32_t count_ = 0;
   bool blocked_ = false;

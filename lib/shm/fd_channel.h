@@ -14,7 +14,7 @@ namespace millrace::shm {
 
 inline constexpr uint32_t kChannelMagic = 0x4346'4c4d;
 inline constexpr uint32_t kMaxMessageBytes = 64 * 1024;  // header included
-inline constexpr uint32_t kMaxMessageFds = 128;          // below the kernel's SCM_MAX_FD (253): 64 workers' rings and some
+inline constexpr uint32_t kMaxMessageFds = 160;  // below the kernel's SCM_MAX_FD (253): 64 workers' rings of two kinds and some
 
 struct MessageHeader {
   uint32_t magic;  // kChannelMagic

@@ -6,7 +6,8 @@
 //      | -- kHello {versions, incarnation} ----------------> |   checks versions; another control connected? then kRefused
 //      | <-- kWelcome {versions, incarnation, workers,       |
 //      |      last_epoch}  + fds: stats region,              |
-//      |      worker event rings, loader event ring -------- |
+//      |      worker event rings, loader event ring,         |
+//      |      worker inspection rings (inspect.h) ---------- |
 //      | -- kAttach {} + fds: arena (read only), commands -> |   maps them; the loader takes over at the next step
 //      | <-- kReady ---------------------------------------- |
 //      |                                                     |   from here on the socket carries nothing; EOF is the peer's death
@@ -18,7 +19,7 @@
 
 namespace millrace::table {
 
-inline constexpr uint32_t kLinkVersion = 2;
+inline constexpr uint32_t kLinkVersion = 3;
 inline constexpr const char* kLinkSocketName = "dataplane.sock";  // in the run directory
 
 enum class LinkMessage : uint16_t { kHello = 1, kWelcome, kAttach, kReady, kRefused };
@@ -47,7 +48,7 @@ struct LinkWelcome {
   uint64_t incarnation = 0;  // of the data plane, random
   uint64_t last_epoch = 0;   // highest epoch it ever accepted: control goes on above it
   uint32_t pid = 0;
-  uint32_t workers = 0;  // so many worker event rings follow the stats region, then the loader's
+  uint32_t workers = 0;  // so many event rings follow the stats region, then the loader's, then so many inspection rings
 };
 struct LinkAttach {
   uint64_t arena_size = 0;        // bytes, of the whole segment
@@ -61,7 +62,13 @@ struct LinkRefused {
 };
 
 // ---- commands, control -> loader -----------------------------------------------------------------------------------------
-enum class CommandType : uint32_t { kPublishSnapshot = 1, kSetStagePeriod = 2 };
+enum class CommandType : uint32_t {
+  kPublishSnapshot = 1,
+  kSetStagePeriod,
+  kInspectConnections,  // inspect.h, as what follows
+  kStartCapture,
+  kStopInspection,
+};
 
 struct PublishSnapshot {
   CommandType type = CommandType::kPublishSnapshot;

@@ -314,7 +314,29 @@ Info info(const Tcb& t) {
           .rto_ms = t.rto_us / 1000,
           .retransmits = t.retransmits,
           .reordering_events = t.repair != nullptr ? t.repair->reordering_events : 0,
-          .repairing = t.repair != nullptr};
+          .repairing = t.repair != nullptr,
+          .snd_una_bytes = static_cast<uint32_t>(t.tx.bytes()),
+          .rx_bytes = static_cast<uint32_t>(t.rx.bytes()),
+          .out_of_order = t.repair != nullptr ? t.repair->reassembly.bytes() : 0,
+          .sacked = t.repair != nullptr ? t.repair->scoreboard.bytes() : 0,
+          .mss = effective_mss(t),
+          .peer_mss = t.rcv_mss,
+          .snd_wscale = t.snd_wscale,
+          .rcv_wscale = t.rcv_wscale,
+          .recovery = static_cast<uint8_t>(t.recovery),
+          .timeouts = t.timeouts,
+          .probes = t.probes,
+          .keepalives = t.keepalives_sent,
+          .sack = has(t, kFlagSack),
+          .timestamps = has(t, kFlagTimestamps),
+          .window_scaling = has(t, kFlagWindowScaling),
+          .persist = has(t, kFlagPersist),
+          .congestion = t.profile != nullptr ? config(t).congestion : CongestionAlgorithm::kCubic,
+          .last_received = t.last_received,
+          .retransmit_at = t.retransmit_at,
+          .delayed_ack_at = t.delayed_ack_at,
+          .state_at = t.state_at,
+          .keepalive_at = t.profile != nullptr ? keepalive_at(t) : base::kNever};
 }
 
 void on_path_mtu(Tcb& t, uint16_t mtu, uint32_t quoted_seq, TimeNs now) {

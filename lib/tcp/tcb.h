@@ -161,6 +161,18 @@ inline uint16_t effective_mss(const Tcb& t) {
 }
 inline uint32_t stream_received(const Tcb& t) { return t.rcv_nxt - ((t.flags & kFlagPeerFinDone) != 0 ? 1 : 0); }
 inline uint32_t stream_sent(const Tcb& t) { return t.snd_max - ((t.flags & kFlagFinSent) != 0 ? 1 : 0); }
+inline uint32_t retransmits(const Tcb& t) { return t.retransmits; }
+inline uint32_t cwnd(const Tcb& t) { return t.congestion.cwnd; }
+inline Glance glance(const Tcb& t) {
+  return {.state = t.state,
+          .recovery = static_cast<uint8_t>(t.recovery),
+          .timeouts = t.timeouts,
+          .probes = t.probes,
+          .keepalives = t.keepalives_sent,
+          .window_shut = t.snd_wnd == 0,
+          .retransmits = t.retransmits,
+          .out_of_order = t.repair != nullptr ? t.repair->reassembly.bytes() : 0};
+}
 inline TimeNs next_deadline(const Tcb& t) {
   const TimeNs next = std::min(std::min(t.retransmit_at, t.delayed_ack_at), std::min(t.state_at, keepalive_at(t)));
   return t.repair == nullptr ? next : std::min(next, t.repair->reorder_at);

@@ -184,8 +184,27 @@ struct Info {                               // for millctl and traces; a copy
   uint64_t retransmits;
   uint32_t reordering_events;  // while `repairing`
   bool repairing;              // has borrowed from the pool of repair.h
+  // The rest of what `ss -ti` says of a connection.
+  uint32_t snd_una_bytes, rx_bytes, out_of_order, sacked;  // bytes: in both queues, beyond a gap, reported by the peer
+  uint16_t mss, peer_mss;                                  // payload bytes a segment; what the peer's segments carry
+  uint8_t snd_wscale, rcv_wscale, recovery, timeouts, probes, keepalives;
+  bool sack, timestamps, window_scaling, persist;
+  CongestionAlgorithm congestion;
+  TimeNs last_received, retransmit_at, delayed_ack_at, state_at, keepalive_at;  // kNever: off
 };
 Info info(const Tcb&);
+// A look at what is out of the ordinary, to be compared with another one: for traces and counters (dataplane/trace.h).
+struct Glance {
+  State state;
+  uint8_t recovery;  // Recovery of tcb.h
+  uint8_t timeouts, probes, keepalives;
+  bool window_shut;                    // the peer's
+  uint32_t retransmits, out_of_order;  // segments; bytes
+  friend bool operator==(const Glance&, const Glance&) = default;
+};
+inline Glance glance(const Tcb&);
+inline uint32_t retransmits(const Tcb&);  // segments sent again
+inline uint32_t cwnd(const Tcb&);         // bytes
 // Where both byte streams stand, modulo 2^32, for whoever counts bytes by differences: in-order bytes received and bytes sent
 // (each once), from an arbitrary start. They mean something from ESTABLISHED on, and stay when the connection is closed.
 inline uint32_t stream_received(const Tcb&);

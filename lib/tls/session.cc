@@ -662,7 +662,17 @@ Session* SessionPool::take() {
   return &sessions_[free_head_];
 }
 
+// The context may serve later sessions whose pool wants no keys (any more): the pool decides, each time.
+void SessionPool::on_key_line(const ssl_st* ssl, const char* line) {
+  BIO* bio = SSL_get_rbio(ssl);
+  const auto* s = bio == nullptr ? nullptr : static_cast<const Session*>(BIO_get_data(bio));
+  if (s == nullptr || s->pool_ == nullptr || s->pool_->key_log_.line == nullptr) return;
+  s->pool_->key_log_.line(s->pool_->key_log_.self, line, std::strlen(line));
+}
+
 bool SessionPool::attach(Session& s, SSL_CTX* ctx) {
+  // A context is one worker's, so this is a plain store.
+  SSL_CTX_set_keylog_callback(ctx, key_log_.line != nullptr ? &SessionPool::on_key_line : nullptr);
   SslPtr ssl(SSL_new(ctx));
   BioPtr bio(ssl != nullptr ? BIO_new(SessionBio::method()) : nullptr);
   if (bio == nullptr) return false;

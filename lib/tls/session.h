@@ -175,6 +175,15 @@ class SessionPool {
   Session* open_client(ClientContext& context, std::string_view sni, std::string_view alpn_wire = {});
   void close(Session* session);  // frees at once, sends nothing
 
+  // Who hears the secrets of sessions opened from now on, while it is set: a line of the NSS key log format each, without
+  // newline, from within receive() and send(). Null: nobody, and nothing is formatted. For captures that an operator may make
+  // (Envoy has it as CommonTlsContext.key_log).
+  struct KeyLog {
+    void (*line)(void* self, const char* text, size_t size) = nullptr;
+    void* self = nullptr;
+  };
+  void set_key_log(const KeyLog& log) { key_log_ = log; }
+
   TlsError last_error() const { return last_error_; }
   uint32_t open() const { return open_; }
   uint32_t capacity() const { return capacity_; }
@@ -190,6 +199,9 @@ class SessionPool {
   std::unique_ptr<Session[]> sessions_;
   std::unique_ptr<uint8_t[]> gather_;  // kMaxRecordBytes: a record's plaintext when it lies in several packets
   uint32_t capacity_ = 0, open_ = 0, free_head_ = 0;
+  static void on_key_line(const ssl_st* ssl, const char* line);
+
+  KeyLog key_log_;
   TlsError last_error_ = TlsError::kNone;
   SessionCounters counters_;
 };

@@ -14,8 +14,8 @@ import lab as L  # noqa: E402
 DONE, REFUSED, USAGE, NO_CONTROL, NOT_IN_FORCE = 0, 1, 2, 3, 4
 VERBS = ["status", "apply", "check", "diff", "list", "get", "delete", "route", "route add", "route remove", "route weight",
          "endpoint",
-         "endpoint add", "endpoint remove", "endpoint drain", "endpoint undrain", "explain", "stats", "top", "drops", "batch",
-         "completion"]
+         "endpoint add", "endpoint remove", "endpoint drain", "endpoint undrain", "explain", "stats", "nstat", "top", "drops", "conn",
+         "conn list", "conn show", "conn kill", "capture", "batch", "completion"]
 
 
 def routes():
@@ -421,7 +421,8 @@ def test_no_colour_in_a_pipe(lab):
 
 
 # --- nobody there -----------------------------------------------------------------------------------------------------
-ANSWERED = [["status"], ["list"], ["get", "cluster", "web"], ["delete", "cluster", "web"], ["stats"], ["top"], ["drops"],
+ANSWERED = [["status"], ["list"], ["get", "cluster", "web"], ["delete", "cluster", "web"], ["stats"], ["nstat"], ["top"], ["drops"], ["conn", "list"],
+            ["capture", "-w", "/dev/null"],
             ["explain", "http://x/"],
             ["apply", "-f", "/dev/null"], ["diff", "-f", "/dev/null"], ["route", "remove", "x"],
             ["endpoint", "drain", "web", "1.2.3.4:5"]]

@@ -30,6 +30,7 @@ TEST(Section, Defaults) {
   EXPECT_EQ(s.memory_mb, 512u);
   EXPECT_EQ(s.file_prefix, "millrace");
   EXPECT_FALSE(s.stage_accounting);
+  EXPECT_FALSE(s.tls_key_capture);
   ASSERT_EQ(s.ports.size(), 1u);
   EXPECT_EQ(s.ports[0].name, "port0");
   EXPECT_EQ(s.ports[0].mtu, 1500);
@@ -51,6 +52,7 @@ dataplane:
   memory_mb: 2048
   file_prefix: gw-1
   stage_accounting: true
+  tls_key_capture: true
   ports:
   - name: ingress
     device: "0000:3b:00.0"
@@ -83,6 +85,7 @@ dataplane:
   EXPECT_FALSE(s.hugepages);
   EXPECT_EQ(s.file_prefix, "gw-1");
   EXPECT_TRUE(s.stage_accounting);
+  EXPECT_TRUE(s.tls_key_capture);
   const PortSection& p = s.ports[0];
   EXPECT_EQ(p.devargs, "0000:3b:00.0");
   EXPECT_EQ(p.vlan, 7);
@@ -198,7 +201,7 @@ TEST(Section, BrokenSections) {
       {with_port("  turbo: 1\n"),
        "gw.yaml:5:3: dataplane: unknown key 'turbo'; known keys are cores, main_core, share_cores, hugepages, memory_mb, "
        "file_prefix, ports, "
-       "limits, tcp, stage_accounting, exception"},
+       "limits, tcp, stage_accounting, tls_key_capture, exception"},
       {with_port("  limits: {sources: [{burst: 3, connections: 1}]}\n"),
        "gw.yaml:5:22: dataplane.limits.sources[0].burst: needs `syns_per_second`"},
       {with_port("  limits: {sources: [{ipv4_prefix: 24}]}\n"),

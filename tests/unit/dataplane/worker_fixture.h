@@ -377,6 +377,7 @@ struct WorldOptions {
                       .tcp_proxies = 16};
   uint32_t payload_packets = 8192;
   bool chain = false;  // ports that send chained frames
+  uint64_t inspection_ring = 1 << 20;
 };
 
 class World {
@@ -406,6 +407,11 @@ class World {
     EXPECT_EQ(shm::format_ring({events_memory_.get(), shm::ring_bytes(1 << 20)}, 1 << 20), shm::RingError::kNone);
     EXPECT_EQ(events_.attach({events_memory_.get(), shm::ring_bytes(1 << 20)}), shm::RingError::kNone);
     EXPECT_EQ(event_reader_.attach({events_memory_.get(), shm::ring_bytes(1 << 20)}), shm::RingError::kNone);
+    inspection_memory_.reset(static_cast<uint8_t*>(std::aligned_alloc(64, shm::ring_bytes(o.inspection_ring))));
+    const std::span<uint8_t> inspection(inspection_memory_.get(), shm::ring_bytes(o.inspection_ring));
+    EXPECT_EQ(shm::format_ring(inspection, o.inspection_ring), shm::RingError::kNone);
+    EXPECT_EQ(inspection_.attach(inspection), shm::RingError::kNone);
+    EXPECT_EQ(inspection_reader.attach(inspection), shm::RingError::kNone);
     loader.emplace(TableLoaderConfig{}, *region_, std::span(slots_), nullptr);
     tables.emplace(*loader);
 
@@ -435,6 +441,7 @@ class World {
     res.indirect = o.chain ? indirect.pool() : io::PacketPool();
     res.stats = region_->worker_stats(0);
     res.events = &events_;
+    res.inspection = &inspection_;
     res.tables = &slots_[0];
     worker.emplace(c, res, now);
     publish(config);
@@ -447,6 +454,13 @@ class World {
     turn();
     EXPECT_EQ(region_->worker(0).seen_epoch.load(), tables->epoch());
     tables->reclaim(now);
+  }
+
+  shm::RingConsumer inspection_reader;  // what the worker answers
+  // A question of an operator, as the loader posts it.
+  template <class Command>
+  bool ask(const Command& command) {
+    return slots_[0].post({reinterpret_cast<const uint8_t*>(&command), sizeof command});
   }
 
   // One turn of everybody; true when frames moved.
@@ -605,7 +619,8 @@ class World {
   }
 
   io::Steering steering_;
-  std::unique_ptr<uint8_t, Free> region_memory_, events_memory_;
+  std::unique_ptr<uint8_t, Free> region_memory_, events_memory_, inspection_memory_;
+  shm::RingProducer inspection_;
   std::optional<stats::Region> region_;
   shm::RingProducer events_;
   shm::RingConsumer event_reader_;
