@@ -144,6 +144,8 @@ const char* phase_name(SessionPhase p) {
       return "idle";
     case SessionPhase::kActive:
       return "active";
+    case SessionPhase::kHttp2:
+      return "http2";
   }
   return "";
 }

@@ -54,6 +54,9 @@ SessionFacts session_facts(const Connection& c) {
             if (d.exchange->upstream != nullptr) f.peer = d.exchange->upstream->connection;
           }
           break;
+        case DownstreamPhase::kHttp2:
+          f.phase = SessionPhase::kHttp2;  // many exchanges at once: none of them is the other side
+          break;
         case DownstreamPhase::kTunnel:
           f.phase = SessionPhase::kTunnel;
           if (d.tunnel == nullptr) break;

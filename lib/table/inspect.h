@@ -89,7 +89,7 @@ inline constexpr const char* kTcpStateNames[] = {"CLOSED",     "SYN-SENT",   "SY
                                                  "FIN-WAIT-2", "CLOSE-WAIT", "CLOSING",      "LAST-ACK",    "TIME-WAIT"};
 inline constexpr uint32_t kTcpStates = 10;
 
-enum class SessionPhase : uint8_t { kNone, kInspect, kHandshake, kHttp, kTunnel, kLinger, kConnecting, kIdle, kActive };
+enum class SessionPhase : uint8_t { kNone, kInspect, kHandshake, kHttp, kTunnel, kLinger, kConnecting, kIdle, kActive, kHttp2 };
 
 struct ConnectionRecord {  // followed by sni_size bytes of server name, then alpn_size bytes
   InspectHeader header;
