@@ -107,7 +107,7 @@ Inspector::Inspector(WorkerContext& context, Capture& capture, shm::RingProducer
   for (Walk& w : walks_) w.best = std::make_unique_for_overwrite<Candidate[]>(table::kMaxSorted);
 }
 
-void Inspector::step(WorkerTableSlot& slot) {
+bool Inspector::step(WorkerTableSlot& slot) {
   const uint32_t posted = slot.posted();
   for (; fetched_ != posted; slot.fetched(++fetched_)) fetch(slot.question(fetched_));
   active_ = capture_.step(ctx_.now);
@@ -117,11 +117,14 @@ void Inspector::step(WorkerTableSlot& slot) {
   } else {
     ctx_.transports.set_key_log({});
   }
+  bool walking = false;
   for (Walk& w : walks_) {
     if (w.phase == Walk::Phase::kFree) continue;
     advance(w);
-    active_ |= w.phase != Walk::Phase::kFree;
+    walking |= w.phase != Walk::Phase::kFree;
   }
+  active_ |= walking;
+  return walking;
 }
 
 void Inspector::fetch(const WorkerTableSlot::Question& q) {

@@ -44,8 +44,9 @@ class Inspector {
 
   // Once a turn, with WorkerTableSlot::posted(): true when step() has work.
   bool due(uint32_t posted) const { return posted != fetched_ || active_; }
-  // Bounded work. At the top of a turn: nothing of a burst is under way, so connections may be ended.
-  void step(WorkerTableSlot& slot);
+  // Bounded work; true when a walk is under way. At the top of a turn: nothing of a burst is under way, so connections may be
+  // ended.
+  bool step(WorkerTableSlot& slot);
 
   static constexpr uint32_t kSlotsPerStep = 64;    // places of the pool looked at a turn, and trace entries times 16
   static constexpr uint32_t kRecordsPerStep = 32;  // written a turn

@@ -94,7 +94,7 @@ bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
   transports_.begin_iteration();
   if (inspector_.due(resources_.tables->posted())) [[unlikely]] {
     capture_.set_wall(wall_ns);
-    inspector_.step(*resources_.tables);
+    busy |= inspector_.step(*resources_.tables);
   }
 
   const uint32_t received = stack_.receive(now);

@@ -161,7 +161,9 @@ TEST(Connections, QuestionsAreCheckedByField) {
   for (const Question& c : cases) {
     const auto q = connections_question(c.rq, Model(), 2);
     EXPECT_EQ(q.ok(), *c.error == 0) << c.rq.ShortDebugString() << (q.ok() ? "" : q.error());
-    if (!q.ok()) EXPECT_NE(q.error().find(c.error), std::string::npos) << q.error();
+    if (!q.ok()) {
+      EXPECT_NE(q.error().find(c.error), std::string::npos) << q.error();
+    }
   }
   v1::ConnectionsRequest rq;
   rq.set_peer("10.1.0.0/16");
