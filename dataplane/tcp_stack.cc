@@ -363,6 +363,9 @@ void TcpStack::note(Connection& c, const tcp::Glance& before, TimeNs now) {
   using tcp::Recovery;
   const tcp::Glance after = tcp::glance(c.tcb);
   if (after == before) return;
+  tcp::Glance still = after;
+  still.state = before.state;
+  if (still == before) return;  // the state alone: trace_state() writes that
   const tcp::Info i = tcp::info(c.tcb);
   if (after.out_of_order > before.out_of_order) count(TcpCounter::kOutOfOrder).add();
   if (after.timeouts > before.timeouts) {
