@@ -71,6 +71,28 @@ tcp::Config tcp_config(const bootstrap::TcpSection& s) {
   c.sack = s.sack;
   c.timestamps = s.timestamps;
   c.window_scaling = s.window_scaling;
+  switch (s.congestion) {
+    case bootstrap::CongestionControl::kCubic:
+      c.congestion = tcp::CongestionAlgorithm::kCubic;
+      break;
+    case bootstrap::CongestionControl::kReno:
+      c.congestion = tcp::CongestionAlgorithm::kReno;
+      break;
+    case bootstrap::CongestionControl::kBbr:
+      c.congestion = tcp::CongestionAlgorithm::kBbr;
+      break;
+  }
+  switch (s.ecn) {
+    case bootstrap::EcnUse::kOff:
+      c.ecn = tcp::EcnMode::kOff;
+      break;
+    case bootstrap::EcnUse::kAccept:
+      c.ecn = tcp::EcnMode::kAccept;
+      break;
+    case bootstrap::EcnUse::kRequest:
+      c.ecn = tcp::EcnMode::kRequest;
+      break;
+  }
   c.delayed_ack = s.delayed_ack;
   c.delayed_ack_ns = s.delayed_ack_ms * base::kMillisecond;
   c.rto_min_ns = s.rto_min_ms * base::kMillisecond;

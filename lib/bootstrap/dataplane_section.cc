@@ -754,13 +754,47 @@ class Reader {
     out_.limits.upstream_port_last = static_cast<uint16_t>(high);
   }
 
+  void congestion(const YAML::Node& n, const std::string& path, CongestionControl& out) {
+    std::string s;
+    if (!scalar(n, path, "cubic, reno or bbr", s)) return;
+    if (s == "cubic") out = CongestionControl::kCubic;
+    else if (s == "reno") out = CongestionControl::kReno;
+    else if (s == "bbr") out = CongestionControl::kBbr;
+    else error(n, path, "must be cubic, reno or bbr, not " + quoted(s));
+  }
+  void ecn(const YAML::Node& n, const std::string& path, EcnUse& out) {
+    std::string s;
+    if (!scalar(n, path, "off, accept or request", s)) return;
+    if (s == "off" || s == "false") out = EcnUse::kOff;  // `off` is false to some YAML readers
+    else if (s == "accept") out = EcnUse::kAccept;
+    else if (s == "request") out = EcnUse::kRequest;
+    else error(n, path, "must be off, accept or request, not " + quoted(s));
+  }
+
   void tcp(const YAML::Node& n, const std::string& path) {
     TcpSection& t = out_.tcp;
     YAML::Node rto_max, window;
     map(n, path,
-        {"rcv_buf", "rcv_wnd_initial", "snd_buf", "sack", "timestamps", "window_scaling", "delayed_ack", "delayed_ack_ms",
-         "rto_min_ms", "rto_initial_ms", "rto_max_ms", "connect_timeout_ms", "user_timeout_ms", "keepalive_idle_ms",
-         "keepalive_interval_ms", "keepalive_probes", "fin_wait_2_ms", "time_wait_ms"},
+        {"rcv_buf",
+         "rcv_wnd_initial",
+         "snd_buf",
+         "sack",
+         "timestamps",
+         "window_scaling",
+         "delayed_ack",
+         "delayed_ack_ms",
+         "rto_min_ms",
+         "rto_initial_ms",
+         "rto_max_ms",
+         "connect_timeout_ms",
+         "user_timeout_ms",
+         "keepalive_idle_ms",
+         "keepalive_interval_ms",
+         "keepalive_probes",
+         "fin_wait_2_ms",
+         "time_wait_ms",
+         "congestion",
+         "ecn"},
         [&](const std::string& key, const YAML::Node& v, const std::string& p) {
           constexpr uint64_t kHour = 3'600'000;
           if (key == "rcv_buf") number(v, p, 4'096, 64 << 20, t.rcv_buf);
@@ -770,6 +804,8 @@ class Reader {
           else if (key == "timestamps") boolean(v, p, t.timestamps);
           else if (key == "window_scaling") boolean(v, p, t.window_scaling);
           else if (key == "delayed_ack") boolean(v, p, t.delayed_ack);
+          else if (key == "congestion") congestion(v, p, t.congestion);
+          else if (key == "ecn") ecn(v, p, t.ecn);
           else if (key == "delayed_ack_ms") number(v, p, 1, 500, t.delayed_ack_ms);  // RFC 9293 3.8.6.3: below half a second
           else if (key == "rto_min_ms") number(v, p, 1, 60'000, t.rto_min_ms);
           else if (key == "rto_initial_ms") number(v, p, 10, 60'000, t.rto_initial_ms);

@@ -122,11 +122,17 @@ struct ExceptionSection {
   std::vector<HostRule> to_host;
 };
 
+// Who decides how much is in flight (tcp::CongestionAlgorithm), and whether marks are agreed on (tcp::EcnMode).
+enum class CongestionControl : uint8_t { kCubic, kReno, kBbr };
+enum class EcnUse : uint8_t { kOff, kAccept, kRequest };
+
 // Knobs of the transport; the names and meanings are those of tcp::Config, times in milliseconds here.
 struct TcpSection {
   uint32_t rcv_buf = 256 * 1024;  // bytes
   uint32_t rcv_wnd_initial = 64 * 1024;
   uint32_t snd_buf = 256 * 1024;
+  CongestionControl congestion = CongestionControl::kCubic;
+  EcnUse ecn = EcnUse::kAccept;
   bool sack = true, timestamps = true, window_scaling = true, delayed_ack = true;
   uint32_t delayed_ack_ms = 40;
   uint32_t rto_min_ms = 200, rto_initial_ms = 1'000, rto_max_ms = 60'000;

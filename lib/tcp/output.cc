@@ -143,6 +143,19 @@ bool output_retransmit(Tcb& t, OutSegment& out, TimeNs now) {
   return true;
 }
 
+// Pacing: may something go now? If not, pace_at says when.
+bool paced_out(Tcb& t, TimeNs now) {
+  if (!bbr_rules(t) || t.repair->bbr.next_send <= now) return false;
+  t.repair->pace_at = t.repair->bbr.next_send;
+  return true;
+}
+
+// Bytes that may go at once: what the rate sends in a millisecond, which is as exact as timers are.
+uint32_t pacing_burst(const Tcb& t) {
+  const uint64_t rate = bbr_pacing_rate(t.repair->bbr, t.congestion.cwnd, t.srtt_us);
+  return static_cast<uint32_t>(std::clamp<uint64_t>(rate / 1000, 2 * payload_mss(t), 65'535));
+}
+
 // NextSeg() of RFC 6675 4, rule 1: the lowest piece that is lost. What rules 3 and 4 are for is found by time (RFC 8985).
 bool output_hole(Tcb& t, OutSegment& out, TimeNs now) {
   const Repair& r = *t.repair;
@@ -151,7 +164,7 @@ bool output_hole(Tcb& t, OutSegment& out, TimeNs now) {
   const uint32_t end = snd_end(t);
   const uint32_t data_limit = seq_min(lost.right, end);
   const uint32_t length = seq_lt(lost.left, data_limit) ? std::min(data_limit - lost.left, payload_limit(t)) : 0;
-  if (r.scoreboard.in_flight() + length > t.congestion.cwnd) return false;
+  if (r.scoreboard.in_flight() + length > t.congestion.cwnd || paced_out(t, now)) return false;
   const bool fin = has(t, kFlagFinSent) && lost.left + length == end && seq_gt(lost.right, end);
   if (length == 0 && !fin) return false;
   emit_data(t, out, lost.left, length, fin, now);
@@ -219,6 +232,7 @@ bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
     t.flags &= static_cast<uint16_t>(~kFlagCwndLimited);
   }
   // CWR is for one segment: ports that cut repeat it.
+  if (bbr_rules(t) && max_payload > mss) max_payload = std::min(max_payload, pacing_burst(t));
   const uint32_t most = (t.due & kDueCwr) != 0 ? mss : std::max(mss, max_payload - max_payload % mss);
   length = std::min(length, most);
   if (length > mss) length -= length % mss;
@@ -230,6 +244,7 @@ bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
   }
   const bool fin = fin_due && length == waiting && window > length;
   if (length == 0 && !fin) return false;
+  if (paced_out(t, now)) return false;
 
   emit_data(t, out, seq, length, fin, now);
   out.segment_size = static_cast<uint16_t>(mss);

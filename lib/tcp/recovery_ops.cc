@@ -9,7 +9,9 @@ namespace {
 
 // What one ACK said, as far as later steps ask.
 struct Ack {
-  uint32_t acked = 0;           // bytes of sequence space that snd_una moves by
+  uint32_t acked = 0;  // bytes of sequence space that snd_una moves by
+  // What the peer is known to have more than before. Less, when the scoreboard had to forget reports that will come again.
+  int32_t gained = 0;
   uint32_t newly_sacked = 0;    // bytes reported for the first time
   bool duplicate_seen = false;  // a D-SACK (RFC 2883)
   wire::SackBlock duplicate;    // that
@@ -52,6 +54,10 @@ void take_sack(Tcb& t, const wire::TcpView& s, Ack& a) {
 
 // Once a window of data, whatever the signs (RFC 3168 6.1.2).
 void reduce_window(Tcb& t, uint32_t flight) {
+  if (bbr_rules(t)) {
+    t.congestion.cwnd = bbr_lost(t.repair->bbr, t.congestion.cwnd, bytes_in_flight(t), payload_mss(t), false);
+    return;
+  }
   congestion_on_loss(t.congestion, config(t).congestion, growth(t), flight, payload_mss(t));
   if (has(t, kFlagEcn)) t.due |= kDueCwr;
 }
@@ -90,7 +96,7 @@ void enter_fast_recovery(Tcb& t, TimeNs now) {
 void leave_fast_recovery(Tcb& t) {
   const uint32_t mss = payload_mss(t);
   if (sack_recovery(t)) {
-    t.congestion.cwnd = t.congestion.ssthresh;  // RFC 6937 3
+    t.congestion.cwnd = bbr_rules(t) ? bbr_recovered(t.repair->bbr, t.congestion.cwnd) : t.congestion.ssthresh;  // RFC 6937 3
     rack_recovered(t.repair->rack);
   } else {
     // RFC 6582 3.2 step 3, full acknowledgement, option 1: no burst.
@@ -107,6 +113,7 @@ void leave_timeout(Tcb& t) {
   t.dup_acks = 0;
   if (t.repair == nullptr) return;
   t.repair->frto = Frto::kOff;
+  if (bbr_rules(t)) t.congestion.cwnd = bbr_recovered(t.repair->bbr, t.congestion.cwnd);
   rack_recovered(t.repair->rack);
 }
 
@@ -121,6 +128,7 @@ void take_back(Tcb& t) {
   r.growth = r.undo.growth;
   if (t.congestion.ssthresh < t.congestion.cwnd) t.congestion.ssthresh = t.congestion.cwnd;
   t.congestion.cwnd = std::max(least, std::min(t.congestion.cwnd, flight + initial_window(payload_mss(t))));
+  if (bbr_rules(t)) t.congestion.cwnd = bbr_recovered(r.bbr, t.congestion.cwnd);
   t.recovery = Recovery::kOpen;
   t.dup_acks = 0;
   t.due &= static_cast<uint16_t>(~kDueRetransmit);
@@ -193,6 +201,18 @@ uint32_t detect(Tcb& t, uint32_t now_us, TimeNs now) {
   return lost;
 }
 
+// cwnd by BBR's model.
+void follow_model(Tcb& t, const Ack& a, uint32_t lost) {
+  Repair& r = *t.repair;
+  t.congestion.cwnd = bbr_acked(r.bbr, t.congestion.cwnd,
+                                {.now_us = a.delivery.now_us,
+                                 .delivered = a.gained,
+                                 .lost = lost,
+                                 .in_flight = r.scoreboard.in_flight(),
+                                 .rtt_us = a.delivery.rtt_us,
+                                 .mss = payload_mss(t)});
+}
+
 // All that an ACK means to a sender with a scoreboard.
 void recover_by_scoreboard(Tcb& t, const wire::TcpView& s, const Ack& a, TimeNs now) {
   Repair& r = *t.repair;
@@ -213,8 +233,12 @@ void recover_by_scoreboard(Tcb& t, const wire::TcpView& s, const Ack& a, TimeNs 
   const uint32_t lost = t.snd_una == t.snd_max ? 0 : detect(t, a.delivery.now_us, now);
   if (before && !undisturbed(t)) r.prr.flight += a.delivery.bytes;  // what this ACK delivered was outstanding before it
   if (t.snd_una == t.snd_max) r.reorder_at = base::kNever;
-  if (t.recovery == Recovery::kFast && a.delivery.bytes > 0) {
-    t.congestion.cwnd = prr_cwnd(r.prr, t.congestion.ssthresh, r.scoreboard.in_flight(), a.delivery.bytes,
+  if (bbr_rules(t)) {
+    follow_model(t, a, lost);
+  } else if (t.recovery == Recovery::kFast && a.gained < 0) {
+    r.prr.delivered -= std::min(r.prr.delivered, static_cast<uint32_t>(-a.gained));
+  } else if (t.recovery == Recovery::kFast && a.gained > 0) {
+    t.congestion.cwnd = prr_cwnd(r.prr, t.congestion.ssthresh, r.scoreboard.in_flight(), static_cast<uint32_t>(a.gained),
                                  a.acked > 0 && lost == 0, payload_mss(t));
   }
   if (a.delivery.bytes > 0) mark_output(t);
@@ -294,6 +318,12 @@ void note_sent_in_repair(Tcb& t, uint32_t seq, uint32_t space, TimeNs now) {
   }
   if (seq_gt(end, t.snd_max)) r.scoreboard.extend(end, now_us, grain_shift(t));
   if (t.recovery == Recovery::kFast) r.prr.out += space;
+  if (!r.bbr.active) return;
+  bbr_sent(r.bbr, space, r.scoreboard.in_flight() - std::min(space, r.scoreboard.in_flight()), t.congestion.cwnd, now_us);
+  if (seq_gt(end, t.snd_max) && end == snd_end(t)) bbr_app_limited(r.bbr);
+  // What timers were late by, up to a millisecond, is made up for.
+  const TimeNs from = std::max(r.bbr.next_send, now - std::min<TimeNs>(now, base::kMillisecond));
+  r.bbr.next_send = from + uint64_t{space} * base::kSecond / bbr_pacing_rate(r.bbr, t.congestion.cwnd, t.srtt_us);
 }
 
 void remember_window(Tcb& t) {
@@ -346,7 +376,7 @@ void reorder_timeout(Tcb& t, TimeNs now) {
   detect(t, clock_us(now), now);
   if (r.reorder_at <= now) r.reorder_at = now + 1;  // what is not due now is due later
   // No ACK says how much may go: one segment, as at the beginning of any recovery.
-  if (t.recovery == Recovery::kFast && r.prr.out == 0)
+  if (t.recovery == Recovery::kFast && r.prr.out == 0 && !bbr_rules(t))
     t.congestion.cwnd = std::max(t.congestion.cwnd, r.scoreboard.in_flight() + payload_mss(t));
   mark_output(t);
 }
@@ -365,11 +395,27 @@ uint32_t bytes_in_flight(const Tcb& t) {
   return t.snd_nxt - t.snd_una - (t.repair != nullptr ? t.repair->scoreboard.bytes_in(t.snd_una, t.snd_nxt) : 0);
 }
 
-void grow_window(Tcb& t, uint32_t acked, bool limited, TimeNs now) {
-  Growth* g =
-      limited && congestion_wants_growth(t.congestion, acked) && need_repair(t) != nullptr ? &t.repair->growth : growth(t);
-  congestion_on_ack(t.congestion, config(t).congestion, g,
-                    {.acked = acked, .mss = payload_mss(t), .srtt_us = t.srtt_us, .cwnd_limited = limited, .now = now});
+void grow_window(Tcb& t, uint32_t acked, bool limited, TimeNs now, uint32_t rtt_us) {
+  const CongestionAlgorithm algorithm = config(t).congestion;
+  if (algorithm == CongestionAlgorithm::kBbr) {
+    if (bbr_rules(t)) return;  // follow_model() does it
+    if (limited && has(t, kFlagSack) && need_repair(t) != nullptr) {
+      bbr_start(t.repair->bbr, t.snd_max - t.snd_una, t.srtt_us, clock_us(now));
+      return;
+    }
+  }
+  Growth* g = limited && congestion_wants_growth(t.congestion, algorithm, acked, payload_mss(t)) && need_repair(t) != nullptr
+                  ? &t.repair->growth
+                  : growth(t);
+  congestion_on_ack(t.congestion, algorithm, g,
+                    {.acked = acked,
+                     .mss = payload_mss(t),
+                     .srtt_us = t.srtt_us,
+                     .cwnd_limited = limited,
+                     .now = now,
+                     .rtt_us = rtt_us,
+                     .snd_una = t.snd_una,
+                     .snd_nxt = t.snd_nxt});
 }
 
 // Progress: gives back what was borrowed, or, when all is acknowledged and only congestion avoidance still remembers something,
@@ -390,8 +436,10 @@ uint32_t process_ack(Tcb& t, const wire::TcpView& s, uint32_t payload_length, bo
   // A fast recovery that began without a scoreboard stays with RFC 6582.
   if (has(t, kFlagSack) && !s.sack.empty() && t.repair == nullptr && t.recovery != Recovery::kFast) need_repair(t);
   const bool board = sack_recovery(t);
+  uint32_t known = 0;
   if (t.repair != nullptr) {
     sync_scoreboard(t);
+    known = t.repair->scoreboard.bytes();
     a.delivery.now_us = clock_us(now);
     if (!t.repair->rack.valid) t.repair->rack.highest = t.snd_una;
     a.delivery.exact = !has_scoreboard(t);
@@ -425,7 +473,7 @@ uint32_t process_ack(Tcb& t, const wire::TcpView& s, uint32_t payload_length, bo
     if (t.recovery == Recovery::kOpen) {
       t.dup_acks = 0;
       const bool limited = has(t, kFlagCwndLimited) || flight_before >= t.congestion.cwnd;
-      grow_window(t, a.acked, limited, now);
+      grow_window(t, a.acked, limited, now, a.delivery.rtt_us);
       if (t.tx.empty()) t.flags &= static_cast<uint16_t>(~kFlagCwndLimited);
       if (seq_gt(t.snd_una, t.recover))
         t.recover = t.snd_una - 1;  // keeps RFC 6582's test meaningful when sequence numbers go round
@@ -449,6 +497,7 @@ uint32_t process_ack(Tcb& t, const wire::TcpView& s, uint32_t payload_length, bo
   }
 
   if (board) {
+    a.gained = static_cast<int32_t>(a.acked + t.repair->scoreboard.bytes() - known);
     if (a.delivery.bytes > 0 || a.duplicate_seen || t.repair->probing) recover_by_scoreboard(t, s, a, now);
   } else if (t.snd_una != t.snd_max) {
     // A duplicate ACK: the five conditions of RFC 5681 2.

@@ -48,14 +48,16 @@ struct Repair {
   Prr prr;
   Growth growth;
   Undo undo;
+  BbrState bbr;                      // while the sender is BBR
   TimeNs reorder_at = base::kNever;  // RACK looks again (RFC 8985 6.2 step 5)
+  TimeNs pace_at = base::kNever;     // something waits for its time to be sent
   uint32_t probe_end = 0;            // snd_max behind the tail loss probe (TLP.end_seq)
   bool probing = false;              // it has not been answered
   bool probe_repeats = false;        // it carried old data (TLP.is_retrans)
   Frto frto = Frto::kOff;
   uint32_t reordering_events = 0;  // duplicates that the peer reported (RFC 2883)
 };
-static_assert(sizeof(Repair) <= 640, "memory per connection in trouble: update the sum in README.md");
+static_assert(sizeof(Repair) <= 808, "memory per connection in trouble: update the sum in README.md");
 
 // Not thread-safe; outlives every TCB that borrows from it.
 class RepairPool {

@@ -206,7 +206,7 @@ Repair* need_repair(Tcb& t) {
 
 void return_repair(Tcb& t) {
   const Repair* r = t.repair;
-  if (r == nullptr || !undisturbed(t) || has_scoreboard(t) || r->probing || !r->reassembly.empty() ||
+  if (r == nullptr || !undisturbed(t) || has_scoreboard(t) || r->probing || r->bbr.active || !r->reassembly.empty() ||
       r->reassembly.has_report() || !r->growth.idle())
     return;
   give_up_repair(t);

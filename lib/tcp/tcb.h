@@ -175,7 +175,7 @@ inline Glance glance(const Tcb& t) {
 }
 inline TimeNs next_deadline(const Tcb& t) {
   const TimeNs next = std::min(std::min(t.retransmit_at, t.delayed_ack_at), std::min(t.state_at, keepalive_at(t)));
-  return t.repair == nullptr ? next : std::min(next, t.repair->reorder_at);
+  return t.repair == nullptr ? next : std::min(next, std::min(t.repair->reorder_at, t.repair->pace_at));
 }
 
 }  // namespace millrace::tcp

@@ -73,6 +73,8 @@ inline bool has_scoreboard(const Tcb& t) {
 Repair* need_repair(Tcb&);  // borrows one if there is none yet; null when none is left
 void return_repair(Tcb&);   // if nothing of it is in use
 void give_up_repair(Tcb&);  // whatever is in it
+// BBR's model is in charge of cwnd and of when segments go.
+inline bool bbr_rules(const Tcb& t) { return t.repair != nullptr && t.repair->bbr.active; }
 inline Growth* growth(Tcb& t) { return t.repair == nullptr ? nullptr : &t.repair->growth; }
 // RFC 6675 rules this sender's recovery; else RFC 6582.
 inline bool sack_recovery(const Tcb& t) { return (t.flags & kFlagSack) != 0 && t.repair != nullptr; }
@@ -116,7 +118,7 @@ void reset_connection(Tcb&);  // CLOSED, with a RST due
 
 // --- recovery_ops.cc: what an acceptable ACK does to sender and congestion state; returns Event bits
 uint32_t process_ack(Tcb&, const wire::TcpView&, uint32_t payload_length, bool window_changed, TimeNs now);
-void grow_window(Tcb&, uint32_t acked, bool limited, TimeNs now);  // cwnd after an ACK outside fast recovery
+void grow_window(Tcb&, uint32_t acked, bool limited, TimeNs now, uint32_t rtt_us = 0);  // cwnd after an ACK outside fast recovery
 // Progress: gives back what was borrowed, or, when all is acknowledged and only congestion avoidance still remembers something,
 // lets the first idle RTO do it (timers.cc).
 void settle_repair(Tcb&, TimeNs now);

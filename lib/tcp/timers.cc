@@ -87,7 +87,11 @@ void retransmission_timeout(Tcb& t, TimeNs now) {
   need_repair(t);
   if (undisturbed(t)) remember_window(t);
   const bool reduced = t.recovery == Recovery::kCwr;
-  congestion_on_timeout(t.congestion, config(t).congestion, growth(t), bytes_in_flight(t), payload_mss(t), first && !reduced);
+  if (bbr_rules(t)) {
+    t.congestion.cwnd = bbr_lost(t.repair->bbr, t.congestion.cwnd, 0, payload_mss(t), true);
+  } else {
+    congestion_on_timeout(t.congestion, config(t).congestion, growth(t), bytes_in_flight(t), payload_mss(t), first && !reduced);
+  }
   if (has(t, kFlagEcn)) t.due |= kDueCwr;
   lose_everything(t, now, true);
   arm_retransmit(t, now);
@@ -107,7 +111,9 @@ void idle_timeout(Tcb& t) {
   congestion_on_idle(t.congestion, config(t).congestion, growth(t), payload_mss(t));
   if (t.repair != nullptr) {
     t.repair->growth = Growth();
+    t.repair->bbr = BbrState();
     t.repair->probing = false;
+    t.repair->pace_at = base::kNever;
   }
   return_repair(t);
 }
@@ -165,6 +171,10 @@ uint32_t on_deadline(Tcb& t, TimeNs now) {
     }
   }
   if (t.repair != nullptr && t.repair->reorder_at <= now) reorder_timeout(t, now);
+  if (t.repair != nullptr && t.repair->pace_at <= now) {
+    t.repair->pace_at = base::kNever;
+    mark_output(t);
+  }
   if (keepalive_at(t) <= now) return keepalive_timeout(t, now);
   return 0;
 }

@@ -22,7 +22,9 @@ struct Controller {
   const char* name;
   tcp::CongestionAlgorithm algorithm;
 };
-constexpr Controller kControllers[] = {{"cubic", tcp::CongestionAlgorithm::kCubic}, {"reno", tcp::CongestionAlgorithm::kReno}};
+constexpr Controller kControllers[] = {{"cubic", tcp::CongestionAlgorithm::kCubic},
+                                       {"reno", tcp::CongestionAlgorithm::kReno},
+                                       {"bbr", tcp::CongestionAlgorithm::kBbr}};
 
 struct Cell {
   double loss = 0;

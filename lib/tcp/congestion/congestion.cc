@@ -50,7 +50,12 @@ void congestion_on_ack(Congestion& c, CongestionAlgorithm algorithm, Growth* g, 
   if (c.cwnd < c.ssthresh) {
     const uint32_t limit = (c.after_timeout ? kSlowStartLimitAfterTimeout : kSlowStartLimit) * a.mss;
     const uint32_t room = c.ssthresh - c.cwnd;
-    const uint32_t step = std::min({acked, limit, room});
+    uint32_t step = std::min({acked, limit, room});
+    if (g != nullptr && algorithm == CongestionAlgorithm::kCubic && c.ssthresh == Congestion::kNoThreshold) {
+      const uint32_t divisor = hystart_on_ack(g->cubic.hystart, a.snd_una, a.snd_nxt, a.rtt_us);
+      if (divisor == 0) return set_ssthresh(c, c.cwnd);  // RFC 9406 4.2: congestion avoidance from here
+      step /= divisor;
+    }
     grow(c, step);
     if (step < room) return;
     c.after_timeout = 0;

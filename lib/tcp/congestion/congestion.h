@@ -8,12 +8,14 @@
 #include <cstdint>
 
 #include "lib/base/time.h"
+#include "lib/tcp/congestion/bbr.h"
 #include "lib/tcp/congestion/cubic.h"
+#include "lib/tcp/congestion/hystart.h"
 #include "lib/tcp/congestion/reno.h"
 
 namespace millrace::tcp {
 
-enum class CongestionAlgorithm : uint8_t { kCubic, kReno, kBbr };  // kBbr grows as Reno does until it has its own file
+enum class CongestionAlgorithm : uint8_t { kCubic, kReno, kBbr };
 
 struct Congestion {
   static constexpr uint32_t kNoThreshold = (1u << 31) - 1;  // beyond every cwnd: slow start until the first loss
@@ -24,12 +26,14 @@ struct Congestion {
 };
 static_assert(sizeof(Congestion) == 8);
 
-// What congestion avoidance remembers; zero is a fresh one of either algorithm.
+// What the windows of CUBIC and Reno are made of besides cwnd; zero is a fresh one of either algorithm. BBR's model is not kept
+// here: it is larger, and is no part of what a spurious loss gives back.
 union Growth {
   CubicState cubic;
   RenoState reno;
   Growth() : cubic() {}
-  bool idle() const { return cubic.epoch_start == 0 && cubic.w_max == 0; }  // remembers nothing; reno.acked lies in epoch_start
+  // Remembers nothing; reno.acked lies in epoch_start.
+  bool idle() const { return cubic.epoch_start == 0 && cubic.w_max == 0 && !cubic.hystart.started; }
 };
 
 // What an algorithm may know about an ACK that acknowledged `acked` new bytes.
@@ -40,6 +44,8 @@ struct AckSample {
   bool cwnd_limited =
       true;  // false: the application or the peer's window held us back, so cwnd was not tested (RFC 9438 5.8, RFC 7661)
   base::TimeNs now = 0;
+  uint32_t rtt_us = 0;                // exact round trip that it measured; 0: none
+  uint32_t snd_una = 0, snd_nxt = 0;  // after it
 };
 
 // `Growth*` may be null in every call: congestion avoidance then grows as Reno's does, without memory, and a loss halves (Reno)
@@ -50,8 +56,11 @@ void congestion_init(Congestion&, uint32_t mss);
 uint32_t initial_window(uint32_t mss);
 // The SYN or SYN-ACK had to be repeated: the first window is one segment (RFC 6928 2, RFC 5681 3.1).
 void congestion_syn_lost(Congestion&, uint32_t mss);
-// Would congestion_on_ack() leave slow start, and so want a Growth?
-inline bool congestion_wants_growth(const Congestion& c, uint32_t acked) { return c.cwnd + uint64_t{acked} > c.ssthresh; }
+// Would congestion_on_ack() want a Growth? In congestion avoidance; CUBIC also in a slow start worth watching (RFC 9406).
+inline bool congestion_wants_growth(const Congestion& c, CongestionAlgorithm algorithm, uint32_t acked, uint32_t mss) {
+  return c.cwnd + uint64_t{acked} > c.ssthresh || (algorithm == CongestionAlgorithm::kCubic &&
+                                                   c.ssthresh == Congestion::kNoThreshold && c.cwnd >= HyStart::kMinWindow * mss);
+}
 // Slow start below ssthresh (RFC 5681 3.1, counting bytes as RFC 3465 with the limit of RFC 9406 4.3), congestion avoidance above
 // it.
 void congestion_on_ack(Congestion&, CongestionAlgorithm, Growth*, const AckSample&);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "lib/base/time.h"
+#include "lib/tcp/congestion/hystart.h"
 
 namespace millrace::tcp {
 
@@ -15,6 +16,7 @@ struct CubicState {
   float w_est = 0;               // what Reno would have (RFC 9438 4.3)
   float cwnd_prior = 0;          // window just before the last reduction
   float fraction = 0;            // bytes of growth not yet whole
+  HyStart hystart;               // the first slow start
 };
 
 // How many bytes cwnd grows by, above ssthresh.

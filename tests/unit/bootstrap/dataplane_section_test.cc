@@ -40,6 +40,8 @@ TEST(Section, Defaults) {
   EXPECT_EQ(s.ports[0].addresses[1].bits, 64);
   EXPECT_EQ(s.limits.connections, 32'768u);
   EXPECT_EQ(s.tcp.rto_min_ms, 200u);
+  EXPECT_EQ(s.tcp.congestion, CongestionControl::kCubic);
+  EXPECT_EQ(s.tcp.ecn, EcnUse::kAccept);
 }
 
 TEST(Section, EveryKey) {
@@ -76,13 +78,15 @@ dataplane:
            sources: [{syns_per_second: 10, burst: 20}, {ipv4_prefix: 24, ipv6_prefix: 48, connections: 7}]}
   tcp: {rcv_buf: 131072, rcv_wnd_initial: 32768, snd_buf: 65536, sack: false, timestamps: false, window_scaling: false, delayed_ack: false, delayed_ack_ms: 20,
         rto_min_ms: 5, rto_initial_ms: 500, rto_max_ms: 30000, connect_timeout_ms: 5000, user_timeout_ms: 60000, keepalive_idle_ms: 0,
-        keepalive_interval_ms: 1000, keepalive_probes: 2, fin_wait_2_ms: 10000, time_wait_ms: 30000}
+        keepalive_interval_ms: 1000, keepalive_probes: 2, fin_wait_2_ms: 10000, time_wait_ms: 30000, congestion: bbr, ecn: request}
 )");
   ASSERT_EQ(errors(r), "");
   const DataplaneSection& s = *r.section;
   EXPECT_EQ(s.cores, (std::vector<uint32_t>{2, 4, 5}));
   EXPECT_EQ(s.main_core, 1u);
   EXPECT_FALSE(s.hugepages);
+  EXPECT_EQ(s.tcp.congestion, CongestionControl::kBbr);
+  EXPECT_EQ(s.tcp.ecn, EcnUse::kRequest);
   EXPECT_EQ(s.file_prefix, "gw-1");
   EXPECT_TRUE(s.stage_accounting);
   EXPECT_TRUE(s.tls_key_capture);
@@ -324,7 +328,10 @@ TEST(Section, BrokenSections) {
        "window_scaling, delayed_ack, "
        "delayed_ack_ms, rto_min_ms, rto_initial_ms, rto_max_ms, connect_timeout_ms, user_timeout_ms, keepalive_idle_ms, "
        "keepalive_interval_ms, keepalive_probes, "
-       "fin_wait_2_ms, time_wait_ms"},
+       "fin_wait_2_ms, time_wait_ms, congestion, ecn"},
+      {with_port("  tcp: {congestion: vegas}\n"),
+       "gw.yaml:5:21: dataplane.tcp.congestion: must be cubic, reno or bbr, not 'vegas'"},
+      {with_port("  tcp: {ecn: perhaps}\n"), "gw.yaml:5:14: dataplane.tcp.ecn: must be off, accept or request, not 'perhaps'"},
   };
   for (const Broken& b : table) {
     const SectionResult r = read(b.text);
