@@ -404,9 +404,10 @@ void grow_window(Tcb& t, uint32_t acked, bool limited, TimeNs now, uint32_t rtt_
       return;
     }
   }
-  Growth* g = limited && congestion_wants_growth(t.congestion, algorithm, acked, payload_mss(t)) && need_repair(t) != nullptr
-                  ? &t.repair->growth
-                  : growth(t);
+  Growth* g =
+      limited && congestion_wants_growth(t.congestion, algorithm, acked, payload_mss(t), t.srtt_us) && need_repair(t) != nullptr
+          ? &t.repair->growth
+          : growth(t);
   congestion_on_ack(t.congestion, algorithm, g,
                     {.acked = acked,
                      .mss = payload_mss(t),

@@ -57,9 +57,11 @@ uint32_t initial_window(uint32_t mss);
 // The SYN or SYN-ACK had to be repeated: the first window is one segment (RFC 6928 2, RFC 5681 3.1).
 void congestion_syn_lost(Congestion&, uint32_t mss);
 // Would congestion_on_ack() want a Growth? In congestion avoidance; CUBIC also in a slow start worth watching (RFC 9406).
-inline bool congestion_wants_growth(const Congestion& c, CongestionAlgorithm algorithm, uint32_t acked, uint32_t mss) {
-  return c.cwnd + uint64_t{acked} > c.ssthresh || (algorithm == CongestionAlgorithm::kCubic &&
-                                                   c.ssthresh == Congestion::kNoThreshold && c.cwnd >= HyStart::kMinWindow * mss);
+inline bool congestion_wants_growth(const Congestion& c, CongestionAlgorithm algorithm, uint32_t acked, uint32_t mss,
+                                    uint32_t srtt_us) {
+  return c.cwnd + uint64_t{acked} > c.ssthresh ||
+         (algorithm == CongestionAlgorithm::kCubic && c.ssthresh == Congestion::kNoThreshold &&
+          c.cwnd >= HyStart::kMinWindow * mss && srtt_us >= HyStart::kMinRoundTrip_us);
 }
 // Slow start below ssthresh (RFC 5681 3.1, counting bytes as RFC 3465 with the limit of RFC 9406 4.3), congestion avoidance above
 // it.
