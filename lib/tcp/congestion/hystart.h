@@ -8,8 +8,8 @@ namespace millrace::tcp {
 struct HyStart {
   // Below this many segments a round has too few samples for anything to be seen.
   static constexpr uint32_t kMinWindow = 16;
-  // Below this smoothed round trip nothing is watched: a queue worth leaving slow start for (4 ms) lifts it above. Watching costs a
-  // Repair and the predicted path, which the connections of a data centre need for their throughput.
+  // Below this smoothed round trip nothing is watched: a queue worth leaving slow start for (4 ms) lifts it above. Watching costs
+  // a Repair and the predicted path, which the connections of a data centre need for their throughput.
   static constexpr uint32_t kMinRoundTrip_us = 1'000;
 
   uint32_t window_end = 0;       // the round ends when this is acknowledged
