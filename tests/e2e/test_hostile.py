@@ -192,7 +192,7 @@ STREAMS = [
     ("two spaces", b"GET  / HTTP/1.1\r\nhost: x\r\n\r\n", [200], None),
     ("method with a bracket", b"G[T / HTTP/1.1\r\nhost: x\r\n\r\n", [400], "bad_request_line"),
     ("method of 70,000 letters", b"G" * 70_000 + b" / HTTP/1.1\r\nhost: x\r\n\r\n", [431], "headers_too_large"),
-    ("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", [400], "bad_request_line"),
+    ("not quite the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n\0\0\0\4\0\0\0\0\0", [400], "bad_request_line"),
     ("TLS on the plain port", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), [400], "bad_request_line"),
     ("response instead of a request", b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", [400], "bad_request_line"),
     ("empty lines, then a request", b"\r\n\r\n\r\n" + get(), [200], None),
