@@ -37,6 +37,8 @@ def parse(argv):
     p.add_argument("--steering", choices=("none", "rps"), default="none", help="on veth: the kernel's work for received packets on the sender's core (the generator "
                    "then works for the gateway), or handed to the core of the program behind (rps) [none]")
     p.add_argument("--keep", action="store_true", help="leave configurations, logs and namespaces for a look")
+    p.add_argument("--real-time", action="store_true", help="latency cases: threads that poll (Millrace, the generator, the raw limit) at real-time priority, "
+                   "as a core of their own would have it; the kernel's peers need theirs as it is")
     p.add_argument("--no-color", action="store_true")
     a = p.parse_args(argv)
     if a.repetitions is not None and not 1 <= a.repetitions <= 100:
@@ -198,6 +200,7 @@ def main(argv=None):
         return 3
 
     settings = (plan.quick if a.quick else plan.full)(a.system_list)
+    settings.real_time = a.real_time
     for name in ("repetitions", "duration", "budget"):
         if getattr(a, name) is not None:
             setattr(settings, name, getattr(a, name))

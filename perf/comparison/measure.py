@@ -143,10 +143,12 @@ class Measure:
     def latency(self, case, name):
         rate = self.rate(case, name)
         system = self.system(name, case.service)
-        work = self.work(case, name, rate=rate)
-        o = self.run(system, work)
+        real_time = self.settings.real_time and system.polls
+        duration = min(self.settings.duration, load.RealTime.LONGEST) if real_time else self.settings.duration
+        o = self.run(system, self.work(case, name, rate=rate, duration=duration), real_time=real_time)
         limit = "limit" if system.wire.name == "vhost" else "limit-veth"
-        base = self.run(self.system(limit, case.service), self.work(case, name, rate=rate, direct=True))
+        base = self.run(self.system(limit, case.service), self.work(case, name, rate=rate, duration=duration, direct=True),
+                        real_time=real_time)
         flags = o.flags + [f"baseline: {f}" for f in base.flags]
         got = o.result["requests_per_s"]
         if got < 0.97 * rate:

@@ -16,6 +16,7 @@ class Settings:
     change_rate: float = 2_000       # requests/s while routes change: what all of them can do with one core half idle
     changes: int = 3
     change_timeout: float = 60
+    real_time: bool = False         # latency: poll threads at real-time priority
 
 
 def full(systems):
