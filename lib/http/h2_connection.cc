@@ -423,7 +423,7 @@ struct H2Callbacks {
     H2Connection& c = self(user);
     H2Stream* s = stream(session, id);
     if (s == nullptr) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;  // released: its RST_STREAM is on the way
-    if (c.out_->bytes() >= c.out_limit_ || c.context_->pool_.available() < kPacketsPerDataFrame) return NGHTTP2_ERR_PAUSE;
+    if (c.out_->bytes() >= c.out_limit_ || c.frames_left_ == 0) return NGHTTP2_ERR_PAUSE;
     const uint64_t n = std::min<uint64_t>(limit, s->tx.bytes());
     const bool last = s->tx_end && n == s->tx.bytes();
     if (n == 0 && !last) {
@@ -449,7 +449,8 @@ struct H2Callbacks {
     H2Connection& c = self(user);
     H2Stream* s = stream(session, frame->hd.stream_id);
     if (s == nullptr) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-    if (c.context_->pool_.available() < kPacketsPerDataFrame) return NGHTTP2_ERR_WOULDBLOCK;
+    if (c.frames_left_ == 0) return NGHTTP2_ERR_WOULDBLOCK;
+    --c.frames_left_;
     io::PacketPool& pool = c.context_->pool_;
     constexpr size_t kFrameHeaderBytes = 9;
     if (c.out_->append_copy({header, kFrameHeaderBytes}, pool) != kFrameHeaderBytes || s->tx.move_to(*c.out_, n, pool) != n)
@@ -740,6 +741,7 @@ void H2Connection::ping() { nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nul
 bool H2Connection::produce(io::PacketQueue& out, uint64_t limit) {
   out_ = &out;
   out_limit_ = limit;
+  frames_left_ = context_->pool_.available() / kPacketsPerDataFrame;  // asked once: it adds up the caches of all cores
   const int r = nghttp2_session_send(session_);
   out_ = nullptr;
   if (r == 0) return true;

@@ -265,6 +265,7 @@ class H2Connection {
   H2Owner* owner_ = nullptr;
   io::PacketQueue* out_ = nullptr;  // while produce() runs
   uint64_t out_limit_ = 0;
+  uint32_t frames_left_ = 0;          // DATA frames that packet memory is there for, of this produce()
   base::ByteSpan current_;     // while receive() runs: the packet that is being read
   H2Stream* taker_ = nullptr;  // gets the rest of that packet, from taken_at_ on
   uint32_t taken_at_ = 0;
