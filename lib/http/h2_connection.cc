@@ -282,7 +282,6 @@ struct H2Callbacks {
         return 0;
       case NGHTTP2_SETTINGS:
         ++c.counters_.settings_rx;
-        c.settings_received_ |= (frame->hd.flags & NGHTTP2_FLAG_ACK) == 0;
         return 0;
       case NGHTTP2_PING:
         if (frame->hd.flags & NGHTTP2_FLAG_ACK) ++c.counters_.ping_acks_rx;
@@ -521,7 +520,7 @@ bool H2Connection::start(H2Context& context, H2Role role, const H2Options& optio
   closed_streams_ = premature_resets_ = 0;
   newest_id_ = -1;
   skipped_from_ = skipped_to_ = 0;
-  goaway_received_ = goaway_sent_ = settings_received_ = failed_ = false;
+  goaway_received_ = goaway_sent_ = failed_ = false;
 
   nghttp2_option* option = context.impl_->option;
   nghttp2_option_set_max_outbound_ack(option, options.max_outbound_control_frames);
@@ -736,8 +735,6 @@ void H2Connection::goaway(H2Code code) {
                         static_cast<uint32_t>(code), nullptr, 0);
 }
 
-void H2Connection::ping() { nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr); }
-
 bool H2Connection::produce(io::PacketQueue& out, uint64_t limit) {
   out_ = &out;
   out_limit_ = limit;
@@ -761,10 +758,6 @@ uint32_t H2Connection::may_open() const {
   const uint32_t peer = nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
   const uint32_t limit = std::min(peer, options_.max_concurrent_streams);
   return limit > open_streams_ ? limit - open_streams_ : 0;
-}
-
-bool H2Connection::peer_allows_connect_protocol() const {
-  return nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1;
 }
 
 }  // namespace millrace::http

@@ -228,7 +228,6 @@ class H2Connection {
   // Server, graceful (RFC 9113 6.8): notice() first, then after a round trip or a drain time goaway().
   void notice();
   void goaway(H2Code code);
-  void ping();
 
   // Frames what may be sent to the end of `out`, until that holds `limit` bytes. False: no memory; the connection is over.
   bool produce(io::PacketQueue& out, uint64_t limit);
@@ -243,8 +242,6 @@ class H2Connection {
   uint32_t open_streams() const { return open_streams_; }
   // Client: how many more streams the peer lets us open now (its SETTINGS_MAX_CONCURRENT_STREAMS, GOAWAY, ids left).
   uint32_t may_open() const;
-  bool settings_received() const { return settings_received_; }
-  bool peer_allows_connect_protocol() const;
   const H2Counters& counters() const { return counters_; }
 
  private:
@@ -265,7 +262,7 @@ class H2Connection {
   H2Owner* owner_ = nullptr;
   io::PacketQueue* out_ = nullptr;  // while produce() runs
   uint64_t out_limit_ = 0;
-  uint32_t frames_left_ = 0;          // DATA frames that packet memory is there for, of this produce()
+  uint32_t frames_left_ = 0;   // DATA frames that packet memory is there for, of this produce()
   base::ByteSpan current_;     // while receive() runs: the packet that is being read
   H2Stream* taker_ = nullptr;  // gets the rest of that packet, from taken_at_ on
   uint32_t taken_at_ = 0;
@@ -279,7 +276,7 @@ class H2Connection {
   base::TimeNs now_ = 0;
   H2Error error_ = H2Error::kNone;
   H2Role role_ = H2Role::kServer;
-  bool goaway_received_ = false, goaway_sent_ = false, settings_received_ = false, failed_ = false;
+  bool goaway_received_ = false, goaway_sent_ = false, failed_ = false;
 };
 
 }  // namespace millrace::http
