@@ -9,6 +9,8 @@
 #include "control/envoy_names.h"
 #include "control/json_text.h"
 #include "control/proto_mapper.h"
+#include "control/proto_values.h"
+#include "control/validate.h"
 #include "control/yaml_tree.h"
 #include "lib/api/envoy.config.bootstrap.v3.pb.h"
 #include "lib/bootstrap/dataplane_section.h"
@@ -105,8 +107,54 @@ class DocumentLoader {
       if (name == "dataplane") document_->has_dataplane = true;
       else if (name == "static_resources" || name == "staticResources") static_resources(e.value);
       else if (name == "node" && tree_.kind(e.value) != Kind::kNull) node(e.value);
+      else if (name == "stats_sinks" || name == "statsSinks") stats_sinks(e.value);
+      else if (name == "stats_flush_interval" || name == "statsFlushInterval") stats_flush_interval(e.value);
       else if (name != "node" && name != "@type") mapper_.unknown_field(e.key, Bootstrap::descriptor(), "");
     }
+    // A sink may stand before the clusters.
+    for (const auto& [source, cluster] : sink_clusters_) {
+      const bool known = std::any_of(document_->objects.begin(), document_->objects.end(), [&](const LoadedObject& o) {
+        return o.kind == ConfigKind::kCluster && static_cast<const api::Cluster&>(*o.message).name() == cluster;
+      });
+      if (!known)
+        document_->errors.push_back(source->error("typed_config.tcp_cluster_name",
+                                                  "unknown cluster \"" + cluster + "\": sinks use static_resources.clusters"));
+    }
+  }
+  void stats_sinks(YamlTree::Id at) {
+    if (tree_.kind(at) == Kind::kNull) return;
+    if (tree_.kind(at) != Kind::kSequence) return mapper_.complain(at, "stats_sinks", "expected a list");
+    if (!document_->stats_sinks) document_->stats_sinks.emplace();
+    int index = 0;
+    for (YamlTree::Id o : tree_.elements(at)) {
+      const std::string here = "stats_sinks[" + std::to_string(index++) + "]";
+      if (tree_.kind(o) == Kind::kNull) {
+        mapper_.complain(o, here, "an element of a list cannot be null");
+        continue;
+      }
+      envoy::config::metrics::v3::StatsSink sink;
+      const size_t before = document_->errors.size();
+      const auto source = mapper_.map_object(o, here, &sink);
+      if (document_->errors.size() != before) continue;
+      ErrorSink errors(source.get(), here, &document_->errors);
+      auto config = read_stats_sink(sink, errors);
+      if (!config) continue;
+      if (!config->cluster.empty()) sink_clusters_.emplace_back(source, config->cluster);
+      document_->stats_sinks->sinks.push_back(std::move(*config));
+    }
+  }
+  void stats_flush_interval(YamlTree::Id at) {
+    if (tree_.kind(at) == Kind::kNull) return;
+    const std::string path = "stats_flush_interval";
+    google::protobuf::Duration interval;
+    const size_t before = document_->errors.size();
+    const auto source = mapper_.map_object(at, path, &interval);
+    if (document_->errors.size() != before) return;
+    ErrorSink errors(source.get(), path, &document_->errors);
+    const int64_t ms = to_ms(interval);
+    if (ms < 1 || ms >= 300'000) return errors.add(Path(), "must be at least 0.001s and less than 300s");
+    if (!document_->stats_sinks) document_->stats_sinks.emplace();
+    document_->stats_sinks->flush_interval = std::chrono::milliseconds(ms);
   }
   void node(YamlTree::Id at) {
     envoy::config::core::v3::Node n;
@@ -140,6 +188,7 @@ class DocumentLoader {
   const YamlTree& tree_;
   Document* document_;
   ProtoMapper mapper_;
+  std::vector<std::pair<std::shared_ptr<const SourceMap>, std::string>> sink_clusters_;  // where named, by name
 };
 
 bool parse_text(std::string_view text, const std::string& file, YamlTree* tree, ConfigErrors* errors) {

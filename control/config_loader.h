@@ -19,6 +19,7 @@
 
 #include "control/config_kind.h"
 #include "control/source_map.h"
+#include "control/stats_sinks_config.h"
 #include "lib/base/status.h"
 
 namespace millrace::control {
@@ -37,6 +38,8 @@ struct Document {
   DocumentShape shape = DocumentShape::kBootstrap;
   std::vector<LoadedObject> objects;  // in document order
   std::string node_id, node_cluster;  // Bootstrap.node
+  // Bootstrap.stats_sinks and stats_flush_interval; nullopt when the document has neither.
+  std::optional<StatsSinksConfig> stats_sinks;
   // The text under `dataplane:`, and whether there was such a key; parsed by lib/bootstrap, which both programs use. Its errors
   // are among `errors` already.
   bool has_dataplane = false;

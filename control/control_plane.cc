@@ -93,10 +93,15 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
       [raw](uint32_t worker, std::span<const uint8_t> record) { raw->access_log_.on_event(worker, record); }, say,
       [raw](uint32_t worker, std::span<const uint8_t> record) { raw->inspections_.on_record(worker, record); });
   c->link_->start();
+  c->stats_sinks_ = std::make_unique<StatsSinks>(
+      c->sinks_config_,
+      StatsSinks::Sources{[raw](const auto& f) { return raw->link_->with_stats(f); }, [raw] { return raw->model(); }, say});
+  c->stats_sinks_->start();
   return c;
 }
 
 ControlPlane::~ControlPlane() {
+  if (stats_sinks_ != nullptr) stats_sinks_->stop();
   if (link_ != nullptr) link_->stop();
 }
 
@@ -119,6 +124,7 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
                        config_.config_file + "; nothing was started"};
   }
   Model start = std::move(from_file.model);
+  sinks_config_ = document.stats_sinks.value_or(StatsSinksConfig{});
 
   auto store = Store::open(config_.store_file);
   if (!store.ok()) return base::Error{store.error()};

@@ -22,6 +22,7 @@
 #include "control/inspections.h"
 #include "control/model.h"
 #include "control/publisher.h"
+#include "control/stats_sinks.h"
 #include "control/store.h"
 #include "lib/base/status.h"
 
@@ -62,6 +63,7 @@ class ControlPlane {
   DataplaneLink& link() { return *link_; }
   AccessLogger& access_log() { return access_log_; }
   Inspections& inspections() { return inspections_; }
+  StatsSinks& stats_sinks() { return *stats_sinks_; }
   const ControlConfig& config() const { return config_; }
   bool has_edits() const { return edited_; }
   std::chrono::steady_clock::time_point started() const { return started_; }
@@ -85,6 +87,8 @@ class ControlPlane {
   Inspections inspections_;
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<DataplaneLink> link_;
+  StatsSinksConfig sinks_config_;
+  std::unique_ptr<StatsSinks> stats_sinks_;
 };
 
 // One line for the operator on stderr, with the time.

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "lib/api/envoy.config.bootstrap.v3.pb.h"
+#include "lib/api/envoy.config.metrics.v3.pb.h"
 #include "lib/api/envoy.config.route.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
@@ -46,6 +47,8 @@ const ExtensionTable& extension_table() {
         ext::access_loggers::stream::v3::StderrAccessLog::descriptor()}},
       {"envoy.config.cluster.v3.Cluster.typed_extension_protocol_options",
        {ext::upstreams::http::v3::HttpProtocolOptions::descriptor()}},
+      {"envoy.config.metrics.v3.StatsSink.typed_config",
+       {envoy::config::metrics::v3::StatsdSink::descriptor(), envoy::config::metrics::v3::DogStatsdSink::descriptor()}},
   };
   return table;
 }

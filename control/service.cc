@@ -256,6 +256,11 @@ class Service final : public ControlService, public pb::Control::Service {
              [&](const Model& m) {
                ModelEdit e = rq->replace() ? m.replace(document) : m.apply(document);
                e.errors.insert(e.errors.end(), document.errors.begin(), document.errors.end());
+               if (document.stats_sinks && *document.stats_sinks != plane_.stats_sinks().config())
+                 e.errors.push_back(
+                     {file, 0, 0, "stats_sinks",
+                      "differs from what is running, and is read at start only: write it to the configuration file and "
+                      "restart millrace-control (traffic goes on)"});
                sort_errors(e.errors);
                return e;
              },

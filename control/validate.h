@@ -8,10 +8,13 @@
 // are not 0.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "control/model.h"
 #include "control/source_map.h"
+#include "control/stats_sinks_config.h"
+#include "lib/api/envoy.config.metrics.v3.pb.h"
 
 namespace millrace::control {
 
@@ -22,6 +25,8 @@ bool validate_cluster(const api::Cluster& cluster, ErrorSink& errors);
 // `at`: the object itself, or a cluster's load_assignment.
 bool validate_load_assignment(const api::ClusterLoadAssignment& assignment, const Path& at, ErrorSink& errors);
 bool validate_secret(const api::Secret& secret, ErrorSink& errors);
+// One of Bootstrap.stats_sinks; nullopt after a complaint. That its cluster exists is looked at when everything is loaded.
+std::optional<StatsSinkConfig> read_stats_sink(const envoy::config::metrics::v3::StatsSink& sink, ErrorSink& errors);
 
 // Parts, for edits of a single virtual host or route. `max_body`: max_direct_response_body() of the route configuration.
 uint32_t max_direct_response_body(const api::RouteConfiguration& config);

@@ -58,13 +58,15 @@ bool at_least(uint64_t value, uint64_t least, const Path& at, ErrorSink& e) {
   return value >= least || complain(at, e, "must be at least " + std::to_string(least) + ", not " + std::to_string(value));
 }
 
-bool address(bool has, const core::Address& a, const Path& at, ErrorSink& e) {
+bool address(bool has, const core::Address& a, const Path& at, ErrorSink& e, bool udp) {
   if (!has) return complain(at, e, "is required");
   const Path socket(at, "socket_address");
   if (!a.has_socket_address()) return complain(socket, e, "is required");
   const core::SocketAddress& s = a.socket_address();
-  const Path ip(socket, "address"), port(socket, "port_value");
+  const Path protocol(socket, "protocol"), ip(socket, "address"), port(socket, "port_value");
   bool ok = true;
+  if (s.protocol() == core::SocketAddress::UDP && !udp)
+    ok = complain(protocol, e, "\"UDP\" is not supported by Millrace yet; the only choice is TCP");
   if (!base::IpAddress::parse(s.address()))
     ok = complain(ip, e,
                   s.address().empty()
