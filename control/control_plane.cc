@@ -1,5 +1,6 @@
 #include "control/control_plane.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <set>
@@ -35,21 +36,6 @@ std::string fingerprint(const std::string& text) {
   return out;
 }
 
-// What the store keeps whole: inline route configurations with their listener, load assignments with their cluster.
-ConfigKey owner_of(const Model& model, const ConfigKey& key) {
-  if (key.kind == ConfigKind::kRoute) {
-    const auto it = model.routes().find(key.name);
-    if (it != model.routes().end() && !it->second->listener.empty()) return {ConfigKind::kListener, it->second->listener};
-  }
-  if (key.kind == ConfigKind::kEndpoints && model.clusters().contains(key.name)) return {ConfigKind::kCluster, key.name};
-  if (key.kind == ConfigKind::kSecret) {
-    const auto it = model.secrets().find(key.name);
-    if (it != model.secrets().end() && it->second->derived)
-      return {ConfigKind::kListener, key.name.substr(0, key.name.find('/'))};
-  }
-  return key;
-}
-
 std::vector<PublishObject> to_publish(const std::vector<TableObject>& objects) {
   std::vector<PublishObject> out;
   out.reserve(objects.size());
@@ -59,16 +45,6 @@ std::vector<PublishObject> to_publish(const std::vector<TableObject>& objects) {
 }
 
 }  // namespace
-
-void say(const std::string& line) {
-  timespec t;
-  clock_gettime(CLOCK_REALTIME, &t);
-  tm parts;
-  gmtime_r(&t.tv_sec, &parts);
-  char stamp[32];
-  strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &parts);
-  std::fprintf(stderr, "%s.%03ldZ millrace-control: %s\n", stamp, t.tv_nsec / 1'000'000, line.c_str());
-}
 
 base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlConfig& config, ConfigErrors* errors) {
   std::unique_ptr<ControlPlane> c(new ControlPlane);
@@ -156,7 +132,8 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
         (config_.discard_edits ? "--discard-edits says so" : config_.config_file + " has changed"));
   }
   if (fresh) {
-    if (const base::Status s = store_->reset(base); !s.ok()) return s;
+    const std::string what = config_.config_file.empty() ? "started empty" : "loaded " + config_.config_file;
+    if (const base::Status s = store_->reset(base, what); !s.ok()) return s;
   }
 
   const CompileResult compiled = compiler_.compile(start);
@@ -190,7 +167,7 @@ std::shared_ptr<const Model> ControlPlane::model() const {
   return model_;
 }
 
-EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait) {
+EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait, const EditOrigin& origin) {
   EditOutcome out;
   const auto begun = steady_clock::now();
   {
@@ -217,18 +194,21 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
       }
       // Store first: what a client is told is in force must be there after a crash. Publishing can then only fail for want of
       // memory.
-      std::vector<ObjectChange> reverse = Model::diff(result.model, *before);
-      if (const base::Status s = store_changes(result.model, out.changes); !s.ok()) {
-        out.errors.push_back({"", 0, 0, "", s.error()});
+      const auto revision = store_changes(*before, result.model, out.changes, origin);
+      if (!revision.ok()) {
+        out.errors.push_back({"", 0, 0, "", revision.error()});
         undo();
         return out;
       }
       if (const base::Status s = publish(compiled, &out.epoch); !s.ok()) {
         out.errors.push_back({"", 0, 0, "", s.error()});
-        (void)store_changes(*before, reverse);
+        (void)store_->withdraw(*revision);
         undo();
         return out;
       }
+      out.revision = *revision;
+      say("revision " + std::to_string(*revision) + ", epoch " + std::to_string(out.epoch) +
+          (origin.author.empty() ? "" : ", by " + origin.author) + (origin.what.empty() ? "" : ": " + origin.what));
       set_access_log_sinks();
       const std::lock_guard model_lock(model_mutex_);
       model_ = std::make_shared<const Model>(std::move(result.model));
@@ -242,21 +222,73 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
   return out;
 }
 
-base::Status ControlPlane::store_changes(const Model& model, const std::vector<ObjectChange>& changes) {
+base::Result<uint64_t> ControlPlane::store_changes(const Model& before, const Model& model,
+                                                   const std::vector<ObjectChange>& changes, const EditOrigin& origin) {
+  // Before the first edit the configuration file is the store.
+  if (!store_->edited()) {
+    std::vector<StoredObject> all;
+    for (const ConfigKey& key : before.stored_keys()) all.push_back({key, to_json(*before.message(key), true, false)});
+    if (const base::Status s = store_->fill(all); !s.ok()) return base::Error{s.error()};
+  }
   std::set<ConfigKey> keys;
-  // The first edit stores everything: before it, the configuration file is the store.
-  if (!store_->edited())
-    for (const ConfigKind kind :
-         {ConfigKind::kSecret, ConfigKind::kEndpoints, ConfigKind::kCluster, ConfigKind::kRoute, ConfigKind::kListener})
-      for (const std::string& name : model.names(kind)) keys.insert(owner_of(model, {kind, name}));
-  for (const ObjectChange& c : changes) keys.insert(owner_of(model, c.key));
+  for (const ObjectChange& c : changes)
+    keys.insert(c.change == ObjectChange::Kind::kRemoved ? before.owner(c.key) : model.owner(c.key));
   std::vector<StoredObject> put;
   std::vector<ConfigKey> removed;
   for (const ConfigKey& key : keys) {
     if (const auto message = model.message(key); message != nullptr) put.push_back({key, to_json(*message, true, false)});
     else removed.push_back(key);
   }
-  return store_->commit(put, removed);
+  Revision revision;
+  revision.origin = origin;
+  revision.changes = to_text(changes);
+  if (revision.changes.size() > kMaxRevisionText) {
+    const size_t end = revision.changes.rfind('\n', kMaxRevisionText);
+    const auto left = std::count(revision.changes.begin() + static_cast<std::ptrdiff_t>(end) + 1, revision.changes.end(), '\n');
+    revision.changes = revision.changes.substr(0, end + 1) + "… and " + std::to_string(left) + " more\n";
+  }
+  return store_->commit(put, removed, revision);
+}
+
+std::vector<Revision> ControlPlane::history(size_t limit) {
+  const std::lock_guard lock(edit_mutex_);
+  return store_->history(limit);
+}
+
+EditOutcome ControlPlane::rollback(std::optional<uint64_t> to, bool dry_run, milliseconds wait, EditOrigin origin) {
+  const auto back = [&](const Model& now) {
+    ModelEdit e{now, {}};
+    const auto refuse = [&](std::string why) {
+      e.errors.push_back({"", 0, 0, "", std::move(why)});
+      return e;
+    };
+    const std::vector<Revision> newest = store_->history(1);
+    if (!to && (newest.empty() || newest.front().loaded))
+      return refuse("nothing was changed since the configuration file was loaded");
+    const uint64_t revision = to ? *to : newest.front().number - 1;
+    origin.what = "rollback to " + std::to_string(revision);
+    const auto state = store_->way_back(revision);
+    if (!state.ok()) return refuse(state.error());
+    Document document;
+    document.file = "<revision " + std::to_string(revision) + ">";
+    document.shape = DocumentShape::kResources;
+    for (const StoredObject& o : state->put) {
+      Document one = load_document(o.json, document.file);
+      for (LoadedObject& l : one.objects) document.objects.push_back(std::move(l));
+      document.errors.insert(document.errors.end(), one.errors.begin(), one.errors.end());
+    }
+    e = now.apply(document);
+    e.errors.insert(e.errors.end(), document.errors.begin(), document.errors.end());
+    // What refers goes before what it refers to.
+    std::vector<ConfigKey> removed = state->removed;
+    std::sort(removed.begin(), removed.end(), [](const ConfigKey& a, const ConfigKey& b) { return b < a; });
+    for (const ConfigKey& key : removed) {
+      if (!e.errors.empty() || !e.model.has(key)) continue;
+      e = e.model.erase(key);
+    }
+    return e;
+  };
+  return edit(back, dry_run, wait, origin);
 }
 
 Explanation ControlPlane::explain_request(const ExplainRequest& request) {

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "control/dataplane_link.h"
 #include "control/explain.h"
 #include "control/inspections.h"
+#include "control/log_book.h"
 #include "control/model.h"
 #include "control/publisher.h"
 #include "control/stats_sinks.h"
@@ -40,6 +42,7 @@ struct EditOutcome {
   ConfigErrors errors;
   std::vector<ObjectChange> changes;
   uint64_t epoch = 0;
+  uint64_t revision = 0;  // in the history; 0: nothing was changed
   size_t compiled = 0, reused = 0;
   uint64_t compile_us = 0, live_us = 0;
   Acknowledgement acknowledgement;  // of `epoch`, after the wait that was asked for
@@ -54,7 +57,11 @@ class ControlPlane {
 
   using Edit = std::function<ModelEdit(const Model&)>;
   // Runs one edit; `dry_run` stops after compiling. `wait`: for the acknowledgement of every worker.
-  EditOutcome edit(const Edit& edit, bool dry_run, std::chrono::milliseconds wait);
+  EditOutcome edit(const Edit& edit, bool dry_run, std::chrono::milliseconds wait, const EditOrigin& origin = {});
+  // Edits back to what was in force right after revision `to`; without it, undoes the newest revision. An edit like any other,
+  // with a revision of its own.
+  EditOutcome rollback(std::optional<uint64_t> to, bool dry_run, std::chrono::milliseconds wait, EditOrigin origin);
+  std::vector<Revision> history(size_t limit);  // newest first; 0: all
 
   std::shared_ptr<const Model> model() const;
   Explanation explain_request(const ExplainRequest& request);
@@ -73,7 +80,9 @@ class ControlPlane {
   base::Status load(ConfigErrors* errors);
   void set_access_log_sinks();
   base::Status publish(const CompileResult& compiled, uint64_t* epoch);
-  base::Status store_changes(const Model& model, const std::vector<ObjectChange>& changes);
+  base::Result<uint64_t> store_changes(const Model& before, const Model& model, const std::vector<ObjectChange>& changes,
+                                       const EditOrigin& origin);
+  static constexpr size_t kMaxRevisionText = 64 * 1024;  // of a revision's changes in the history
 
   ControlConfig config_;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
@@ -90,8 +99,5 @@ class ControlPlane {
   StatsSinksConfig sinks_config_;
   std::unique_ptr<StatsSinks> stats_sinks_;
 };
-
-// One line for the operator on stderr, with the time.
-void say(const std::string& line);
 
 }  // namespace millrace::control

@@ -104,6 +104,30 @@ std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key) 
   return l;
 }
 
+ConfigKey Model::owner(const ConfigKey& key) const {
+  if (key.kind == ConfigKind::kRoute) {
+    const auto it = routes_.find(key.name);
+    if (it != routes_.end() && !it->second->listener.empty()) return {ConfigKind::kListener, it->second->listener};
+  }
+  if (key.kind == ConfigKind::kEndpoints && clusters_.contains(key.name)) return {ConfigKind::kCluster, key.name};
+  if (key.kind == ConfigKind::kSecret) {
+    const auto it = secrets_.find(key.name);
+    if (it != secrets_.end() && it->second->derived) return {ConfigKind::kListener, key.name.substr(0, key.name.find('/'))};
+  }
+  return key;
+}
+
+std::vector<ConfigKey> Model::stored_keys() const {
+  std::vector<ConfigKey> out;
+  for (const ConfigKind kind :
+       {ConfigKind::kSecret, ConfigKind::kEndpoints, ConfigKind::kCluster, ConfigKind::kRoute, ConfigKind::kListener})
+    for (std::string& name : names(kind)) {
+      ConfigKey key{kind, std::move(name)};
+      if (owner(key) == key) out.push_back(std::move(key));
+    }
+  return out;
+}
+
 std::vector<std::string> Model::referrers(const ConfigKey& key) const {
   std::vector<std::string> out;
   if (key.kind == ConfigKind::kEndpoints && clusters_.contains(key.name)) out.push_back("cluster " + key.name);

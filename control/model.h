@@ -144,6 +144,11 @@ class Model {
   bool has(const ConfigKey& key) const;
   // The object in Envoy's vocabulary, whole (inline parts put back); null when there is none.
   std::unique_ptr<google::protobuf::Message> message(const ConfigKey& key) const;
+  // The object that an object is written in and stored with: inline route configurations and certificates belong to their
+  // listener, load assignments to their cluster; others to themselves.
+  ConfigKey owner(const ConfigKey& key) const;
+  // Every object that is its own owner, in make-before-break order: what makes the whole model again.
+  std::vector<ConfigKey> stored_keys() const;
   // Who refers to an object, as "listener edge", "route edge (virtual host a, route b)"; for messages to people.
   std::vector<std::string> referrers(const ConfigKey& key) const;
 

@@ -1,8 +1,10 @@
 #include "control/service.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
+#include <sstream>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -78,6 +80,33 @@ void fill(const EditOutcome& from, pb::EditReply* to) {
   to->set_reused(static_cast<uint32_t>(from.reused));
   to->set_compile_us(from.compile_us);
   to->set_live_us(from.live_us);
+  to->set_revision(from.revision);
+}
+
+// How the caller calls itself, with what it asked for. The socket's permissions decide who may; this is for the history.
+EditOrigin origin_of(const ServerContext* context, std::string what) {
+  EditOrigin o;
+  const auto found = context->client_metadata().find("millrace-author");
+  if (found != context->client_metadata().end())
+    for (const char c : found->second)
+      if (c > ' ' && c < 0x7f && o.author.size() < 64) o.author += c;
+  for (char& c : what)
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
+  o.what = std::move(what);
+  return o;
+}
+
+const char* endpoint_word(pb::EditEndpointRequest::Action action) {
+  switch (action) {
+    case pb::EditEndpointRequest::REMOVE:
+      return "remove";
+    case pb::EditEndpointRequest::DRAIN:
+      return "drain";
+    case pb::EditEndpointRequest::UNDRAIN:
+      return "undrain";
+    default:
+      return "add";
+  }
 }
 
 ModelEdit refused(const Model& model, std::string message) {
@@ -198,6 +227,7 @@ class Service final : public ControlService, public pb::Control::Service {
 
   void stop() override {
     if (server_ == nullptr) return;
+    stopping_ = true;
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
     server_->Wait();
     server_.reset();
@@ -249,7 +279,7 @@ class Service final : public ControlService, public pb::Control::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status Apply(ServerContext*, const pb::ApplyRequest* rq, pb::EditReply* out) override {
+  grpc::Status Apply(ServerContext* context, const pb::ApplyRequest* rq, pb::EditReply* out) override {
     const std::string file = rq->file().empty() ? "<text>" : rq->file();
     const Document document = load_document(rq->text(), file);
     fill(plane_.edit(
@@ -264,7 +294,8 @@ class Service final : public ControlService, public pb::Control::Service {
                sort_errors(e.errors);
                return e;
              },
-             rq->dry_run(), milliseconds(rq->wait_ms())),
+             rq->dry_run(), milliseconds(rq->wait_ms()),
+             origin_of(context, std::string(rq->replace() ? "apply --replace " : "apply ") + file)),
          out);
     return grpc::Status::OK;
   }
@@ -304,7 +335,7 @@ class Service final : public ControlService, public pb::Control::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status Delete(ServerContext*, const pb::DeleteRequest* rq, pb::EditReply* out) override {
+  grpc::Status Delete(ServerContext* context, const pb::DeleteRequest* rq, pb::EditReply* out) override {
     fill(plane_.edit(
              [&](const Model& m) {
                const auto kind = parse_config_kind(rq->kind());
@@ -312,12 +343,12 @@ class Service final : public ControlService, public pb::Control::Service {
                if (!m.has({*kind, rq->name()})) return refused(m, not_found(m, *kind, rq->name()));
                return m.erase({*kind, rq->name()});
              },
-             rq->dry_run(), milliseconds(rq->wait_ms())),
+             rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "delete " + rq->kind() + " " + rq->name())),
          out);
     return grpc::Status::OK;
   }
 
-  grpc::Status AddRoute(ServerContext*, const pb::AddRouteRequest* rq, pb::EditReply* out) override {
+  grpc::Status AddRoute(ServerContext* context, const pb::AddRouteRequest* rq, pb::EditReply* out) override {
     fill(plane_.edit(
              [&](const Model& m) {
                const auto host = find_host(m, rq->route_config(), rq->virtual_host());
@@ -330,23 +361,23 @@ class Service final : public ControlService, public pb::Control::Service {
                if (!bad.errors.empty()) return bad;
                return m.add_route(host->first, host->second, route, *place, source.get());
              },
-             rq->dry_run(), milliseconds(rq->wait_ms())),
+             rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "route add")),
          out);
     return grpc::Status::OK;
   }
 
-  grpc::Status RemoveRoute(ServerContext*, const pb::RemoveRouteRequest* rq, pb::EditReply* out) override {
+  grpc::Status RemoveRoute(ServerContext* context, const pb::RemoveRouteRequest* rq, pb::EditReply* out) override {
     fill(plane_.edit(
              [&](const Model& m) {
                const auto host = find_host(m, rq->route_config(), rq->virtual_host());
                return host.ok() ? m.remove_route(host->first, host->second, rq->name()) : refused(m, host.error());
              },
-             rq->dry_run(), milliseconds(rq->wait_ms())),
+             rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "route remove " + rq->name())),
          out);
     return grpc::Status::OK;
   }
 
-  grpc::Status SetWeights(ServerContext*, const pb::SetWeightsRequest* rq, pb::EditReply* out) override {
+  grpc::Status SetWeights(ServerContext* context, const pb::SetWeightsRequest* rq, pb::EditReply* out) override {
     fill(plane_.edit(
              [&](const Model& m) {
                const auto host = find_host(m, rq->route_config(), rq->virtual_host());
@@ -354,12 +385,12 @@ class Service final : public ControlService, public pb::Control::Service {
                const std::vector<std::pair<std::string, uint32_t>> weights(rq->weights().begin(), rq->weights().end());
                return m.set_weights(host->first, host->second, rq->name(), weights);
              },
-             rq->dry_run(), milliseconds(rq->wait_ms())),
+             rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "route weight " + rq->name())),
          out);
     return grpc::Status::OK;
   }
 
-  grpc::Status EditEndpoint(ServerContext*, const pb::EditEndpointRequest* rq, pb::EditReply* out) override {
+  grpc::Status EditEndpoint(ServerContext* context, const pb::EditEndpointRequest* rq, pb::EditReply* out) override {
     fill(plane_.edit(
              [&](const Model& m) {
                auto spec = parse_endpoint(rq->endpoint());
@@ -377,8 +408,63 @@ class Service final : public ControlService, public pb::Control::Service {
                    return m.add_endpoint(rq->cluster(), *spec);
                }
              },
-             rq->dry_run(), milliseconds(rq->wait_ms())),
+             rq->dry_run(), milliseconds(rq->wait_ms()),
+             origin_of(context,
+                       std::string("endpoint ") + endpoint_word(rq->action()) + " " + rq->cluster() + " " + rq->endpoint())),
          out);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status History(ServerContext*, const pb::HistoryRequest* rq, pb::HistoryReply* out) override {
+    for (const Revision& r : plane_.history(rq->limit())) {
+      pb::RevisionRecord& record = *out->add_revisions();
+      record.set_revision(r.number);
+      record.set_time_ms(r.time_ms);
+      record.set_author(r.origin.author);
+      record.set_what(r.origin.what);
+      record.set_loaded(r.loaded);
+      std::istringstream lines(r.changes);
+      for (std::string line; std::getline(lines, line);) record.add_changes(line);
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Rollback(ServerContext* context, const pb::RollbackRequest* rq, pb::EditReply* out) override {
+    const std::optional<uint64_t> to = rq->has_revision() ? std::optional<uint64_t>(rq->revision()) : std::nullopt;
+    fill(plane_.rollback(to, rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "rollback")), out);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Dump(ServerContext*, const pb::DumpRequest* rq, grpc::ServerWriter<pb::DumpedObject>* writer) override {
+    const auto model = plane_.model();
+    for (const ConfigKey& key : model->stored_keys()) {
+      TextValue text = to_text_value(*model->message(key), true);
+      redact(&text);
+      pb::DumpedObject object;
+      object.set_kind(std::string(to_string(key.kind)));
+      object.set_name(key.name);
+      object.set_text(rq->json() ? to_json(text, false) : to_yaml(text));
+      if (!writer->Write(object)) break;  // the caller is gone
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Log(ServerContext* context, const pb::LogRequest* rq, grpc::ServerWriter<pb::LogLine>* writer) override {
+    uint64_t seen = 0;
+    const auto write = [&](const std::vector<LogBook::Line>& lines) {
+      for (const LogBook::Line& l : lines) {
+        pb::LogLine line;
+        line.set_time_ms(l.time_ms);
+        line.set_text(l.text);
+        seen = l.number;
+        if (!writer->Write(line)) return false;
+      }
+      return true;
+    };
+    const std::vector<LogBook::Line> before = log_book().last(LogBook::kKept);
+    if (!before.empty()) seen = before.back().number;
+    if (!write(log_book().last(rq->lines()))) return grpc::Status::OK;
+    while (rq->follow() && !context->IsCancelled() && !stopping_ && write(log_book().after(seen, milliseconds(100)))) continue;
     return grpc::Status::OK;
   }
 
@@ -468,6 +554,7 @@ class Service final : public ControlService, public pb::Control::Service {
   const std::string version_;
   std::string path_;
   std::unique_ptr<grpc::Server> server_;
+  std::atomic<bool> stopping_{false};
 };
 
 }  // namespace

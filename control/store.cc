@@ -1,6 +1,8 @@
 #include "control/store.h"
 
 #include <algorithm>
+#include <chrono>
+#include <optional>
 #include <sqlite3.h>
 #include <sys/stat.h>
 
@@ -19,8 +21,14 @@ class Statement {
     sqlite3_bind_text(s_, i, v.data(), static_cast<int>(v.size()), SQLITE_TRANSIENT);
     return *this;
   }
+  Statement& bind(int i, int64_t v) {
+    sqlite3_bind_int64(s_, i, v);
+    return *this;
+  }
   int step() { return s_ == nullptr ? SQLITE_ERROR : sqlite3_step(s_); }
   void reset() { sqlite3_reset(s_); }
+  int64_t number(int column) const { return sqlite3_column_int64(s_, column); }
+  bool null(int column) const { return sqlite3_column_type(s_, column) == SQLITE_NULL; }
   std::string text(int column) const {
     const auto* p = reinterpret_cast<const char*>(sqlite3_column_text(s_, column));
     return p == nullptr ? std::string() : std::string(p, static_cast<size_t>(sqlite3_column_bytes(s_, column)));
@@ -30,21 +38,31 @@ class Statement {
   sqlite3_stmt* s_ = nullptr;
 };
 
+int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 }  // namespace
 
-base::Result<std::unique_ptr<Store>> Store::open(const std::string& path) {
+base::Result<std::unique_ptr<Store>> Store::open(const std::string& path, uint64_t max_revisions) {
   std::unique_ptr<Store> s(new Store);
   s->path_ = path;
+  s->max_revisions_ = max_revisions;
   const mode_t old = umask(0077);
   const int rc =
       sqlite3_open_v2(path.c_str(), &s->db_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, nullptr);
   umask(old);
   if (rc != SQLITE_OK) return base::Error{path + ": " + sqlite3_errmsg(s->db_) + "; the directory must exist and be writable"};
   sqlite3_busy_timeout(s->db_, 2'000);
-  for (const char* sql : {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL",
-                          "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-                          "CREATE TABLE IF NOT EXISTS objects (kind TEXT NOT NULL, name TEXT NOT NULL, json TEXT NOT NULL, "
-                          "PRIMARY KEY (kind, name))"})
+  for (const char* sql :
+       {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL",
+        "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS objects (kind TEXT NOT NULL, name TEXT NOT NULL, json TEXT NOT NULL, "
+        "PRIMARY KEY (kind, name))",
+        "CREATE TABLE IF NOT EXISTS history (revision INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, "
+        "author TEXT NOT NULL, what TEXT NOT NULL, changes TEXT NOT NULL, loaded INTEGER NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS before (revision INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, "
+        "json TEXT, PRIMARY KEY (revision, kind, name)) WITHOUT ROWID"})
     if (const base::Status st = s->exec(sql); !st.ok()) return base::Error{st.error()};
   return s;
 }
@@ -77,44 +95,130 @@ std::vector<StoredObject> Store::load() const {
   return out;
 }
 
-base::Status Store::reset(const std::string& base_fingerprint) {
-  if (const base::Status s = exec("BEGIN IMMEDIATE; DELETE FROM objects; DELETE FROM meta"); !s.ok()) {
-    (void)exec("ROLLBACK");
-    return s;
+bool Store::put_all(const std::vector<StoredObject>& put) const {
+  Statement s(db_, "INSERT INTO objects VALUES (?1, ?2, ?3) ON CONFLICT (kind, name) DO UPDATE SET json = excluded.json");
+  for (const StoredObject& o : put) {
+    s.bind(1, std::string(to_string(o.key.kind))).bind(2, o.key.name).bind(3, o.json);
+    if (s.step() != SQLITE_DONE) return false;
+    s.reset();
   }
-  {
-    Statement s(db_, "INSERT INTO meta VALUES ('base', ?1)");
-    s.bind(1, base_fingerprint);
-    s.step();
-  }
-  return exec("COMMIT");
+  return true;
 }
 
-base::Status Store::commit(const std::vector<StoredObject>& put, const std::vector<ConfigKey>& removed) {
+bool Store::remove_all(const std::vector<ConfigKey>& removed) const {
+  Statement s(db_, "DELETE FROM objects WHERE kind = ?1 AND name = ?2");
+  for (const ConfigKey& k : removed) {
+    s.bind(1, std::string(to_string(k.kind))).bind(2, k.name);
+    if (s.step() != SQLITE_DONE) return false;
+    s.reset();
+  }
+  return true;
+}
+
+base::Status Store::end(bool good) const {
+  if (good) return exec("COMMIT");
+  const std::string why = sqlite3_errmsg(db_);
+  (void)exec("ROLLBACK");
+  return base::Error{path_ + ": " + why + "; the change was not made"};
+}
+
+base::Status Store::reset(const std::string& base_fingerprint, const std::string& what) {
   if (const base::Status s = exec("BEGIN IMMEDIATE"); !s.ok()) return s;
-  bool good = true;
+  bool good = exec("DELETE FROM objects; DELETE FROM meta; DELETE FROM before").ok();
   {
-    Statement s(db_, "INSERT INTO objects VALUES (?1, ?2, ?3) ON CONFLICT (kind, name) DO UPDATE SET json = excluded.json");
-    for (const StoredObject& o : put) {
-      s.bind(1, std::string(to_string(o.key.kind))).bind(2, o.key.name).bind(3, o.json);
-      good = good && s.step() == SQLITE_DONE;
-      s.reset();
-    }
-    Statement d(db_, "DELETE FROM objects WHERE kind = ?1 AND name = ?2");
-    for (const ConfigKey& k : removed) {
-      d.bind(1, std::string(to_string(k.kind))).bind(2, k.name);
-      good = good && d.step() == SQLITE_DONE;
-      d.reset();
-    }
+    Statement s(db_, "INSERT INTO meta VALUES ('base', ?1)");
+    good = good && s.bind(1, base_fingerprint).step() == SQLITE_DONE;
+    Statement h(db_, "INSERT INTO history (time_ms, author, what, changes, loaded) VALUES (?1, '', ?2, '', 1)");
+    good = good && h.bind(1, now_ms()).bind(2, what).step() == SQLITE_DONE;
+  }
+  return end(good);
+}
+
+base::Status Store::fill(const std::vector<StoredObject>& objects) {
+  if (const base::Status s = exec("BEGIN IMMEDIATE"); !s.ok()) return s;
+  return end(put_all(objects));
+}
+
+base::Result<uint64_t> Store::commit(const std::vector<StoredObject>& put, const std::vector<ConfigKey>& removed,
+                                     const Revision& revision) {
+  if (const base::Status s = exec("BEGIN IMMEDIATE"); !s.ok()) return base::Error{s.error()};
+  bool good = true;
+  uint64_t number = 0;
+  {
+    Statement h(db_, "INSERT INTO history (time_ms, author, what, changes, loaded) VALUES (?1, ?2, ?3, ?4, 0)");
+    h.bind(1, revision.time_ms != 0 ? revision.time_ms : now_ms()).bind(2, revision.origin.author).bind(3, revision.origin.what);
+    good = h.bind(4, revision.changes).step() == SQLITE_DONE;
+    number = static_cast<uint64_t>(sqlite3_last_insert_rowid(db_));
+    // Copied inside the database: what an object was is its row until now.
+    Statement b(db_, "INSERT INTO before SELECT ?1, ?2, ?3, (SELECT json FROM objects WHERE kind = ?2 AND name = ?3)");
+    const auto keep = [&](const ConfigKey& k) {
+      b.bind(1, static_cast<int64_t>(number)).bind(2, std::string(to_string(k.kind))).bind(3, k.name);
+      good = good && b.step() == SQLITE_DONE;
+      b.reset();
+    };
+    for (const StoredObject& o : put) keep(o.key);
+    for (const ConfigKey& k : removed) keep(k);
+    good = good && put_all(put) && remove_all(removed);
     Statement m(db_, "INSERT INTO meta VALUES ('edited', '1') ON CONFLICT (key) DO NOTHING");
     good = good && m.step() == SQLITE_DONE;
+    const int64_t oldest = static_cast<int64_t>(number) - static_cast<int64_t>(max_revisions_);
+    for (const char* sql : {"DELETE FROM history WHERE revision <= ?1", "DELETE FROM before WHERE revision <= ?1"}) {
+      Statement d(db_, sql);
+      good = good && d.bind(1, oldest).step() == SQLITE_DONE;
+    }
   }
-  if (!good) {
-    const std::string why = sqlite3_errmsg(db_);
-    (void)exec("ROLLBACK");
-    return base::Error{path_ + ": " + why + "; the change was not made"};
+  if (const base::Status s = end(good); !s.ok()) return base::Error{s.error()};
+  return number;
+}
+
+base::Status Store::withdraw(uint64_t revision) {
+  const auto back = way_back(revision - 1);
+  if (!back.ok()) return base::Error{back.error()};
+  if (const base::Status s = exec("BEGIN IMMEDIATE"); !s.ok()) return s;
+  bool good = put_all(back->put) && remove_all(back->removed);
+  for (const char* sql : {"DELETE FROM history WHERE revision = ?1", "DELETE FROM before WHERE revision = ?1"}) {
+    Statement d(db_, sql);
+    good = good && d.bind(1, static_cast<int64_t>(revision)).step() == SQLITE_DONE;
   }
-  return exec("COMMIT");
+  return end(good);
+}
+
+std::vector<Revision> Store::history(size_t limit) const {
+  std::vector<Revision> out;
+  Statement s(db_, "SELECT revision, time_ms, author, what, changes, loaded FROM history ORDER BY revision DESC LIMIT ?1");
+  s.bind(1, limit == 0 ? int64_t{-1} : static_cast<int64_t>(limit));
+  while (s.step() == SQLITE_ROW)
+    out.push_back({static_cast<uint64_t>(s.number(0)), s.number(1), {s.text(2), s.text(3)}, s.text(4), s.number(5) != 0});
+  return out;
+}
+
+base::Result<StoredState> Store::way_back(uint64_t revision) const {
+  int64_t first = 0, last = 0, loaded = 0;
+  {
+    Statement s(db_, "SELECT min(revision), max(revision), max(CASE WHEN loaded THEN revision END) FROM history");
+    if (s.step() == SQLITE_ROW) first = s.number(0), last = s.number(1), loaded = s.number(2);
+  }
+  const auto wanted = static_cast<int64_t>(revision);
+  if (wanted > last)
+    return base::Error{"there is no revision " + std::to_string(revision) + "; the newest is " + std::to_string(last)};
+  if (wanted < loaded)
+    return base::Error{"revision " + std::to_string(revision) + " is before the configuration file was loaded (revision " +
+                       std::to_string(loaded) + "); what was before it is not kept"};
+  if (wanted < first - 1)
+    return base::Error{"revision " + std::to_string(revision) + " is not kept any more; the oldest that can be gone back to is " +
+                       std::to_string(first - 1)};
+  StoredState out;
+  // With min(), SQLite takes the other columns from the row that has it: what the object was before the first edit since.
+  Statement s(db_,
+              "SELECT kind, name, json, min(revision) FROM before WHERE revision > ?1 GROUP BY kind, name ORDER BY kind, name");
+  s.bind(1, wanted);
+  while (s.step() == SQLITE_ROW) {
+    const std::optional<ConfigKind> kind = parse_config_kind(s.text(0));
+    if (!kind) continue;
+    if (s.null(2)) out.removed.push_back({*kind, s.text(1)});
+    else out.put.push_back({{*kind, s.text(1)}, s.text(2)});
+  }
+  return out;
 }
 
 }  // namespace millrace::control

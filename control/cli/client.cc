@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <pwd.h>
 #include <thread>
 #include <unistd.h>
 
@@ -22,6 +24,13 @@ struct SharedChannel {
   std::shared_ptr<grpc::Channel> channel;
 } g_shared;
 
+// Whoever sits there: behind sudo, the user before it.
+std::string user_name() {
+  if (const char* sudo = std::getenv("SUDO_USER"); sudo != nullptr && *sudo != 0) return sudo;
+  const passwd* entry = getpwuid(getuid());
+  return entry != nullptr ? entry->pw_name : "uid-" + std::to_string(getuid());
+}
+
 }  // namespace
 
 Client::Client(const Globals& globals) : globals_(globals), socket_(globals.run_dir + "/control.sock") { open(false); }
@@ -38,10 +47,11 @@ void Client::open(bool fresh) {
   stub_ = pb::Control::NewStub(g_shared.channel);
 }
 
-std::chrono::system_clock::time_point Client::deadline(double extra_s) const {
+void Client::prepare(grpc::ClientContext& context, double extra_s) const {
   // Two seconds beyond the wait that control itself observes.
-  return std::chrono::system_clock::now() +
-         std::chrono::milliseconds(static_cast<int64_t>((globals_.timeout_s + extra_s + 2) * 1000));
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::milliseconds(static_cast<int64_t>((globals_.timeout_s + extra_s + 2) * 1000)));
+  context.AddMetadata("millrace-author", user_name());
 }
 
 bool Client::again(const grpc::Status& s, double* patience_s) {
@@ -141,11 +151,12 @@ int report_edit(const Globals& globals, const pb::EditReply& reply, bool dry_run
     return kDone;
   }
   const std::string epoch = "epoch " + std::to_string(reply.epoch());
+  const std::string revision = reply.revision() == 0 ? "" : "revision " + std::to_string(reply.revision()) + ", ";
   switch (reply.acknowledgement()) {
     case pb::IN_FORCE:
       if (!quiet)
         std::printf("%s %s, in force on every worker after %s\n", paint("✓", Color::kGreen).c_str(),
-                    reply.changes_size() == 0 ? ("no difference, " + epoch).c_str() : epoch.c_str(),
+                    reply.changes_size() == 0 ? ("no difference, " + epoch).c_str() : (revision + epoch).c_str(),
                     micros(static_cast<double>(reply.live_us())).c_str());
       return kDone;
     case pb::REJECTED:

@@ -52,7 +52,7 @@ class Client {
     Reply reply;
     while (true) {
       grpc::ClientContext context;
-      context.set_deadline(deadline(patience_s));
+      prepare(context, patience_s);
       const grpc::Status s = (stub_.get()->*method)(&context, request, &reply);
       if (s.ok()) return reply;
       if (!again(s, &patience_s)) fail(s);
@@ -64,7 +64,7 @@ class Client {
                                 const Request& request, std::string* why) {
     Reply reply;
     grpc::ClientContext context;
-    context.set_deadline(deadline(0));
+    prepare(context, 0);
     const grpc::Status s = (stub_.get()->*method)(&context, request, &reply);
     if (s.ok()) return reply;
     *why = sentence(s);
@@ -79,7 +79,7 @@ class Client {
               const Request& request, double seconds, const std::function<bool()>& go_on,
               const std::type_identity_t<std::function<bool(const Reply&)>>& next) {
     grpc::ClientContext context;
-    context.set_deadline(deadline(seconds > 0 ? seconds + 10 : 3600));
+    prepare(context, seconds > 0 ? seconds + 10 : 3600);
     std::atomic<bool> over{false}, stopped{false};
     std::thread watcher([&] {
       while (!over) {
@@ -105,7 +105,8 @@ class Client {
   }
 
  private:
-  std::chrono::system_clock::time_point deadline(double extra_s) const;
+  // Deadline, and who asks: for the history of edits.
+  void prepare(grpc::ClientContext& context, double extra_s) const;
   bool again(const grpc::Status& s, double* patience_s);
   [[noreturn]] void fail(const grpc::Status& s) const;
   std::string sentence(const grpc::Status& s) const;  // for a person, without "millctl: "

@@ -16,7 +16,8 @@ using namespace millrace::cli;
 
 constexpr const char* kBash = R"BASH(_millctl() {
   local cur=${COMP_WORDS[COMP_CWORD]}
-  local words="status apply check diff get list delete route endpoint explain stats nstat top drops conn capture batch completion"
+  local words="status apply check diff get list delete route endpoint explain history rollback dump log stats nstat top drops conn"
+  words+=" capture batch completion"
   local kinds="listeners routes clusters endpoints secrets"
   local states="syn-sent syn-received established fin-wait-1 fin-wait-2 close-wait closing last-ack"
   local filters="--listener --cluster --peer --local --state --worker --role"
@@ -244,6 +245,33 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
       "Examples:\n  millctl explain http://shop.example/cart\n  millctl explain POST https://shop.example/pay -H 'x-canary: yes' "
       "--port 8443");
   run(sub, [&](const Globals& x) { return run_explain(x, explain); });
+
+  HistoryOptions history;
+  sub = app.add_subcommand("history", "edits with their author, time and what they changed; newest first");
+  sub->add_option("revision", history.revision, "all of one");
+  sub->add_option("--limit", history.limit, "show at most so many; 0: all that are kept (1,000)")->capture_default_str();
+  sub->footer("Examples:\n  millctl history\n  millctl history 17\n  millctl history -o json | jq '.revisions[0].author'");
+  run(sub, [&](const Globals& x) { return run_history(x, history); });
+  RollbackOptions rollback;
+  sub = app.add_subcommand("rollback", "undoes the newest edit, or goes back to a revision; no connection is closed");
+  sub->add_option("revision", rollback.revision, "to what was in force right after it (millctl history)");
+  sub->add_flag("--dry-run", rollback.dry_run, "only say what would change");
+  sub->footer(
+      "A rollback is an edit with a revision of its own: a second one takes the first back.\n"
+      "Examples:\n  millctl rollback\n  millctl rollback 12 --dry-run");
+  run(sub, [&](const Globals& x) { return run_rollback(x, rollback); });
+  DumpOptions dump;
+  sub = app.add_subcommand("dump", "every object in force, as one document for apply (private keys are left out)");
+  sub->add_option("-w,--write", dump.file, "the file; - is standard output")->capture_default_str();
+  sub->add_flag("--all", dump.all, "JSON with status, history, counters and log as well: what a report of a fault needs");
+  sub->footer("Examples:\n  millctl dump > gateway.yaml\n  millctl dump --all -w report.json");
+  run(sub, [&](const Globals& x) { return run_dump(x, dump); });
+  LogOptions log;
+  sub = app.add_subcommand("log", "what control has said: edits, the data plane's comings and goings, sinks");
+  sub->add_option("-n,--lines", log.lines, "of before")->check(CLI::Range(0u, 4096u))->capture_default_str();
+  sub->add_flag("-f,--follow", log.follow, "go on until Ctrl-C");
+  sub->footer("Examples:\n  millctl log\n  millctl log -n 0 --follow -o json");
+  run(sub, [&](const Globals& x) { return run_log(x, log); });
 
   StatsOptions stats;
   sub = app.add_subcommand("stats", "counters by object, and latency histograms");

@@ -67,6 +67,22 @@ struct CaptureOptions {
   double seconds = 0;
   bool tls_keys = false;
 };
+struct HistoryOptions {
+  uint64_t revision = 0;  // 0: the list
+  uint32_t limit = 20;
+};
+struct RollbackOptions {
+  std::string revision;  // "": the newest edit is undone
+  bool dry_run = false;
+};
+struct DumpOptions {
+  std::string file = "-";
+  bool all = false;
+};
+struct LogOptions {
+  uint32_t lines = 50;
+  bool follow = false;
+};
 struct BatchOptions {
   std::string file = "-";
   bool keep_going = false;
@@ -93,6 +109,12 @@ int run_endpoint(const Globals& g, const EndpointOptions& o, EndpointAction acti
 bool route_text(const RouteOptions& o, std::string* text, std::string* error);
 // The request for a URL: "https://host:8443/path?x" with method; false with *error.
 bool explain_request(const ExplainOptions& o, control::v1::ExplainRequest* request, std::string* error);
+
+// history.cc
+int run_history(const Globals& g, const HistoryOptions& o);
+int run_rollback(const Globals& g, const RollbackOptions& o);
+int run_dump(const Globals& g, const DumpOptions& o);
+int run_log(const Globals& g, const LogOptions& o);
 
 // top.cc
 int run_top(const Globals& g, const TopOptions& o);

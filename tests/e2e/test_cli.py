@@ -14,7 +14,7 @@ import lab as L  # noqa: E402
 DONE, REFUSED, USAGE, NO_CONTROL, NOT_IN_FORCE = 0, 1, 2, 3, 4
 VERBS = ["status", "apply", "check", "diff", "list", "get", "delete", "route", "route add", "route remove", "route weight",
          "endpoint",
-         "endpoint add", "endpoint remove", "endpoint drain", "endpoint undrain", "explain", "stats", "nstat", "top", "drops", "conn",
+         "endpoint add", "endpoint remove", "endpoint drain", "endpoint undrain", "explain", "history", "rollback", "dump", "log", "stats", "nstat", "top", "drops", "conn",
          "conn list", "conn show", "conn kill", "capture", "batch", "completion"]
 
 
@@ -474,3 +474,75 @@ def test_without_a_data_plane(tmp_path, lab):
     finally:
         control.terminate()
         assert control.wait(10) == 0
+
+
+def revisions(lab):
+    return json.loads(ctl(lab, "history", "-o", "json").stdout)["revisions"]
+
+
+def test_history_and_rollback(lab):
+    """Two edits, undone one by one, over a restart of control; what is answered says that each is in force."""
+    def answer():
+        return lab.curl("-H", "Host: shop.test", f"http://{lab.INGRESS4}:8080/history").stdout.decode()
+
+    servers, start = ("0\n", "1\n", "2\n"), ctl(lab, "dump").stdout
+    assert answer() in servers
+    assert ctl(lab, "route", "add", "--route-config", "routes", "--name", "h1", "--path", "/history", "--direct", "418:one",
+               "--first").returncode == DONE
+    assert ctl(lab, "route", "add", "--route-config", "routes", "--name", "h2", "--path", "/history", "--direct", "418:two",
+               "--first").returncode == DONE
+    newest = revisions(lab)[0]
+    assert newest["what"] == "route add" and newest["author"] and "h2" in newest["changes"][0]
+    table = ctl(lab, "history").stdout
+    assert table.splitlines()[0].split() == ["REVISION", "TIME", "AUTHOR", "WHAT", "CHANGES"]
+    assert answer() == "two"
+    lab.control.stop()
+    lab.start_control(lab.path)
+    p = ctl(lab, "rollback", "--dry-run")
+    assert p.returncode == DONE and "h2" in p.stdout and answer() == "two"
+    p = ctl(lab, "rollback")
+    assert p.returncode == DONE and "in force on every worker" in p.stdout, p.stderr
+    assert answer() == "one"
+    assert revisions(lab)[0]["what"] == f"rollback to {int(newest['revision']) - 1}"
+    p = ctl(lab, "rollback", str(int(newest["revision"]) - 2))
+    assert p.returncode == DONE and answer() in servers, p.stderr
+    assert ctl(lab, "dump").stdout == start
+    shown = ctl(lab, "history", newest["revision"]).stdout
+    assert "route add" in shown and "h2" in shown
+    for words, code, text in ((["rollback", "99999"], REFUSED, "there is no revision 99999"), (["rollback", "x"], USAGE, "is no revision"),
+                              (["history", "99999"], REFUSED, "no revision 99999")):
+        p = ctl(lab, *words)
+        assert p.returncode == code and text in p.stderr
+
+
+def test_dump_can_be_applied(lab):
+    p = ctl(lab, "dump")
+    document = yaml.safe_load(p.stdout)
+    kinds = {o["@type"].rsplit(".", 1)[1] for o in document["resources"]}
+    assert p.returncode == DONE and kinds >= {"Listener", "Cluster"} and "PRIVATE KEY" not in p.stdout
+    # Only what has an inline key cannot go back in: it says so.
+    document["resources"] = [o for o in document["resources"] if "[redacted]" not in json.dumps(o)]
+    p = ctl(lab, "apply", "-f", "-", stdin=yaml.safe_dump(document))
+    assert p.returncode == DONE and "no difference" in p.stdout, p.stderr
+    path = os.path.join(lab.dir, "report.json")
+    assert ctl(lab, "dump", "--all", "-w", path).returncode == DONE
+    with open(path) as f:
+        report = json.load(f)
+    assert set(report) == {"status", "history", "stats", "drops", "log", "resources"} and report["resources"] and report["log"]
+    assert lab.key.splitlines()[1] not in json.dumps(report)
+    p = ctl(lab, "dump", "-w", "/nowhere/x")
+    assert p.returncode == REFUSED and "cannot be written" in p.stderr
+
+
+def test_log_follows(lab):
+    p = subprocess.Popen([L.program("millctl"), "--run-dir", lab.run_dir, "log", "-n", "0", "--follow", "-o", "json"],
+                         stdout=subprocess.PIPE, text=True)
+    try:
+        assert ctl(lab, "route", "add", "--route-config", "routes", "--name", "logged", "--path", "/logged", "--direct", "418").returncode == DONE
+        line = json.loads(p.stdout.readline())
+        assert "route add" in line["text"] and int(line["time_ms"]) > 0
+    finally:
+        p.terminate()
+        p.wait()
+    assert ctl(lab, "route", "remove", "--route-config", "routes", "logged").returncode == DONE
+    assert "route remove logged" in ctl(lab, "log", "-n", "1").stdout
