@@ -16,8 +16,8 @@ using namespace millrace::cli;
 
 constexpr const char* kBash = R"BASH(_millctl() {
   local cur=${COMP_WORDS[COMP_CWORD]}
-  local words="status apply check diff get list delete route endpoint explain history rollback dump log stats nstat top drops conn"
-  words+=" capture batch completion"
+  local words="status apply check diff get list delete route endpoint explain history rollback dump log stats nstat top"
+  words+=" drops conn capture batch completion"
   local kinds="listeners routes clusters endpoints secrets"
   local states="syn-sent syn-received established fin-wait-1 fin-wait-2 close-wait closing last-ack"
   local filters="--listener --cluster --peer --local --state --worker --role"

@@ -105,7 +105,9 @@ TEST_F(StoreTest, OnlySoManyRevisionsAreKept) {
   uint64_t last = 0;
   constexpr uint64_t kKept = 20;
   store.reset();
-  store = std::move(*Store::open(folder + "/control.db", kKept));
+  auto small = Store::open(folder + "/control.db", kKept);
+  ASSERT_TRUE(small.ok());
+  store = std::move(*small);
   for (uint64_t i = 0; i < kKept + 5; ++i) last = edit({cluster("a", std::to_string(i))}, {});
   EXPECT_EQ(store->history(0).size(), kKept);
   EXPECT_EQ(back(last - kKept), "a=4 ");
