@@ -104,6 +104,7 @@ class HttpProxy {
   bool write_head(Session& to, Write&& write);
   bool write_upstream_head(Exchange& ex);
   bool write_response_head(Exchange& ex, const http::ResponseHead& head, const http::ResponseWrite& how, bool end);
+  void answered_early(Exchange& ex);
   void forward_response_head(Exchange& ex);
   void reply(Exchange& ex, http::LocalReply kind, stats::ResponseFlags flags = {});
   // The one way out for responses of the gateway's own; ends the exchange. `location` may be empty.

@@ -419,6 +419,12 @@ void HttpProxy::request_complete(Exchange& ex) {
   arm(ex);
 }
 
+// As Envoy: nobody waits for the rest of a request that is being answered, so the connection is not used again.
+void HttpProxy::answered_early(Exchange& ex) {
+  ex.close_downstream = true;
+  ctx_.stats.scope(ex.downstream->policy->http.stat_slot)[HcmCounter::kRqBeforeComplete].add();
+}
+
 void HttpProxy::forward_response_head(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   UpstreamSession& u = *ex.upstream;
@@ -445,7 +451,9 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   }
   StageScope stage(ctx_.stages, Stage::kHttpWrite);
   const http::BodyFraming out = http::outgoing_framing(in, ex.request.version);
-  if (out.kind == http::Framing::kUntilClose || ex.request_phase != RequestPhase::kComplete) ex.close_downstream = true;
+  if (out.kind == http::Framing::kUntilClose) ex.close_downstream = true;
+  if (ex.request_phase != RequestPhase::kComplete) [[unlikely]]
+    answered_early(ex);
   const http::ResponseWrite how{out, ex.request.version, ex.close_downstream, ex.is_head};
   if (!write_response_head(ex, response, how, in.empty())) {
     ex.flags.set(ResponseFlag::kOverloadManager);
@@ -485,7 +493,8 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   ex.local_reply = true;
   ex.status = status;
   if (ex.detail == ResponseDetail::kNone) ex.detail = detail;
-  if (close || ex.request_phase != RequestPhase::kComplete) ex.close_downstream = true;
+  if (close) ex.close_downstream = true;
+  if (ex.request_phase != RequestPhase::kComplete) answered_early(ex);
   ex.response.headers = http::HeaderTable(h->headers, h->header_capacity);
   std::string_view text;
   bool room = true;

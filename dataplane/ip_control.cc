@@ -186,7 +186,7 @@ void IpLayer::send_nd(uint16_t port, const wire::NdRepr& nd, const IpAddress& sr
 }
 
 IpVerdict IpLayer::input_icmp(Frame& f, const wire::IcmpView& icmp, const IpAddress& src, const IpAddress& dst,
-                              uint16_t local_port, uint32_t l4_offset, uint32_t l4_length, IcmpError& error) {
+                              uint16_t local_port, uint32_t l4_offset, uint32_t l4_length, TcpPacket& tcp, IcmpError& error) {
   switch (icmp.kind) {
     case wire::IcmpKind::kEchoRequest: {
       if (!icmp_limit_.take(f.now)) return drop(f, DropReason::kIcmpRateLimited);
@@ -251,7 +251,8 @@ IpVerdict IpLayer::input_icmp(Frame& f, const wire::IcmpView& icmp, const IpAddr
       error.tuple = {q.src, q.dst, q.src_port, q.dst_port};
       error.seq = q.seq;
       error.port = local_port;
-      rte_pktmbuf_free(f.mbuf);
+      tcp.frame = f.mbuf;
+      tcp.arrival_port = interfaces_[f.port]->device;
       return IpVerdict::kIcmpError;
     }
     default:

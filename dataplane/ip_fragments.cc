@@ -4,13 +4,14 @@
 
 #include <rte_mbuf.h>
 
+#include "dataplane/flow_table.h"
 #include "dataplane/ip_layer.h"
 
 namespace millrace::dataplane {
 
 using base::IpAddress;
 
-bool IpLayer::reassemble_v4(Frame& f, const wire::Ipv4View& ip) {
+IpVerdict IpLayer::reassemble_v4(Frame& f, const wire::Ipv4View& ip, TcpPacket& elsewhere) {
   const uint16_t field = base::load_be16(rte_pktmbuf_mtod(f.mbuf, const uint8_t*) + f.l3_offset + 6);
   Fragment piece;
   piece.src = IpAddress::v4(ip.src);
@@ -22,10 +23,10 @@ bool IpLayer::reassemble_v4(Frame& f, const wire::Ipv4View& ip) {
   piece.offset = (field & 0x1fffu) * 8;
   piece.data_offset = ip.payload_offset;
   piece.length = ip.payload_length;
-  return reassemble(f, piece);
+  return reassemble(f, piece, elsewhere);
 }
 
-bool IpLayer::reassemble_v6(Frame& f, const wire::Ipv6View& ip) {
+IpVerdict IpLayer::reassemble_v6(Frame& f, const wire::Ipv6View& ip, TcpPacket& elsewhere) {
   const uint8_t* packet = rte_pktmbuf_mtod(f.mbuf, const uint8_t*) + f.l3_offset;
   const uint8_t* header = packet + ip.fragment_at;
   const uint16_t field = base::load_be16(header + 2);
@@ -40,28 +41,43 @@ bool IpLayer::reassemble_v6(Frame& f, const wire::Ipv6View& ip) {
   piece.next_header_at = ip.next_header_at;
   piece.data_offset = static_cast<uint16_t>(ip.fragment_at + 8);
   piece.length = static_cast<uint16_t>(wire::kIpv6Header + base::load_be16(packet + 4) - piece.data_offset);
-  // RFC 8200 4.5: a length that is no multiple of eight, an end beyond what a packet can hold.
-  if (piece.more && piece.length % 8 != 0) send_icmp_error(f, ip.src, ip.dst, 4, 0, 4);
-  else if (piece.offset + piece.length > UINT16_MAX) send_icmp_error(f, ip.src, ip.dst, 4, 0, ip.fragment_at + 2u);
-  return reassemble(f, piece);
+  return reassemble(f, piece, elsewhere);
 }
 
-bool IpLayer::reassemble(Frame& f, Fragment& piece) {
-  if (f.mbuf->nb_segs > 1) {  // no device delivers a fragment in pieces but with buffers smaller than its own MTU
-    drop(f, stats::DropReason::kFragmentBad);
-    return false;
+// By what all fragments of a datagram have and a port's own spreading may not look at. Two datagrams at one worker do no harm, so
+// the protocol may be left out, which only the first fragment of IPv6 knows.
+uint32_t IpLayer::fragment_owner(const Fragment& piece) const {
+  const uint64_t hash = flow_hash(config_.seed ^ piece.identification, piece.dst, 0, piece.src, 0);
+  return static_cast<uint32_t>((hash >> 32) * config_.workers >> 32);
+}
+
+IpVerdict IpLayer::reassemble(Frame& f, Fragment& piece, TcpPacket& elsewhere) {
+  // No device delivers a fragment in pieces but with buffers smaller than its own MTU.
+  if (f.mbuf->nb_segs > 1) return drop(f, stats::DropReason::kFragmentBad);
+  if (config_.workers > 1 && config_.max_fragments > 0) {
+    if (const uint32_t owner = fragment_owner(piece); owner != config_.index) {
+      elsewhere.frame = f.mbuf;
+      elsewhere.arrival_port = interfaces_[f.port]->device;
+      elsewhere.meets_at = owner;
+      return IpVerdict::kFragment;
+    }
+  }
+  if (!piece.src.is_v4()) {
+    // RFC 8200 4.5: a length that is no multiple of eight, an end beyond what a packet can hold.
+    if (piece.more && piece.length % 8 != 0) send_icmp_error(f, piece.src, piece.dst, 4, 0, 4);
+    else if (piece.offset + piece.length > UINT16_MAX) send_icmp_error(f, piece.src, piece.dst, 4, 0, piece.data_offset - 6u);
   }
   piece.port = f.port;
   piece.frame = f.mbuf;
   piece.l3_offset = static_cast<uint16_t>(f.l3_offset);
   rte_mbuf* whole = reassembler_.add(piece, f.now);
   next_timer_ = std::min(next_timer_, reassembler_.next_deadline());
-  if (whole == nullptr) return false;
+  if (whole == nullptr) return IpVerdict::kConsumed;
   f.mbuf = whole;
   (void)wire::EthernetView::parse({rte_pktmbuf_mtod(whole, const uint8_t*), whole->data_len},
                                   f.ethernet);  // of the first fragment
   f.l3_offset = f.ethernet.payload_offset;
-  return true;
+  return IpVerdict::kTcp;
 }
 
 // RFC 792, RFC 4443 3.3: the sender is told, when the fragment that says what it was has come.

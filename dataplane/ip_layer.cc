@@ -327,7 +327,8 @@ IpVerdict IpLayer::input_v4(Frame& f, TcpPacket& tcp, IcmpError& error) {
   if (bad_source_v4(ip.src) || local(src) != nullptr) return drop(f, DropReason::kIpBadSource);
   if (e == ParseError::kFragment) {
     if (ip.protocol != wire::kIpTcp && ip.protocol != wire::kIpIcmp) return not_ours(f, DropReason::kIpFragment);
-    return reassemble_v4(f, ip) ? input_v4(f, tcp, error) : IpVerdict::kConsumed;
+    const IpVerdict v = reassemble_v4(f, ip, tcp);
+    return v == IpVerdict::kTcp ? input_v4(f, tcp, error) : v;
   }
   const uint32_t l4_offset = f.l3_offset + ip.payload_offset;
   switch (ip.protocol) {
@@ -338,7 +339,7 @@ IpVerdict IpLayer::input_v4(Frame& f, TcpPacket& tcp, IcmpError& error) {
       wire::IcmpView icmp;
       const base::ByteSpan message = f.l3().subspan(ip.payload_offset, ip.payload_length);
       if (wire::IcmpView::parse_v4(message, true, icmp) != ParseError::kNone) return drop(f, DropReason::kIcmpMalformed);
-      return input_icmp(f, icmp, src, dst, to->port, l4_offset, ip.payload_length, error);
+      return input_icmp(f, icmp, src, dst, to->port, l4_offset, ip.payload_length, tcp, error);
     }
     case wire::kIpUdp:
       if (host_wants(f, wire::kIpUdp, l4_offset)) return not_ours(f, DropReason::kUdpNoPort);
@@ -359,7 +360,8 @@ IpVerdict IpLayer::input_v6(Frame& f, TcpPacket& tcp, IcmpError& error) {
     if (f.learn_only) return done(f);
     if (to == nullptr || wire::is_group(f.ethernet.dst)) return not_ours(f, DropReason::kIpNotOurs);
     if (bad_source_v6(ip.src) || local(ip.src) != nullptr) return drop(f, DropReason::kIpBadSource);
-    return reassemble_v6(f, ip) ? input_v6(f, tcp, error) : IpVerdict::kConsumed;
+    const IpVerdict v = reassemble_v6(f, ip, tcp);
+    return v == IpVerdict::kTcp ? input_v6(f, tcp, error) : v;
   }
   if (e != ParseError::kNone) {
     const bool ours = local(ip.dst) != nullptr && !wire::is_group(f.ethernet.dst);
@@ -384,7 +386,7 @@ IpVerdict IpLayer::input_v6(Frame& f, TcpPacket& tcp, IcmpError& error) {
       wire::IcmpView icmp;
       if (wire::IcmpView::parse_v6(message, ip.src, ip.dst, true, icmp) != ParseError::kNone)
         return drop(f, DropReason::kIcmpMalformed);
-      return input_icmp(f, icmp, ip.src, ip.dst, to->port, l4_offset, ip.payload_length, error);
+      return input_icmp(f, icmp, ip.src, ip.dst, to->port, l4_offset, ip.payload_length, tcp, error);
     }
     case wire::kIpUdp:
       if (host_wants(f, wire::kIpUdp, l4_offset)) return not_ours(f, DropReason::kUdpNoPort);

@@ -72,10 +72,13 @@ struct IpLayerConfig {
   uint32_t max_fragments = 256;          // packets held for reassembly; 0: fragments are dropped
   ExceptionPath* exception = nullptr;    // the way to the host for what is not ours; null: none. Outlives the layer
   uint32_t worker = 0;                   // worker 0 announces the addresses, and asks whether they are free
+  // Fragments of a datagram arrive wherever the port sends them, and meet at one of so many workers; `index`: which of them this
+  // is. TcpStack sets both.
+  uint32_t workers = 1, index = 0;
   uint64_t seed = 0;
 };
 
-// A TCP segment that passed every check of this layer.
+// A TCP segment that passed every check of this layer. Of other verdicts only `frame`, `arrival_port` and `meets_at` are filled.
 struct TcpPacket {
   rte_mbuf* frame = nullptr;  // owned by whoever holds this struct
   tcp::FourTuple tuple;
@@ -84,6 +87,7 @@ struct TcpPacket {
   uint16_t l4_offset = 0;         // of the TCP header in the first segment's data
   uint16_t l4_length = 0;         // header and payload
   uint8_t ecn = 0;                // IP ECN bits (RFC 3168)
+  uint32_t meets_at = 0;          // kFragment: the worker that puts its datagram together
 };
 
 // What an ICMP error says about a connection of ours.
@@ -99,7 +103,8 @@ struct IcmpError {
 enum class IpVerdict : uint8_t {
   kConsumed,   // answered, learned from or dropped with a reason; the frame is gone
   kTcp,        // `tcp` is filled and owns the frame
-  kIcmpError,  // `error` is filled; the frame is gone
+  kIcmpError,  // `error` is filled; `tcp.frame` is what it came in
+  kFragment,   // a fragment for us that another worker waits for: `tcp.frame`, untouched, is for `tcp.meets_at`
 };
 
 class IpLayer {
@@ -323,7 +328,7 @@ class IpLayer {
   IpVerdict input_arp(Frame& f);
   IpVerdict input_nd(Frame& f, const base::IpAddress& src, const base::IpAddress& dst, uint8_t hop_limit, base::ByteSpan message);
   IpVerdict input_icmp(Frame& f, const wire::IcmpView& icmp, const base::IpAddress& src, const base::IpAddress& dst,
-                       uint16_t local_port, uint32_t l4_offset, uint32_t l4_length, IcmpError& error);
+                       uint16_t local_port, uint32_t l4_offset, uint32_t l4_length, TcpPacket& tcp, IcmpError& error);
   IpVerdict input_solicitation(Frame& f, const wire::NdView& nd, const base::IpAddress& src);
   IpVerdict input_advertisement(Frame& f, const wire::NdView& nd);
   void learned(uint32_t slot);
@@ -337,10 +342,11 @@ class IpLayer {
   void router_lost(uint16_t port, const base::IpAddress& router, TimeNs now);
   void router_found(uint16_t port, const base::IpAddress& router);
 
-  // ip_fragments.cc: `f` is a fragment for us. The whole datagram is in f.mbuf when true.
-  bool reassemble_v4(Frame& f, const wire::Ipv4View& ip);
-  bool reassemble_v6(Frame& f, const wire::Ipv6View& ip);
-  bool reassemble(Frame& f, Fragment& piece);
+  // ip_fragments.cc: `f` is a fragment for us. kTcp: the whole datagram, of whatever protocol, is in f.mbuf.
+  IpVerdict reassemble_v4(Frame& f, const wire::Ipv4View& ip, TcpPacket& elsewhere);
+  IpVerdict reassemble_v6(Frame& f, const wire::Ipv6View& ip, TcpPacket& elsewhere);
+  IpVerdict reassemble(Frame& f, Fragment& piece, TcpPacket& elsewhere);
+  uint32_t fragment_owner(const Fragment& piece) const;
   void expire_fragments(TimeNs now);
   void send_fragments(Interface& i, const wire::MacAddress& to, const base::IpAddress& src, const base::IpAddress& dst,
                       uint8_t protocol, base::ByteSpan payload);

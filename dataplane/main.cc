@@ -152,8 +152,8 @@ int run_worker(void* argument) {
   return 0;
 }
 
-// What devices count by themselves (frames that never reached a worker), once a second, into words of worker 0 that nobody else
-// writes.
+// What devices count by themselves (frames that never reached a worker), once a second or more often, into words of worker 0 that
+// nobody else writes.
 void publish_device_stats(const std::vector<std::unique_ptr<io::Port>>& ports, stats::WorkerBlock& block) {
   using stats::DropReason;
   using stats::PortCounter;
@@ -180,7 +180,9 @@ class Links {
   void look() {
     for (size_t p = 0; p < ports_.size(); ++p) {
       const bool up = ports_[p]->link_up();
-      if (up && !up_[p]) watch_.came_up[p].fetch_add(1, std::memory_order_relaxed);
+      const std::optional<std::string> moved = ports_[p]->look_at_members();
+      if (moved) std::fprintf(stderr, "millrace-dataplane: port %s: %s\n", ports_[p]->name().c_str(), moved->c_str());
+      if (up && (!up_[p] || moved)) watch_.came_up[p].fetch_add(1, std::memory_order_relaxed);
       if (up != up_[p])
         std::fprintf(stderr, "millrace-dataplane: port %s: link %s\n", ports_[p]->name().c_str(), up ? "up" : "down");
       up_[p] = up;
@@ -210,9 +212,11 @@ class Links {
 // Supervises until SIGTERM or SIGINT. Signals were blocked before the first thread was made, so only this thread sees them.
 void supervise(const sigset_t& set, const std::vector<std::unique_ptr<io::Port>>& ports, Links& links, const HostBridge* bridge,
                stats::WorkerBlock& block) {
-  const timespec second{1, 0};
+  bool bonds = false;
+  for (const auto& p : ports) bonds = bonds || p->is_bond();
+  const timespec interval{bonds ? 0 : 1, bonds ? io::Bond::kLookEveryMs * 1'000'000l : 0};
   int signal = 0;
-  while ((signal = sigtimedwait(&set, nullptr, &second)) < 0) {
+  while ((signal = sigtimedwait(&set, nullptr, &interval)) < 0) {
     links.look();
     publish_device_stats(ports, block);
     if (bridge != nullptr) block.drops[static_cast<uint32_t>(stats::DropReason::kToHostRefused)].set(bridge->refused());

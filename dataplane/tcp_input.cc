@@ -1,5 +1,7 @@
 // The receiving half of TcpStack: from bursts of frames to TCP input, listeners, TIME-WAIT, hand-over and resets.
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 
 #include <rte_mbuf.h>
 
@@ -22,7 +24,10 @@ namespace {
 
 // What a frame on a hand-over ring is, in mbuf.hash.usr (the port's own hash is not used any more then).
 constexpr uint32_t kHandedSegment = 0;
-constexpr uint32_t kHandedNews = 1;  // a copy of ARP or ND that another worker answered: learn from it, nothing else
+constexpr uint32_t kHandedNews = 1;      // a copy of ARP or ND that another worker answered: learn from it, nothing else
+constexpr uint32_t kHandedFragment = 2;  // whose datagram we put together; what comes of it may be yet another worker's
+constexpr uint32_t kHandedError = 3;     // about a connection of ours: the IcmpError itself, in the place of the frame's bytes
+static_assert(std::is_trivially_copyable_v<IcmpError>);
 
 base::ByteSpan l4_of(const TcpPacket& p) { return {rte_pktmbuf_mtod(p.frame, const uint8_t*) + p.l4_offset, p.l4_length}; }
 
@@ -69,17 +74,26 @@ uint32_t TcpStack::receive(TimeNs now) {
     if (n == 0) continue;
     total += n;
     (*counters_.loop)[LoopCounter::kHandoverIn].add(n);
-    for (uint32_t i = 0; i < n; ++i) {
-      if (frames[i]->hash.usr == kHandedNews) {
-        TcpPacket unused;
-        IcmpError error;
-        ip_.input(frames[i]->port, frames[i], now, true, unused, error);
-      } else {
-        input_burst(frames[i]->port, frames + i, 1, now, true);
-      }
-    }
+    for (uint32_t i = 0; i < n; ++i) input_handed(frames[i], now);
   }
   return total;
+}
+
+// A frame that another worker handed to us.
+void TcpStack::input_handed(rte_mbuf* frame, TimeNs now) {
+  TcpPacket unused;
+  IcmpError error;
+  switch (frame->hash.usr) {
+    case kHandedNews:
+      ip_.input(frame->port, frame, now, true, unused, error);
+      return;
+    case kHandedError:
+      std::memcpy(&error, rte_pktmbuf_mtod(frame, const void*), sizeof error);
+      input_icmp_error(error, frame, now, true);
+      return;
+    default:
+      input_burst(frame->port, &frame, 1, now, frame->hash.usr == kHandedSegment);
+  }
 }
 
 // Stage by stage over the burst, so that the misses of one frame are served while another is worked on.
@@ -98,7 +112,10 @@ void TcpStack::input_burst(uint16_t port, rte_mbuf** frames, uint32_t n, TimeNs 
     IcmpError error;
     const IpVerdict verdict = ip_.input(port, frames[i], now, false, in.packet, error);
     if (news != nullptr) share_neighbor_news(port, news);
-    if (verdict == IpVerdict::kIcmpError) input_icmp_error(error, now);
+    if (verdict == IpVerdict::kFragment) [[unlikely]]
+      push(in.packet.meets_at, in.packet.frame, in.packet.arrival_port, kHandedFragment);
+    if (verdict == IpVerdict::kIcmpError) [[unlikely]]
+      input_icmp_error(error, in.packet.frame, now, false);
     if (verdict != IpVerdict::kTcp) continue;
     const tcp::FourTuple& t = in.packet.tuple;
     in.hash = hash_of(t.local, t.local_port, t.remote, t.remote_port);
@@ -162,16 +179,20 @@ bool TcpStack::hand_over(Incoming& in) {
   const uint32_t owner =
       steering_.owner(ip_.device_of(p.local_port_index), p.tuple.local, p.tuple.local_port, p.tuple.remote, p.tuple.remote_port);
   if (owner == config_.worker) return false;
-  rte_mbuf* m = in.packet.frame;
-  m->port = p.arrival_port;
-  m->hash.usr = kHandedSegment;
-  if (mesh_->push(config_.worker, owner, m)) {
+  push(owner, in.packet.frame, p.arrival_port, kHandedSegment);
+  return true;
+}
+
+// To another worker; dropped when the ring to it is full.
+void TcpStack::push(uint32_t worker, rte_mbuf* frame, uint16_t device, uint32_t what) {
+  frame->port = device;
+  frame->hash.usr = what;
+  if (mesh_->push(config_.worker, worker, frame)) {
     (*counters_.loop)[LoopCounter::kHandoverOut].add();
   } else {
     counters_.drop(DropReason::kWrongCore);
-    rte_pktmbuf_free(m);
+    rte_pktmbuf_free(frame);
   }
-  return true;
 }
 
 // Every worker keeps its own neighbour table, but an answer arrives at one of them: the others get a copy to learn from. Losing
@@ -334,11 +355,20 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
                    in.packet.ecn, now);
 }
 
-void TcpStack::input_icmp_error(const IcmpError& e, TimeNs now) {
-  const uint32_t hash = hash_of(e.tuple.local, e.tuple.local_port, e.tuple.remote, e.tuple.remote_port);
-  const uint32_t index = flows_.find(hash, [&](uint32_t i) { return connections_[i].tuple() == e.tuple; });
-  if (index == FlowTable::kNone)
-    return counters_.drop(DropReason::kIcmpIgnored);  // also when another worker has it: TCP finds out by itself
+// What an ICMP error says. It came in `frame`, which no spreading brings to the worker of the connection that it quotes.
+void TcpStack::input_icmp_error(const IcmpError& e, rte_mbuf* frame, TimeNs now, bool handed) {
+  const tcp::FourTuple& t = e.tuple;
+  const uint32_t hash = hash_of(t.local, t.local_port, t.remote, t.remote_port);
+  const uint32_t index = flows_.find(hash, [&](uint32_t i) { return connections_[i].tuple() == t; });
+  if (index == FlowTable::kNone && mesh_ != nullptr && !handed && frame->data_len >= sizeof e) {
+    const uint32_t owner = steering_.owner(ip_.device_of(e.port), t.local, t.local_port, t.remote, t.remote_port);
+    if (owner != config_.worker) {
+      std::memcpy(rte_pktmbuf_mtod(frame, void*), &e, sizeof e);
+      return push(owner, frame, frame->port, kHandedError);
+    }
+  }
+  rte_pktmbuf_free(frame);
+  if (index == FlowTable::kNone) return counters_.drop(DropReason::kIcmpIgnored);
   Connection& c = connections_[index];
   if (e.kind == IcmpError::Kind::kTooBig) {
     // An old router that names no MTU: the plateau below Ethernet's that every IPv4 host must take (RFC 1191 7, RFC 791).

@@ -23,6 +23,14 @@ const char* to_string(ConnectError e) {
   return "?";
 }
 
+namespace {
+IpLayerConfig with_workers(IpLayerConfig ip, const TcpStackConfig& config) {
+  ip.workers = config.workers;
+  ip.index = config.worker;
+  return ip;
+}
+}  // namespace
+
 TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const> ports, const io::Steering& steering,
                    io::HandoverMesh* mesh, io::PacketPool pool, io::PacketPool headers, io::PacketPool indirect,
                    const StackCounters& counters, TimeNs now)
@@ -32,7 +40,7 @@ TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const>
       mesh_(mesh),
       pool_(pool),
       counters_(counters),
-      ip_(config.ip, ports, io::TxPools{pool, headers, indirect}, counters, now),
+      ip_(with_workers(config.ip, config), ports, io::TxPools{pool, headers, indirect}, counters, now),
       repairs_(config.max_repairs != 0 ? config.max_repairs : std::max(1'024u, config.max_connections / 4)),
       connections_(config.max_connections),
       flows_(config.max_connections),

@@ -177,8 +177,10 @@ class TcpStack {
                         TimeNs now);
   void input_time_wait(Incoming& in, const wire::TcpView& segment, TimeNs now);
   void input_listener(Incoming& in, const wire::TcpView& segment, const tcp::TimeWaitEntry* before, TimeNs now);
-  void input_icmp_error(const IcmpError& error, TimeNs now);
+  void input_icmp_error(const IcmpError& error, rte_mbuf* frame, TimeNs now, bool handed);
+  void input_handed(rte_mbuf* frame, TimeNs now);
   bool hand_over(Incoming& in);
+  void push(uint32_t worker, rte_mbuf* frame, uint16_t device, uint32_t what);
   void share_neighbor_news(uint16_t port, rte_mbuf* copy);
   void reply(const Incoming& in, const wire::TcpRepr& header, TimeNs now);
   void refuse(const Incoming& in, const wire::TcpView& segment, const ListenerSet::Entry& listener, stats::DropReason why,

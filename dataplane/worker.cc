@@ -5,6 +5,7 @@
 #include <time.h>
 #include <x86intrin.h>
 
+#include "dataplane/core_sharing.h"
 #include "dataplane/tsc_clock.h"
 #include "lib/io/eal.h"
 
@@ -223,10 +224,7 @@ void Worker::run(const std::atomic<bool>& stop) {
   uint64_t wall_offset = clock_ns(CLOCK_REALTIME) - now;
   TimeNs wall_at = now;
   stats::CounterBlock<LoopCounter>& loop = resources_.stats->loop;
-  constexpr uint32_t kBusyTurns = 8;   // on a shared core: turns with work before others are let in
-  constexpr uint32_t kIdleTurns = 64;  // then it sleeps between turns
-  constexpr long kNapNs = 50'000;
-  uint32_t busy_turns = 0, idle_turns = 0;
+  CoreSharing sharing;
   while (!stop.load(std::memory_order_relaxed)) {
     now = even ? clock.at(tsc) : clock_ns(CLOCK_MONOTONIC);
     if (now - wall_at >= TscClock::kInterval) {
@@ -244,18 +242,14 @@ void Worker::run(const std::atomic<bool>& stop) {
     loop[busy ? LoopCounter::kBusyCycles : LoopCounter::kIdleCycles].add(end - tsc);
     tsc = end;
     if (config_.shares_core) [[unlikely]] {
-      // Without it a turn at the core lasts a scheduler's time slice, in which the rings of the others overflow. Who has been
-      // idle for a while sleeps, or ordinary processes of a small machine would get nothing done.
-      idle_turns = busy ? 0 : idle_turns + 1;
-      if (idle_turns > kIdleTurns) {
-        const timespec nap{0, kNapNs};
+      const Pause pause = sharing.after(busy);
+      if (pause == Pause::kNap) {
+        const timespec nap{0, CoreSharing::kNapNs};
         nanosleep(&nap, nullptr);
-        tsc = __rdtsc();
-      } else if (!busy || ++busy_turns == kBusyTurns) {
-        busy_turns = 0;
+      } else if (pause == Pause::kYield) {
         sched_yield();
-        tsc = __rdtsc();
       }
+      if (pause != Pause::kNone) tsc = __rdtsc();
     }
   }
 }

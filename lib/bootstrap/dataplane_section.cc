@@ -443,6 +443,16 @@ class Reader {
     port.vlans.push_back(std::move(at));
   }
 
+  // Why this device can be in no bond; null: it can. net_bonding gives its members the bond's MAC address.
+  static const char* no_member(const std::string& devargs) {
+    for (const char* driver : {"net_memif", "net_vhost", "net_af_xdp"})
+      if (devargs.starts_with(driver))
+        return "cannot be a member of a bond: DPDK's driver does not take another MAC address; use PCI devices, tap:, "
+               "virtio_user: "
+               "or af_packet:";
+    return nullptr;
+  }
+
   void bond(const YAML::Node& n, const std::string& path, PortSection& p) {
     const bool is_map = map(n, path, {"mode", "members"}, [&](const std::string& key, const YAML::Node& v, const std::string& f) {
       if (key == "members") {
@@ -453,6 +463,7 @@ class Reader {
               kMaxPorts + static_cast<uint32_t>(out_.ports.size()) * kMaxMembers + static_cast<uint32_t>(p.members.size());
           const auto args = expand_device(s, index, p.mtu, 1, &why);
           if (!args) error(m, g, why);
+          else if (const char* no = no_member(*args)) error(m, g, no);
           p.members.push_back(s);
         });
         return;
@@ -468,6 +479,12 @@ class Reader {
     if (!is_map) return;
     if (!n["mode"].IsDefined()) error(n, path, "needs `mode`: active-backup, balance or lacp");
     if (p.members.empty()) error(n, path, "needs `members`: the devices that it is made of");
+    const bool by_carrier = p.bond == BondMode::kBalance;
+    for (size_t i = 0; by_carrier && i < p.members.size(); ++i)
+      if (p.members[i].starts_with("af_packet:") || p.members[i].starts_with("net_af_packet"))
+        error(n["members"][i], path + ".members[" + std::to_string(i) + "]",
+              "af_packet does not tell when its link is down, and balance would go on sending there; use active-backup, tap:, "
+              "PCI devices, or a bond of the kernel's as af_packet:bond0");
     if (p.members.size() > kMaxMembers) error(n, path + ".members", "has more than " + std::to_string(kMaxMembers) + " devices");
   }
 

@@ -439,6 +439,13 @@ base::Status Port::start() {
   if (const int r = rte_eth_dev_start(id_); r != 0)
     return Error{std::string("the device did not start: ") + rte_strerror(-r) + log.tail()};
   started_ = true;
+  if (!options_.members.empty()) {
+    // Members whose drivers have no interrupt for their links are looked at every ten milliseconds.
+    for (int i = 0; i < 50 && !link_up(); ++i) usleep(10'000);
+    auto bond = Bond::open(id_, options_.members);
+    if (!bond.ok()) return Error{bond.error()};
+    bond_ = std::move(bond).value();
+  }
   rte_ether_addr mac{};
   if (rte_eth_macaddr_get(id_, &mac) == 0) std::memcpy(capabilities_.mac.data(), mac.addr_bytes, 6);
   join_groups();

@@ -11,6 +11,7 @@
 
 #include "lib/base/ip_address.h"
 #include "lib/base/status.h"
+#include "lib/io/bond.h"
 #include "lib/io/packet_pool.h"
 #include "lib/io/port_queue.h"
 #include "lib/io/steering.h"
@@ -62,6 +63,9 @@ class Port {
   bool link_up() const;
   uint32_t link_mbps() const;  // 0: unknown
   PortDeviceStats device_stats() const;
+  // Of a bond, each Bond::kLookEveryMs: a sentence when traffic has moved to other members. Others: nullopt.
+  bool is_bond() const { return bond_.has_value(); }
+  std::optional<std::string> look_at_members() { return bond_ ? bond_->look() : std::nullopt; }
   // What was found wanting at start and replaced by software, in words; empty when nothing.
   const std::vector<std::string>& notes() const { return notes_; }
   // Packets a queue that were sent and that the driver may still hold when it has closed: 0, but for net_af_xdp, which reclaims
@@ -91,6 +95,7 @@ class Port {
   std::vector<std::string> notes_;
   std::vector<std::unique_ptr<PortQueue>> queues_;
   std::unique_ptr<struct TxLock[]> locks_;
+  std::optional<Bond> bond_;
   std::vector<std::unique_ptr<Port>> parts_;  // a device for each worker, where one device cannot have all the queues
 };
 

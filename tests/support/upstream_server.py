@@ -3,7 +3,7 @@ One thread a connection, keep-alive, bodies streamed (200 MB cost no memory). Ru
 
     /who                      the address that was connected to
     /request                  what arrived, as JSON: method, target, version, headers (in order), body length, trailers
-    /echo                     the request's body, framed as it came
+    /echo                     the request's body, framed as it came, while it comes;   ?whole=1: once all of it is there
     /sha256                   digest of the request's body, in hex
     /bytes/N                  N bytes of pattern(), with content-length          ?close=1: then closes   ?pause=N: waits for /release at N bytes
     /chunked?n=&size=         n chunks of size bytes of pattern()
@@ -223,8 +223,9 @@ class Connection:
 
     def do_echo(self):
         length = self.header("content-length")
+        pieces = list(self.body()) if self.query.get("whole") else self.body()
         self.c.sendall(self.head(200, [("content-length", length)] if length else [("transfer-encoding", "chunked")]))
-        for piece in self.body():
+        for piece in pieces:
             self.c.sendall(piece if length else b"%x\r\n%s\r\n" % (len(piece), piece))
         if not length:
             self.c.sendall(b"0\r\n\r\n")

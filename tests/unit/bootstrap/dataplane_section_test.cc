@@ -70,7 +70,7 @@ dataplane:
     mac: "02:00:00:00:00:01"
   - device: "af_xdp:veth1,busy_budget=64"
     addresses: ["fd00:2::1/64"]
-  - {name: both, bond: {mode: lacp, members: ["memif:/run/a.sock", "0000:3b:00.1"]}, addresses: ["10.3.0.1/24"]}
+  - {name: both, bond: {mode: lacp, members: ["virtio_user:/run/a.sock", "0000:3b:00.1"]}, addresses: ["10.3.0.1/24"]}
   exception: {enable: true, name: tap-, rate: 500, to_host: [udp, "tcp:179", "tcp:7000-7010"]}
   limits: {connections: 1000, half_open: 10, time_wait: 100, neighbors: 64, payload_packets: 8192, header_packets: 2048, rx_descriptors: 512,
            tx_descriptors: 256, upstream_ports: 20000-30000, resets_per_second: 5, icmp_per_second: 6, fragments: 12,
@@ -103,8 +103,8 @@ dataplane:
   EXPECT_EQ(p.vlans[0].dad, 0u);
   const PortSection& bond = s.ports[2];
   EXPECT_EQ(bond.bond, BondMode::kLacp);
-  EXPECT_EQ(bond.devargs, "net_bonding2,mode=4,xmit_policy=l34,slave=net_memif32,slave=0000:3b:00.1");
-  EXPECT_EQ(bond.member_devargs[0], "net_memif32,socket=/run/a.sock,role=client,id=0,bsize=2048,rsize=11,socket-abstract=no");
+  EXPECT_EQ(bond.devargs, "net_bonding2,mode=4,xmit_policy=l34,slave=net_virtio_user32,slave=0000:3b:00.1");
+  EXPECT_EQ(bond.member_devargs[0], "net_virtio_user32,path=/run/a.sock,queues=3,queue_size=1024");
   EXPECT_TRUE(s.exception.enable);
   EXPECT_EQ(s.exception.name, "tap-");
   EXPECT_EQ(s.exception.rate, 500u);
@@ -264,6 +264,12 @@ TEST(Section, BrokenSections) {
        "cannot be reached"},
       {with_port("    bond: {mode: lacp, members: [\"af_packet:a\"]}\n"),
        "gw.yaml:3:13: dataplane.ports[0].device: is given beside `bond`, which is a device of its own; keep one"},
+      {"dataplane: {ports: [{bond: {mode: balance, members: [\"tap:a\", \"af_packet:b\"]}, addresses: [10.1.0.1/24]}]}\n",
+       "gw.yaml:1:63: dataplane.ports[0].bond.members[1]: af_packet does not tell when its link is down, and balance would go on "
+       "sending there; use active-backup, tap:, PCI devices, or a bond of the kernel's as af_packet:bond0"},
+      {"dataplane: {ports: [{bond: {mode: active-backup, members: [\"tap:a\", \"memif:/b\"]}, addresses: [10.1.0.1/24]}]}\n",
+       "gw.yaml:1:69: dataplane.ports[0].bond.members[1]: cannot be a member of a bond: DPDK's driver does not take another MAC "
+       "address; use PCI devices, tap:, virtio_user: or af_packet:"},
       {with_port("  exception: {to_host: [sctp]}\n"),
        "gw.yaml:5:25: dataplane.exception.to_host[0]: 'sctp' is no rule: write tcp or udp, and ports as in tcp:179 or "
        "udp:3784-3785"},

@@ -150,7 +150,7 @@ Result run(Layer& l, const Input& in, TimeNs now, bool learn_only, bool any) {
   rte_mbuf* m = make(l.pool, in);
   r.verdict = any ? l.ip->input_any(0, m, now, learn_only, r.tcp, r.error) : l.ip->input(0, m, now, learn_only, r.tcp, r.error);
   r.news = l.ip->neighbor_news();
-  if (r.verdict == IpVerdict::kTcp) {
+  if (r.verdict != IpVerdict::kConsumed) {
     EXPECT_EQ(r.tcp.frame, m);
     rte_pktmbuf_free(m);
   }

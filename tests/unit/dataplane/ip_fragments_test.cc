@@ -249,5 +249,101 @@ TEST(Fragments, RandomPieces) {
   EXPECT_EQ(s.pool.in_use(), 0u);
 }
 
+// A port that spreads by ports and addresses sends later fragments, which have no ports, elsewhere than the first: whoever gets
+// which, they meet, and what comes of them is with the worker that owns its flow.
+struct Workers {
+  static constexpr uint32_t kCount = 3;
+  io::Steering steering{kCount, 99};
+  std::optional<io::HandoverMesh> mesh{kCount};
+  std::optional<Stack> worker[kCount];
+  explicit Workers(const Options& o = {}) {
+    for (uint32_t w = 0; w < kCount; ++w) {
+      Options mine = o;
+      mine.workers = kCount;
+      mine.worker = w;
+      worker[w].emplace(mine, &steering, &*mesh);
+    }
+  }
+  ~Workers() { mesh.reset(); }  // before the pools
+  void input(uint32_t w, const Bytes& frame) {
+    worker[w]->input(frame);
+    for (int k = 0; k < 3; ++k)  // to where they meet, from there to the owner, and its answer
+      for (auto& s : worker) s->turn();
+  }
+  uint64_t handed_over() const {
+    uint64_t n = 0;
+    for (const auto& s : worker) n += s->counters.loop[stats::LoopCounter::kHandoverOut].read();
+    return n;
+  }
+  uint32_t in_use() const {
+    uint32_t n = 0;
+    for (const auto& s : worker) n += s->pool.in_use();
+    return n;
+  }
+};
+
+TEST(Fragments, MeetAtOneWorker) {
+  for (const bool v4 : {true, false}) {
+    Workers all;
+    uint32_t answered[Workers::kCount] = {};
+    const Bytes packet = echo(v4, 1000);
+    for (uint32_t id = 1; id <= 60; ++id) {
+      uint32_t at = id;
+      for (const Piece& p : cut(static_cast<uint32_t>(packet.size()) - (v4 ? 20 : 40), 256))
+        all.input(at++ % Workers::kCount, fragment(packet, p, id * 7919));
+      uint32_t answers = 0;
+      for (uint32_t w = 0; w < Workers::kCount; ++w) {
+        for (; all.worker[w]->port.sent() > 0; ++answers, ++answered[w]) {
+          const auto reply = parse_icmp(all.worker[w]->port.pop_sent_bytes());
+          ASSERT_TRUE(reply) << v4;
+          EXPECT_EQ(reply->icmp.kind, wire::IcmpKind::kEchoReply);
+        }
+      }
+      EXPECT_EQ(answers, 1u) << id;
+    }
+    for (const uint32_t n : answered) EXPECT_GT(n, 5u) << "each has its share";
+    EXPECT_GT(all.handed_over(), 60u);
+    EXPECT_EQ(all.in_use(), 0u);
+  }
+}
+
+TEST(Fragments, AWholeSegmentGoesToTheOwnerOfItsFlow) {
+  for (const bool v4 : {true, false}) {
+    uint32_t owned[Workers::kCount] = {};
+    Workers all({.payload_packets = 256});
+    for (uint16_t k = 0; k < 30; ++k) {
+      Segment x = syn(v4 ? "10.1.0.2" : "fd00:1::2", v4 ? "10.1.0.1" : "fd00:1::1");
+      x.header.src_port = static_cast<uint16_t>(5000 + k);
+      const uint32_t owner = all.steering.owner(0, x.dst, 80, x.src, x.header.src_port);
+      ++owned[owner];
+      Stack& o = *all.worker[owner];
+      uint32_t at = k;
+      const Bytes opening = ip_packet(x.src, x.dst, wire::kIpTcp, tcp_bytes(x));
+      for (const Piece& p : {Piece{16, 8, false}, Piece{0, 16, true}})
+        all.input(at++ % Workers::kCount, fragment(opening, p, 1000u + k));
+      const auto answer = o.sent();
+      ASSERT_TRUE(answer) << v4 << " " << k;
+      EXPECT_TRUE(answer->tcp.syn() && answer->tcp.has_ack());
+      x.header.mss.reset();
+      x.header.flags = wire::kTcpAck | wire::kTcpPsh;
+      x.header.seq = 1001;
+      x.header.ack = answer->tcp.seq + 1;
+      x.payload.assign(5000, 'x');
+      const Bytes large = ip_packet(x.src, x.dst, wire::kIpTcp, tcp_bytes(x));
+      for (const Piece& p : cut(static_cast<uint32_t>(large.size()) - (v4 ? 20 : 40), 1440))
+        all.input(at++ % Workers::kCount, fragment(large, p, 2000u + k));
+      Connection* c = o.stack->pop_ready();
+      ASSERT_NE(c, nullptr);
+      EXPECT_EQ(tcp::rx_queue(c->tcb).bytes(), 5000u) << v4;
+      o.stack->abort(*c, o.now);
+      o.turn();
+      for (auto& s : all.worker) s->port.clear();
+    }
+    for (const uint32_t n : owned) EXPECT_GT(n, 3u);
+    for (auto& s : all.worker) EXPECT_EQ(s->dropped(DropReason::kWrongCore) + s->dropped(DropReason::kTcpNoConnection), 0u);
+    EXPECT_EQ(all.in_use(), 0u);
+  }
+}
+
 }  // namespace
 }  // namespace millrace::dataplane::test

@@ -20,7 +20,7 @@ struct Layer {
     TcpPacket tcp;
     IcmpError error;
     const IpVerdict v = ip->input(device, pool.make(f).release(), now, learn_only, tcp, error);
-    if (v == IpVerdict::kTcp) rte_pktmbuf_free(tcp.frame);
+    if (v != IpVerdict::kConsumed) rte_pktmbuf_free(tcp.frame);
     run();
     return v == IpVerdict::kTcp ? std::optional(tcp) : std::nullopt;
   }

@@ -646,6 +646,44 @@ TEST(Handover, SegmentsReachTheWorkerThatOwnsTheFlow) {
   }
 }
 
+// An ICMP error comes from some router, so the port sends it anywhere; whoever gets it knows whose connection it quotes.
+TEST(Handover, IcmpErrorsReachTheWorkerOfTheConnectionTheyQuote) {
+  for (const bool arrives_at_owner : {true, false}) {
+    io::Steering steering(2, 99);
+    io::HandoverMesh mesh(2);
+    Stack a({.workers = 2, .worker = 0}, &steering, &mesh);
+    Stack b({.workers = 2, .worker = 1}, &steering, &mesh);
+    ConnectError why;
+    Connection* c = b.stack->connect(ip("192.0.2.5"), 8080, b.stack->downstream_profile(), b.now, nullptr, &why);
+    ASSERT_NE(c, nullptr);
+    Segment quoted{ip("10.1.0.1"), ip("192.0.2.5"), {}, ""};
+    quoted.header.src_port = c->tuple().local_port;
+    quoted.header.dst_port = 8080;
+    quoted.header.seq = tcp::info(c->tcb).snd_una;
+    quoted.header.flags = wire::kTcpSyn;
+    const Bytes inner = ip_packet(quoted.src, quoted.dst, wire::kIpTcp, tcp_bytes(quoted));
+    wire::IcmpErrorRepr e;
+    e.type = 3;
+    e.code = 1;
+    e.packet = inner;
+    Bytes body(e.length_v4());
+    e.emit_v4(body.data());
+    (arrives_at_owner ? b : a)
+        .input(ethernet_frame(kOurMac, kPeerMac, wire::kEtherIpv4,
+                              ip_packet(ip("10.1.0.254"), ip("10.1.0.1"), wire::kIpIcmp, body)));
+    b.turn();
+    EXPECT_EQ(b.stack->pop_ready(), c);
+    EXPECT_EQ(TcpStack::take_events(*c), tcp::kEventReset | tcp::kEventClosed);
+    EXPECT_EQ(a.dropped(DropReason::kIcmpIgnored) + b.dropped(DropReason::kIcmpIgnored), 0u);
+    EXPECT_EQ(a.counters.loop[stats::LoopCounter::kHandoverOut].read(), arrives_at_owner ? 0u : 1u);
+    b.stack->detach(*c, b.now);
+    b.turn();
+    a.port.clear();
+    b.port.clear();
+    EXPECT_EQ(a.pool.in_use(), 0u);
+  }
+}
+
 TEST(Handover, FullRingIsCounted) {
   io::Steering steering(2, 99);
   io::HandoverMesh mesh(2);

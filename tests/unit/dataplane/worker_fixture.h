@@ -568,6 +568,14 @@ class World {
     return l.empty() ? "no line" : std::to_string(l.back().status) + " " + l.back().flags;
   }
   stats::WorkerBlock& stats() { return region_->worker(0); }
+  // Of all HTTP connection managers together.
+  uint64_t counted(stats::HcmCounter c) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < region_->scopes(); ++i)
+      if ((region_->scope_entries()[i].meta.load() & 0xffff) == static_cast<uint64_t>(stats::ScopeKind::kHcm))
+        sum += region_->worker_stats(0).scope(i)[c].read();
+    return sum;
+  }
 
   // Both sides go away; then nothing of the worker's may be lent out any more.
   void expect_balanced() {

@@ -123,6 +123,37 @@ TEST(Worker, ResponseBodies) {
   }
 }
 
+// An endpoint that begins to answer before it has the whole request: the response goes through in full, says that the connection
+// ends, and it does, although the rest of the request came after all (Envoy: downstream_rq_response_before_rq_complete). A client
+// that asks again on it sees the end and no answer, whichever way its request's segments came: one of them late is enough.
+TEST(Worker, AnAnswerBeforeTheRequestIsComplete) {
+  for (const bool late : {true, false}) {
+    World w;
+    Peer& c = w.connect();
+    w.send(c, "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabcde");
+    Peer& u = w.upstream();
+    ASSERT_TRUE(w.wait_for(u, "abcde"));
+    if (!late) {
+      w.send(c, "fghij");
+      ASSERT_TRUE(w.wait_for(u, "fghij"));
+    }
+    w.send(u, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabcde");
+    ASSERT_TRUE(w.wait_for(c, "\r\n\r\nabcde"));
+    EXPECT_EQ(has_line(c.received, "connection: close"), late) << c.received;
+    if (late) {
+      w.send(c, "fghij");
+      ASSERT_TRUE(w.wait_for(u, "fghij")) << "it is passed on all the same";
+    }
+    w.send(u, "fghij");
+    ASSERT_TRUE(w.wait_for(c, "abcdefghij"));
+    w.settle();
+    EXPECT_EQ(w.last(), "200 -");
+    EXPECT_EQ(c.fin, late);
+    EXPECT_FALSE(c.reset);
+    EXPECT_EQ(w.counted(stats::HcmCounter::kRqBeforeComplete), late ? 1u : 0u);
+  }
+}
+
 // ---- endpoints that fail
 // -----------------------------------------------------------------------------------------------------------------
 TEST(Worker, UpstreamsThatFail) {
