@@ -479,12 +479,13 @@ class Reader {
     if (!is_map) return;
     if (!n["mode"].IsDefined()) error(n, path, "needs `mode`: active-backup, balance or lacp");
     if (p.members.empty()) error(n, path, "needs `members`: the devices that it is made of");
-    const bool by_carrier = p.bond == BondMode::kBalance;
-    for (size_t i = 0; by_carrier && i < p.members.size(); ++i)
-      if (p.members[i].starts_with("af_packet:") || p.members[i].starts_with("net_af_packet"))
-        error(n["members"][i], path + ".members[" + std::to_string(i) + "]",
-              "af_packet does not tell when its link is down, and balance would go on sending there; use active-backup, tap:, "
-              "PCI devices, or a bond of the kernel's as af_packet:bond0");
+    // DPDK's drivers of these do not raise an event when their link goes down: balance would go on sending there.
+    for (size_t i = 0; p.bond == BondMode::kBalance && i < p.members.size(); ++i)
+      for (const char* driver : {"af_packet:", "net_af_packet", "tap:", "net_tap"})
+        if (p.members[i].starts_with(driver))
+          error(n["members"][i], path + ".members[" + std::to_string(i) + "]",
+                "its driver does not tell when the link is down, and balance would go on sending there; use active-backup, PCI "
+                "devices, or a bond of the kernel's as af_packet:bond0");
     if (p.members.size() > kMaxMembers) error(n, path + ".members", "has more than " + std::to_string(kMaxMembers) + " devices");
   }
 

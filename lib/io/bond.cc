@@ -37,7 +37,9 @@ base::Result<Bond> Bond::open(uint16_t port, const std::vector<std::string>& mem
       return base::Error{"member '" + devargs + "' of the bond is no port"};
     const std::string iface = argument(devargs, "iface");
     m.name = iface.empty() ? device_name(devargs) : iface;
-    if (devargs.starts_with("net_af_packet") && iface.size() < IFNAMSIZ) m.iface = iface;
+    // net_af_packet says that every link is up, net_tap raises no event when one goes down.
+    const bool silent = devargs.starts_with("net_af_packet") || devargs.starts_with("net_tap");
+    if (silent && iface.size() < IFNAMSIZ) m.iface = iface;
     b.members_.push_back(std::move(m));
   }
   b.active_ = b.active();

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include <utility>
 
 #include <rte_cycles.h>
 #include <rte_eal.h>
@@ -172,7 +173,24 @@ int wait_worker(const EalOptions& o, uint32_t index) { return rte_eal_wait_lcore
 
 // --- EalLog -----------------------------------------------------------------------------------------------------------------
 
+static EalLog* current_log = nullptr;  // main thread, at start
+
+void EalLog::on_abort(int signal) {
+  if (const EalLog* log = current_log; log != nullptr && log->saved_ >= 0) {
+    if (log->stream_ != nullptr) std::fflush(log->stream_);
+    char buffer[4096];
+    ssize_t n;
+    for (off_t at = 0; (n = pread(log->caught_, buffer, sizeof buffer, at)) > 0; at += n)
+      (void)!write(log->saved_, buffer, static_cast<size_t>(n));
+    if (log->text_ != nullptr) (void)!write(log->saved_, log->text_, log->size_);
+  }
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
 EalLog::EalLog() {
+  outer_ = std::exchange(current_log, this);
+  abort_was_ = std::signal(SIGABRT, on_abort);
   stream_ = open_memstream(&text_, &size_);
   if (stream_ != nullptr) rte_openlog_stream(stream_);
   std::fflush(stderr);
@@ -182,6 +200,8 @@ EalLog::EalLog() {
 }
 
 EalLog::~EalLog() {
+  current_log = outer_;
+  std::signal(SIGABRT, abort_was_);
   std::fflush(stderr);
   if (saved_ >= 0) {
     dup2(saved_, STDERR_FILENO);

@@ -19,12 +19,16 @@ class EalLog {
   std::string tail();
 
  private:
+  // rte_panic() and failed assertions end in abort(): what was held back is the reason.
+  static void on_abort(int signal);
   FILE* stream_ = nullptr;  // DPDK's log
   char* text_ = nullptr;
   size_t size_ = 0;
   int saved_ = -1;   // the real standard error
   int caught_ = -1;  // what was written to it instead
   bool told_ = false;
+  EalLog* outer_ = nullptr;  // at work when this one began
+  void (*abort_was_)(int) = nullptr;
 };
 
 // "0000:3b:00.0" or "3b:00.0", with or without ",options".

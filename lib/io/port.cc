@@ -399,10 +399,16 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
     }
   }
   rte_eth_txconf tx_conf = info.default_txconf;
-  if (traits_of(driver_).frees_late && tx_desc > 2 * kSentKept)
-    tx_conf.tx_free_thresh = static_cast<uint16_t>(tx_desc - kSentKept);
   for (uint16_t q = 0; q < tx_queues_; ++q) {
-    if (const int r = rte_eth_tx_queue_setup(id_, q, tx_desc, SOCKET_ID_ANY, &tx_conf); r != 0) {
+    // A virtio device has rings of its own size, whatever is asked for, and its driver does not say which: when the threshold
+    // is beyond it, that of half the size is tried.
+    int r = -EINVAL;
+    for (uint16_t size = tx_desc; r == -EINVAL && traits_of(driver_).frees_late && size > 2 * kSentKept - 1; size /= 2) {
+      tx_conf.tx_free_thresh = static_cast<uint16_t>(size - kSentKept);
+      r = rte_eth_tx_queue_setup(id_, q, tx_desc, SOCKET_ID_ANY, &tx_conf);
+    }
+    if (r != 0) r = rte_eth_tx_queue_setup(id_, q, tx_desc, SOCKET_ID_ANY, &info.default_txconf);
+    if (r != 0) {
       return Error{"transmit queue " + std::to_string(q) + " could not be set up: " + rte_strerror(-r) + log.tail()};
     }
   }

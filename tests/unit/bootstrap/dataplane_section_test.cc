@@ -264,9 +264,10 @@ TEST(Section, BrokenSections) {
        "cannot be reached"},
       {with_port("    bond: {mode: lacp, members: [\"af_packet:a\"]}\n"),
        "gw.yaml:3:13: dataplane.ports[0].device: is given beside `bond`, which is a device of its own; keep one"},
-      {"dataplane: {ports: [{bond: {mode: balance, members: [\"tap:a\", \"af_packet:b\"]}, addresses: [10.1.0.1/24]}]}\n",
-       "gw.yaml:1:63: dataplane.ports[0].bond.members[1]: af_packet does not tell when its link is down, and balance would go on "
-       "sending there; use active-backup, tap:, PCI devices, or a bond of the kernel's as af_packet:bond0"},
+      {"dataplane: {ports: [{bond: {mode: balance, members: [\"0000:3b:00.1\", \"tap:b\"]}, addresses: [10.1.0.1/24]}]}\n",
+       "gw.yaml:1:70: dataplane.ports[0].bond.members[1]: its driver does not tell when the link is down, and balance would go "
+       "on "
+       "sending there; use active-backup, PCI devices, or a bond of the kernel's as af_packet:bond0"},
       {"dataplane: {ports: [{bond: {mode: active-backup, members: [\"tap:a\", \"memif:/b\"]}, addresses: [10.1.0.1/24]}]}\n",
        "gw.yaml:1:69: dataplane.ports[0].bond.members[1]: cannot be a member of a bond: DPDK's driver does not take another MAC "
        "address; use PCI devices, tap:, virtio_user: or af_packet:"},
