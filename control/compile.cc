@@ -1,7 +1,10 @@
 #include "control/compile.h"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <map>
+#include <optional>
 
 #include "control/compile_objects.h"
 #include "control/route_spec.h"
@@ -35,46 +38,52 @@ constexpr table::Kind kOrder[] = {table::Kind::kSecret,      table::Kind::kEndpo
 
 }  // namespace
 
+// What became of one object in a run; enough to take it back.
+struct Change {
+  std::pair<table::Kind, std::string> key;
+  std::optional<Entry> before, after;
+};
+
 struct Compiler::Impl {
   route::RouteCompiler routes;
   Entries entries;
+  Model model;                // that `entries` were made of
+  bool some_missing = false;  // objects that could not be compiled were left as they were: they are tried again
 
-  // One run of compile(): the new entries, made from the old ones.
+  // One run of compile(): what differs between the two models, object by object, is made anew. Nothing else is looked at.
   struct Run {
     Impl& impl;
-    Entries next;
+    std::vector<Change> changes;
     ConfigErrors errors;
 
-    const Entry* old(table::Kind kind, const std::string& name) const {
+    void set(table::Kind kind, const std::string& name, std::optional<Entry> after) {
       const auto it = impl.entries.find({kind, name});
-      return it == impl.entries.end() ? nullptr : &it->second;
-    }
-    // True when there is nothing to do: the input is what it was.
-    bool reuse(table::Kind kind, const std::string& name, const std::shared_ptr<const void>& input) {
-      const Entry* e = old(kind, name);
-      if (e == nullptr || e->input != input) return false;
-      next.emplace(std::pair{kind, name}, *e);
-      return true;
-    }
-    void keep_old(table::Kind kind, const std::string& name) {
-      if (const Entry* e = old(kind, name)) next.emplace(std::pair{kind, name}, *e);
+      Change c{{kind, name}, std::nullopt, std::move(after)};
+      if (it != impl.entries.end()) c.before = it->second;
+      if (c.after) impl.entries.insert_or_assign(c.key, *c.after);
+      else if (it != impl.entries.end()) impl.entries.erase(it);
+      changes.push_back(std::move(c));
     }
     void store(table::Kind kind, const std::string& name, std::shared_ptr<const void> input, Words words, size_t size) {
-      next.insert_or_assign(std::pair{kind, name},
-                            Entry{{kind, name, table::object_id(kind, name), std::move(words), size}, std::move(input)});
+      set(kind, name, Entry{{kind, name, table::object_id(kind, name), std::move(words), size}, std::move(input)});
     }
+    // An object that has no good bytes keeps those it had, and is then of the old input: it is tried again with the next run.
+    bool there(table::Kind kind, const std::string& name) const { return impl.entries.contains({kind, name}); }
+    bool of(table::Kind kind, const std::string& name, const void* input) const {
+      const auto it = impl.entries.find({kind, name});
+      return it != impl.entries.end() && it->second.input.get() == input;
+    }
+
     template <class T>
-    void plain(table::Kind kind, const Model::Table<T>& objects, base::Result<std::vector<uint8_t>> (*compile)(const T&)) {
-      for (const auto& [name, object] : objects) {
-        if (reuse(kind, name, object)) continue;
+    void plain(table::Kind kind, const Model::Table<T>& before, const Model::Table<T>& after,
+               base::Result<std::vector<uint8_t>> (*compile)(const T&)) {
+      Model::Table<T>::differences(before, after, [&](const std::string& name, const auto&, const auto& object) {
+        if (object == nullptr) return set(kind, name, std::nullopt);
+        if (of(kind, name, object.get())) return;
         const auto bytes = compile(*object);
-        if (bytes.ok()) {
-          store(kind, name, object, to_words(*bytes), bytes->size());
-        } else {
-          errors.push_back({"", 0, 0, std::string(table::to_string(kind)) + " " + name, bytes.error()});
-          keep_old(kind, name);
-        }
-      }
+        if (bytes.ok()) store(kind, name, object, to_words(*bytes), bytes->size());
+        else errors.push_back({"", 0, 0, std::string(table::to_string(kind)) + " " + name, bytes.error()});
+      });
     }
     void spec_errors(const RouteObject& r, const std::string& below, const std::vector<route::SpecError>& found) {
       ErrorSink sink(r.source.get(), "route " + r.name, &errors);
@@ -85,26 +94,60 @@ struct Compiler::Impl {
         sink.add(path, e.message);
       }
     }
-    void route_object(const std::string& name, const std::shared_ptr<const RouteObject>& r) {
-      std::vector<std::shared_ptr<const api::VirtualHost>> there;
+    void route_object(const std::string& name, const RouteObject* before, const std::shared_ptr<const RouteObject>& r) {
+      const auto object_name = [&](const api::VirtualHost& host) { return route::virtual_host_object_name(name, host.name()); };
+      if (before != nullptr)
+        for (size_t i = 0; i < before->virtual_hosts.size(); ++i) {
+          const api::VirtualHost& host = *before->virtual_hosts[i];
+          const bool stays = r != nullptr && ((i < r->virtual_hosts.size() && r->virtual_hosts[i]->name() == host.name()) ||
+                                              r->find_virtual_host(host.name()) >= 0);
+          if (!stays) set(table::Kind::kVirtualHost, object_name(host), std::nullopt);
+        }
+      if (r == nullptr) return set(table::Kind::kRouteTable, name, std::nullopt);
+      // The route table holds ids, domains and header edits: it changes with the set of hosts, not with their routes.
+      bool same_hosts = before != nullptr && before->config == r->config &&
+                        before->virtual_hosts.size() == r->virtual_hosts.size() && there(table::Kind::kRouteTable, name);
+      std::vector<std::shared_ptr<const api::VirtualHost>> good;
+      good.reserve(r->virtual_hosts.size());
       for (size_t i = 0; i < r->virtual_hosts.size(); ++i) {
         const auto& host = r->virtual_hosts[i];
-        const std::string object = route::virtual_host_object_name(name, host->name());
-        if (!reuse(table::Kind::kVirtualHost, object, host)) {
+        const bool same_place = before != nullptr && i < before->virtual_hosts.size() && before->virtual_hosts[i] == host;
+        const std::string object = same_place ? std::string() : object_name(*host);
+        if (!same_place && !of(table::Kind::kVirtualHost, object, host.get())) {
+          same_hosts = same_hosts && same_names(*before->virtual_hosts[i], *host);
           const route::CompiledObject made = impl.routes.compile_virtual_host(virtual_host_spec(*host), object);
           if (made.ok()) store(table::Kind::kVirtualHost, object, host, made.words, made.size_bytes);
-          else
-            spec_errors(*r, "virtual_hosts[" + std::to_string(i) + "]", made.errors), keep_old(table::Kind::kVirtualHost, object);
+          else spec_errors(*r, "virtual_hosts[" + std::to_string(i) + "]", made.errors);
+        } else if (!same_place) {
+          same_hosts = false;
         }
-        if (next.contains({table::Kind::kVirtualHost, object})) there.push_back(host);
+        if (same_place || there(table::Kind::kVirtualHost, object)) good.push_back(host);
       }
-      // The table holds ids, domains and header edits: cheap to make, and often the same bytes as before.
-      if (reuse(table::Kind::kRouteTable, name, r)) return;
-      const route::CompiledObject made = route::compile_route_table(route_table_spec(name, *r->config, there));
+      if (same_hosts && good.size() == r->virtual_hosts.size()) return;
+      const route::CompiledObject made = route::compile_route_table(route_table_spec(name, *r->config, good));
       if (made.ok()) store(table::Kind::kRouteTable, name, r, made.words, made.size_bytes);
-      else spec_errors(*r, "", made.errors), keep_old(table::Kind::kRouteTable, name);
+      else spec_errors(*r, "", made.errors);
+    }
+    static bool same_names(const api::VirtualHost& a, const api::VirtualHost& b) {
+      return a.name() == b.name() && std::equal(a.domains().begin(), a.domains().end(), b.domains().begin(), b.domains().end());
+    }
+    void take_back() {
+      for (auto c = changes.rbegin(); c != changes.rend(); ++c) {
+        if (c->before) impl.entries.insert_or_assign(c->key, *c->before);
+        else impl.entries.erase(c->key);
+      }
     }
   };
+
+  static void compile_differences(Run& run, const Model& before, const Model& now) {
+    run.plain(table::Kind::kSecret, before.secrets(), now.secrets(), compile_secret);
+    run.plain(table::Kind::kEndpointSet, before.endpoints(), now.endpoints(), compile_endpoints);
+    run.plain(table::Kind::kCluster, before.clusters(), now.clusters(), compile_cluster);
+    Model::Table<RouteObject>::differences(
+        before.routes(), now.routes(),
+        [&](const std::string& name, const auto& x, const auto& y) { run.route_object(name, x.get(), y); });
+    run.plain(table::Kind::kListener, before.listeners(), now.listeners(), compile_listener);
+  }
 };
 
 Compiler::Compiler() : impl_(std::make_unique<Impl>()) {}
@@ -113,34 +156,38 @@ Compiler::Compiler(Compiler&&) noexcept = default;
 Compiler& Compiler::operator=(Compiler&&) noexcept = default;
 
 CompileResult Compiler::compile(const Model& model, Policy policy) {
+  const Model before = impl_->model;
   Impl::Run run{*impl_, {}, {}};
-  run.plain(table::Kind::kSecret, model.secrets(), compile_secret);
-  run.plain(table::Kind::kEndpointSet, model.endpoints(), compile_endpoints);
-  run.plain(table::Kind::kCluster, model.clusters(), compile_cluster);
-  for (const auto& [name, r] : model.routes()) run.route_object(name, r);
-  run.plain(table::Kind::kListener, model.listeners(), compile_listener);
+  impl_->compile_differences(run, before, model);
+  // What was of no use last time does not differ now: it is found by what it is not made of.
+  if (impl_->some_missing) impl_->compile_differences(run, Model{}, model);
 
   CompileResult result;
   sort_errors(run.errors);
   result.errors = std::move(run.errors);
-  if (!result.ok() && policy == Policy::kAllOrNothing) return result;
-  for (const table::Kind kind : kOrder) {
-    for (auto it = run.next.lower_bound({kind, ""}); it != run.next.end() && it->first.first == kind; ++it) {
-      const auto before = impl_->entries.find(it->first);
-      if (before != impl_->entries.end() && same_bytes(before->second.object, it->second.object)) {
-        it->second.object = before->second.object;  // equal bytes are shared
-        ++result.reused;
-      } else {
-        result.changed.push_back(it->second.object);
-      }
+  if (!result.ok() && policy == Policy::kAllOrNothing) {
+    run.take_back();
+    return result;
+  }
+  impl_->model = model;
+  impl_->some_missing = !result.ok();
+  for (Change& c : run.changes) {
+    if (!c.after) {
+      if (!c.before) continue;
+      result.removed.push_back(c.before->object.id);
+      if (c.key.first == table::Kind::kVirtualHost) impl_->routes.forget(c.key.second);
+    } else if (c.before && same_bytes(c.before->object, c.after->object)) {
+      impl_->entries.find(c.key)->second.object = c.before->object;  // equal bytes are shared
+    } else {
+      result.changed.push_back(c.after->object);
     }
   }
-  for (const auto& [key, entry] : impl_->entries) {
-    if (run.next.contains(key)) continue;
-    result.removed.push_back(entry.object.id);
-    if (key.first == table::Kind::kVirtualHost) impl_->routes.forget(key.second);
-  }
-  impl_->entries = std::move(run.next);
+  const auto rank = [](const TableObject& o) {
+    return std::find(std::begin(kOrder), std::end(kOrder), o.kind) - std::begin(kOrder);
+  };
+  std::sort(result.changed.begin(), result.changed.end(),
+            [&](const TableObject& a, const TableObject& b) { return rank(a) != rank(b) ? rank(a) < rank(b) : a.name < b.name; });
+  result.reused = static_cast<uint32_t>(impl_->entries.size() - result.changed.size());
   return result;
 }
 

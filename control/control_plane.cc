@@ -209,7 +209,9 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
       out.revision = *revision;
       say("revision " + std::to_string(*revision) + ", epoch " + std::to_string(out.epoch) +
           (origin.author.empty() ? "" : ", by " + origin.author) + (origin.what.empty() ? "" : ": " + origin.what));
-      set_access_log_sinks();
+      const bool listeners = std::any_of(out.changes.begin(), out.changes.end(),
+                                         [](const ObjectChange& c) { return c.key.kind == ConfigKind::kListener; });
+      if (listeners) set_access_log_sinks();
       const std::lock_guard model_lock(model_mutex_);
       model_ = std::make_shared<const Model>(std::move(result.model));
       edited_ = true;

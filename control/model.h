@@ -1,6 +1,6 @@
 // The model: the set of valid configuration objects, as a value. Every edit makes a new Model that shares all unchanged parts
-// with the old one (virtual hosts are shared one by one), so an edit costs what it changes and the old model stays for diff and
-// rollback. Not thread-safe to edit, free to read from any thread: everything reachable is const.
+// with the old one (virtual hosts are shared one by one, tables in chunks), so an edit costs what it changes and the old model stays
+// for diff and rollback. Not thread-safe to edit, free to read from any thread: everything reachable is const.
 //
 // What a user writes nested is kept apart here, because it is edited and compiled apart:
 //   Listener --inline route_config--> RouteObject        Cluster --load_assignment--> EndpointsObject
@@ -24,6 +24,7 @@
 
 #include "control/config_kind.h"
 #include "control/config_loader.h"
+#include "control/shared_table.h"
 #include "control/source_map.h"
 #include "lib/api/envoy.config.cluster.v3.pb.h"
 #include "lib/api/envoy.config.endpoint.v3.pb.h"
@@ -131,7 +132,7 @@ struct ModelEdit;
 class Model {
  public:
   template <class T>
-  using Table = std::map<std::string, std::shared_ptr<const T>, std::less<>>;
+  using Table = SharedTable<T>;
 
   const Table<ListenerObject>& listeners() const { return listeners_; }
   const Table<RouteObject>& routes() const { return routes_; }

@@ -126,8 +126,10 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
     }
   }
   // A cluster that came without its endpoints keeps what it has, or has none.
-  for (const auto& [name, cluster] : now_.clusters_) {
-    if (!put_.contains({ConfigKind::kCluster, name})) continue;
+  std::vector<std::string> clusters;
+  for (auto it = put_.lower_bound({ConfigKind::kCluster, ""}); it != put_.end() && it->first.kind == ConfigKind::kCluster; ++it)
+    clusters.push_back(it->first.name);
+  for (const std::string& name : clusters) {
     if (!now_.endpoints_.contains(name)) {
       auto none = std::make_shared<api::ClusterLoadAssignment>();
       none->set_cluster_name(name);
@@ -406,8 +408,10 @@ bool ModelBuilder::check_route(const RouteObject& r) {
     if (!check_all_ &&
         old != before_.routes_
                    .end()) {  // a virtual host that did not change is not looked at again: clusters do not go away by themselves
+      const auto& hosts = old->second->virtual_hosts;
+      if (h < hosts.size() && hosts[h] == r.virtual_hosts[h]) continue;
       const int at = old->second->find_virtual_host(host.name());
-      if (at >= 0 && old->second->virtual_hosts[static_cast<size_t>(at)] == r.virtual_hosts[h]) continue;
+      if (at >= 0 && hosts[static_cast<size_t>(at)] == r.virtual_hosts[h]) continue;
     }
     const std::string base = (r.source_path.empty() ? "" : r.source_path + ".") + "virtual_hosts[" + std::to_string(h) + "]";
     for (int i = 0; i < host.routes_size(); ++i)
@@ -526,7 +530,7 @@ void ModelBuilder::check_references() {
 void ModelBuilder::drop_untouched() {
   check_all_ = true;
   const auto drop = [&](auto& table, ConfigKind kind) {
-    std::erase_if(table, [&](const auto& e) { return !put_.contains({kind, e.first}); });
+    erase_if(table, [&](const auto& e) { return !put_.contains({kind, e.first}); });
   };
   drop(now_.listeners_, ConfigKind::kListener);
   drop(now_.routes_, ConfigKind::kRoute);

@@ -88,11 +88,17 @@ void compare_messages(const std::string& path, const google::protobuf::Message& 
 void compare_routes(const RouteObject& a, const RouteObject& b, std::vector<FieldChange>* out) {
   if (a.config != b.config) compare_messages("", *a.config, *b.config, out);
   const auto path = [](size_t i) { return "virtual_hosts[" + std::to_string(i) + "]"; };
+  // Hosts at the same place, as nearly all are, need not be found by name.
+  const auto same_place = [&](size_t i) {
+    return i < a.virtual_hosts.size() && i < b.virtual_hosts.size() &&
+           (a.virtual_hosts[i] == b.virtual_hosts[i] || a.virtual_hosts[i]->name() == b.virtual_hosts[i]->name());
+  };
   for (size_t i = 0; i < a.virtual_hosts.size(); ++i)
-    if (b.find_virtual_host(a.virtual_hosts[i]->name()) < 0)
+    if (!same_place(i) && b.find_virtual_host(a.virtual_hosts[i]->name()) < 0)
       out->push_back({path(i), to_json(*a.virtual_hosts[i], false, false), ""});
   for (size_t i = 0; i < b.virtual_hosts.size(); ++i) {
-    const int was = a.find_virtual_host(b.virtual_hosts[i]->name());
+    if (same_place(i) && a.virtual_hosts[i] == b.virtual_hosts[i]) continue;
+    const int was = same_place(i) ? static_cast<int>(i) : a.find_virtual_host(b.virtual_hosts[i]->name());
     if (was < 0) out->push_back({path(i), "", to_json(*b.virtual_hosts[i], false, false)});
     else if (a.virtual_hosts[static_cast<size_t>(was)] != b.virtual_hosts[i])
       compare_messages(path(i), *a.virtual_hosts[static_cast<size_t>(was)], *b.virtual_hosts[i], out);
@@ -102,18 +108,13 @@ void compare_routes(const RouteObject& a, const RouteObject& b, std::vector<Fiel
 template <class T, class Compare>
 void compare_tables(ConfigKind kind, const Model::Table<T>& a, const Model::Table<T>& b, Compare compare,
                     std::vector<ObjectChange>* out) {
-  for (const auto& [name, object] : a)
-    if (!b.contains(name)) out->push_back({{kind, name}, ObjectChange::Kind::kRemoved, {}});
-  for (const auto& [name, object] : b) {
-    const auto old = a.find(name);
-    if (old == a.end()) {
-      out->push_back({{kind, name}, ObjectChange::Kind::kAdded, {}});
-    } else if (old->second != object) {
-      ObjectChange change{{kind, name}, ObjectChange::Kind::kChanged, {}};
-      compare(*old->second, *object, &change.fields);
-      if (!change.fields.empty()) out->push_back(std::move(change));
-    }
-  }
+  Model::Table<T>::differences(a, b, [&](const std::string& name, const auto& before, const auto& after) {
+    if (after == nullptr) return out->push_back({{kind, name}, ObjectChange::Kind::kRemoved, {}});
+    if (before == nullptr) return out->push_back({{kind, name}, ObjectChange::Kind::kAdded, {}});
+    ObjectChange change{{kind, name}, ObjectChange::Kind::kChanged, {}};
+    compare(*before, *after, &change.fields);
+    if (!change.fields.empty()) out->push_back(std::move(change));
+  });
 }
 
 }  // namespace

@@ -36,10 +36,12 @@ Result<uint64_t> Publisher::publish_all(std::span<const PublishObject> objects) 
   return apply(objects, {}, /*replace_all=*/true);
 }
 
-Result<uint64_t> Publisher::write_root(const Objects& objects, uint64_t epoch) {
+// `put` and `gone`: what differs from objects_ (both sorted by key). They are merged on the way, so that nothing has to be taken
+// back.
+Result<uint64_t> Publisher::write_root(const Objects& put, std::span<const Key> gone, uint64_t epoch, uint32_t* count) {
   std::vector<table::ObjectRef> refs;
-  refs.reserve(objects.size());
-  for (const auto& [key, o] : objects) {
+  refs.reserve(objects_.size() + put.size());
+  const auto add = [&](const Key& key, const Object& o) {
     table::ObjectRef r{};
     r.id = key.second;
     r.arena_offset = o.offset;
@@ -47,7 +49,21 @@ Result<uint64_t> Publisher::write_root(const Objects& objects, uint64_t epoch) {
     r.size = o.size;
     r.kind = o.kind;
     refs.push_back(r);
+  };
+  auto fresh = put.begin();
+  auto lost = gone.begin();
+  for (const auto& [key, o] : objects_) {
+    for (; fresh != put.end() && fresh->first < key; ++fresh) add(fresh->first, fresh->second);
+    while (lost != gone.end() && *lost < key) ++lost;
+    if (fresh != put.end() && fresh->first == key) {
+      add(key, fresh->second);
+      ++fresh;
+    } else if (lost == gone.end() || *lost != key) {
+      add(key, o);
+    }
   }
+  for (; fresh != put.end(); ++fresh) add(fresh->first, fresh->second);
+  *count = static_cast<uint32_t>(refs.size());
   const std::vector<uint8_t> root = table::write_snapshot(epoch, config_.incarnation, std::move(refs));
   auto offset = arena_.allocate(root.size());
   if (!offset.ok()) return Error{"snapshot root: " + offset.error()};
@@ -89,7 +105,7 @@ Result<uint64_t> Publisher::apply(std::span<const PublishObject> changed, std::s
     }
     fresh.push_back({&o, header});
   }
-  std::vector<std::pair<table::Kind, ObjectId>> gone;
+  std::vector<Key> gone;
   for (const ObjectId id : removed) {
     if (named.count(id) != 0) return Error{"an object is published and removed at once"};
     if (const auto it = kind_of_.find(id); it != kind_of_.end()) gone.push_back({it->second, id});
@@ -103,8 +119,7 @@ Result<uint64_t> Publisher::apply(std::span<const PublishObject> changed, std::s
   if (fresh.empty() && gone.empty() && published_) return epoch_;
 
   // 2. Room and bytes for the new objects and the root; all given back on failure.
-  Objects next = objects_;
-  for (const auto& key : gone) next.erase(key);
+  Objects put;
   const uint64_t epoch = epoch_ + 1;
   size_t written = 0;
   const auto give_back = [&] {
@@ -121,9 +136,10 @@ Result<uint64_t> Publisher::apply(std::span<const PublishObject> changed, std::s
     f.header.version = next_version_++;
     std::memcpy(arena_.at(f.offset), f.object->bytes.data(), f.header.size);
     std::memcpy(arena_.at(f.offset), &f.header, sizeof f.header);  // the checksum does not cover the header
-    next[{f.header.kind, f.header.id}] = {f.object->name, f.offset, f.header.version, f.header.size, f.header.kind};
+    put[{f.header.kind, f.header.id}] = {f.object->name, f.offset, f.header.version, f.header.size, f.header.kind};
   }
-  auto root = write_root(next, epoch);
+  uint32_t count = 0;
+  auto root = write_root(put, gone, epoch, &count);
   if (!root.ok()) {
     give_back();
     return Error{root.error()};
@@ -134,21 +150,24 @@ Result<uint64_t> Publisher::apply(std::span<const PublishObject> changed, std::s
     if (arena_shared_) arena_.retire(offset, epoch);
     else arena_.free(offset);
   };
-  for (const auto& key : gone) {
-    let_go(objects_.at(key).offset);
+  for (const Key& key : gone) {
+    const auto old = objects_.find(key);
+    let_go(old->second.offset);
     kind_of_.erase(key.second);
+    objects_.erase(old);
   }
-  for (const Fresh& f : fresh) {
-    const auto old = objects_.find({f.header.kind, f.header.id});
-    if (old != objects_.end()) let_go(old->second.offset);
-    kind_of_[f.header.id] = f.header.kind;
+  for (auto& [key, object] : put) {
+    kind_of_[key.second] = key.first;
+    const auto [at, is_new] = objects_.try_emplace(key, std::move(object));
+    if (is_new) continue;
+    let_go(at->second.offset);
+    at->second = std::move(object);
   }
   if (root_offset_ != 0) let_go(root_offset_);
-  objects_ = std::move(next);
   published_ = true;
   epoch_ = epoch;
   root_offset_ = *root;
-  root_count_ = static_cast<uint32_t>(objects_.size());
+  root_count_ = count;
   send_newest();
   return epoch_;
 }
@@ -241,10 +260,9 @@ void Publisher::on_linked(stats::RegionView stats, uint64_t last_epoch) {
   if (!published_) epoch_ = std::max(epoch_, last_epoch);
   fence_epoch_ = published_ ? epoch_ : epoch_ + 1;
   if (published_ && !root_good) {
-    if (auto root = write_root(objects_, epoch_); root.ok()) {
+    if (auto root = write_root({}, {}, epoch_, &root_count_); root.ok()) {
       if (root_offset_ != 0) arena_.retire(root_offset_, epoch_);
       root_offset_ = *root;
-      root_count_ = static_cast<uint32_t>(objects_.size());
     } else {
       rejected_ = epoch_;
       rejection_ = root.error();

@@ -125,12 +125,13 @@ class Publisher {
     uint32_t size = 0;
     table::Kind kind{};
   };
-  using Objects = std::map<std::pair<table::Kind, table::ObjectId>, Object>;
+  using Key = std::pair<table::Kind, table::ObjectId>;
+  using Objects = std::map<Key, Object>;
 
   Publisher(const PublisherConfig& config, Arena arena);
   base::Result<uint64_t> apply(std::span<const PublishObject> changed, std::span<const table::ObjectId> removed,
                                bool replace_all);
-  base::Result<uint64_t> write_root(const Objects& objects, uint64_t epoch);
+  base::Result<uint64_t> write_root(const Objects& put, std::span<const Key> gone, uint64_t epoch, uint32_t* count);
   base::Status move_to_fresh_arena();
   void send_newest();
   void send_stage_period();
