@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "control/config_loader.h"
+#include "control/stored_rows.h"
 #include "lib/base/hash.h"
 #include "lib/route/pattern_db.h"
 
@@ -73,10 +74,16 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
       c->sinks_config_,
       StatsSinks::Sources{[raw](const auto& f) { return raw->link_->with_stats(f); }, [raw] { return raw->model(); }, say});
   c->stats_sinks_->start();
+  // The first edit needs the store to hold what was before it; with a large configuration that takes a while.
+  c->filler_ = std::thread([raw] {
+    const std::lock_guard lock(raw->edit_mutex_);
+    if (const base::Status s = raw->fill_store(*raw->model()); !s.ok()) say(s.error());
+  });
   return c;
 }
 
 ControlPlane::~ControlPlane() {
+  if (filler_.joinable()) filler_.join();
   if (stats_sinks_ != nullptr) stats_sinks_->stop();
   if (link_ != nullptr) link_->stop();
 }
@@ -108,14 +115,7 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
   const std::string base = fingerprint(text);
   bool fresh = true;
   if (store_->base() == base && store_->edited() && !config_.discard_edits) {
-    Document stored;
-    stored.file = config_.store_file;
-    for (const StoredObject& o : store_->load()) {
-      Document one =
-          load_document(o.json, config_.store_file + "(" + std::string(to_string(o.key.kind)) + " " + o.key.name + ")");
-      for (LoadedObject& l : one.objects) stored.objects.push_back(std::move(l));
-      stored.errors.insert(stored.errors.end(), one.errors.begin(), one.errors.end());
-    }
+    const Document stored = to_document(store_->load(), config_.store_file);
     ModelEdit edited = Model{}.replace(stored);
     edited.errors.insert(edited.errors.end(), stored.errors.begin(), stored.errors.end());
     if (!edited.ok()) {
@@ -126,6 +126,7 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     start = std::move(edited.model);
     edited_ = true;
     fresh = false;
+    store_filled_ = true;
     say("goes on with the objects of " + config_.store_file + ": they were edited after " + config_.config_file + " was loaded");
   } else if (store_->edited()) {
     say(config_.store_file + ": edits put aside, because " +
@@ -224,23 +225,21 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
   return out;
 }
 
+base::Status ControlPlane::fill_store(const Model& model) {
+  if (store_filled_) return {};
+  if (const base::Status s = store_->fill(all_rows(model)); !s.ok()) return s;
+  store_filled_ = true;
+  return {};
+}
+
 base::Result<uint64_t> ControlPlane::store_changes(const Model& before, const Model& model,
                                                    const std::vector<ObjectChange>& changes, const EditOrigin& origin) {
   // Before the first edit the configuration file is the store.
-  if (!store_->edited()) {
-    std::vector<StoredObject> all;
-    for (const ConfigKey& key : before.stored_keys()) all.push_back({key, to_json(*before.message(key), true, false)});
-    if (const base::Status s = store_->fill(all); !s.ok()) return base::Error{s.error()};
-  }
+  if (const base::Status s = fill_store(before); !s.ok()) return base::Error{s.error()};
   std::set<ConfigKey> keys;
   for (const ObjectChange& c : changes)
     keys.insert(c.change == ObjectChange::Kind::kRemoved ? before.owner(c.key) : model.owner(c.key));
-  std::vector<StoredObject> put;
-  std::vector<ConfigKey> removed;
-  for (const ConfigKey& key : keys) {
-    if (const auto message = model.message(key); message != nullptr) put.push_back({key, to_json(*message, true, false)});
-    else removed.push_back(key);
-  }
+  const RowChanges rows = row_changes(before, model, {keys.begin(), keys.end()});
   Revision revision;
   revision.origin = origin;
   revision.changes = to_text(changes);
@@ -249,7 +248,7 @@ base::Result<uint64_t> ControlPlane::store_changes(const Model& before, const Mo
     const auto left = std::count(revision.changes.begin() + static_cast<std::ptrdiff_t>(end) + 1, revision.changes.end(), '\n');
     revision.changes = revision.changes.substr(0, end + 1) + "… and " + std::to_string(left) + " more\n";
   }
-  return store_->commit(put, removed, revision);
+  return store_->commit(rows.put, rows.removed, revision);
 }
 
 std::vector<Revision> ControlPlane::history(size_t limit) {
@@ -271,14 +270,7 @@ EditOutcome ControlPlane::rollback(std::optional<uint64_t> to, bool dry_run, mil
     origin.what = "rollback to " + std::to_string(revision);
     const auto state = store_->way_back(revision);
     if (!state.ok()) return refuse(state.error());
-    Document document;
-    document.file = "<revision " + std::to_string(revision) + ">";
-    document.shape = DocumentShape::kResources;
-    for (const StoredObject& o : state->put) {
-      Document one = load_document(o.json, document.file);
-      for (LoadedObject& l : one.objects) document.objects.push_back(std::move(l));
-      document.errors.insert(document.errors.end(), one.errors.begin(), one.errors.end());
-    }
+    const Document document = to_document(state->rows, "<revision " + std::to_string(revision) + ">");
     e = now.apply(document);
     e.errors.insert(e.errors.end(), document.errors.begin(), document.errors.end());
     // What refers goes before what it refers to.

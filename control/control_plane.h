@@ -14,6 +14,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "control/access_log.h"
@@ -80,6 +81,8 @@ class ControlPlane {
   base::Status load(ConfigErrors* errors);
   void set_access_log_sinks();
   base::Status publish(const CompileResult& compiled, uint64_t* epoch);
+  // The objects before the first edit: until then the configuration file is the store. Holds edit_mutex_.
+  base::Status fill_store(const Model& model);
   base::Result<uint64_t> store_changes(const Model& before, const Model& model, const std::vector<ObjectChange>& changes,
                                        const EditOrigin& origin);
   static constexpr size_t kMaxRevisionText = 64 * 1024;  // of a revision's changes in the history
@@ -89,6 +92,8 @@ class ControlPlane {
   std::mutex edit_mutex_;  // held through an edit; guards compiler_ and store_
   Compiler compiler_;
   std::unique_ptr<Store> store_;
+  bool store_filled_ = false;
+  std::thread filler_;
   mutable std::mutex model_mutex_;  // guards the pointer only
   std::shared_ptr<const Model> model_ = std::make_shared<const Model>();
   std::atomic<bool> edited_{false};

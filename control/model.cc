@@ -65,12 +65,13 @@ bool Model::has(const ConfigKey& key) const {
   return false;
 }
 
-static void put_together(const RouteObject& r, api::RouteConfiguration* out) {
+static void put_together(const RouteObject& r, bool with_hosts, api::RouteConfiguration* out) {
   *out = *r.config;
+  if (!with_hosts) return;
   for (const auto& h : r.virtual_hosts) *out->add_virtual_hosts() = *h;
 }
 
-std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key) const {
+std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key, bool with_hosts) const {
   if (!has(key)) return nullptr;
   switch (key.kind) {
     case ConfigKind::kSecret:
@@ -84,7 +85,7 @@ std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key) 
     }
     case ConfigKind::kRoute: {
       auto r = std::make_unique<api::RouteConfiguration>();
-      put_together(*routes_.at(key.name), r.get());
+      put_together(*routes_.at(key.name), with_hosts, r.get());
       return r;
     }
     case ConfigKind::kListener:
@@ -97,7 +98,7 @@ std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key) 
     const auto* hcm = std::get_if<api::HttpConnectionManager>(&c.filter);
     if (hcm == nullptr) continue;
     api::HttpConnectionManager whole = *hcm;
-    put_together(*routes_.at(c.route), whole.mutable_route_config());
+    put_together(*routes_.at(c.route), with_hosts, whole.mutable_route_config());
     api::FilterChain* chain = c.is_default ? l->mutable_default_filter_chain() : l->mutable_filter_chains(static_cast<int>(i));
     chain->mutable_filters(0)->mutable_typed_config()->PackFrom(whole);
   }

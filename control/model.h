@@ -1,6 +1,6 @@
 // The model: the set of valid configuration objects, as a value. Every edit makes a new Model that shares all unchanged parts
-// with the old one (virtual hosts are shared one by one, tables in chunks), so an edit costs what it changes and the old model stays
-// for diff and rollback. Not thread-safe to edit, free to read from any thread: everything reachable is const.
+// with the old one (virtual hosts are shared one by one, tables in chunks), so an edit costs what it changes and the old model
+// stays for diff and rollback. Not thread-safe to edit, free to read from any thread: everything reachable is const.
 //
 // What a user writes nested is kept apart here, because it is edited and compiled apart:
 //   Listener --inline route_config--> RouteObject        Cluster --load_assignment--> EndpointsObject
@@ -144,7 +144,8 @@ class Model {
   std::vector<std::string> names(ConfigKind kind) const;  // sorted
   bool has(const ConfigKey& key) const;
   // The object in Envoy's vocabulary, whole (inline parts put back); null when there is none.
-  std::unique_ptr<google::protobuf::Message> message(const ConfigKey& key) const;
+  // `with_hosts` false: without virtual hosts, of which there may be very many.
+  std::unique_ptr<google::protobuf::Message> message(const ConfigKey& key, bool with_hosts = true) const;
   // The object that an object is written in and stored with: inline route configurations and certificates belong to their
   // listener, load assignments to their cluster; others to themselves.
   ConfigKey owner(const ConfigKey& key) const;

@@ -20,9 +20,17 @@ struct sqlite3;
 
 namespace millrace::control {
 
-struct StoredObject {
+// An object is one row, or several: virtual hosts have rows of their own (stored_rows.h), so that an edit of one route among
+// 100,000 writes one virtual host.
+struct StoredKey {
   ConfigKey key;
-  std::string json;  // with "@type"
+  std::string part;  // "": the object itself
+  friend auto operator<=>(const StoredKey&, const StoredKey&) = default;
+};
+struct StoredRow {
+  StoredKey key;
+  uint32_t position = 0;  // among the parts of the object
+  std::string json;       // the object's with "@type"
 };
 
 // Who made an edit, as they call themselves, and with which words.
@@ -36,9 +44,9 @@ struct Revision {
   std::string changes;  // to_text(std::vector<ObjectChange>), perhaps cut; "" for a configuration file that was loaded
   bool loaded = false;  // begins anew from a configuration file: nothing before it can be gone back to
 };
-// What leads back: objects as they were, and those that were not there.
+// What leads back: every row, as it was, of the objects that have changed since, and the objects that were not there.
 struct StoredState {
-  std::vector<StoredObject> put;
+  std::vector<StoredRow> rows;  // by object, then position
   std::vector<ConfigKey> removed;
 };
 
@@ -54,15 +62,15 @@ class Store {
 
   // Fingerprint of the configuration file that the contents were made from; "" when the store is empty.
   std::string base() const;
-  bool edited() const;  // something was changed after reset()
-  std::vector<StoredObject> load() const;
+  bool edited() const;                  // something was changed after reset()
+  std::vector<StoredRow> load() const;  // by object, then position
 
   // Forgets all objects and begins anew from a configuration file; `what` names it in the history.
   base::Status reset(const std::string& base_fingerprint, const std::string& what);
   // The objects before the first edit; no revision.
-  base::Status fill(const std::vector<StoredObject>& objects);
+  base::Status fill(const std::vector<StoredRow>& rows);
   // One edit, all of it or nothing: on stable storage when it returns. `time_ms`, `origin` and `changes` make its revision.
-  base::Result<uint64_t> commit(const std::vector<StoredObject>& put, const std::vector<ConfigKey>& removed,
+  base::Result<uint64_t> commit(const std::vector<StoredRow>& put, const std::vector<StoredKey>& removed,
                                 const Revision& revision);
   // Takes the newest revision back, objects and history, as if it had never been: it could not be published.
   base::Status withdraw(uint64_t revision);
@@ -75,9 +83,10 @@ class Store {
  private:
   Store() = default;
   base::Status exec(const char* sql) const;
-  bool put_all(const std::vector<StoredObject>& put) const;
-  bool remove_all(const std::vector<ConfigKey>& removed) const;
-  base::Status end(bool good) const;  // of a transaction
+  bool put_all(const std::vector<StoredRow>& put) const;
+  bool remove_all(const std::vector<StoredKey>& removed) const;
+  base::Status check_revision(uint64_t revision) const;  // that it can be gone back to
+  base::Status end(bool good) const;                     // of a transaction
   std::string meta(const char* key) const;
   sqlite3* db_ = nullptr;
   std::string path_;

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 
 namespace millrace::control {
 namespace {
@@ -24,9 +25,12 @@ class StoreTest : public testing::Test {
     ASSERT_TRUE(s.ok()) << s.error();
     store = std::move(*s);
   }
-  static ConfigKey key(const std::string& name) { return {ConfigKind::kCluster, name}; }
-  static StoredObject cluster(const std::string& name, const std::string& json) { return {key(name), json}; }
-  uint64_t edit(const std::vector<StoredObject>& put, const std::vector<ConfigKey>& removed, const std::string& what = "edit") {
+  static StoredKey key(const std::string& name, const std::string& part = "") { return {{ConfigKind::kCluster, name}, part}; }
+  static StoredRow cluster(const std::string& name, const std::string& json) { return {key(name), 0, json}; }
+  static StoredRow part(const std::string& name, const std::string& part, uint32_t position, const std::string& json) {
+    return {key(name, part), position, json};
+  }
+  uint64_t edit(const std::vector<StoredRow>& put, const std::vector<StoredKey>& removed, const std::string& what = "edit") {
     Revision r;
     r.origin = {"alice", what};
     r.changes = "~ " + what + "\n";
@@ -39,13 +43,16 @@ class StoreTest : public testing::Test {
     const auto state = store->way_back(revision);
     if (!state.ok()) return state.error();
     std::string out;
-    for (const StoredObject& o : state->put) out += o.key.name + "=" + o.json + " ";
+    for (const StoredRow& o : state->rows) out += text(o);
     for (const ConfigKey& k : state->removed) out += "-" + k.name + " ";
     return out;
   }
+  static std::string text(const StoredRow& o) {
+    return o.key.key.name + (o.key.part.empty() ? "" : "/" + o.key.part) + "=" + o.json + " ";
+  }
   std::string now() {
     std::string out;
-    for (const StoredObject& o : store->load()) out += o.key.name + "=" + o.json + " ";
+    for (const StoredRow& o : store->load()) out += text(o);
     return out;
   }
 
@@ -62,6 +69,32 @@ TEST_F(StoreTest, TheWayBackIsWhatWasThere) {
   EXPECT_EQ(back(one), "a=2 b=1 -c ");
   EXPECT_EQ(back(one - 1), "a=1 b=1 -c ");
   EXPECT_EQ(now(), "a=3 c=2 ");
+}
+
+TEST_F(StoreTest, AnObjectOfSeveralRowsGoesBackWhole) {
+  edit({part("a", "z", 0, "1"), part("a", "y", 1, "1"), part("a", "x", 2, "1")}, {});
+  const uint64_t three_parts = store->history(1).front().number;
+  EXPECT_EQ(now(), "a=1 a/z=1 a/y=1 a/x=1 b=1 ") << "by position";
+  edit({part("a", "y", 1, "2")}, {});
+  edit({part("a", "w", 2, "1")}, {key("a", "x")});
+  EXPECT_EQ(now(), "a=1 a/z=1 a/y=2 a/w=1 b=1 ");
+  EXPECT_EQ(back(three_parts), "a=1 a/z=1 a/y=1 a/x=1 ") << "rows that were not touched too, those that came later not";
+  edit({}, {key("a"), key("a", "z"), key("a", "y"), key("a", "w")});
+  EXPECT_EQ(back(three_parts), "a=1 a/z=1 a/y=1 a/x=1 ");
+  EXPECT_EQ(now(), "b=1 ");
+}
+
+TEST_F(StoreTest, AStoreOfAnotherLayoutBeginsAnew) {
+  edit({cluster("a", "2")}, {});
+  store.reset();
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open((folder + "/control.db").c_str(), &db), SQLITE_OK);
+  EXPECT_EQ(sqlite3_exec(db, "UPDATE meta SET value = '1' WHERE key = 'layout'", nullptr, nullptr, nullptr), SQLITE_OK);
+  sqlite3_close(db);
+  open();
+  EXPECT_EQ(now(), "");
+  EXPECT_EQ(store->base(), "");
+  EXPECT_FALSE(store->edited());
 }
 
 TEST_F(StoreTest, HistoryNewestFirstAndOverARestart) {
