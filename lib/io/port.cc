@@ -404,8 +404,10 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
     // is beyond it, that of half the size is tried.
     int r = -EINVAL;
     for (uint16_t size = tx_desc; r == -EINVAL && traits_of(driver_).frees_late && size > 2 * kSentKept - 1; size /= 2) {
+      EalLog expected;
       tx_conf.tx_free_thresh = static_cast<uint16_t>(size - kSentKept);
       r = rte_eth_tx_queue_setup(id_, q, tx_desc, SOCKET_ID_ANY, &tx_conf);
+      if (r == -EINVAL) expected.tail();
     }
     if (r != 0) r = rte_eth_tx_queue_setup(id_, q, tx_desc, SOCKET_ID_ANY, &info.default_txconf);
     if (r != 0) {
