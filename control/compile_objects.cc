@@ -2,6 +2,7 @@
 
 #include "control/config_loader.h"
 #include "control/proto_values.h"
+#include "control/tls_values.h"
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
@@ -190,20 +191,44 @@ base::Status set_tcp_proxy(const api::TcpProxy& t, ObjectWriter& w, table::TcpPr
   return {};
 }
 
-void set_tls(const ChainObject& chain, ObjectWriter& w, table::DownstreamTls* out) {
-  using Parameters = envoy::extensions::transport_sockets::tls::v3::TlsParameters;
-  const auto& common = chain.tls.common_tls_context();
+namespace tls_api = envoy::extensions::transport_sockets::tls::v3;
+
+// What both directions have in common. TLS_AUTO is 1.2 at the least; at most 1.3 towards clients, 1.2 towards endpoints.
+template <class T>
+void set_common_tls(const tls_api::CommonTlsContext& common, const TlsSecrets& used, table::TlsVersion most, ObjectWriter& w,
+                    T* out) {
   std::vector<table::ObjectId> secrets;
-  for (const std::string& s : chain.secrets) secrets.push_back(table::object_id(table::Kind::kSecret, s));
+  const auto id = [](const std::string& name) {
+    return name.empty() ? table::kNoObject : table::object_id(table::Kind::kSecret, name);
+  };
+  for (const std::string& s : used.certificates) secrets.push_back(id(s));
   out->secrets = w.array(secrets);
+  out->validation = id(used.validation);
+  out->validation_more = id(used.validation_more);
   out->alpn = strings(common.alpn_protocols(), w);
   out->cipher_suites = strings(common.tls_params().cipher_suites(), w);
   out->curves = strings(common.tls_params().ecdh_curves(), w);
-  out->min_version = common.tls_params().tls_minimum_protocol_version() == Parameters::TLSv1_3 ? table::TlsVersion::kTls13
-                                                                                               : table::TlsVersion::kTls12;
-  out->max_version = common.tls_params().tls_maximum_protocol_version() == Parameters::TLSv1_2 ? table::TlsVersion::kTls12
-                                                                                               : table::TlsVersion::kTls13;
+  const auto version = [](tls_api::TlsParameters::TlsProtocol p, table::TlsVersion fallback) {
+    return p == tls_api::TlsParameters::TLSv1_3   ? table::TlsVersion::kTls13
+           : p == tls_api::TlsParameters::TLSv1_2 ? table::TlsVersion::kTls12
+                                                  : fallback;
+  };
+  out->min_version = version(common.tls_params().tls_minimum_protocol_version(), table::TlsVersion::kTls12);
+  out->max_version = version(common.tls_params().tls_maximum_protocol_version(), most);
+}
+
+void set_tls(const ChainObject& chain, ObjectWriter& w, table::DownstreamTls* out) {
+  set_common_tls(chain.tls.common_tls_context(), chain.secrets, table::TlsVersion::kTls13, w, out);
   out->disable_tickets = chain.tls.disable_stateless_session_resumption();
+  out->require_client_certificate = chain.tls.require_client_certificate().value();
+}
+
+void set_tls(const ClusterObject& c, ObjectWriter& w, table::UpstreamTls* out) {
+  set_common_tls(c.tls.common_tls_context(), c.secrets, table::TlsVersion::kTls12, w, out);
+  out->sni = w.string(c.tls.sni());
+  if (c.tls.has_max_session_keys()) out->max_session_keys = c.tls.max_session_keys().value();
+  out->auto_host_sni = c.tls.auto_host_sni();
+  out->auto_sni_san_validation = c.tls.auto_sni_san_validation();
 }
 
 table::TransportProtocol transport(const std::string& name) {
@@ -325,6 +350,8 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
     if (t.has_max_pending_requests()) out.max_pending_requests = t.max_pending_requests().value();
     if (t.has_max_requests()) out.max_requests = t.max_requests().value();
   }
+  out.has_tls = c.has_tls;
+  if (c.has_tls) set_tls(c, w, &out.tls);
   for (const auto& [name, any] : config.typed_extension_protocol_options()) {
     envoy::extensions::upstreams::http::v3::HttpProtocolOptions o;
     if (!any.UnpackTo(&o)) continue;
@@ -373,6 +400,74 @@ base::Result<std::vector<uint8_t>> compile_endpoints(const EndpointsObject& e) {
   return w.finish(out);
 }
 
+namespace {
+
+using envoy::type::matcher::v3::StringMatcher;
+
+table::SanMatch san_match(const tls_api::SubjectAltNameMatcher& m, ObjectWriter& w) {
+  table::SanMatch out{};
+  switch (m.san_type()) {
+    case tls_api::SubjectAltNameMatcher::URI:
+      out.type = table::SanType::kUri;
+      break;
+    case tls_api::SubjectAltNameMatcher::IP_ADDRESS:
+      out.type = table::SanType::kIpAddress;
+      break;
+    case tls_api::SubjectAltNameMatcher::EMAIL:
+      out.type = table::SanType::kEmail;
+      break;
+    default:
+      out.type = table::SanType::kDns;
+  }
+  const StringMatcher& text = m.matcher();
+  out.ignore_case = text.ignore_case();
+  switch (text.match_pattern_case()) {
+    case StringMatcher::kPrefix:
+      out.kind = table::StringMatchKind::kPrefix;
+      out.value = w.string(text.prefix());
+      break;
+    case StringMatcher::kSuffix:
+      out.kind = table::StringMatchKind::kSuffix;
+      out.value = w.string(text.suffix());
+      break;
+    case StringMatcher::kContains:
+      out.kind = table::StringMatchKind::kContains;
+      out.value = w.string(text.contains());
+      break;
+    default:
+      out.value = w.string(text.exact());
+  }
+  return out;
+}
+
+void set_validation(const SecretObject& s, ObjectWriter& w, table::Secret* out) {
+  const tls_api::CertificateValidationContext& v = s.config->validation_context();
+  const auto bytes = [](const std::string& t) { return std::span(reinterpret_cast<const uint8_t*>(t.data()), t.size()); };
+  out->kind = table::SecretKind::kValidation;
+  out->trusted_ca_pem = w.blob(bytes(s.trusted_ca_pem));
+  out->crl_pem = w.blob(bytes(s.crl_pem));
+  std::vector<table::SanMatch> sans;
+  for (const auto& m : v.match_typed_subject_alt_names()) sans.push_back(san_match(m, w));
+  out->sans = w.array(sans);
+  const auto hashes = [&](const auto& list, bool (*parse)(std::string_view, Sha256*)) {
+    std::vector<uint8_t> all;
+    for (const std::string& text : list) {
+      Sha256 one{};
+      MILLRACE_ASSERT(parse(text, &one), "validation refuses what is no hash");
+      all.insert(all.end(), one.begin(), one.end());
+    }
+    return w.blob(all);
+  };
+  out->certificate_hashes = hashes(v.verify_certificate_hash(), &parse_certificate_hash);
+  out->spki_hashes = hashes(v.verify_certificate_spki(), &parse_spki_hash);
+  if (v.has_max_verify_depth()) out->max_verify_depth = v.max_verify_depth().value();
+  out->only_leaf_crl = v.only_verify_leaf_cert_crl();
+  out->allow_expired = v.allow_expired_certificate();
+  out->accept_untrusted = v.trust_chain_verification() == tls_api::CertificateValidationContext::ACCEPT_UNTRUSTED;
+}
+
+}  // namespace
+
 base::Result<std::vector<uint8_t>> compile_secret(const SecretObject& s) {
   ObjectWriter w(table::Kind::kSecret, s.name);
   table::Secret out{};
@@ -380,6 +475,7 @@ base::Result<std::vector<uint8_t>> compile_secret(const SecretObject& s) {
   out.name = w.string(s.name);
   out.certificate_chain_pem = w.blob(bytes(s.certificate_chain_pem));
   out.private_key_pem = w.blob(bytes(s.private_key_pem));
+  if (s.config->has_validation_context()) set_validation(s, w, &out);
   return w.finish(out);
 }
 

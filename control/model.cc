@@ -113,7 +113,7 @@ ConfigKey Model::owner(const ConfigKey& key) const {
   if (key.kind == ConfigKind::kEndpoints && clusters_.contains(key.name)) return {ConfigKind::kCluster, key.name};
   if (key.kind == ConfigKind::kSecret) {
     const auto it = secrets_.find(key.name);
-    if (it != secrets_.end() && it->second->derived) return {ConfigKind::kListener, key.name.substr(0, key.name.find('/'))};
+    if (it != secrets_.end() && it->second->derived) return it->second->owner;
   }
   return key;
 }
@@ -137,8 +137,11 @@ std::vector<std::string> Model::referrers(const ConfigKey& key) const {
   if (key.kind == ConfigKind::kSecret) {
     for (const auto& [name, l] : listeners_)
       for (const ChainObject& c : l->chains)
-        for (const std::string& s : c.secrets)
+        for (const std::string& s : c.secrets.all())
           if (s == key.name) out.push_back("listener " + name + " (filter chain " + c.name + ")");
+    for (const auto& [name, c] : clusters_)
+      for (const std::string& s : c->secrets.all())
+        if (s == key.name) out.push_back("cluster " + name);
   }
   if (key.kind != ConfigKind::kCluster) return out;
   for (const auto& [name, r] : routes_) {

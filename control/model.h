@@ -4,14 +4,15 @@
 //
 // What a user writes nested is kept apart here, because it is edited and compiled apart:
 //   Listener --inline route_config--> RouteObject        Cluster --load_assignment--> EndpointsObject
-//   Listener --tls_certificates--> SecretObject (derived, read-only: edit the listener)
+//   Listener, Cluster --tls_certificates, validation_context--> SecretObject (derived, read-only: edit its owner)
 // and put together again by message(), so what comes out can go back in.
 //
 // Names. A route configuration keeps its own name; without one it is called after its listener ("LISTENER", or "LISTENER/CHAIN"
 // when the listener has several chains). Envoy allows two listeners to hold different route configurations of the same name: here
 // the second is called "NAME@LISTENER" ("NAME@LISTENER/CHAIN"), and goes out under that name, so that a stored model comes back
 // with the same names in any order. A listener without a name is called "ADDRESS:PORT"; a filter chain without one "chain-INDEX"
-// ("default" for default_filter_chain). An inline certificate is "LISTENER/CHAIN/tls_certificates[INDEX]".
+// ("default" for default_filter_chain). An inline certificate is "LISTENER/CHAIN/tls_certificates[INDEX]", of a cluster "cluster
+// NAME/tls_certificates[0]"; an inline validation context likewise ".../validation_context".
 #pragma once
 
 #include <map>
@@ -49,14 +50,28 @@ using envoy::extensions::filters::network::http_connection_manager::v3::HttpConn
 using envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 using envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 using envoy::extensions::transport_sockets::tls::v3::Secret;
+using envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 }  // namespace api
 
-// A certificate and its key as bytes: files have been read.
-struct SecretObject {
+// What the files that a secret names held when they were read.
+struct SecretFiles {
+  std::string certificate_chain_pem, private_key_pem;  // tls_certificate
+  std::string trusted_ca_pem, crl_pem;                 // validation_context
+  friend bool operator==(const SecretFiles&, const SecretFiles&) = default;
+};
+struct SecretObject : SecretFiles {
   std::string name;
   std::shared_ptr<const api::Secret> config;  // as written (may name files); for a derived one made up from the TLS context
-  std::string certificate_chain_pem, private_key_pem;
-  bool derived = false;  // from a listener's tls_certificates
+  ConfigKey owner;                            // derived: the listener or cluster that it is written in
+  bool derived = false;
+};
+
+// Which secrets a TLS context uses: model names.
+struct TlsSecrets {
+  std::vector<std::string> certificates;  // in the order of tls_certificates, then of the SDS names
+  std::string validation;                 // validation_context, or the default of combined_validation_context (derived); "": none
+  std::string validation_more;            // of the SDS name; "": none
+  std::vector<std::string> all() const;
 };
 
 // One filter chain with its Any fields unpacked, so that nobody parses them twice.
@@ -65,7 +80,7 @@ struct ChainObject {
   bool is_default = false;  // Listener.default_filter_chain
   bool has_tls = false;
   api::DownstreamTlsContext tls;
-  std::vector<std::string> secrets;  // model names, in the order of tls_certificates, then of the SDS names
+  TlsSecrets secrets;
   std::variant<std::monostate, api::HttpConnectionManager, api::TcpProxy> filter;  // HCM: without its route_config
   std::string route;                                                               // HCM: model name of its route configuration
   std::string route_written_name;                                                  // HCM: route_config.name as the user wrote it
@@ -91,6 +106,9 @@ struct ClusterObject {
   std::string name;
   std::shared_ptr<const api::Cluster> config;  // without load_assignment
   std::shared_ptr<const SourceMap> source;
+  bool has_tls = false;
+  api::UpstreamTlsContext tls;  // unpacked
+  TlsSecrets secrets;
 };
 struct EndpointsObject {
   std::string name;                                          // of the cluster

@@ -142,46 +142,6 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
 // ---- one kind after the other ---------------------------------------------------------------------------------------------
 // An object that is what it was keeps its old pointer: the compiler and diff() then skip it.
 
-void ModelBuilder::add_or_keep_secret(SecretObject secret) {
-  const auto old = before_.secrets_.find(secret.name);
-  if (old != before_.secrets_.end() && old->second->certificate_chain_pem == secret.certificate_chain_pem &&
-      old->second->private_key_pem == secret.private_key_pem && same_bytes(*old->second->config, *secret.config) &&
-      old->second->derived == secret.derived) {
-    now_.secrets_[secret.name] = old->second;
-    return;
-  }
-  const std::string name = secret.name;
-  now_.secrets_[name] = std::make_shared<const SecretObject>(std::move(secret));
-}
-
-static std::shared_ptr<const api::Secret> secret_config(const std::string& name,
-                                                        const envoy::extensions::transport_sockets::tls::v3::TlsCertificate& c) {
-  auto config = std::make_shared<api::Secret>();
-  config->set_name(name);
-  *config->mutable_tls_certificate() = c;
-  return config;
-}
-
-// Reads both files; "" or why not.
-static std::string read_secret(SecretObject* s) {
-  auto chain = read_data_source(s->config->tls_certificate().certificate_chain());
-  auto key = read_data_source(s->config->tls_certificate().private_key());
-  if (!chain.ok()) return chain.error();
-  if (!key.ok()) return key.error();
-  s->certificate_chain_pem = *std::move(chain);
-  s->private_key_pem = *std::move(key);
-  return "";
-}
-
-void ModelBuilder::put_secret(const LoadedObject& o) {
-  SecretObject s;
-  s.config = std::static_pointer_cast<const api::Secret>(std::shared_ptr<const google::protobuf::Message>(o.message));
-  s.name = s.config->name();
-  if (!claim({ConfigKind::kSecret, s.name}, o, "name")) return;
-  if (const std::string bad = read_secret(&s); !bad.empty()) return complain("secret " + s.name + ": " + bad);
-  add_or_keep_secret(std::move(s));
-}
-
 void ModelBuilder::put_endpoints(const LoadedObject& o) {
   auto e = std::make_shared<EndpointsObject>();
   e->config =
@@ -201,9 +161,18 @@ void ModelBuilder::put_cluster(const LoadedObject& o) {
   if (!claim({ConfigKind::kCluster, name}, o, "name")) return;
   auto config = std::make_shared<api::Cluster>(written);
   config->clear_load_assignment();
+  ClusterObject cluster{.name = name, .config = config, .source = o.source, .tls = {}, .secrets = {}};
+  if (const auto c = now_.clusters_.find(name); c != now_.clusters_.end()) forget_derived(c->second->secrets);
+  if (written.has_transport_socket()) {
+    cluster.has_tls = written.transport_socket().typed_config().UnpackTo(&cluster.tls);
+    if (const std::string bad =
+            derive_secrets(cluster.tls.common_tls_context(), {ConfigKind::kCluster, name}, "cluster " + name, &cluster.secrets);
+        !bad.empty())
+      return complain("cluster " + name + ": " + bad);
+  }
   const auto old = before_.clusters_.find(name);
   if (old != before_.clusters_.end() && same_bytes(*old->second->config, *config)) now_.clusters_[name] = old->second;
-  else now_.clusters_[name] = std::make_shared<const ClusterObject>(ClusterObject{name, config, o.source});
+  else now_.clusters_[name] = std::make_shared<const ClusterObject>(std::move(cluster));
 
   if (!written.has_load_assignment()) return;
   const auto old_endpoints = now_.endpoints_.find(name);
@@ -299,23 +268,6 @@ void ModelBuilder::set_inline_route(const std::string& key, const ListenerObject
   store_route(std::move(r));
 }
 
-// Fills chain.secrets; "" or why a certificate cannot be read.
-std::string ModelBuilder::derive_secrets(ListenerObject& l, ChainObject& chain) {
-  const auto& common = chain.tls.common_tls_context();
-  for (int i = 0; i < common.tls_certificates_size(); ++i) {
-    SecretObject s;
-    s.name = l.name + "/" + chain.name + "/tls_certificates[" + std::to_string(i) + "]";
-    s.derived = true;
-    s.config = secret_config(s.name, common.tls_certificates(i));
-    if (std::string bad = read_secret(&s); !bad.empty()) return bad;
-    chain.secrets.push_back(s.name);
-    put_.emplace(ConfigKey{ConfigKind::kSecret, s.name}, static_cast<int>(put_.size()));
-    add_or_keep_secret(std::move(s));
-  }
-  for (const auto& sds : common.tls_certificate_sds_secret_configs()) chain.secrets.push_back(sds.name());
-  return "";
-}
-
 void ModelBuilder::put_listener(const LoadedObject& o) {
   auto config = std::make_shared<api::Listener>(static_cast<const api::Listener&>(*o.message));
   auto l = std::make_shared<ListenerObject>();
@@ -325,8 +277,7 @@ void ModelBuilder::put_listener(const LoadedObject& o) {
   // Derived objects of the listener as it was go; those that stay come back below.
   if (const auto old = now_.listeners_.find(l->name); old != now_.listeners_.end()) {
     for (const ChainObject& c : old->second->chains) {
-      for (const std::string& s : c.secrets)
-        if (const auto it = now_.secrets_.find(s); it != now_.secrets_.end() && it->second->derived) now_.secrets_.erase(it);
+      forget_derived(c.secrets);
       if (!c.route.empty() && !put_.contains({ConfigKind::kRoute, c.route})) now_.routes_.erase(c.route);
     }
   }
@@ -340,7 +291,10 @@ void ModelBuilder::put_listener(const LoadedObject& o) {
     chain.name = !written.name().empty() ? written.name() : is_default ? "default" : "chain-" + std::to_string(i);
     chain.has_tls = written.has_transport_socket();
     if (chain.has_tls) written.transport_socket().typed_config().UnpackTo(&chain.tls);
-    if (const std::string bad = derive_secrets(*l, chain); !bad.empty()) return complain("listener " + l->name + ": " + bad);
+    if (const std::string bad = derive_secrets(chain.tls.common_tls_context(), {ConfigKind::kListener, l->name},
+                                               l->name + "/" + chain.name, &chain.secrets);
+        !bad.empty())
+      return complain("listener " + l->name + ": " + bad);
     google::protobuf::Any* any = written.mutable_filters(0)->mutable_typed_config();
     if (api::HttpConnectionManager hcm; any->UnpackTo(&hcm)) {
       chain.route_written_name = hcm.route_config().name();
@@ -420,22 +374,18 @@ bool ModelBuilder::check_route(const RouteObject& r) {
   return ok;
 }
 
+bool ModelBuilder::check_cluster(const ClusterObject& c) {
+  ErrorSink sink(c.source.get(), fallback(ConfigKind::kCluster, c.name), &errors_);
+  return secrets_known(c.tls.common_tls_context(), "transport_socket.typed_config.common_tls_context", sink);
+}
+
 bool ModelBuilder::check_listener(const ListenerObject& l) {
   ErrorSink sink(l.source.get(), fallback(ConfigKind::kListener, l.name), &errors_);
   bool ok = true;
   for (size_t i = 0; i < l.chains.size(); ++i) {
     const ChainObject& c = l.chains[i];
     const std::string path = c.is_default ? "default_filter_chain" : "filter_chains[" + std::to_string(i) + "]";
-    const auto& sds = c.tls.common_tls_context().tls_certificate_sds_secret_configs();
-    for (int k = 0; k < sds.size(); ++k) {
-      const auto s = now_.secrets_.find(sds[k].name());
-      if (s != now_.secrets_.end() && !s->second->derived) continue;
-      ok = false;
-      if (!bad_.contains({ConfigKind::kSecret, sds[k].name()}))
-        sink.add(path + ".transport_socket.typed_config.common_tls_context.tls_certificate_sds_secret_configs[" +
-                     std::to_string(k) + "].name",
-                 "unknown secret '" + sds[k].name() + "'");
-    }
+    ok = secrets_known(c.tls.common_tls_context(), path + ".transport_socket.typed_config.common_tls_context", sink) && ok;
     if (const auto* tcp = std::get_if<api::TcpProxy>(&c.filter)) {
       const std::string at = path + ".filters[0].typed_config.";
       if (tcp->has_cluster()) ok = cluster_known(tcp->cluster(), sink, at + "cluster") && ok;
@@ -465,13 +415,6 @@ bool ModelBuilder::check_listener(const ListenerObject& l) {
   return ok;
 }
 
-template <class T>
-void ModelBuilder::restore_in(Model::Table<T>& table, const Model::Table<T>& old, const std::string& name) {
-  const auto it = old.find(name);
-  if (it == old.end()) table.erase(name);
-  else table[name] = it->second;
-}
-
 void ModelBuilder::restore(const ConfigKey& key) {
   put_.erase(key);
   bad_.insert(key);
@@ -481,6 +424,11 @@ void ModelBuilder::restore(const ConfigKey& key) {
     case ConfigKind::kEndpoints:
       return restore_in(now_.endpoints_, before_.endpoints_, key.name);
     case ConfigKind::kCluster:
+      for (const Model* m : {static_cast<const Model*>(&now_), &before_})
+        if (const auto c = m->clusters_.find(key.name); c != m->clusters_.end()) {
+          const std::shared_ptr<const ClusterObject> object = c->second;
+          restore_derived(object->secrets);
+        }
       return restore_in(now_.clusters_, before_.clusters_, key.name);
     case ConfigKind::kRoute:
       return restore_in(now_.routes_, before_.routes_, key.name);
@@ -494,8 +442,7 @@ void ModelBuilder::restore(const ConfigKey& key) {
     const std::shared_ptr<const ListenerObject> object = l->second;
     for (const ChainObject& c : object->chains) {
       if (!c.route.empty()) restore_in(now_.routes_, before_.routes_, c.route), put_.erase({ConfigKind::kRoute, c.route});
-      for (size_t i = 0; i < c.secrets.size() && static_cast<int>(i) < c.tls.common_tls_context().tls_certificates_size(); ++i)
-        restore_in(now_.secrets_, before_.secrets_, c.secrets[i]);
+      restore_derived(c.secrets);
     }
   }
   restore_in(now_.listeners_, before_.listeners_, key.name);
@@ -518,6 +465,8 @@ void ModelBuilder::check_references() {
         ok = check_route(*r);
         if (!ok && !r->listener.empty() && put_.contains({ConfigKind::kListener, r->listener}))
           failed.push_back({ConfigKind::kListener, r->listener});
+      } else if (key.kind == ConfigKind::kCluster && now_.clusters_.contains(key.name)) {
+        ok = check_cluster(*now_.clusters_.at(key.name));
       } else if (key.kind == ConfigKind::kListener && now_.listeners_.contains(key.name)) {
         ok = check_listener(*now_.listeners_.at(key.name));
       }
@@ -549,6 +498,7 @@ void ModelBuilder::erase(const ConfigKey& key) {
       break;
     case ConfigKind::kEndpoints:
     case ConfigKind::kCluster:
+      if (const auto c = now_.clusters_.find(key.name); c != now_.clusters_.end()) forget_derived(c->second->secrets);
       now_.clusters_.erase(key.name);
       now_.endpoints_.erase(key.name);
       break;
@@ -557,8 +507,7 @@ void ModelBuilder::erase(const ConfigKey& key) {
       if (l == now_.listeners_.end()) break;
       for (const ChainObject& c : l->second->chains) {
         now_.routes_.erase(c.route);
-        for (const std::string& s : c.secrets)
-          if (const auto it = now_.secrets_.find(s); it != now_.secrets_.end() && it->second->derived) now_.secrets_.erase(it);
+        forget_derived(c.secrets);
       }
       now_.listeners_.erase(l);
       break;

@@ -13,6 +13,8 @@ namespace millrace::control {
 
 class ModelBuilder {
  public:
+  using CommonTlsContext = envoy::extensions::transport_sockets::tls::v3::CommonTlsContext;
+
   explicit ModelBuilder(const Model& before) : before_(before), now_(before) {}
 
   // Validates each object alone and takes the good ones.
@@ -48,16 +50,27 @@ class ModelBuilder {
   void set_inline_route(const std::string& key, const ListenerObject& l, const ChainObject& chain,
                         const api::RouteConfiguration& config, const std::string& path);
   std::string route_key(const ListenerObject& l, const ChainObject& chain, bool single) const;
-  std::string derive_secrets(ListenerObject& l, ChainObject& chain);
+  // Makes secrets of what a TLS context holds inline, under names that begin with `place`; fills *out. "" or why a file cannot be
+  // read.
+  std::string derive_secrets(const CommonTlsContext& common, const ConfigKey& owner, const std::string& place, TlsSecrets* out);
+  void forget_derived(const TlsSecrets& secrets);
+  void restore_derived(const TlsSecrets& secrets);
+  // Complains about secrets that do not exist, or are of another kind; `path` is where the context stands.
+  bool secrets_known(const CommonTlsContext& common, const std::string& path, ErrorSink& errors) const;
   void add_or_keep_secret(SecretObject secret);
   void store_route(std::shared_ptr<RouteObject> r);
 
+  bool check_cluster(const ClusterObject& c);
   bool check_listener(const ListenerObject& l);
   bool check_route(const RouteObject& r);
   bool cluster_known(const std::string& name, ErrorSink& errors, const std::string& path) const;
   void restore(const ConfigKey& key);
   template <class T>
-  void restore_in(Model::Table<T>& table, const Model::Table<T>& old, const std::string& name);
+  void restore_in(Model::Table<T>& table, const Model::Table<T>& old, const std::string& name) {
+    const auto it = old.find(name);
+    if (it == old.end()) table.erase(name);
+    else table[name] = it->second;
+  }
 
   const Model& before_;
   Model now_;

@@ -125,8 +125,9 @@ std::vector<ObjectChange> Model::diff(const Model& a, const Model& b) {
       ConfigKind::kSecret, a.secrets_, b.secrets_,
       [](const SecretObject& x, const SecretObject& y, std::vector<FieldChange>* f) {
         compare_messages("", *x.config, *y.config, f);
-        if (f->empty() && (x.certificate_chain_pem != y.certificate_chain_pem || x.private_key_pem != y.private_key_pem))
-          f->push_back({"tls_certificate", "\"(file content before)\"", "\"(file content now)\""});
+        if (f->empty() && !(static_cast<const SecretFiles&>(x) == y))
+          f->push_back({x.config->has_validation_context() ? "validation_context" : "tls_certificate",
+                        "\"(file content before)\"", "\"(file content now)\""});
       },
       &out);
   const auto whole = [](const auto& x, const auto& y, std::vector<FieldChange>* f) {

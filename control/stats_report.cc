@@ -328,7 +328,8 @@ void report_list(const Model& model, std::optional<ConfigKind> only, v1::ListRep
   }
   if (wanted(ConfigKind::kSecret)) {
     titles({"FROM"});
-    for (const auto& [name, s] : model.secrets()) add(ConfigKind::kSecret, name, {s->derived ? "listener" : "secret"});
+    for (const auto& [name, s] : model.secrets())
+      add(ConfigKind::kSecret, name, {s->derived ? std::string(to_string(s->owner.kind)) : "secret"});
   }
 }
 

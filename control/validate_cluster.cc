@@ -4,6 +4,7 @@
 #include "control/proto_values.h"
 #include "control/validate.h"
 #include "control/validate_rules.h"
+#include "control/validate_tls.h"
 #include "lib/api/envoy.extensions.upstreams.http.v3.pb.h"
 #include "lib/base/ip_address.h"
 
@@ -89,6 +90,19 @@ bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& a
   return ok;
 }
 
+namespace {
+
+bool transport_socket(const core::TransportSocket& t, const Path& at, ErrorSink& e) {
+  const Path config(at, "typed_config");
+  const bool ok = not_empty(t.name(), Path(at, "name"), e);
+  api::UpstreamTlsContext context;
+  if (!t.has_typed_config()) return complain(config, e, "is required");
+  if (!t.typed_config().UnpackTo(&context)) return complain(config, e, "must be an UpstreamTlsContext");
+  return known_fields_only(context, config, e) && upstream_tls(context, config, e) && ok;
+}
+
+}  // namespace
+
 bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
   const Path root, options(root, "typed_extension_protocol_options", kHttpOptions);
   if (!known_fields_only(c, root, e)) return false;
@@ -108,16 +122,24 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
     else if (!any.UnpackTo(&o)) ok = complain(options, e, "must be a " + std::string(kHttpOptions));
     else ok = known_fields_only(o, options, e) && http_options(o, options, e) && ok;
   }
+  if (c.has_transport_socket()) ok = transport_socket(c.transport_socket(), Path(root, "transport_socket"), e) && ok;
   if (c.has_load_assignment()) ok = validate_load_assignment(c.load_assignment(), Path(root, "load_assignment"), e) && ok;
   return ok;
 }
 
 bool validate_secret(const api::Secret& s, ErrorSink& e) {
-  const Path root, cert(root, "tls_certificate");
+  const Path root, cert(root, "tls_certificate"), context(root, "validation_context");
   if (!known_fields_only(s, root, e)) return false;
-  bool ok = not_empty(s.name(), Path(root, "name"), e);
-  if (!s.has_tls_certificate()) return complain(cert, e, "is required");
-  return certificate(s.tls_certificate(), cert, e) && ok;
+  const bool ok = not_empty(s.name(), Path(root, "name"), e);
+  switch (s.type_case()) {
+    case api::Secret::kTlsCertificate:
+      return certificate(s.tls_certificate(), cert, e) && ok;
+    case api::Secret::kValidationContext:
+      return validation_context(s.validation_context(), false, context, e) && ok;
+    case api::Secret::TYPE_NOT_SET:
+      break;
+  }
+  return complain(cert, e, "is required (or validation_context)");
 }
 
 }  // namespace millrace::control

@@ -5,10 +5,10 @@
 #include "control/proto_values.h"
 #include "control/validate.h"
 #include "control/validate_rules.h"
+#include "control/validate_tls.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
 #include "lib/table/filter_chain_index.h"
-#include "lib/tls/certificate.h"
 
 namespace millrace::control {
 
@@ -16,7 +16,6 @@ namespace {
 
 using namespace rules;
 namespace core = envoy::config::core::v3;
-namespace tls_api = envoy::extensions::transport_sockets::tls::v3;
 using Router = envoy::extensions::filters::http::router::v3::Router;
 using TlsInspector = envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
@@ -37,45 +36,6 @@ bool listener_filters(const api::Listener& l, const Path& root, ErrorSink& e) {
       ok = complain(config, e, "only TlsInspector is supported here by Millrace yet");
     else ok = known_fields_only(inspector, config, e) && ok;
     if (i > 0) ok = complain(here, e, "a second tls_inspector");
-  }
-  return ok;
-}
-
-bool tls_parameters(const tls_api::TlsParameters& p, const Path& at, ErrorSink& e) {
-  bool ok = true;
-  const auto low = p.tls_minimum_protocol_version(), high = p.tls_maximum_protocol_version();
-  if (low == tls_api::TlsParameters::TLSv1_3 && high == tls_api::TlsParameters::TLSv1_2)
-    ok = complain(Path(at, "tls_minimum_protocol_version"), e, "TLSv1_3 is above the maximum, TLSv1_2");
-  if (const auto s = tls::check_cipher_suites({p.cipher_suites().begin(), p.cipher_suites().end()}); !s.ok())
-    ok = complain(Path(at, "cipher_suites"), e, s.error());
-  if (const auto s = tls::check_curves({p.ecdh_curves().begin(), p.ecdh_curves().end()}); !s.ok())
-    ok = complain(Path(at, "ecdh_curves"), e, s.error());
-  return ok;
-}
-
-bool tls_context(const api::DownstreamTlsContext& t, const Path& at, ErrorSink& e) {
-  constexpr size_t kMostAlpnBytes = 255;  // RFC 7301 3.1
-  const Path common(at, "common_tls_context");
-  if (!t.has_common_tls_context()) return complain(common, e, "is required");
-  const tls_api::CommonTlsContext& c = t.common_tls_context();
-  bool ok = tls_parameters(c.tls_params(), Path(common, "tls_params"), e);
-  const Path certificates(common, "tls_certificates");
-  if (c.tls_certificates().empty() && c.tls_certificate_sds_secret_configs().empty())
-    ok = complain(
-        certificates, e,
-        "no certificate: needs tls_certificates, or tls_certificate_sds_secret_configs that name secrets of static_resources");
-  if (!c.tls_certificates().empty() && !c.tls_certificate_sds_secret_configs().empty())
-    ok = complain(Path(common, "tls_certificate_sds_secret_configs"), e, "cannot be combined with tls_certificates");
-  for (int i = 0; i < c.tls_certificates_size(); ++i)
-    ok = certificate(c.tls_certificates(i), Path(common, "tls_certificates", i), e) && ok;
-  for (int i = 0; i < c.tls_certificate_sds_secret_configs_size(); ++i) {
-    const Path sds(common, "tls_certificate_sds_secret_configs", i);
-    ok = not_empty(c.tls_certificate_sds_secret_configs(i).name(), Path(sds, "name"), e) && ok;
-  }
-  for (int i = 0; i < c.alpn_protocols_size(); ++i) {
-    const std::string& p = c.alpn_protocols(i);
-    const Path here(common, "alpn_protocols", i);
-    if (p.empty() || p.size() > kMostAlpnBytes) ok = complain(here, e, "must have 1 to 255 bytes");
   }
   return ok;
 }
@@ -210,9 +170,8 @@ bool filter_chain(const api::FilterChain& c, const Path& at, ErrorSink& e) {
     api::DownstreamTlsContext context;
     ok = not_empty(c.transport_socket().name(), Path(socket, "name"), e) && ok;
     if (!c.transport_socket().has_typed_config()) ok = complain(tls, e, "is required");
-    else if (!c.transport_socket().typed_config().UnpackTo(&context))
-      ok = complain(tls, e, "only DownstreamTlsContext is supported here by Millrace yet");
-    else ok = known_fields_only(context, tls, e) && tls_context(context, tls, e) && ok;
+    else if (!c.transport_socket().typed_config().UnpackTo(&context)) ok = complain(tls, e, "must be a DownstreamTlsContext");
+    else ok = known_fields_only(context, tls, e) && downstream_tls(context, tls, e) && ok;
   }
   if (c.has_transport_socket_connect_timeout())
     ok = duration(c.transport_socket_connect_timeout(), Path(at, "transport_socket_connect_timeout"), e) && ok;

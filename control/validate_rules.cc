@@ -11,7 +11,6 @@
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
 #include "lib/base/ip_address.h"
-#include "lib/tls/certificate.h"
 
 namespace millrace::control::rules {
 
@@ -199,24 +198,6 @@ bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accessl
     }
   }
   return ok;
-}
-
-bool certificate(const envoy::extensions::transport_sockets::tls::v3::TlsCertificate& c, const Path& at, ErrorSink& e) {
-  const Path chain(at, "certificate_chain"), key(at, "private_key");
-  bool ok = true;
-  if (!c.has_certificate_chain()) ok = complain(chain, e, "is required");
-  else ok = data_source(c.certificate_chain(), chain, e);
-  if (!c.has_private_key()) ok = complain(key, e, "is required");
-  else if (c.private_key().inline_string() == kRedacted || c.private_key().inline_bytes() == kRedacted)
-    ok = complain(Path(key, c.private_key().has_inline_bytes() ? "inline_bytes" : "inline_string"), e,
-                  "is \"[redacted]\": what is shown of an object has no private keys; put the key in its place, or name its file "
-                  "with `filename`");
-  else ok = data_source(c.private_key(), key, e) && ok;
-  if (!ok) return false;
-  const auto chain_pem = read_data_source(c.certificate_chain()), key_pem = read_data_source(c.private_key());
-  if (!chain_pem.ok() || !key_pem.ok()) return complain(at, e, "changed while it was read");
-  const auto info = tls::check_certificate(*chain_pem, *key_pem, std::time(nullptr));
-  return info.ok() || complain(at, e, info.error());
 }
 
 bool known_fields_only(const google::protobuf::Message& m, const Path& at, ErrorSink& e) {

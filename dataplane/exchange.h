@@ -76,7 +76,7 @@ struct ExchangeState {
   uint32_t route_rank = UINT32_MAX;  // index into the virtual host's routes
   stats::ResponseFlags flags;
   http::ResponseDetail detail = http::ResponseDetail::kNone;
-  const char* detail_text = nullptr;  // instead of `detail`, where a codec error has its own text (static storage)
+  const char* detail_text = nullptr;  // instead of `detail`, where an error has its own text (static storage, or in `scratch`)
 
   TimeNs route_deadline = base::kNever;     // route timeout, from the end of the request
   TimeNs request_deadline = base::kNever;   // HCM.request_timeout, from its start

@@ -274,6 +274,11 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
   add(StringId::kResponseCodeDetails, ex.detail_view());
   if (ex.detail == ResponseDetail::kResetBeforeResponseRefused)
     add(StringId::kTransportFailure, "delayed_connect_error:_Connection_refused");
+  else if (ex.detail == ResponseDetail::kResetBeforeResponseRemoteConnectionFailure && ex.detail_text != nullptr) {
+    const std::string_view all = ex.detail_view();  // "...{remote_connection_failure|REASON}"
+    const size_t at = all.find('|');
+    if (at != std::string_view::npos) add(StringId::kTransportFailure, all.substr(at + 1, all.size() - at - 2));
+  }
   add(StringId::kMethod, ex.request.method);
   add(StringId::kPath, ex.request.path);
   add(StringId::kOriginalPath, headers.get(http::HeaderId::kXEnvoyOriginalPath));

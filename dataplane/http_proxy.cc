@@ -399,12 +399,15 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
   // A head that ends in the middle is an error of the protocol, not a connection that ended (Envoy: codec error).
   if (failure == UpstreamFailure::kClosed && partial_head)
     return reply(ex, LocalReply::kUpstreamProtocolError, ResponseFlag::kUpstreamProtocolError);
-  if (failure == UpstreamFailure::kRefused || failure == UpstreamFailure::kTimeout) discard_received_body(ex);
+  if (failure == UpstreamFailure::kRefused || failure == UpstreamFailure::kTimeout || failure == UpstreamFailure::kTls)
+    discard_received_body(ex);
   switch (failure) {
     case UpstreamFailure::kRefused:
       return reply(ex, LocalReply::kUpstreamConnectRefused, ResponseFlag::kUpstreamConnectionFailure);
     case UpstreamFailure::kTimeout:
       return reply(ex, LocalReply::kUpstreamConnectTimeout, ResponseFlag::kUpstreamConnectionFailure);
+    case UpstreamFailure::kTls:
+      return reply_tls_failure(ex, upstreams_.tls_failure());
     case UpstreamFailure::kLocal:
       return reply(ex, LocalReply::kUpstreamLocalConnectFailure, ResponseFlag::kUpstreamConnectionFailure);
     case UpstreamFailure::kClosed:

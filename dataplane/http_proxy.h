@@ -107,6 +107,8 @@ class HttpProxy {
   void answered_early(Exchange& ex);
   void forward_response_head(Exchange& ex);
   void reply(Exchange& ex, http::LocalReply kind, stats::ResponseFlags flags = {});
+  // 503 UF for a handshake with the endpoint that failed: `reason` goes into the response code details, with '_' for its spaces.
+  void reply_tls_failure(Exchange& ex, std::string_view reason);
   // The one way out for responses of the gateway's own; ends the exchange. `location` may be empty.
   void reply_with(Exchange& ex, uint16_t status, std::string_view body, http::ResponseDetail detail, bool close,
                   std::string_view location = {});

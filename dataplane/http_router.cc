@@ -1,5 +1,7 @@
 // Decisions and heads: which way a request goes, what its head becomes on the way up, what the response's head becomes on the way
 // down, and the answers that the gateway gives by itself.
+#include <algorithm>
+
 #include "dataplane/http_proxy.h"
 #include "lib/http/connection.h"
 #include "lib/http/forward.h"
@@ -478,6 +480,20 @@ void HttpProxy::reply(Exchange& ex, LocalReply kind, stats::ResponseFlags flags)
   const http::LocalReplyInfo& i = http::info(kind);
   ex.flags = ex.flags | flags;
   reply_with(ex, i.status, i.body, i.detail, i.closes);
+}
+
+void HttpProxy::reply_tls_failure(Exchange& ex, std::string_view reason) {
+  constexpr std::string_view kBefore = "upstream_reset_before_response_started{remote_connection_failure|", kAfter = "}";
+  const size_t n = kBefore.size() + reason.size() + kAfter.size() + 1;
+  if (!reason.empty() && ex.scratch.left() >= n) {
+    char* text = ex.scratch.allocate(n);
+    char* at = std::copy(kBefore.begin(), kBefore.end(), text);
+    at = std::replace_copy(reason.begin(), reason.end(), at, ' ', '_');
+    at = std::copy(kAfter.begin(), kAfter.end(), at);
+    *at = 0;
+    ex.detail_text = text;
+  }
+  reply(ex, LocalReply::kUpstreamConnectFailure, ResponseFlag::kUpstreamConnectionFailure);
 }
 
 void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body, ResponseDetail detail, bool close,

@@ -33,81 +33,6 @@ void SlotLeases::sweep(base::TimeNs now) {
   directory_.sweep(now, base::kNever);
 }
 
-// ---- TLS contexts -----------------------------------------------------------------------------------------------------------
-
-TlsContextCache::TlsContextCache(std::vector<tls::LibraryContext*> libraries) : libraries_(std::move(libraries)) {
-  if (enabled()) ticket_keys_ = tls::TicketKeys::random();
-}
-
-TlsContextCache::~TlsContextCache() { sweep(); }
-
-namespace {
-
-void append(std::string& key, std::string_view text) {
-  key += std::to_string(text.size());
-  key += ':';
-  key += text;
-}
-// Equal text, equal configuration.
-std::string content_of(const tls::ServerConfig& c) {
-  std::string key;
-  for (const tls::CertificatePem& pem : c.certificates) {
-    append(key, pem.chain);
-    append(key, pem.key);
-  }
-  for (const auto* list : {&c.alpn, &c.cipher_suites, &c.curves}) {
-    key += '|';
-    for (const std::string& s : *list) append(key, s);
-  }
-  key += '|';
-  key += static_cast<char>('0' + static_cast<int>(c.min_version));
-  key += static_cast<char>('0' + static_cast<int>(c.max_version));
-  key += c.disable_tickets ? 'd' : 'e';
-  key += c.full_scan_on_sni_mismatch ? 'f' : 'g';
-  key += c.require_client_certificate ? 'r' : 's';
-  append(key, c.client_ca_pem);
-  return key;
-}
-
-}  // namespace
-
-void TlsContextCache::retire(TlsContextSet* set) { retired_.emplace_back(set); }
-
-Result<std::shared_ptr<TlsContextSet>> TlsContextCache::get(const tls::ServerConfig& config) {
-  std::string key = content_of(config);
-  if (const auto it = by_content_.find(key); it != by_content_.end()) {
-    if (auto set = it->second.lock()) return set;
-  }
-  auto fresh = std::make_unique<TlsContextSet>();
-  for (tls::LibraryContext* library : libraries_) {
-    auto context = tls::ServerContext::create(*library, config);
-    if (!context.ok()) return Error{context.error()};
-    if (!config.disable_tickets) (*context)->set_ticket_keys(ticket_keys_);
-    fresh->pointers.push_back(context->get());
-    fresh->contexts.push_back(std::move(*context));
-  }
-  alive_ += fresh->contexts.size();
-  // Sessions outlive the tables that made them: contexts wait in retired_ until theirs are gone.
-  std::shared_ptr<TlsContextSet> set(fresh.release(), [this](TlsContextSet* s) { retire(s); });
-  by_content_[std::move(key)] = set;
-  return set;
-}
-
-size_t TlsContextCache::sweep() {
-  std::erase_if(by_content_, [](const auto& entry) { return entry.second.expired(); });
-  for (auto& set : retired_) {
-    for (auto& context : set->contexts) {
-      if (context == nullptr || context->sessions() != 0) continue;
-      context.reset();
-      --alive_;
-    }
-  }
-  std::erase_if(retired_, [](const auto& set) {
-    return std::all_of(set->contexts.begin(), set->contexts.end(), [](const auto& c) { return c == nullptr; });
-  });
-  return alive_;
-}
-
 // ---- nodes ------------------------------------------------------------------------------------------------------------------
 
 namespace {
@@ -134,6 +59,56 @@ uint64_t endpoint_key(table::ObjectId cluster, const table::Endpoint& e) {
 
 }  // namespace
 
+template <class Tls>
+bool NodeBuilder::collect_secrets(const void* object, const Tls& from, const ObjectFinder& finder, SecretVersions* versions,
+                                  std::vector<tls::CertificatePem>* certificates, tls::ValidationConfig* validation) {
+  bool complete = true;
+  const auto secret = [&](table::ObjectId id, table::SecretKind kind) -> const table::Secret* {
+    const FoundObject found = finder.find(table::Kind::kSecret, id);
+    versions->emplace_back(id, found.version);
+    const auto* s = reinterpret_cast<const table::Secret*>(found.object);
+    if (s != nullptr && s->kind == kind) return s;
+    complete = false;
+    return nullptr;
+  };
+  for (uint32_t i = 0; i < from.secrets.count; ++i) {
+    const table::Secret* s = secret(from.secrets.at(object, i), table::SecretKind::kCertificate);
+    if (s == nullptr) continue;
+    const auto text = [&](const table::Blob& b) { return std::string(reinterpret_cast<const char*>(b.begin(s)), b.count); };
+    certificates->push_back({text(s->certificate_chain_pem), text(s->private_key_pem)});
+  }
+  for (const table::ObjectId id : {from.validation, from.validation_more}) {
+    if (id == table::kNoObject) continue;
+    if (const table::Secret* s = secret(id, table::SecretKind::kValidation)) add_validation(*s, validation);
+  }
+  return complete;
+}
+
+Status NodeBuilder::build_cluster_tls(const table::Cluster& object, const ObjectFinder& finder, ClusterNode& node) {
+  tls::ClientConfig config;
+  std::vector<tls::CertificatePem> certificates;
+  const std::string where = "cluster '" + std::string(table::view(&object, object.name)) + "'";
+  if (!collect_secrets(&object, object.tls, finder, &node.secrets, &certificates, &config.validation)) {
+    node.notes.push_back(where + ": a secret is missing; connections to its endpoints fail until it is there");
+    return {};
+  }
+  if (!tls_.enabled()) return {};
+  if (!certificates.empty()) config.certificate = std::move(certificates[0]);
+  config.validation.match_sni = object.tls.auto_sni_san_validation != 0;
+  config.alpn = strings(&object, object.tls.alpn);
+  config.cipher_suites = strings(&object, object.tls.cipher_suites);
+  config.curves = strings(&object, object.tls.curves);
+  config.min_version = static_cast<tls::Version>(object.tls.min_version);
+  config.max_version = static_cast<tls::Version>(object.tls.max_version);
+  config.tickets = object.tls.max_session_keys != 0;
+  config.max_sessions = std::max<uint32_t>(object.tls.max_session_keys, 1);
+  auto set = tls_.get(config);
+  if (!set.ok()) return Error{where + ": " + set.error()};
+  node.runtime.tls = (*set)->pointers;
+  node.tls = std::move(*set);
+  return {};
+}
+
 Status NodeBuilder::build_chain(const table::Listener& object, uint32_t index, const ObjectFinder& finder, ListenerNode& node) {
   const table::FilterChain& chain = object.filter_chains.at(&object, index);
   FilterChainRuntime runtime;
@@ -148,25 +123,11 @@ Status NodeBuilder::build_chain(const table::Listener& object, uint32_t index, c
 
   if (chain.has_tls != 0) {
     tls::ServerConfig config;
-    bool complete = true;
-    for (uint32_t i = 0; i < chain.tls.secrets.count; ++i) {
-      const table::ObjectId id = chain.tls.secrets.at(&object, i);
-      const FoundObject found = finder.find(table::Kind::kSecret, id);
-      node.secrets.emplace_back(id, found.version);
-      if (found.object == nullptr) {
-        complete = false;
-        continue;
-      }
-      const auto& secret = *reinterpret_cast<const table::Secret*>(found.object);
-      const auto text = [&](const table::Blob& b) {
-        return std::string(reinterpret_cast<const char*>(b.begin(&secret)), b.count);
-      };
-      config.certificates.push_back({text(secret.certificate_chain_pem), text(secret.private_key_pem)});
-    }
+    const bool complete = collect_secrets(&object, chain.tls, finder, &node.secrets, &config.certificates, &config.validation);
     const std::string where = "listener '" + std::string(table::view(&object, object.name)) + "', filter chain '" +
                               std::string(table::view(&object, chain.name)) + "'";
     if (!complete || config.certificates.empty()) {
-      node.notes.push_back(where + ": a certificate is missing; TLS connections to it are refused until it is there");
+      node.notes.push_back(where + ": a secret is missing; TLS connections to it are refused until it is there");
     } else if (tls_.enabled()) {
       config.alpn = strings(&object, chain.tls.alpn);
       config.cipher_suites = strings(&object, chain.tls.cipher_suites);
@@ -174,6 +135,7 @@ Status NodeBuilder::build_chain(const table::Listener& object, uint32_t index, c
       config.min_version = static_cast<tls::Version>(chain.tls.min_version);
       config.max_version = static_cast<tls::Version>(chain.tls.max_version);
       config.disable_tickets = chain.tls.disable_tickets != 0;
+      config.require_client_certificate = chain.tls.require_client_certificate != 0;
       auto set = tls_.get(config);
       if (!set.ok()) return Error{where + ": " + set.error()};
       runtime.tls = (*set)->pointers;
@@ -235,15 +197,20 @@ Result<std::shared_ptr<const ClusterNode>> NodeBuilder::cluster(const table::Clu
       b.build(*r.endpoints, object.lb_policy, object.least_request_choice_count,
               (r.id ^ ++balancers_built_) * 0x9e37'79b9'7f4a'7c15ull);
   }
+  if (object.has_tls != 0) {
+    if (Status s = build_cluster_tls(object, finder, *node); !s.ok()) return Error{s.error()};
+  }
   return std::shared_ptr<const ClusterNode>(std::move(node));
 }
 
-bool NodeBuilder::still_good(const ListenerNode& node, const ObjectFinder& finder) {
-  return std::all_of(node.secrets.begin(), node.secrets.end(),
+static bool same_secrets(const SecretVersions& secrets, const ObjectFinder& finder) {
+  return std::all_of(secrets.begin(), secrets.end(),
                      [&](const auto& s) { return finder.find(table::Kind::kSecret, s.first).version == s.second; });
 }
+bool NodeBuilder::still_good(const ListenerNode& node, const ObjectFinder& finder) { return same_secrets(node.secrets, finder); }
 bool NodeBuilder::still_good(const ClusterNode& node, const ObjectFinder& finder) {
-  return finder.find(table::Kind::kEndpointSet, node.runtime.object->endpoint_set).version == node.endpoint_set_version;
+  return finder.find(table::Kind::kEndpointSet, node.runtime.object->endpoint_set).version == node.endpoint_set_version &&
+         same_secrets(node.secrets, finder);
 }
 
 void NodeBuilder::sweep(base::TimeNs now) {

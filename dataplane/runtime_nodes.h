@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -13,12 +12,12 @@
 #include <vector>
 
 #include "dataplane/runtime_snapshot.h"
+#include "dataplane/tls_contexts.h"
 #include "lib/base/status.h"
 #include "lib/base/time.h"
 #include "lib/route/runtime.h"
 #include "lib/stats/region.h"
 #include "lib/table/objects.h"
-#include "lib/tls/context.h"
 
 namespace millrace::dataplane {
 
@@ -59,33 +58,6 @@ class SlotLeases {
   base::TimeNs now_ = 0;
 };
 
-// One server context per worker, for equal configurations the same ones: an edit elsewhere does not touch them, and tickets stay
-// good.
-struct TlsContextSet {
-  std::vector<std::unique_ptr<tls::ServerContext>> contexts;  // by worker
-  std::vector<tls::ServerContext*> pointers;                  // the same, for FilterChainRuntime::tls
-};
-
-class TlsContextCache {
- public:
-  // `libraries`: one per worker; empty: no contexts are made.
-  explicit TlsContextCache(std::vector<tls::LibraryContext*> libraries);
-  ~TlsContextCache();
-  bool enabled() const { return !libraries_.empty(); }
-  base::Result<std::shared_ptr<TlsContextSet>> get(const tls::ServerConfig& config);
-  // Destroys contexts that left the tables and that no session uses any more; returns how many are alive.
-  size_t sweep();
-
- private:
-  void retire(TlsContextSet* set);
-  const std::vector<tls::LibraryContext*> libraries_;
-  tls::TicketKeys
-      ticket_keys_;  // until control rotates keys: random, the same on all workers and for all contexts of this process
-  std::map<std::string, std::weak_ptr<TlsContextSet>> by_content_;
-  std::vector<std::unique_ptr<TlsContextSet>> retired_;
-  size_t alive_ = 0;
-};
-
 // Where an object of the snapshot being built lies; null `object`: not in it.
 struct FoundObject {
   const table::ObjectHeader* object = nullptr;
@@ -97,13 +69,15 @@ class ObjectFinder {
   virtual FoundObject find(table::Kind kind, table::ObjectId id) const = 0;
 };
 
+using SecretVersions = std::vector<std::pair<table::ObjectId, uint64_t>>;  // id, version (0: was missing)
+
 struct ListenerNode {
   ListenerRuntime runtime;
   std::vector<std::unique_ptr<AccessLogFields>> log_fields;
-  std::vector<std::shared_ptr<TlsContextSet>> tls;
+  std::vector<std::shared_ptr<TlsContextSet<tls::ServerContext>>> tls;
   std::vector<SlotLeases::Lease> leases;
-  std::vector<std::pair<table::ObjectId, uint64_t>> secrets;  // it was built from: id, version (0: was missing)
-  std::vector<std::string> notes;                             // for the operator: secrets that are missing
+  SecretVersions secrets;          // it was built from
+  std::vector<std::string> notes;  // for the operator: secrets that are missing
 };
 struct VirtualHostNode {
   VirtualHostEntry entry;
@@ -112,8 +86,11 @@ struct VirtualHostNode {
 };
 struct ClusterNode {
   ClusterRuntime runtime;
+  std::shared_ptr<TlsContextSet<tls::ClientContext>> tls;
   std::vector<SlotLeases::Lease> leases;
   uint64_t endpoint_set_version = 0;  // 0: was missing
+  SecretVersions secrets;             // it was built from
+  std::vector<std::string> notes;     // for the operator: secrets that are missing
 };
 
 class NodeBuilder {
@@ -137,6 +114,11 @@ class NodeBuilder {
   void sweep(base::TimeNs now);
 
  private:
+  // What a TLS context takes from secrets: certificates and validation. False: one of them is not there.
+  template <class Tls>
+  bool collect_secrets(const void* object, const Tls& from, const ObjectFinder& finder, SecretVersions* versions,
+                       std::vector<tls::CertificatePem>* certificates, tls::ValidationConfig* validation);
+  base::Status build_cluster_tls(const table::Cluster& object, const ObjectFinder& finder, ClusterNode& node);
   base::Status build_chain(const table::Listener& object, uint32_t index, const ObjectFinder& finder, ListenerNode& node);
 
   SlotLeases leases_;

@@ -27,8 +27,9 @@
 #include "lib/table/objects.h"
 
 namespace millrace::tls {
+class ClientContext;
 class ServerContext;
-}
+}  // namespace millrace::tls
 
 namespace millrace::dataplane {
 
@@ -113,6 +114,9 @@ struct ClusterRuntime {
   std::vector<stats::ScopeSlot> endpoint_slots;   // by index of endpoints->endpoints (ScopeKind::kEndpoint)
   // By worker, built by the loader with the set (empty without endpoints); each is used and changed by its worker only.
   mutable std::vector<route::balancer::Balancer> balancers;
+  // By worker, where object->has_tls. Empty: a secret that it needs is not there (yet): connections to endpoints then fail.
+  std::span<tls::ClientContext* const> tls;
+  tls::ClientContext* tls_context(uint32_t worker) const { return worker < tls.size() ? tls[worker] : nullptr; }
 
   std::span<const table::Endpoint> endpoint_list() const {
     if (endpoints == nullptr) return {};

@@ -217,6 +217,7 @@ struct TableLoader::Impl {
         if (l.node != nullptr && NodeBuilder::still_good(*static_cast<const ClusterNode*>(l.node.get()), finder)) continue;
         auto node = builder.cluster(*reinterpret_cast<const table::Cluster*>(object(l)), finder);
         if (!node.ok()) return Error{node.error()};
+        for (const std::string& note : (*node)->notes) tell(stats::EventType::kLoaderNote, epoch, l.ref.id, 0, 0, note);
         l.node = std::move(*node);
       }
     }

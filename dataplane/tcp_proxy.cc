@@ -103,9 +103,9 @@ bool TcpProxy::connect(Tunnel& t) {
   return true;
 }
 
-void TcpProxy::connect_failed(Tunnel& t, bool timeout) {
-  upstreams_->count_connect_failure(*t.endpoint, timeout);
-  leave_endpoint(t, true);
+void TcpProxy::connect_failed(Tunnel& t, UpstreamFailure why) {
+  upstreams_->count_connect_failure(*t.endpoint, why == UpstreamFailure::kTimeout);
+  leave_endpoint(t, why != UpstreamFailure::kTls);  // TLS: the alert that says why still goes
   if (t.attempts < t.max_attempts && connect(t)) return;
   if (t.attempts >= t.max_attempts) {  // Envoy: UF,URX, also when one attempt is all there is
     t.flags.set(ResponseFlag::kUpstreamConnectionFailure);
@@ -128,8 +128,10 @@ void TcpProxy::on_downstream_gone(DownstreamSession& d) { end(*d.tunnel, true); 
 
 void TcpProxy::on_upstream(Tunnel& t, uint32_t events) {
   if (!t.connected) {
-    if (events & (tcp::kEventReset | tcp::kEventTimedOut)) return connect_failed(t, (events & tcp::kEventTimedOut) != 0);
-    if ((events & tcp::kEventConnected) == 0) return;
+    UpstreamFailure failure = UpstreamFailure::kLocal;
+    const Upstreams::Setup setup = upstreams_->establish(t, *t.endpoint, &events, &failure);
+    if (setup == Upstreams::Setup::kFailed) return connect_failed(t, failure);
+    if (setup == Upstreams::Setup::kWait) return;
     t.connected = true;
     t.last_activity = ctx_.now;
     ctx_.stats->histogram(stats::WorkerHistogram::kConnectTime).record(ctx_.now - t.connect_started);
@@ -142,13 +144,18 @@ void TcpProxy::on_upstream(Tunnel& t, uint32_t events) {
     move(t, *t.downstream, &t.bytes_sent);
     return end(t, true);
   }
-  if (events & (tcp::kEventReadable | tcp::kEventPeerFin)) ctx_.transports.pull(t, events, ctx_.now);
+  if ((events & (tcp::kEventReadable | tcp::kEventPeerFin)) && ctx_.transports.pull(t, events, ctx_.now).failed) {
+    t.flags.set(ResponseFlag::kUpstreamConnectionTermination);
+    ctx_.stats.scope(t.endpoint->cluster->slot)[ClusterCounter::kSslConnectionError].add();
+    move(t, *t.downstream, &t.bytes_sent);
+    return end(t, true);
+  }
   if (events & tcp::kEventSendSpace) ctx_.transports.on_send_space(t, ctx_.now);
   pump(t);
 }
 
 void TcpProxy::on_timer(Tunnel& t) {
-  if (!t.connected) return connect_failed(t, true);
+  if (!t.connected) return connect_failed(t, UpstreamFailure::kTimeout);
   if (ctx_.now >= t.duration_deadline) {
     ctx_.stats.scope(t.slot)[HcmCounter::kCxMaxDuration].add();
     t.flags.set(ResponseFlag::kDurationTimeout);

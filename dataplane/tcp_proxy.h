@@ -50,7 +50,7 @@ class TcpProxy {
 
  private:
   bool connect(Tunnel& t);
-  void connect_failed(Tunnel& t, bool timeout);
+  void connect_failed(Tunnel& t, UpstreamFailure why);
   void pump(Tunnel& t);
   // Bytes and a pending FIN from one side to the other; true when something moved.
   bool move(Session& from, Session& to, uint64_t* bytes);

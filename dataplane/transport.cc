@@ -13,20 +13,32 @@ Transports::Transports(TcpStack& stack, uint32_t tls_sessions, stats::CounterBlo
     : stack_(stack), channels_(tls_sessions), sessions_(tls_sessions), counters_(counters) {}
 
 bool Transports::start_tls_server(Session& s, tls::ServerContext& context) {
+  TlsChannel* channel = take_channel();
+  return channel != nullptr && start_tls(s, sessions_.open_server(context), *channel, false);
+}
+
+bool Transports::start_tls_client(Session& s, tls::ClientContext& context, std::string_view sni, std::string_view alpn_wire) {
+  TlsChannel* channel = take_channel();
+  return channel != nullptr && start_tls(s, sessions_.open_client(context, sni, alpn_wire), *channel, true);
+}
+
+TlsChannel* Transports::take_channel() {
   TlsChannel* channel = channels_.alloc();
-  if (channel == nullptr) {
-    count_failure(tls::TlsError::kSessionLimit);
-    return false;
-  }
-  channel->session = sessions_.open_server(context);
-  if (channel->session == nullptr) {
+  if (channel == nullptr) count_failure(tls::TlsError::kSessionLimit);
+  return channel;
+}
+
+bool Transports::start_tls(Session& s, tls::Session* session, TlsChannel& channel, bool client) {
+  if (session == nullptr) {
     count_failure(sessions_.last_error());
-    channels_.free(channel);
+    channels_.free(&channel);
     return false;
   }
-  channel->owner = &s;
-  channel->close_after_tx = channel->established_reported = false;
-  s.tls = channel;
+  channel.session = session;
+  channel.owner = &s;
+  channel.close_after_tx = channel.established_reported = false;
+  channel.client = client;
+  s.tls = &channel;
   counters_[stats::TlsCounter::kInProgress].add();
   return true;
 }
@@ -64,7 +76,7 @@ TransportEvents Transports::pull(Session& s, uint32_t events, TimeNs now) {
     c.established_reported = true;
     result.handshake_done = true;
     counters_[stats::TlsCounter::kInProgress].sub();
-    counters_[stats::TlsCounter::kHandshakes].add();
+    counters_[c.client ? stats::TlsCounter::kClientHandshakes : stats::TlsCounter::kHandshakes].add();
     const tls::Negotiated n = c.session->negotiated();
     if (n.resumed) counters_[stats::TlsCounter::kResumptions].add();
     counters_[n.version == tls::Version::kTls13 ? stats::TlsCounter::kTls13 : stats::TlsCounter::kTls12].add();
@@ -235,6 +247,8 @@ void Transports::count_failure(tls::TlsError e) {
     case TlsError::kPeerCertificateExpired:
     case TlsError::kPeerCertificateName:
     case TlsError::kPeerCertificateBad:
+    case TlsError::kPeerCertificateRevoked:
+    case TlsError::kPeerCertificateHash:
       counters_[TlsCounter::kFailCertificate].add();
       break;
     case TlsError::kHandshakeEof:

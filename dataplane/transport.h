@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "dataplane/connection.h"
 #include "dataplane/tcp_stack.h"
@@ -34,6 +35,7 @@ struct TlsChannel {
   base::ListNode corked;        // in Transports::corked_: plain_tx grew in this iteration
   bool close_after_tx = false;  // shutdown() was called: close_notify and FIN follow plain_tx
   bool established_reported = false;
+  bool client = false;  // we began the handshake
 };
 
 // The front of every session: Connection::owner points here.
@@ -83,6 +85,15 @@ class Transports {
 
   // Starts TLS as server on what the connection has received. False: no memory or session left (counted).
   bool start_tls_server(Session& s, tls::ServerContext& context);
+  // Starts TLS as client on a connection that is established; pull() then brings the handshake on its way. `sni`: empty for none.
+  // `alpn_wire`: offered instead of the context's list (RFC 7301 3.1: each name behind its length); empty: the context's. False:
+  // no memory or session left (counted).
+  bool start_tls_client(Session& s, tls::ClientContext& context, std::string_view sni, std::string_view alpn_wire = {});
+  // The protocol that ALPN selected: "h2", "http/1.1"; empty: none, no TLS, or the handshake is not done. Valid while it speaks
+  // TLS.
+  std::string_view alpn(const Session& s) const {
+    return s.tls != nullptr && s.tls->session->established() ? s.tls->session->alpn() : std::string_view();
+  }
 
   // Brings rx() up to date. `events`: what the stack reported (kEventReadable, kEventPeerFin), 0 for a deferred session. Sets
   // peer_closed.
@@ -137,6 +148,8 @@ class Transports {
   void cork(TlsChannel& c) {
     if (!c.corked.linked()) corked_.push_back(c);
   }
+  TlsChannel* take_channel();
+  bool start_tls(Session& s, tls::Session* session, TlsChannel& channel, bool client);
   void send_cipher(Session& s, io::PacketQueue& out);
   void free_tls(Session& s);
   void count_failure(tls::TlsError e);

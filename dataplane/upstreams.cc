@@ -83,6 +83,8 @@ void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
   c.max_requests = share(t.max_requests, ctx_.workers);
   c.max_response_head_bytes = t.max_response_headers_bytes;
   c.enable_trailers = t.enable_trailers != 0;
+  c.has_tls = t.has_tls != 0;
+  c.context = runtime.tls_context(ctx_.worker);
   if (ctx_.worker < runtime.balancers.size()) runtime.balancers[ctx_.worker].set_position(c.balancer_position);
 }
 
@@ -184,7 +186,14 @@ bool Upstreams::submit(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) 
     *failure = UpstreamFailure::kOverflow;
     return false;
   }
-  if (UpstreamSession* u = e.idle.pop_front(); u != nullptr) {
+  while (UpstreamSession* u = e.idle.front()) {
+    if (u->context != e.cluster->context) [[unlikely]] {
+      ++e.active;  // keeps it while its connections of another time go
+      close_session(*u, false);
+      --e.active;
+      continue;
+    }
+    u->link.unlink();
     attach(*u, ex);
     return true;
   }
@@ -228,6 +237,7 @@ bool Upstreams::open_connection(EndpointPool& e) {
   }
   u->connection = c;
   u->tls = nullptr;
+  u->context = nullptr;
   u->endpoint = &e;
   u->exchange = nullptr;
   u->fin_received = u->peer_closed = u->shut_down = u->connected = false;
@@ -273,7 +283,7 @@ void Upstreams::connection_ready(UpstreamSession& u) {
     attach(u, *ex);
     return;
   }
-  if (e.retired) {
+  if (e.retired || u.context != e.cluster->context) {
     close_session(u, false);
     return;
   }
@@ -324,15 +334,16 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
   EndpointPool& e = *u.endpoint;
   if (u.connected && bytes_due(u)) count_bytes(u);
   if (!u.connected) {
-    if (events & tcp::kEventReset) return connect_failed(u, UpstreamFailure::kRefused);
-    if (events & tcp::kEventTimedOut) return connect_failed(u, UpstreamFailure::kTimeout);
-    if ((events & tcp::kEventConnected) == 0) return;
+    UpstreamFailure failure = UpstreamFailure::kLocal;
+    const Setup setup = establish(u, e, &events, &failure);
+    if (setup == Setup::kFailed) return connect_failed(u, failure);
+    if (setup == Setup::kWait) return;
     u.connected = true;
+    u.context = u.tls == nullptr ? nullptr : e.cluster->context;
     start_counting(u);
     --e.connecting;
     ctx_.disarm(u.timer);
     ctx_.stats->histogram(stats::WorkerHistogram::kConnectTime).record(ctx_.now - u.opened_at);
-    events &= ~uint32_t{tcp::kEventConnected};
     connection_ready(u);
     if (events == 0) return;
     if (u.connection == nullptr) return;
@@ -353,7 +364,7 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
     return;
   }
   if (events & (tcp::kEventReadable | tcp::kEventPeerFin)) {
-    ctx_.transports.pull(u, events, ctx_.now);
+    if (ctx_.transports.pull(u, events, ctx_.now).failed) return tls_failed(u);
     if (u.exchange == nullptr) {
       // Nobody asked for anything: bytes are an error of the endpoint (Envoy: upstream_cx_protocol_error), a FIN is its right.
       // Neither: the event is of bytes that the exchange took when its client made room, and which completed it.
@@ -379,6 +390,16 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
   }
 }
 
+// A record that does not decrypt, or an alert: as a reset, but ours goes out.
+void Upstreams::tls_failed(UpstreamSession& u) {
+  EndpointPool& e = *u.endpoint;
+  count(e, ClusterCounter::kSslConnectionError);
+  u.peer_closed = u.fin_received = true;
+  if (u.exchange == nullptr) return close_session(u, false);
+  count(e, ClusterCounter::kCxDestroyRemoteActiveRq);
+  proxy_.on_upstream_failed(*u.exchange, UpstreamFailure::kReset);
+}
+
 void Upstreams::on_timer(UpstreamSession& u) {
   if (!u.connected) return connect_failed(u, UpstreamFailure::kTimeout);
   count(*u.endpoint, ClusterCounter::kCxIdleTimeout);
@@ -390,7 +411,7 @@ void Upstreams::connect_failed(UpstreamSession& u, UpstreamFailure failure) {
   count_connect_failure(e, failure == UpstreamFailure::kTimeout);
   ++e.active;  // keeps the endpoint while its exchanges are told; they go first, so that nothing is opened for them again
   fail_pending(e, failure);
-  close_session(u, true);
+  close_session(u, failure != UpstreamFailure::kTls);  // the alert that says why still goes
   --e.active;
   release_if_unused(e);
 }
@@ -449,6 +470,12 @@ void Upstreams::drop_session(UpstreamSession& u) {
 
 // ---- after a snapshot swap ---------------------------------------------------------------------------------------------------
 
+UpstreamSession* Upstreams::stale_idle(EndpointPool& e) {
+  for (UpstreamSession& u : e.idle)
+    if (u.context != e.cluster->context) return &u;
+  return nullptr;
+}
+
 void Upstreams::begin_sweep() { sweep_at_ = 0; }
 
 bool Upstreams::sweep_retired(uint32_t max) {
@@ -466,7 +493,11 @@ bool Upstreams::sweep_retired(uint32_t max) {
         usable = p->port == e.port && p->address == e.address && p->state == table::EndpointState::kHealthy;
     }
     e.retired = !usable;
-    if (usable) continue;
+    if (usable) {
+      // Idle connections of another TLS configuration (or of none) go.
+      while (UpstreamSession* u = stale_idle(e)) close_session(*u, false);
+      continue;
+    }
     ++e.active;  // keeps it while its idle connections go
     while (UpstreamSession* u = e.idle.front()) close_session(*u, false);
     --e.active;

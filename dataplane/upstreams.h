@@ -30,6 +30,7 @@ enum class UpstreamFailure : uint8_t {
   kLocal,     // no route, no local port, no memory: the request never left
   kClosed,    // established, then the endpoint closed before the response was complete
   kReset,     // likewise, with a reset (or it fell silent and was given up)
+  kTls,       // the TLS handshake failed; Upstreams::tls_failure() says why
   kOverflow,  // a circuit breaker, or a table of ours, is full
 };
 
@@ -42,9 +43,10 @@ struct UpstreamSession : Session {
   base::ListNode link;                       // in EndpointPool::idle
   SessionTimer timer{TimerKind::kUpstream};  // connect timeout, then idle timeout
   TimeNs opened_at = 0;
+  const void* context = nullptr;  // ClusterState::context when its handshake was done
   uint32_t requests = 0;
-  bool connected = false;
-  bool reusable = true;  // false: closed when its exchange ends
+  bool connected = false;  // TLS handshake included
+  bool reusable = true;    // false: closed when its exchange ends
 };
 
 // A cluster as this worker remembers it; policy is refreshed from the tables with each epoch.
@@ -56,6 +58,10 @@ struct ClusterState {
   uint32_t max_connections = 1024, max_pending = 1024, max_requests = 1024;  // this worker's share
   uint32_t max_response_head_bytes = 60 * 1024;
   bool enable_trailers = false;
+  bool has_tls = false;
+  // Which TLS context connections are opened with, null for none: only to be compared. A connection that was opened with another
+  // one takes no further request. (A context lives while it has sessions, so its address is not given to a new one meanwhile.)
+  const void* context = nullptr;
   uint32_t connections = 0, active = 0, waiting = 0, endpoints = 0;
   uint64_t balancer_position = 0;  // carried from snapshot to snapshot
   base::ListNode bucket;
@@ -114,6 +120,13 @@ class Upstreams {
   void count_active(EndpointPool& e, int delta);
   void count_connect_failure(EndpointPool& e, bool timeout);
 
+  // On events of a connection that is not yet ready: TCP's handshake, then TLS's where the cluster has it. kFailed: *failure; the
+  // connection is still there. kReady once; the events that are left are in *events.
+  enum class Setup : uint8_t { kWait, kReady, kFailed };
+  Setup establish(Session& s, EndpointPool& e, uint32_t* events, UpstreamFailure* failure);
+  // What establish() last failed with as Envoy words it ("TLS_error:..."), for whoever is told of kTls. May be empty.
+  std::string_view tls_failure() const { return {tls_failure_, tls_failure_size_}; }
+
   const tcp::Profile& profile() const { return profile_; }  // of connections to endpoints
   uint32_t connections_in_use() const { return sessions_.in_use(); }
   uint32_t connections_capacity() const { return sessions_.capacity(); }
@@ -134,6 +147,11 @@ class Upstreams {
   void connection_ready(UpstreamSession& u);
   void connect_failed(UpstreamSession& u, UpstreamFailure failure);
   void fail_pending(EndpointPool& e, UpstreamFailure failure);
+  void tls_failed(UpstreamSession& u);
+  static UpstreamSession* stale_idle(EndpointPool& e);
+  bool start_tls(Session& s, EndpointPool& e);
+  void count_tls_failure(EndpointPool& e, tls::TlsError error);
+  void set_tls_failure(std::string_view text);
   void count_bytes(UpstreamSession& u);
   void close_session(UpstreamSession& u, bool reset);
   void drop_session(UpstreamSession& u);
@@ -154,6 +172,9 @@ class Upstreams {
   uint32_t endpoint_mask_, cluster_mask_;
   uint32_t sweep_at_ = UINT32_MAX;  // next endpoint index to look at; UINT32_MAX: no sweep
   const tcp::Profile& profile_;
+  static constexpr size_t kTlsFailureBytes = 640;
+  size_t tls_failure_size_ = 0;
+  char tls_failure_[kTlsFailureBytes];
 };
 
 }  // namespace millrace::dataplane

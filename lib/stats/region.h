@@ -62,7 +62,7 @@ inline constexpr uint32_t kMaxWorkers = 64;
 inline constexpr uint32_t kMaxPorts = 16;
 inline constexpr uint32_t kMaxPortName = 48;
 inline constexpr uint32_t kMaxScopeName = 128;  // longer names are cut and marked (ScopeEntry::truncated)
-inline constexpr uint32_t kScopeCounters = 32;  // words of a scope, 256 bytes: the longest list (HCM) and room to grow
+inline constexpr uint32_t kScopeCounters = 64;  // words of a scope, 512 bytes: the longest list (clusters) and room to grow
 static_assert(kCountOf<ListenerCounter> <= kScopeCounters && kCountOf<HcmCounter> <= kScopeCounters &&
               kCountOf<VirtualHostCounter> <= kScopeCounters && kCountOf<ClusterCounter> <= kScopeCounters);
 inline constexpr uint32_t kDefaultScopes =
@@ -161,7 +161,7 @@ struct alignas(64) ScopeBlock {  // its worker: rw; everybody else: ro
     return words[static_cast<uint32_t>(e)];
   }
 };
-static_assert(sizeof(ScopeBlock) == 256);
+static_assert(sizeof(ScopeBlock) == 512);
 
 // ---- making and writing (data plane) ----------------------------------------------------------------------------------------
 struct RegionConfig {

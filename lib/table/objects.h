@@ -311,17 +311,40 @@ struct TcpProxy {
     v(access_logs);
   }
 };
-struct DownstreamTls {       // DownstreamTlsContext
-  Array<ObjectId> secrets;   // certificates; chosen by SAN among them, the first on a miss
-  Array<Str> alpn;           // in order of preference; empty: no ALPN
+// A certificate's peer is judged by up to two secrets of kind kValidation: `validation` is validation_context, or the default of
+// combined_validation_context; `validation_more` what a secret named by the user adds (its fields replace, its lists are
+// appended).
+struct DownstreamTls {                                           // DownstreamTlsContext
+  Array<ObjectId> secrets;                                       // certificates; chosen by SAN among them, the first on a miss
+  ObjectId validation = kNoObject, validation_more = kNoObject;  // of client certificates; none: none is asked for
+  Array<Str> alpn;                                               // in order of preference; empty: no ALPN
   Array<Str> cipher_suites;  // TLS 1.2 names as OpenSSL writes them; empty: Envoy's default list
   Array<Str> curves;         // empty: X25519, P-256
   TlsVersion min_version = TlsVersion::kTls12, max_version = TlsVersion::kTls13;
   uint8_t disable_tickets = 0;  // disable_stateless_session_resumption
-  uint8_t reserved[5] = {};
+  uint8_t require_client_certificate = 0;
+  uint8_t reserved[4] = {};
   template <class V>
   void refs(V& v) const {
     v(secrets);
+    v(alpn);
+    v(cipher_suites);
+    v(curves);
+  }
+};
+struct UpstreamTls {        // UpstreamTlsContext
+  Array<ObjectId> secrets;  // the certificate that is shown when the endpoint asks for one: none or one
+  ObjectId validation = kNoObject, validation_more = kNoObject;  // of the endpoint's certificate; none: it is NOT verified
+  Str sni;
+  Array<Str> alpn, cipher_suites, curves;  // as in DownstreamTls
+  uint32_t max_session_keys = 1;           // sessions kept for resumption, of each worker; 0: none
+  TlsVersion min_version = TlsVersion::kTls12, max_version = TlsVersion::kTls12;
+  uint8_t auto_host_sni = 0;            // SNI is the endpoint's hostname, where it has one
+  uint8_t auto_sni_san_validation = 0;  // the certificate must name what SNI says
+  template <class V>
+  void refs(V& v) const {
+    v(secrets);
+    v(sni);
     v(alpn);
     v(cipher_suites);
     v(curves);
@@ -401,10 +424,13 @@ struct Cluster {
   uint32_t max_response_headers_bytes = 60 * 1024;
   LbPolicy lb_policy = LbPolicy::kRoundRobin;
   uint8_t enable_trailers = 0;  // http_protocol_options.enable_trailers
-  uint8_t reserved[6] = {};
+  uint8_t has_tls = 0;          // transport_socket: `tls` is spoken to its endpoints
+  uint8_t reserved[5] = {};
+  UpstreamTls tls;
   template <class V>
   void refs(V& v) const {
     v(name);
+    tls.refs(v);
   }
 };
 enum class EndpointState : uint8_t { kHealthy, kDraining, kUnhealthy };  // LbEndpoint.health_status; draining: no new requests
@@ -432,15 +458,40 @@ struct EndpointSet {  // ClusterLoadAssignment
     v(endpoints);
   }
 };
-struct Secret {  // TlsCertificate
+enum class SanType : uint8_t { kDns, kUri, kIpAddress, kEmail };
+struct SanMatch {  // SubjectAltNameMatcher
+  Str value;
+  SanType type = SanType::kDns;
+  StringMatchKind kind = StringMatchKind::kExact;  // kExact … kContains
+  uint8_t ignore_case = 0;
+  uint8_t reserved[5] = {};
+  template <class V>
+  void refs(V& v) const {
+    v(value);
+  }
+};
+enum class SecretKind : uint8_t { kCertificate, kValidation };
+struct Secret {
   ObjectHeader header;
   Str name;
-  Blob certificate_chain_pem, private_key_pem;
+  Blob certificate_chain_pem, private_key_pem;  // kCertificate: TlsCertificate
+  // kValidation: CertificateValidationContext
+  Blob trusted_ca_pem, crl_pem;
+  Array<SanMatch> sans;
+  Blob certificate_hashes, spki_hashes;    // SHA-256, 32 bytes each
+  uint32_t max_verify_depth = UINT32_MAX;  // UINT32_MAX: not said
+  SecretKind kind = SecretKind::kCertificate;
+  uint8_t only_leaf_crl = 0, allow_expired = 0, accept_untrusted = 0;
   template <class V>
   void refs(V& v) const {
     v(name);
     v(certificate_chain_pem);
     v(private_key_pem);
+    v(trusted_ca_pem);
+    v(crl_pem);
+    v(sans);
+    v(certificate_hashes);
+    v(spki_hashes);
   }
 };
 

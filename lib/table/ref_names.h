@@ -36,10 +36,12 @@ MILLRACE_REF_NAMES(FilterChain, "name", "server_names", "application_protocols",
                    "hcm.default_host_for_http_10", "tcp.stat_prefix", "tcp.clusters", "tcp.access_logs");
 MILLRACE_REF_NAMES(ServerNameEntry, "text", "chains");
 MILLRACE_REF_NAMES(Listener, "name", "filter_chains", "exact_names", "wildcard_names", "any_name_chains", "access_logs");
-MILLRACE_REF_NAMES(Cluster, "name");
+MILLRACE_REF_NAMES(Cluster, "name", "tls.secrets", "tls.sni", "tls.alpn", "tls.cipher_suites", "tls.curves");
 MILLRACE_REF_NAMES(Endpoint, "hostname");
 MILLRACE_REF_NAMES(EndpointSet, "name", "endpoints");
-MILLRACE_REF_NAMES(Secret, "name", "certificate_chain_pem", "private_key_pem");
+MILLRACE_REF_NAMES(SanMatch, "value");
+MILLRACE_REF_NAMES(Secret, "name", "certificate_chain_pem", "private_key_pem", "trusted_ca_pem", "crl_pem", "sans",
+                   "certificate_hashes", "spki_hashes");
 
 #undef MILLRACE_REF_NAMES
 #undef MILLRACE_HEADER_MUTATIONS

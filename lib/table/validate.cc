@@ -138,6 +138,8 @@ class Walker {
 template <class T>
 void check(const T&, Walker&) {}
 
+constexpr uint32_t kSha256Bytes = 32, kMaxSniBytes = 255;
+
 uint64_t regex_count(const Walker& w) { return w.root<VirtualHost>().regexes.count; }
 
 void check(const ValueMatch& m, Walker& w) {
@@ -263,6 +265,7 @@ void check(const FilterChain& c, Walker& w) {
   w.in_enum("tls.min_version", c.tls.min_version, TlsVersion::kTls13);
   w.in_enum("tls.max_version", c.tls.max_version, TlsVersion::kTls13);
   w.flag("tls.disable_tickets", c.tls.disable_tickets);
+  w.flag("tls.require_client_certificate", c.tls.require_client_certificate);
   w.in_enum("hcm.server_header", c.hcm.server_header, ServerHeader::kPassThrough);
   w.in_enum("hcm.escaped_slashes", c.hcm.escaped_slashes, EscapedSlashes::kUnescapeAndForward);
   w.flag("hcm.use_remote_address", c.hcm.use_remote_address);
@@ -309,6 +312,28 @@ void check(const Listener& l, Walker& w) {
 void check(const Cluster& c, Walker& w) {
   w.in_enum("lb_policy", c.lb_policy, LbPolicy::kRandom);
   w.flag("enable_trailers", c.enable_trailers);
+  w.flag("has_tls", c.has_tls);
+  w.in_enum("tls.min_version", c.tls.min_version, TlsVersion::kTls13);
+  w.in_enum("tls.max_version", c.tls.max_version, TlsVersion::kTls13);
+  w.flag("tls.auto_host_sni", c.tls.auto_host_sni);
+  w.flag("tls.auto_sni_san_validation", c.tls.auto_sni_san_validation);
+  if (w.failed()) return;
+  if (c.has_tls != 0 && c.tls.min_version > c.tls.max_version) return w.fail_field("tls.min_version", "is above tls.max_version");
+  if (c.tls.secrets.count > 1) return w.fail_field("tls.secrets", "holds more than one certificate");
+  if (c.tls.sni.count > kMaxSniBytes) w.fail_field("tls.sni", "is longer than 255 bytes");
+}
+void check(const SanMatch& m, Walker& w) {
+  w.in_enum("type", m.type, SanType::kEmail);
+  w.in_enum("kind", m.kind, StringMatchKind::kContains);
+  w.flag("ignore_case", m.ignore_case);
+}
+void check(const Secret& s, Walker& w) {
+  w.in_enum("kind", s.kind, SecretKind::kValidation);
+  w.flag("only_leaf_crl", s.only_leaf_crl);
+  w.flag("allow_expired", s.allow_expired);
+  w.flag("accept_untrusted", s.accept_untrusted);
+  if (s.certificate_hashes.count % kSha256Bytes != 0) w.fail_field("certificate_hashes", "is no multiple of 32 bytes");
+  if (s.spki_hashes.count % kSha256Bytes != 0) w.fail_field("spki_hashes", "is no multiple of 32 bytes");
 }
 void check(const Endpoint& e, Walker& w) {
   w.in_enum("state", e.state, EndpointState::kUnhealthy);

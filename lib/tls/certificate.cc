@@ -125,6 +125,24 @@ Result<std::vector<X509Ptr>> load_certificates(std::string_view pem, OSSL_LIB_CT
   return out;
 }
 
+Result<std::vector<CrlPtr>> load_crls(std::string_view pem) {
+  ERR_clear_error();
+  BioPtr in(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  std::vector<CrlPtr> out;
+  for (;;) {
+    X509_CRL* crl = in == nullptr ? nullptr : PEM_read_bio_X509_CRL(in.get(), nullptr, nullptr, nullptr);
+    if (crl != nullptr) {
+      out.emplace_back(crl);
+      continue;
+    }
+    const unsigned long e = ERR_peek_last_error();
+    if (ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_NO_START_LINE) break;  // the end
+    return Error{"CRL " + std::to_string(out.size() + 1) + " of the PEM text is broken: " + drain_errors()};
+  }
+  ERR_clear_error();
+  return out;
+}
+
 Result<LoadedCertificate> load_pair(std::string_view chain_pem, std::string_view key_pem, OSSL_LIB_CTX* library) {
   auto certificates = load_certificates(chain_pem, library);
   if (!certificates) return Error{"certificate chain: " + certificates.error()};
@@ -246,6 +264,13 @@ Result<uint32_t> check_ca_bundle(std::string_view pem) {
   auto certificates = load_certificates(pem, nullptr);
   if (!certificates) return Error{"trusted CA: " + certificates.error()};
   return static_cast<uint32_t>(certificates->size());
+}
+
+Result<uint32_t> check_crls(std::string_view pem) {
+  auto lists = load_crls(pem);
+  if (!lists) return Error{lists.error()};
+  if (lists->empty()) return Error{"no CRL: no \"-----BEGIN X509 CRL-----\" in the PEM text"};
+  return static_cast<uint32_t>(lists->size());
 }
 
 std::string flatten(const std::vector<std::string>& names) {

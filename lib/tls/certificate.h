@@ -43,6 +43,9 @@ base::Result<CertificateInfo> check_certificate(std::string_view chain_pem, std:
 // A bundle of CA certificates (CertificateValidationContext.trusted_ca): at least one, all well-formed. Returns how many.
 base::Result<uint32_t> check_ca_bundle(std::string_view pem);
 
+// Certificate revocation lists (CertificateValidationContext.crl): at least one, all well-formed. Returns how many.
+base::Result<uint32_t> check_crls(std::string_view pem);
+
 // Names that OpenSSL does not know are errors here, not silently skipped. Envoy's "[A|B]" groups are accepted, and flattened.
 base::Status check_cipher_suites(const std::vector<std::string>& names);
 base::Status check_curves(const std::vector<std::string>& names);

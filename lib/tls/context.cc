@@ -6,10 +6,8 @@
 #include <openssl/core_names.h>
 #include <openssl/provider.h>
 #include <openssl/rand.h>
-#include <openssl/x509v3.h>
 
 #include "lib/base/assert.h"
-#include "lib/base/ip_address.h"
 #include "lib/tls/context_impl.h"
 #include "lib/tls/session.h"
 
@@ -27,7 +25,6 @@ constexpr const char* kDefaultCiphers =
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384";
 constexpr const char* kTls13Suites = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 constexpr const char* kDefaultCurves = "X25519:P-256";
-constexpr int kMaxVerifyDepth = 100;  // CertificateValidationContext.max_verify_depth
 // A peer's certificate chain may take so much memory of a handshake.
 constexpr long kMaxCertificateListBytes = 64 * 1024;
 
@@ -62,18 +59,6 @@ Status configure(SSL_CTX* ctx, Version min, Version max, const std::vector<std::
   SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);  // back to us after each record without data: session.cc counts them
   SSL_CTX_set_read_ahead(ctx, 1);
   SSL_CTX_set_max_cert_list(ctx, kMaxCertificateListBytes);
-  SSL_CTX_set_verify_depth(ctx, kMaxVerifyDepth);
-  return {};
-}
-
-Status add_trusted(SSL_CTX* ctx, std::string_view pem, OSSL_LIB_CTX* library, bool announce) {
-  auto certificates = load_certificates(pem, library);
-  if (!certificates) return Error{"trusted_ca: " + certificates.error()};
-  X509_STORE* store = SSL_CTX_get_cert_store(ctx);
-  for (const X509Ptr& c : *certificates) {
-    if (X509_STORE_add_cert(store, c.get()) != 1) return Error{"trusted_ca: " + drain_errors()};
-    if (announce) SSL_CTX_add_client_CA(ctx, c.get());
-  }
   return {};
 }
 
@@ -185,89 +170,7 @@ struct ContextCallbacks {
     context->impl_->sessions.keep(session);
     return 1;  // the reference is ours now
   }
-  static int verify(X509_STORE_CTX* store, void* arg);
 };
-
-namespace {
-
-bool value_matches(SanMatcher::Kind kind, std::string_view have, std::string_view want) {
-  switch (kind) {
-    case SanMatcher::Kind::kExact:
-      return have == want;
-    case SanMatcher::Kind::kPrefix:
-      return have.starts_with(want);
-    case SanMatcher::Kind::kSuffix:
-      return have.ends_with(want);
-    case SanMatcher::Kind::kContains:
-      return have.find(want) != std::string_view::npos;
-  }
-  return false;
-}
-
-bool equal_ignoring_case(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && OPENSSL_strncasecmp(a.data(), b.data(), a.size()) == 0;
-}
-
-// RFC 6125 6.4.3, the wildcard being the whole left-most label.
-bool dns_matches(std::string_view pattern, std::string_view host) {
-  if (equal_ignoring_case(pattern, host)) return true;
-  if (!pattern.starts_with("*.")) return false;
-  const size_t dot = host.find('.');
-  return dot != std::string_view::npos && dot != 0 && equal_ignoring_case(pattern.substr(1), host.substr(dot));
-}
-
-bool san_matches(const SanMatcher& m, const GENERAL_NAME* n) {
-  const auto text = [](const ASN1_STRING* s) {
-    return std::string_view(reinterpret_cast<const char*>(ASN1_STRING_get0_data(s)), static_cast<size_t>(ASN1_STRING_length(s)));
-  };
-  switch (m.type) {
-    case SanMatcher::Type::kDns:
-      if (n->type != GEN_DNS) return false;
-      return m.kind == SanMatcher::Kind::kExact ? dns_matches(text(n->d.dNSName), m.value)
-                                                : value_matches(m.kind, text(n->d.dNSName), m.value);
-    case SanMatcher::Type::kUri:
-      return n->type == GEN_URI && value_matches(m.kind, text(n->d.uniformResourceIdentifier), m.value);
-    case SanMatcher::Type::kEmail:
-      return n->type == GEN_EMAIL && value_matches(m.kind, text(n->d.rfc822Name), m.value);
-    case SanMatcher::Type::kIp: {
-      if (n->type != GEN_IPADD) return false;
-      const std::string_view raw = text(n->d.iPAddress);
-      base::IpAddress a;
-      if (raw.size() == 4) a = base::IpAddress::v4(base::load_be32(raw.data()));
-      else if (raw.size() == 16) a = base::IpAddress::v6(reinterpret_cast<const uint8_t*>(raw.data()));
-      else return false;
-      char buffer[64];
-      return value_matches(m.kind, {buffer, a.format(buffer, sizeof buffer)}, m.value);
-    }
-  }
-  return false;
-}
-
-}  // namespace
-
-int ContextCallbacks::verify(X509_STORE_CTX* store, void* arg) {
-  const ClientContext::Impl& im = *static_cast<const ClientContext*>(arg)->impl_;
-  if (X509_verify_cert(store) != 1) return 0;
-  X509* leaf = X509_STORE_CTX_get0_cert(store);
-  bool ok = true;
-  if (im.verify_sni) {
-    auto* ssl = static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
-    const char* sni = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-    ok = sni != nullptr && X509_check_host(leaf, sni, 0, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, nullptr) == 1;
-  }
-  if (ok && !im.sans.empty()) {
-    ok = false;
-    if (auto* names = static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(leaf, NID_subject_alt_name, nullptr, nullptr))) {
-      for (int i = 0; i < sk_GENERAL_NAME_num(names) && !ok; ++i) {
-        const GENERAL_NAME* n = sk_GENERAL_NAME_value(names, i);
-        ok = std::any_of(im.sans.begin(), im.sans.end(), [&](const SanMatcher& m) { return san_matches(m, n); });
-      }
-      GENERAL_NAMES_free(names);
-    }
-  }
-  if (!ok) X509_STORE_CTX_set_error(store, X509_V_ERR_HOSTNAME_MISMATCH);
-  return ok ? 1 : 0;
-}
 
 // --- LibraryContext ---------------------------------------------------------------------------------------------------------
 
@@ -347,7 +250,9 @@ Result<std::unique_ptr<ServerContext>> ServerContext::create(LibraryContext& lib
     EVP_DigestUpdate(identity, digest, n);
     im.certificates.push_back(std::move(*pair));
   }
-  EVP_DigestUpdate(identity, config.client_ca_pem.data(), config.client_ca_pem.size());
+  std::string judges;
+  append_identity(config.validation, &judges);
+  EVP_DigestUpdate(identity, judges.data(), judges.size());
   EVP_DigestUpdate(identity, &config.require_client_certificate, sizeof config.require_client_certificate);
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned n = 0;
@@ -366,12 +271,8 @@ Result<std::unique_ptr<ServerContext>> ServerContext::create(LibraryContext& lib
   if (!alpn_to_wire(config.alpn, im.alpn_wire)) return Error{"alpn_protocols: a name is empty or longer than 255 bytes"};
   if (!im.alpn_wire.empty()) SSL_CTX_set_alpn_select_cb(ctx, &select_alpn, &im.alpn_wire);
 
-  if (!config.client_ca_pem.empty()) {
-    if (Status s = add_trusted(ctx, config.client_ca_pem, library.raw(), true); !s) return Error{s.error()};
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (config.require_client_certificate ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), nullptr);
-  } else if (config.require_client_certificate) {
-    return Error{"require_client_certificate needs a trusted_ca"};
-  }
+  if (Status st = im.verifier.attach(ctx, config.validation, library.raw(), true, config.require_client_certificate); !st)
+    return Error{st.error()};
 
   // No tickets until there are keys.
   im.ticket_cipher = EVP_CIPHER_fetch(library.raw(), "AES-256-CBC", nullptr);
@@ -392,6 +293,9 @@ void ServerContext::set_ticket_keys(const TicketKeys& keys) {
   SSL_CTX_clear_options(impl_->ctx.get(), SSL_OP_NO_TICKET);
   SSL_CTX_set_num_tickets(impl_->ctx.get(), 1);
 }
+
+void ServerContext::set_san_regexes(const SanRegexes& regexes) { impl_->verifier.set_regexes(regexes); }
+void ClientContext::set_san_regexes(const SanRegexes& regexes) { impl_->verifier.set_regexes(regexes); }
 
 uint32_t ServerContext::certificate_count() const { return static_cast<uint32_t>(impl_->certificates.size()); }
 
@@ -451,8 +355,6 @@ Result<std::unique_ptr<ClientContext>> ClientContext::create(LibraryContext& lib
   if (config.max_sessions == 0) return Error{"a TLS client that keeps tickets keeps at least one session"};
   out->impl_ = std::make_unique<Impl>(config.max_sessions);
   Impl& im = *out->impl_;
-  im.sans = config.sans;
-  im.verify_sni = config.verify_sni;
   im.tickets = config.tickets;
   im.ctx.reset(SSL_CTX_new_ex(library.raw(), nullptr, TLS_client_method()));
   if (im.ctx == nullptr) return Error{"SSL_CTX: " + drain_errors()};
@@ -467,15 +369,7 @@ Result<std::unique_ptr<ClientContext>> ClientContext::create(LibraryContext& lib
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
   }
-  if (!config.trusted_ca_pem.empty()) {
-    if (Status s = add_trusted(ctx, config.trusted_ca_pem, library.raw(), false); !s) return Error{s.error()};
-    im.verify = true;
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, nullptr);
-    SSL_CTX_set_cert_verify_callback(ctx, &ContextCallbacks::verify, out.get());
-  } else {
-    if (!config.sans.empty() || config.verify_sni) return Error{"matching subject alternative names needs a trusted_ca"};
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, nullptr);
-  }
+  if (Status st = im.verifier.attach(ctx, config.validation, library.raw(), false, false); !st) return Error{st.error()};
   std::vector<unsigned char> alpn;
   if (!alpn_to_wire(config.alpn, alpn)) return Error{"alpn_protocols: a name is empty or longer than 255 bytes"};
   if (!alpn.empty()) SSL_CTX_set_alpn_protos(ctx, alpn.data(), static_cast<unsigned>(alpn.size()));

@@ -17,6 +17,7 @@
 
 #include "lib/base/status.h"
 #include "lib/tls/certificate.h"
+#include "lib/tls/validation.h"
 
 struct ossl_lib_ctx_st;
 struct ossl_provider_st;
@@ -69,8 +70,8 @@ struct ServerConfig {
   Version min_version = Version::kTls12, max_version = Version::kTls13;
   bool disable_tickets = false;             // disable_stateless_session_resumption
   bool full_scan_on_sni_mismatch = false;   // full_scan_certs_on_sni_mismatch
-  std::string client_ca_pem;                // trusted_ca; empty: a client certificate is not asked for
-  bool require_client_certificate = false;  // with client_ca_pem
+  ValidationConfig validation;              // of client certificates; not active(): none is asked for
+  bool require_client_certificate = false;  // needs an active `validation`
 };
 
 class Session;
@@ -86,6 +87,8 @@ class ServerContext {
 
   // The worker's thread only, between sessions' calls. Without keys no tickets are issued.
   void set_ticket_keys(const TicketKeys& keys);
+  // Before the first session: the engine of SanMatcher::Kind::kRegex.
+  void set_san_regexes(const SanRegexes& regexes);
   // Open now. Any thread: 0, once no worker can open more, means that the context may be destroyed (acquire, pairs with the
   // release of the worker's count).
   uint32_t sessions() const { return sessions_.load(std::memory_order_acquire); }
@@ -108,19 +111,8 @@ class ServerContext {
   std::atomic<uint32_t> sessions_{0};  // writer: the worker (SessionPool)
 };
 
-// SubjectAltNameMatcher: a certificate passes when one of its names of that kind matches.
-struct SanMatcher {
-  enum class Type : uint8_t { kDns, kUri, kIp, kEmail };
-  enum class Kind : uint8_t { kExact, kPrefix, kSuffix, kContains };
-  Type type = Type::kDns;
-  Kind kind = Kind::kExact;  // kDns with kExact: a wildcard certificate name matches one label (RFC 6125 6.4.3)
-  std::string value;
-};
-
 struct ClientConfig {
-  std::string trusted_ca_pem;    // empty: the server's certificate is NOT verified (Envoy's default)
-  std::vector<SanMatcher> sans;  // with trusted_ca_pem: one must match; empty: any name
-  bool verify_sni = false;       // auto_sni_san_validation: a DNS name must match the session's SNI
+  ValidationConfig validation;  // not active(): the server's certificate is NOT verified (Envoy's default)
   std::vector<std::string> alpn;
   std::vector<std::string> cipher_suites, curves;
   Version min_version = Version::kTls12, max_version = Version::kTls12;  // Envoy's client maximum is TLS 1.2 by default
@@ -135,6 +127,7 @@ class ClientContext {
   ~ClientContext();
   ClientContext(const ClientContext&) = delete;
   ClientContext& operator=(const ClientContext&) = delete;
+  void set_san_regexes(const SanRegexes& regexes);  // as of ServerContext
   uint32_t sessions() const { return sessions_.load(std::memory_order_acquire); }
   bool has_resumable_session() const;  // the newest session kept can be resumed
   uint32_t kept_sessions() const;      // 0 … max_sessions

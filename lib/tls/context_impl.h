@@ -8,6 +8,7 @@
 #include "lib/tls/context.h"
 #include "lib/tls/openssl_ptr.h"
 #include "lib/tls/pem.h"
+#include "lib/tls/verifier.h"
 
 namespace millrace::tls {
 
@@ -25,6 +26,7 @@ struct ServerContext::Impl {
     uint32_t ecdsa = kNoCertificate;
   };
   OSSL_LIB_CTX* library = nullptr;
+  Verifier verifier;  // outlives ctx
   SslCtxPtr ctx;
   std::vector<LoadedCertificate> certificates;
   std::unordered_map<std::string, ByKey, NameHash, std::equal_to<>> names;  // "a.b" exact, ".b" for "*.b"
@@ -68,9 +70,9 @@ class KeptSessions {
 
 struct ClientContext::Impl {
   explicit Impl(uint32_t max_sessions) : sessions(max_sessions) {}
+  Verifier verifier;  // outlives ctx
   SslCtxPtr ctx;
-  std::vector<SanMatcher> sans;
-  bool verify = false, verify_sni = false, tickets = true;
+  bool tickets = true;
   KeptSessions sessions;
 };
 

@@ -23,10 +23,12 @@ inline void free_chain(STACK_OF(X509) * s) { sk_X509_pop_free(s, X509_free); }
 
 using BioPtr = std::unique_ptr<BIO, Freer<BIO_free>>;
 using X509Ptr = std::unique_ptr<X509, Freer<X509_free>>;
+using CrlPtr = std::unique_ptr<X509_CRL, Freer<X509_CRL_free>>;
 using PkeyPtr = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY_free>>;
 using ChainPtr = std::unique_ptr<STACK_OF(X509), Freer<free_chain>>;
 using SslCtxPtr = std::unique_ptr<SSL_CTX, Freer<SSL_CTX_free>>;
 using SslPtr = std::unique_ptr<SSL, Freer<SSL_free>>;
+using EvpMdPtr = std::unique_ptr<EVP_MD, Freer<EVP_MD_free>>;
 
 // Empties the error queue; the first error's reason, or "unknown error".
 inline std::string drain_errors() {

@@ -19,6 +19,8 @@ struct LoadedCertificate {
 
 // `library`: null for the default one.
 base::Result<std::vector<X509Ptr>> load_certificates(std::string_view pem, OSSL_LIB_CTX* library);
+// All CRLs among what else the text holds; none is no error here.
+base::Result<std::vector<CrlPtr>> load_crls(std::string_view pem);
 base::Result<LoadedCertificate> load_pair(std::string_view chain_pem, std::string_view key_pem, OSSL_LIB_CTX* library);
 CertificateInfo describe(const std::vector<X509*>& chain, int64_t now_unix);
 // What SNI is matched with, lower case: the DNS names, or the CN of a certificate without subjectAltName.

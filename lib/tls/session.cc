@@ -183,27 +183,6 @@ TlsError from_alert(int description) {
   }
 }
 
-TlsError from_verify_result(long result) {
-  switch (result) {
-    case X509_V_ERR_CERT_HAS_EXPIRED:
-    case X509_V_ERR_CERT_NOT_YET_VALID:
-      return TlsError::kPeerCertificateExpired;
-    case X509_V_ERR_HOSTNAME_MISMATCH:
-    case X509_V_ERR_IP_ADDRESS_MISMATCH:
-    case X509_V_ERR_EMAIL_MISMATCH:
-      return TlsError::kPeerCertificateName;
-    case X509_V_ERR_EE_KEY_TOO_SMALL:
-    case X509_V_ERR_CA_KEY_TOO_SMALL:
-    case X509_V_ERR_CA_MD_TOO_WEAK:
-    case X509_V_ERR_INVALID_PURPOSE:
-      return TlsError::kPeerCertificateBad;
-    case X509_V_ERR_OUT_OF_MEM:
-      return TlsError::kNoMemory;
-    default:
-      return TlsError::kPeerCertificateUntrusted;
-  }
-}
-
 // kNone: this reason says nothing by itself.
 TlsError from_reason(int reason) {
   switch (reason) {
@@ -300,7 +279,8 @@ TlsError Session::error_from_openssl() const {
     if (reason == ERR_R_MALLOC_FAILURE) return ERR_clear_error(), TlsError::kNoMemory;
     if (found != TlsError::kNone || ERR_GET_LIB(e) != ERR_LIB_SSL) continue;
     generic_ssl = true;
-    if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) found = from_verify_result(SSL_get_verify_result(ssl_));
+    if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
+      found = verify_error_ != TlsError::kNone ? verify_error_ : TlsError::kPeerCertificateUntrusted;
     else found = from_reason(reason);
   }
   // An alert of the peer says more than what we made of it.
@@ -624,15 +604,23 @@ Negotiated Session::negotiated() const {
     n.cipher = SSL_CIPHER_get_name(c);
     n.cipher_id = SSL_CIPHER_get_protocol_id(c);
   }
-  const unsigned char* alpn = nullptr;
-  unsigned alpn_length = 0;
-  SSL_get0_alpn_selected(ssl_, &alpn, &alpn_length);
-  if (alpn != nullptr) n.alpn = {reinterpret_cast<const char*>(alpn), alpn_length};
+  n.alpn = this->alpn();
   if (const char* sni = SSL_get_servername(ssl_, TLSEXT_NAMETYPE_host_name)) n.server_name = sni;
   n.resumed = SSL_session_reused(ssl_) == 1;
   n.peer_certificate = SSL_get0_peer_certificate(ssl_) != nullptr;
+  n.validation =
+      n.peer_certificate && validation_ == PeerValidation::kNoCertificate ? PeerValidation::kNotValidated : validation_;
   return n;
 }
+
+std::string_view Session::alpn() const {
+  const unsigned char* name = nullptr;
+  unsigned size = 0;
+  SSL_get0_alpn_selected(ssl_, &name, &size);
+  return name == nullptr ? std::string_view() : std::string_view(reinterpret_cast<const char*>(name), size);
+}
+
+std::span<char> Session::verify_detail_buffer() { return pool_->verify_detail_; }
 
 // One writer, so no read-modify-write; release: whoever reads 0 may free what the session used.
 static void count_session(std::atomic<uint32_t>& sessions, uint32_t by) {

@@ -13,6 +13,7 @@
 //  4. All calls come from the worker that owns the pool.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -76,7 +77,8 @@ struct Negotiated {
   std::string_view alpn;         // empty: none; valid while the session is open
   std::string_view server_name;  // server: as the client sent it; client: as asked for; valid while the session is open
   bool resumed = false;
-  bool peer_certificate = false;  // the peer showed one (and it verified, where a CA is configured)
+  bool peer_certificate = false;                               // the peer showed one (and it verified, where a CA is configured)
+  PeerValidation validation = PeerValidation::kNoCertificate;  // of a resumed session: kNotValidated, as Envoy has it
 };
 
 class SessionPool;
@@ -87,7 +89,11 @@ class Session {
   State state() const { return state_; }
   bool established() const { return state_ == State::kEstablished; }
   TlsError error() const { return error_; }
-  Negotiated negotiated() const;                              // after the handshake; earlier, what is known so far
+  Negotiated negotiated() const;  // after the handshake; earlier, what is known so far
+  std::string_view alpn() const;  // the selected protocol; empty: none. Valid while it is open
+  // Why the peer's certificate did not pass, in Envoy's words ("verify cert failed: ..."), also where it was accepted all the
+  // same; empty otherwise. Good until another session of the pool judges one.
+  std::string_view verify_detail() const { return verify_detail_; }
   uint8_t alert_sent() const { return alert_sent_; }          // AlertDescription of a fatal alert that we sent; 0: none
   uint8_t alert_received() const { return alert_received_; }  // likewise received; 0: none (or close_notify)
   bool close_sent() const { return close_sent_; }
@@ -122,9 +128,16 @@ class Session {
   friend class SessionPool;
   friend class ServerContext;
   friend class ClientContext;
+  friend class Verifier;
   friend struct SessionBio;
   struct Call;  // one call's view of the world, for the BIO
 
+  std::span<char> verify_detail_buffer();
+  void set_verdict(PeerValidation v, TlsError error, std::string_view detail) {
+    validation_ = v;
+    verify_error_ = error;
+    verify_detail_ = detail;
+  }
   void fail(Progress& p, TlsError e);
   TlsError error_from_openssl() const;
   bool input_ready(const Wire& wire) const;
@@ -149,7 +162,9 @@ class Session {
   uint32_t record_left_ = 0;       // bytes at the front of cipher_in that belong to a record OpenSSL has begun to read
   uint32_t control_records_ = 0;   // records without application data in a row
   State state_ = State::kHandshake;
-  TlsError error_ = TlsError::kNone;
+  TlsError error_ = TlsError::kNone, verify_error_ = TlsError::kNone;
+  PeerValidation validation_ = PeerValidation::kNoCertificate;
+  std::string_view verify_detail_;  // static text, or in the pool's buffer
   uint8_t alert_sent_ = 0, alert_received_ = 0;
   bool close_sent_ = false, close_received_ = false, truncated_ = false, started_ = false;
   bool output_pending_ = false;  // OpenSSL waits for room in cipher_out: call it again without new input
@@ -197,7 +212,8 @@ class SessionPool {
   Session* opened(Session& s);
 
   std::unique_ptr<Session[]> sessions_;
-  std::unique_ptr<uint8_t[]> gather_;  // kMaxRecordBytes: a record's plaintext when it lies in several packets
+  std::array<char, 512> verify_detail_{};  // Session::verify_detail()
+  std::unique_ptr<uint8_t[]> gather_;      // kMaxRecordBytes: a record's plaintext when it lies in several packets
   uint32_t capacity_ = 0, open_ = 0, free_head_ = 0;
   static void on_key_line(const ssl_st* ssl, const char* line);
 

@@ -10,6 +10,11 @@ import tempfile
 import published_api as api
 
 
+# Fields of Envoy 1.40 that the package, which is older, does not have, with their numbers there.
+NEWER = {"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext.auto_host_sni": 6,
+         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext.auto_sni_san_validation": 7}
+
+
 def compare(mine, theirs):
     problems, checked = [], 0
     for name, fields in sorted(mine["messages"].items()):
@@ -21,6 +26,8 @@ def compare(mine, theirs):
         for field, f in fields.items():
             checked += 1
             g = theirs["messages"][name].get(field)
+            if g is None and f["number"] == str(NEWER.get(f"{name}.{field}")):
+                continue
             if g is None:
                 problems.append(f"{name}.{field}: no such field in Envoy's API")
             elif f != g:

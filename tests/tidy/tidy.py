@@ -39,8 +39,7 @@ LAYERS = {
 # Exceptions, each with its reason: file -> what it may include besides.
 LAYER_EXCEPTIONS = {
     # A certificate that the data plane would refuse must be refused by control already, with the same words.
-    "control/validate_listener.cc": ["lib/tls/certificate.h"],
-    "control/validate_rules.cc": ["lib/tls/certificate.h"],
+    "control/validate_tls.cc": ["lib/tls/certificate.h"],
 }
 
 # Headers of libraries: pattern -> where they may be included. Tests may include what they test.
@@ -79,6 +78,7 @@ POLL_CORE_ALLOWED = [
     ("dataplane/table_loader*", "all", "the loader thread, which is no poll core"),
     ("dataplane/host_bridge*", "all", "the thread of the exception interface, which is no poll core"),
     ("dataplane/runtime_snapshot*", "shared_ptr", "owners of arenas, held and dropped by the loader thread"),
+    ("dataplane/tls_contexts*", "all", "built, shared between snapshots and freed by the loader thread"),
     ("dataplane/runtime_nodes*", "all", "built, shared between snapshots and freed by the loader thread"),
     ("dataplane/supervisor*", "all", "the supervisor thread, which is no poll core"),
     ("dataplane/control_link*", "all", "the socket to control, served by the loader thread"),

@@ -182,7 +182,7 @@ TEST(CertificateChoice, HundredsOfCertificates) {
   const CertificatePem ca = make_certificate({.common_name = "ca", .ca = true});
   for (int i = 0; i < 500; ++i)
     config.certificates.push_back(make_certificate({.sans = {"DNS:h" + std::to_string(i) + ".example"}, .issuer = &ca}));
-  p.configure(config, {.trusted_ca_pem = ca.chain, .verify_sni = true, .max_version = Version::kTls13});
+  p.configure(config, {.validation = {.trusted_ca_pem = ca.chain, .match_sni = true}, .max_version = Version::kTls13});
   for (const char* sni : {"h0.example", "h499.example", "h123.example"}) {
     p.open(sni);
     p.handshake();
@@ -228,7 +228,7 @@ TEST(ServerContext, ErrorsOfTheConfiguration) {
   EXPECT_EQ(error(c), "alpn_protocols: a name is empty or longer than 255 bytes");
   c = server_config();
   c.require_client_certificate = true;
-  EXPECT_EQ(error(c), "require_client_certificate needs a trusted_ca");
+  EXPECT_EQ(error(c), "require_client_certificate needs a trusted_ca, or hashes to compare with");
   c = server_config();
   c.cipher_suites = {"NOPE"};
   EXPECT_TRUE(error(c).starts_with("cipher_suites: "));

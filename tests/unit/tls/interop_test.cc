@@ -198,7 +198,7 @@ TEST(Interop, OurClientAndOpensslServer) {
     }
     if (fd >= 0) {
       Pair p;
-      p.configure(server_config(), {.trusted_ca_pem = ca.chain, .verify_sni = true, .max_version = v});
+      p.configure(server_config(), {.validation = {.trusted_ca_pem = ca.chain, .match_sni = true}, .max_version = v});
       p.client.session = p.sessions.open_client(*p.client_context, "upstream.example");
       p.client.queue("GET / HTTP/1.0\r\n\r\n");
       const std::string got = run(fd, p.client, [](const std::string& s) {

@@ -408,13 +408,14 @@ TEST(SessionFailure, IsNamedOnBothSides) {
   const CertificatePem other_ca = make_certificate({.common_name = "other", .ca = true});
   const auto serves = [](const CertificatePem& c) { return ServerConfig{.certificates = {c}}; };
   const auto trusts = [&](const CertificatePem& c, std::vector<SanMatcher> sans = {}, bool sni = false) {
-    return ClientConfig{.trusted_ca_pem = c.chain, .sans = std::move(sans), .verify_sni = sni, .max_version = Version::kTls13};
+    return ClientConfig{.validation = {.trusted_ca_pem = c.chain, .sans = std::move(sans), .match_sni = sni},
+                        .max_version = Version::kTls13};
   };
   ServerConfig only13 = server_config(), only12 = server_config(), mutual = server_config(), p521 = server_config(),
                chacha = server_config();
   only13.min_version = Version::kTls13;
   only12.max_version = Version::kTls12;
-  mutual.client_ca_pem = ca.chain;
+  mutual.validation.trusted_ca_pem = ca.chain;
   mutual.require_client_certificate = true;
   p521.curves = {"P-521"};
   chacha.max_version = Version::kTls12;
@@ -472,7 +473,7 @@ TEST(SessionVerify, NamesThatMatch) {
     for (bool sni : {false, true}) {
       Pair p;
       p.configure({.certificates = {leaf}},
-                  {.trusted_ca_pem = ca.chain, .sans = sans, .verify_sni = sni, .max_version = Version::kTls13});
+                  {.validation = {.trusted_ca_pem = ca.chain, .sans = sans, .match_sni = sni}, .max_version = Version::kTls13});
       p.open("www.example.com");
       p.handshake();
       EXPECT_TRUE(p.established()) << name(p.client.session->error());
@@ -485,7 +486,7 @@ TEST(SessionVerify, MutualTls) {
   for (Version v : {Version::kTls12, Version::kTls13}) {
     Pair p;
     ServerConfig s = server_config();
-    s.client_ca_pem = ca.chain;
+    s.validation.trusted_ca_pem = ca.chain;
     s.require_client_certificate = true;
     ClientConfig c = client_config(v);
     c.certificate = make_certificate({.common_name = "client", .issuer = &ca});

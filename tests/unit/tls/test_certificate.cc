@@ -59,6 +59,7 @@ CertificatePem make_certificate(const CertificateSpec& spec) {
     X509_EXTENSION_free(e);
   };
   extend(NID_basic_constraints, spec.ca ? "critical,CA:TRUE" : "CA:FALSE");
+  if (!spec.key_usage.empty()) extend(NID_ext_key_usage, spec.key_usage);
   std::string sans;
   for (const std::string& s : spec.sans) sans += (sans.empty() ? "" : ",") + s;
   if (!sans.empty()) extend(NID_subject_alt_name, sans);
@@ -68,7 +69,60 @@ CertificatePem make_certificate(const CertificateSpec& spec) {
   BioPtr c(BIO_new(BIO_s_mem())), k(BIO_new(BIO_s_mem()));
   PEM_write_bio_X509(c.get(), cert.get());
   PEM_write_bio_PrivateKey(k.get(), key.get(), nullptr, nullptr, 0, nullptr, nullptr);
-  return {text_of(c.get()) + (spec.issuer != nullptr && !spec.ca ? spec.issuer->chain : ""), text_of(k.get())};
+  return {text_of(c.get()) + (spec.issuer != nullptr && (!spec.ca || spec.intermediate) ? spec.issuer->chain : ""),
+          text_of(k.get())};
+}
+
+namespace {
+X509Ptr leaf_of(const CertificatePem& c) {
+  BioPtr in(BIO_new_mem_buf(c.chain.data(), -1));
+  X509Ptr leaf(PEM_read_bio_X509(in.get(), nullptr, nullptr, nullptr));
+  MILLRACE_ASSERT(leaf != nullptr, "the test's certificate is well-formed");
+  return leaf;
+}
+}  // namespace
+
+std::string make_crl(const CertificatePem& ca, const std::vector<CertificatePem>& revoked) {
+  X509Ptr issuer = leaf_of(ca);
+  BioPtr in(BIO_new_mem_buf(ca.key.data(), -1)), out(BIO_new(BIO_s_mem()));
+  PkeyPtr key(PEM_read_bio_PrivateKey(in.get(), nullptr, nullptr, nullptr));
+  CrlPtr crl(X509_CRL_new());
+  X509_CRL_set_version(crl.get(), 1);
+  X509_CRL_set_issuer_name(crl.get(), X509_get_subject_name(issuer.get()));
+  ASN1_TIME* t = ASN1_TIME_new();
+  X509_gmtime_adj(t, -3600);
+  X509_CRL_set1_lastUpdate(crl.get(), t);
+  for (const CertificatePem& c : revoked) {
+    X509_REVOKED* entry = X509_REVOKED_new();
+    X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(leaf_of(c).get()));
+    X509_REVOKED_set_revocationDate(entry, t);
+    X509_CRL_add0_revoked(crl.get(), entry);
+  }
+  X509_gmtime_adj(t, 3600);
+  X509_CRL_set1_nextUpdate(crl.get(), t);
+  ASN1_TIME_free(t);
+  X509_CRL_sort(crl.get());
+  MILLRACE_ASSERT(X509_CRL_sign(crl.get(), key.get(), EVP_sha256()) > 0, "signing works");
+  PEM_write_bio_X509_CRL(out.get(), crl.get());
+  return text_of(out.get());
+}
+
+Sha256 certificate_hash(const CertificatePem& c) {
+  Sha256 out{};
+  unsigned n = 0;
+  X509_digest(leaf_of(c).get(), EVP_sha256(), out.data(), &n);
+  return out;
+}
+
+Sha256 spki_hash(const CertificatePem& c) {
+  Sha256 out{};
+  X509Ptr leaf = leaf_of(c);
+  unsigned char* der = nullptr;
+  const int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(leaf.get()), &der);
+  unsigned n = 0;
+  EVP_Digest(der, static_cast<size_t>(size), out.data(), &n, EVP_sha256(), nullptr);
+  OPENSSL_free(der);
+  return out;
 }
 
 std::string encrypt_key(const std::string& key_pem, const std::string& password) {

@@ -1,0 +1,133 @@
+// Secrets, and the TLS contexts that use them: files are read here, what is written inline becomes a secret of its own.
+#include "control/model_builder.h"
+#include "control/proto_values.h"
+
+namespace millrace::control {
+
+namespace {
+
+namespace tls_api = envoy::extensions::transport_sockets::tls::v3;
+
+// Reads every file that the secret names; "" or why not.
+std::string read_files(SecretObject* s) {
+  const auto read = [](bool there, const envoy::config::core::v3::DataSource& source, std::string* out) -> std::string {
+    if (!there) return "";
+    auto text = read_data_source(source);
+    if (!text.ok()) return text.error();
+    *out = *std::move(text);
+    return "";
+  };
+  const auto& c = s->config->tls_certificate();
+  const auto& v = s->config->validation_context();
+  for (std::string bad : {read(c.has_certificate_chain(), c.certificate_chain(), &s->certificate_chain_pem),
+                          read(c.has_private_key(), c.private_key(), &s->private_key_pem),
+                          read(v.has_trusted_ca(), v.trusted_ca(), &s->trusted_ca_pem), read(v.has_crl(), v.crl(), &s->crl_pem)})
+    if (!bad.empty()) return bad;
+  return "";
+}
+
+}  // namespace
+
+std::vector<std::string> TlsSecrets::all() const {
+  std::vector<std::string> out = certificates;
+  for (const std::string& name : {validation, validation_more})
+    if (!name.empty()) out.push_back(name);
+  return out;
+}
+
+void ModelBuilder::add_or_keep_secret(SecretObject secret) {
+  const auto old = before_.secrets_.find(secret.name);
+  if (old != before_.secrets_.end() && static_cast<const SecretFiles&>(*old->second) == secret &&
+      same_bytes(*old->second->config, *secret.config) && old->second->derived == secret.derived) {
+    now_.secrets_[secret.name] = old->second;
+    return;
+  }
+  const std::string name = secret.name;
+  now_.secrets_[name] = std::make_shared<const SecretObject>(std::move(secret));
+}
+
+void ModelBuilder::put_secret(const LoadedObject& o) {
+  SecretObject s;
+  s.config = std::static_pointer_cast<const api::Secret>(std::shared_ptr<const google::protobuf::Message>(o.message));
+  s.name = s.config->name();
+  if (!claim({ConfigKind::kSecret, s.name}, o, "name")) return;
+  if (const std::string bad = read_files(&s); !bad.empty()) return complain("secret " + s.name + ": " + bad);
+  add_or_keep_secret(std::move(s));
+}
+
+std::string ModelBuilder::derive_secrets(const CommonTlsContext& common, const ConfigKey& owner, const std::string& place,
+                                         TlsSecrets* out) {
+  std::string bad;
+  const auto derive = [&](const std::string& name, auto&& fill) {
+    SecretObject s;
+    s.name = place + "/" + name;
+    s.owner = owner;
+    s.derived = true;
+    auto config = std::make_shared<api::Secret>();
+    config->set_name(s.name);
+    fill(*config);
+    s.config = std::move(config);
+    if (bad.empty()) bad = read_files(&s);
+    put_.emplace(ConfigKey{ConfigKind::kSecret, s.name}, static_cast<int>(put_.size()));
+    std::string full = s.name;
+    add_or_keep_secret(std::move(s));
+    return full;
+  };
+  for (int i = 0; i < common.tls_certificates_size(); ++i)
+    out->certificates.push_back(derive("tls_certificates[" + std::to_string(i) + "]",
+                                       [&](api::Secret& s) { *s.mutable_tls_certificate() = common.tls_certificates(i); }));
+  for (const auto& sds : common.tls_certificate_sds_secret_configs()) out->certificates.push_back(sds.name());
+  const auto context = [&](const tls_api::CertificateValidationContext& v) {
+    out->validation = derive("validation_context", [&](api::Secret& s) { *s.mutable_validation_context() = v; });
+  };
+  if (common.has_validation_context()) context(common.validation_context());
+  if (common.has_combined_validation_context()) {
+    context(common.combined_validation_context().default_validation_context());
+    out->validation_more = common.combined_validation_context().validation_context_sds_secret_config().name();
+  }
+  if (common.has_validation_context_sds_secret_config())
+    out->validation_more = common.validation_context_sds_secret_config().name();
+  return bad;
+}
+
+void ModelBuilder::forget_derived(const TlsSecrets& secrets) {
+  for (const std::string& s : secrets.all())
+    if (const auto it = now_.secrets_.find(s); it != now_.secrets_.end() && it->second->derived) now_.secrets_.erase(it);
+}
+
+void ModelBuilder::restore_derived(const TlsSecrets& secrets) {
+  for (const std::string& s : secrets.all()) {
+    const auto now = now_.secrets_.find(s);
+    const auto before = before_.secrets_.find(s);
+    const bool derived = (now != now_.secrets_.end() && now->second->derived) ||
+                         (now == now_.secrets_.end() && before != before_.secrets_.end() && before->second->derived);
+    if (derived) restore_in(now_.secrets_, before_.secrets_, s);
+  }
+}
+
+bool ModelBuilder::secrets_known(const CommonTlsContext& common, const std::string& path, ErrorSink& errors) const {
+  bool ok = true;
+  const auto known = [&](const std::string& name, api::Secret::TypeCase type, const std::string& at) {
+    const auto s = now_.secrets_.find(name);
+    const bool there = s != now_.secrets_.end() && !s->second->derived;
+    if (there && s->second->config->type_case() == type) return;
+    ok = false;
+    if (bad_.contains({ConfigKind::kSecret, name})) return;
+    errors.add(path + "." + at + ".name",
+               there ? "secret '" + name + "' holds no " +
+                           (type == api::Secret::kTlsCertificate ? "tls_certificate" : "validation_context")
+                     : "unknown secret '" + name + "'");
+  };
+  for (int i = 0; i < common.tls_certificate_sds_secret_configs_size(); ++i)
+    known(common.tls_certificate_sds_secret_configs(i).name(), api::Secret::kTlsCertificate,
+          "tls_certificate_sds_secret_configs[" + std::to_string(i) + "]");
+  if (common.has_validation_context_sds_secret_config())
+    known(common.validation_context_sds_secret_config().name(), api::Secret::kValidationContext,
+          "validation_context_sds_secret_config");
+  if (common.has_combined_validation_context())
+    known(common.combined_validation_context().validation_context_sds_secret_config().name(), api::Secret::kValidationContext,
+          "combined_validation_context.validation_context_sds_secret_config");
+  return ok;
+}
+
+}  // namespace millrace::control
