@@ -102,7 +102,8 @@ Status NodeBuilder::build_cluster_tls(const table::Cluster& object, const Object
   config.max_version = static_cast<tls::Version>(object.tls.max_version);
   config.tickets = object.tls.max_session_keys != 0;
   config.max_sessions = std::max<uint32_t>(object.tls.max_session_keys, 1);
-  auto set = tls_.get(config);
+  auto set = tls_.get(
+      config, where + (object.tls.auto_host_sni != 0 ? " host " : " ") + std::string(table::view(&object, object.tls.sni)));
   if (!set.ok()) return Error{where + ": " + set.error()};
   node.runtime.tls = (*set)->pointers;
   node.tls = std::move(*set);

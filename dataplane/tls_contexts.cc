@@ -78,8 +78,10 @@ TlsContextCache::TlsContextCache(std::vector<tls::LibraryContext*> libraries) : 
 TlsContextCache::~TlsContextCache() { sweep(); }
 
 template <class Context, class Config>
-Result<std::shared_ptr<TlsContextSet<Context>>> TlsContextCache::get_in(Kind<Context>& kind, const Config& config) {
+Result<std::shared_ptr<TlsContextSet<Context>>> TlsContextCache::get_in(Kind<Context>& kind, const Config& config,
+                                                                        std::string_view besides) {
   std::string key = content_of(config);
+  append(key, besides);
   if (const auto it = kind.by_content.find(key); it != kind.by_content.end()) {
     if (auto set = it->second.lock()) return set;
   }
@@ -99,10 +101,11 @@ Result<std::shared_ptr<TlsContextSet<Context>>> TlsContextCache::get_in(Kind<Con
 }
 
 Result<std::shared_ptr<TlsContextSet<tls::ServerContext>>> TlsContextCache::get(const tls::ServerConfig& config) {
-  return get_in(servers_, config);
+  return get_in(servers_, config, {});
 }
-Result<std::shared_ptr<TlsContextSet<tls::ClientContext>>> TlsContextCache::get(const tls::ClientConfig& config) {
-  return get_in(clients_, config);
+Result<std::shared_ptr<TlsContextSet<tls::ClientContext>>> TlsContextCache::get(const tls::ClientConfig& config,
+                                                                                std::string_view besides) {
+  return get_in(clients_, config, besides);
 }
 
 template <class Context>

@@ -27,7 +27,9 @@ class TlsContextCache {
   ~TlsContextCache();
   bool enabled() const { return !libraries_.empty(); }
   base::Result<std::shared_ptr<TlsContextSet<tls::ServerContext>>> get(const tls::ServerConfig& config);
-  base::Result<std::shared_ptr<TlsContextSet<tls::ClientContext>>> get(const tls::ClientConfig& config);
+  // `besides`: what else tells connections apart (whose they are, the server name they ask for): contexts of different ones are
+  // not shared, so that sessions are offered where they came from, and a connection's context says all of how it was made.
+  base::Result<std::shared_ptr<TlsContextSet<tls::ClientContext>>> get(const tls::ClientConfig& config, std::string_view besides);
   // Destroys contexts that left the tables and that no session uses any more; returns how many are alive.
   size_t sweep();
 
@@ -38,7 +40,8 @@ class TlsContextCache {
     std::vector<std::unique_ptr<TlsContextSet<Context>>> retired;
   };
   template <class Context, class Config>
-  base::Result<std::shared_ptr<TlsContextSet<Context>>> get_in(Kind<Context>& kind, const Config& config);
+  base::Result<std::shared_ptr<TlsContextSet<Context>>> get_in(Kind<Context>& kind, const Config& config,
+                                                               std::string_view besides);
   template <class Context>
   void sweep_in(Kind<Context>& kind);
 

@@ -123,6 +123,8 @@ const char* verify_text(int error) {
       return "self signed certificate in certificate chain";
     case X509_V_ERR_INVALID_PURPOSE:
       return "unsupported certificate purpose";
+    case X509_V_ERR_CERT_REVOKED:
+      return "certificate revocation check against provided CRLs failed";
     default:
       return X509_verify_cert_error_string(error);
   }

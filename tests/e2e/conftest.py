@@ -44,6 +44,7 @@ class Gateway:
     def __init__(self, lab):
         self.lab = lab
         self.serial = 0
+        self.tls_upstreams = False  # idle connections to endpoints keep their TLS sessions
 
     def tag(self):
         """A user agent that no other request has: finds this request's line in the access log."""
@@ -90,6 +91,8 @@ class Gateway:
 
         def idle():
             last.update(self.pools())
+            if self.tls_upstreams:
+                most["tls_sessions"] = last["upstream_connections"]["in_use"]
             return all(last[n]["in_use"] <= most[n] for n in names)
         try:
             until(idle, timeout)
