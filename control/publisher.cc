@@ -36,39 +36,54 @@ Result<uint64_t> Publisher::publish_all(std::span<const PublishObject> objects) 
   return apply(objects, {}, /*replace_all=*/true);
 }
 
-// `put` and `gone`: what differs from objects_ (both sorted by key). They are merged on the way, so that nothing has to be taken
-// back.
-Result<uint64_t> Publisher::write_root(const Objects& put, std::span<const Key> gone, uint64_t epoch, uint32_t* count) {
-  std::vector<table::ObjectRef> refs;
-  refs.reserve(objects_.size() + put.size());
-  const auto add = [&](const Key& key, const Object& o) {
-    table::ObjectRef r{};
-    r.id = key.second;
-    r.arena_offset = o.offset;
-    r.version = o.version;
-    r.size = o.size;
-    r.kind = o.kind;
-    refs.push_back(r);
-  };
-  auto fresh = put.begin();
-  auto lost = gone.begin();
-  for (const auto& [key, o] : objects_) {
-    for (; fresh != put.end() && fresh->first < key; ++fresh) add(fresh->first, fresh->second);
-    while (lost != gone.end() && *lost < key) ++lost;
-    if (fresh != put.end() && fresh->first == key) {
-      add(key, fresh->second);
-      ++fresh;
-    } else if (lost == gone.end() || *lost != key) {
-      add(key, o);
-    }
-  }
-  for (; fresh != put.end(); ++fresh) add(fresh->first, fresh->second);
-  *count = static_cast<uint32_t>(refs.size());
+Result<uint64_t> Publisher::write_root(std::vector<table::ObjectRef> refs, uint64_t epoch) {
   const std::vector<uint8_t> root = table::write_snapshot(epoch, config_.incarnation, std::move(refs));
   auto offset = arena_.allocate(root.size());
   if (!offset.ok()) return Error{"snapshot root: " + offset.error()};
   std::memcpy(arena_.at(*offset), root.data(), root.size());
   return *offset;
+}
+
+namespace {
+
+table::ObjectRef reference(table::Kind kind, ObjectId id, uint64_t offset, uint64_t version, uint32_t size) {
+  table::ObjectRef r{};
+  r.id = id;
+  r.arena_offset = offset;
+  r.version = version;
+  r.size = size;
+  r.kind = kind;
+  return r;
+}
+
+}  // namespace
+
+std::vector<table::ObjectRef> Publisher::all_references() const {
+  std::vector<table::ObjectRef> refs;
+  refs.reserve(objects_.size());
+  for (const auto& [key, o] : objects_) refs.push_back(reference(key.first, key.second, o.offset, o.version, o.size));
+  return refs;
+}
+
+// The references in force with `put` in and `gone` out, all sorted by key: one pass over what lies side by side.
+std::vector<table::ObjectRef> Publisher::merged(const Objects& put, std::span<const Key> gone) const {
+  std::vector<table::ObjectRef> out;
+  out.reserve(refs_.size() + put.size());
+  auto fresh = put.begin();
+  auto lost = gone.begin();
+  const auto take = [&] {
+    const auto& [key, o] = *fresh++;
+    out.push_back(reference(key.first, key.second, o.offset, o.version, o.size));
+  };
+  for (const table::ObjectRef& r : refs_) {
+    const Key key{r.kind, r.id};
+    while (fresh != put.end() && fresh->first < key) take();
+    while (lost != gone.end() && *lost < key) ++lost;
+    if (fresh != put.end() && fresh->first == key) take();
+    else if (lost == gone.end() || *lost != key) out.push_back(r);
+  }
+  while (fresh != put.end()) take();
+  return out;
 }
 
 Result<uint64_t> Publisher::apply(std::span<const PublishObject> changed, std::span<const ObjectId> removed, bool replace_all) {
@@ -138,8 +153,8 @@ Result<uint64_t> Publisher::apply(std::span<const PublishObject> changed, std::s
     std::memcpy(arena_.at(f.offset), &f.header, sizeof f.header);  // the checksum does not cover the header
     put[{f.header.kind, f.header.id}] = {f.object->name, f.offset, f.header.version, f.header.size, f.header.kind};
   }
-  uint32_t count = 0;
-  auto root = write_root(put, gone, epoch, &count);
+  std::vector<table::ObjectRef> refs = merged(put, gone);
+  auto root = write_root(refs, epoch);
   if (!root.ok()) {
     give_back();
     return Error{root.error()};
@@ -167,7 +182,8 @@ Result<uint64_t> Publisher::apply(std::span<const PublishObject> changed, std::s
   published_ = true;
   epoch_ = epoch;
   root_offset_ = *root;
-  root_count_ = count;
+  refs_ = std::move(refs);
+  root_count_ = static_cast<uint32_t>(refs_.size());
   send_newest();
   return epoch_;
 }
@@ -218,6 +234,7 @@ Status Publisher::move_to_fresh_arena() {
   }
   arena_ = std::move(fresh);
   objects_ = std::move(moved);
+  refs_ = all_references();
   arena_shared_ = false;
   root_offset_ = 0;
   return {};
@@ -260,9 +277,10 @@ void Publisher::on_linked(stats::RegionView stats, uint64_t last_epoch) {
   if (!published_) epoch_ = std::max(epoch_, last_epoch);
   fence_epoch_ = published_ ? epoch_ : epoch_ + 1;
   if (published_ && !root_good) {
-    if (auto root = write_root({}, {}, epoch_, &root_count_); root.ok()) {
+    if (auto root = write_root(refs_, epoch_); root.ok()) {
       if (root_offset_ != 0) arena_.retire(root_offset_, epoch_);
       root_offset_ = *root;
+      root_count_ = static_cast<uint32_t>(refs_.size());
     } else {
       rejected_ = epoch_;
       rejection_ = root.error();

@@ -131,7 +131,9 @@ class Publisher {
   Publisher(const PublisherConfig& config, Arena arena);
   base::Result<uint64_t> apply(std::span<const PublishObject> changed, std::span<const table::ObjectId> removed,
                                bool replace_all);
-  base::Result<uint64_t> write_root(const Objects& put, std::span<const Key> gone, uint64_t epoch, uint32_t* count);
+  base::Result<uint64_t> write_root(std::vector<table::ObjectRef> refs, uint64_t epoch);
+  std::vector<table::ObjectRef> all_references() const;
+  std::vector<table::ObjectRef> merged(const Objects& put, std::span<const Key> gone) const;
   base::Status move_to_fresh_arena();
   void send_newest();
   void send_stage_period();
@@ -145,6 +147,7 @@ class Publisher {
   bool arena_shared_ = false;  // a data plane has (had) this arena: blocks are freed by epoch only
   bool published_ = false;     // something was published in this control's life
   Objects objects_;
+  std::vector<table::ObjectRef> refs_;  // of objects_, sorted by key: what the root holds
   std::unordered_map<table::ObjectId, table::Kind> kind_of_;
   uint64_t epoch_ = 0;
   uint64_t next_version_ = 1;

@@ -125,20 +125,23 @@ std::string join(const std::vector<std::string>& names) {
 base::Result<std::pair<std::string, std::string>> find_host(const Model& model, const std::string& config,
                                                             const std::string& host) {
   std::vector<std::pair<std::string, std::string>> found;
-  std::vector<std::string> all;
-  for (const auto& [name, route] : model.routes()) {
-    if (!config.empty() && name != config) continue;
-    for (const auto& vh : route->virtual_hosts) {
-      all.push_back(name + "/" + vh->name());
-      const bool by_domain = std::find(vh->domains().begin(), vh->domains().end(), host) != vh->domains().end();
-      if (host.empty() || vh->name() == host || by_domain) found.emplace_back(name, vh->name());
-    }
-  }
+  const auto every_host = [&](const auto& see) {
+    for (const auto& [name, route] : model.routes())
+      if (config.empty() || name == config)
+        for (const auto& vh : route->virtual_hosts) see(name, *vh);
+  };
+  every_host([&](const std::string& name, const api::VirtualHost& vh) {
+    const bool by_domain = std::find(vh.domains().begin(), vh.domains().end(), host) != vh.domains().end();
+    if (host.empty() || vh.name() == host || by_domain) found.emplace_back(name, vh.name());
+  });
   if (found.size() == 1) return found.front();
   if (!config.empty() && !model.routes().contains(config))
     return base::Error{"no route configuration \"" + config + "\"; there are: " + join(model.names(ConfigKind::kRoute))};
-  if (found.empty()) return base::Error{"no virtual host \"" + host + "\" (by name or domain); there are: " + join(all)};
   std::vector<std::string> names;
+  if (found.empty()) {
+    every_host([&](const std::string& name, const api::VirtualHost& vh) { names.push_back(name + "/" + vh.name()); });
+    return base::Error{"no virtual host \"" + host + "\" (by name or domain); there are: " + join(names)};
+  }
   for (const auto& [c, v] : found) names.push_back(c + "/" + v);
   return base::Error{"which virtual host? Name one with --route-config and --virtual-host: " + join(names)};
 }

@@ -33,8 +33,8 @@ class ServerContext;
 
 namespace millrace::dataplane {
 
-// ObjectId -> T*: flat, open addressing with linear probing, at most half full. Built once, then only read. ObjectIds are hashes
-// already.
+// ObjectId -> T*: flat, open addressing with linear probing, at most half full. Built once, then only read; copies share it.
+// ObjectIds are hashes already.
 template <class T>
 class ObjectMap {
  public:
@@ -42,22 +42,22 @@ class ObjectMap {
   explicit ObjectMap(size_t expected) {
     size_t n = 8;
     while (n < expected * 2) n *= 2;
-    slots_.resize(n);
+    owned_ = std::make_shared<std::vector<Slot>>(n);
+    slots_ = owned_->data();
+    mask_ = n - 1;
   }
   // Null when there is none.
   const T* find(table::ObjectId id) const {
-    if (slots_.empty()) return nullptr;
-    const size_t mask = slots_.size() - 1;
-    for (size_t i = id & mask;; i = (i + 1) & mask) {
+    if (slots_ == nullptr) return nullptr;
+    for (size_t i = id & mask_;; i = (i + 1) & mask_) {
       if (slots_[i].id == id) return slots_[i].value;
       if (slots_[i].id == table::kNoObject) return nullptr;
     }
   }
-  // `id` must be new and not kNoObject, and no more than `expected` may be added.
+  // `id` must be new and not kNoObject, and no more than `expected` may be added; not after a copy was made.
   void add(table::ObjectId id, const T* value) {
-    const size_t mask = slots_.size() - 1;
-    size_t i = id & mask;
-    while (slots_[i].id != table::kNoObject) i = (i + 1) & mask;
+    size_t i = id & mask_;
+    while (slots_[i].id != table::kNoObject) i = (i + 1) & mask_;
     slots_[i] = {id, value};
     ++size_;
   }
@@ -68,8 +68,9 @@ class ObjectMap {
     table::ObjectId id = table::kNoObject;
     const T* value = nullptr;
   };
-  std::vector<Slot> slots_;
-  size_t size_ = 0;
+  Slot* slots_ = nullptr;
+  size_t mask_ = 0, size_ = 0;
+  std::shared_ptr<std::vector<Slot>> owned_;
 };
 
 // Headers that the formats of some access logs ask for beyond what every record carries (lib/stats/events.h, "extra headers").
@@ -162,8 +163,10 @@ class RuntimeSnapshot {
   ObjectMap<VirtualHostEntry> virtual_hosts_;
   ObjectMap<ClusterRuntime> clusters_;
   ListenerSet listener_set_;
-  mutable std::vector<WorkerScratch> scratch_;       // by worker
-  std::vector<std::shared_ptr<const void>> owners_;  // loader thread only: keeps arenas and what the maps point to alive
+  mutable std::vector<WorkerScratch> scratch_;  // by worker
+  // Loader thread only: the arena, and what this snapshot was the last to show. What newer ones show too is theirs: they live
+  // longer.
+  std::vector<std::shared_ptr<const void>> owners_;
 };
 
 // The hand-over between the loader and one worker.

@@ -26,6 +26,7 @@ using table::ObjectRef;
 namespace {
 
 constexpr TimeNs kSweepInterval = base::kSecond;
+constexpr size_t kForgetAbove = 256;  // names of objects that are gone, four times over: see `dependents`
 
 // The mapping of one control process's arena; snapshots keep it alive.
 struct ArenaMapping {
@@ -56,18 +57,38 @@ class RefFinder : public ObjectFinder {
  public:
   RefFinder(const ArenaMapping& arena, const std::vector<Loaded>& refs) : arena_(arena), refs_(refs) {}
   FoundObject find(Kind kind, ObjectId id) const override {
+    const size_t i = index(kind, id);
+    if (i == refs_.size()) return {};
+    return {reinterpret_cast<const table::ObjectHeader*>(arena_.at(refs_[i].ref.arena_offset)), refs_[i].ref.version};
+  }
+  // The number of references when there is none.
+  size_t index(Kind kind, ObjectId id) const {
     ObjectRef key{};
     key.kind = kind;
     key.id = id;
     const auto it =
         std::lower_bound(refs_.begin(), refs_.end(), key, [](const Loaded& l, const ObjectRef& k) { return by_key(l.ref, k); });
-    if (it == refs_.end() || it->ref.kind != kind || it->ref.id != id) return {};
-    return {reinterpret_cast<const table::ObjectHeader*>(arena_.at(it->ref.arena_offset)), it->ref.version};
+    return it == refs_.end() || it->ref.kind != kind || it->ref.id != id ? refs_.size() : static_cast<size_t>(it - refs_.begin());
   }
 
  private:
   const ArenaMapping& arena_;
   const std::vector<Loaded>& refs_;
+};
+
+// Remembers what was asked for: what the node being made depends on.
+class TrackingFinder : public ObjectFinder {
+ public:
+  explicit TrackingFinder(const RefFinder& finder) : finder_(finder) {}
+  FoundObject find(Kind kind, ObjectId id) const override {
+    asked_.push_back(id);
+    return finder_.find(kind, id);
+  }
+  std::vector<ObjectId> take() const { return std::exchange(asked_, {}); }
+
+ private:
+  const RefFinder& finder_;
+  mutable std::vector<ObjectId> asked_;
 };
 
 }  // namespace
@@ -92,7 +113,9 @@ struct TableLoader::Impl {
 
   // The tables in force.
   std::shared_ptr<const ArenaMapping> loaded_arena;  // the one `loaded` lies in
-  std::vector<Loaded> loaded;                        // sorted by (kind, id)
+  std::vector<Loaded> loaded;                        // sorted by (kind, id); owns the nodes of the newest snapshot
+  // By object: whose nodes were made by looking at it, or for it. May name nodes that do not any more.
+  std::unordered_map<ObjectId, std::vector<ObjectId>> dependents;
   std::deque<std::unique_ptr<RuntimeSnapshot>> alive;
   std::deque<uint64_t> alive_scratch;  // scratch generation of each
   uint64_t next_sequence = 1;
@@ -153,20 +176,35 @@ struct TableLoader::Impl {
     return {};
   }
 
-  // Finds what is known already (both lists are sorted alike) and checks the rest. `fresh`: indices of the new ones.
-  Status check_objects(std::vector<Loaded>& next, std::vector<size_t>& fresh, Failure& failure) {
+  // What one load does to the tables in force, until it is known to be good.
+  struct Change {
+    std::vector<Loaded> next;
+    std::vector<size_t> fresh;      // indices in `next` of objects that were not there, or not so
+    std::vector<ObjectId> touched;  // ids of those, and of objects that are gone
+    std::vector<std::pair<size_t, std::shared_ptr<const void>>> replaced;  // index in `next`, the node that was good before
+    bool kinds[static_cast<size_t>(Kind::kCount)] = {};                    // with other nodes than before
+  };
+
+  // Finds what is known already (both lists are sorted alike), whose nodes move over, and checks the rest.
+  Status check_objects(Change& c, Failure& failure) {
     const bool comparable = loaded_arena == arena;
+    const auto touch = [&](const ObjectRef& ref) {
+      c.touched.push_back(ref.id);
+      c.kinds[static_cast<size_t>(ref.kind)] = true;
+    };
     size_t old = 0;
-    for (size_t i = 0; i < next.size(); ++i) {
-      const ObjectRef& ref = next[i].ref;
-      if (comparable) {
-        while (old < loaded.size() && by_key(loaded[old].ref, ref)) ++old;
-        if (old < loaded.size() && same_place(loaded[old].ref, ref)) {
-          next[i].node = loaded[old].node;
-          count(LoaderCounter::kObjectsReused);
-          continue;
-        }
+    uint64_t reused = 0;
+    for (size_t i = 0; i < c.next.size(); ++i) {
+      const ObjectRef& ref = c.next[i].ref;
+      for (; old < loaded.size() && by_key(loaded[old].ref, ref); ++old) touch(loaded[old].ref);
+      const bool there = old < loaded.size() && loaded[old].ref.id == ref.id && loaded[old].ref.kind == ref.kind;
+      if (comparable && there && same_place(loaded[old].ref, ref)) {
+        c.next[i].node = std::move(loaded[old++].node);
+        ++reused;
+        continue;
       }
+      if (there) ++old;
+      touch(ref);
       const auto bytes = arena->bytes(ref.arena_offset, ref.size);
       failure.object = ref.id;
       Status s = table::validate_object(bytes);
@@ -178,51 +216,113 @@ struct TableLoader::Impl {
       if (!s.ok()) return s;
       count(LoaderCounter::kObjectsValidated);
       count(LoaderCounter::kBytesValidated, ref.size);
-      fresh.push_back(i);
+      c.fresh.push_back(i);
     }
+    for (; old < loaded.size(); ++old) touch(loaded[old].ref);
+    count(LoaderCounter::kObjectsReused, reused);
     failure.object = table::kNoObject;
     return {};
   }
+  // The tables in force get their nodes back.
+  void take_back(Change& c) {
+    for (auto& [index, node] : c.replaced) c.next[index].node = std::move(node);
+    size_t old = 0;
+    for (Loaded& l : c.next) {
+      while (old < loaded.size() && by_key(loaded[old].ref, l.ref)) ++old;
+      if (old < loaded.size() && same_place(loaded[old].ref, l.ref) && loaded[old].node == nullptr && loaded_arena == arena)
+        loaded[old].node = std::move(l.node);
+    }
+  }
+  // Nodes that the new tables do not show: the newest snapshot is the last that does.
+  void retire(Change& c) {
+    std::vector<std::shared_ptr<const void>>& owners = alive.back()->owners_;
+    for (auto& [index, node] : c.replaced) owners.push_back(std::move(node));
+    for (Loaded& l : loaded)
+      if (l.node != nullptr) owners.push_back(std::move(l.node));
+  }
 
-  // Which route table a virtual host belongs to: names for the statistics.
-  std::unordered_map<ObjectId, std::string_view> owners_of_virtual_hosts(const std::vector<Loaded>& next) const {
+  // Which route table each new virtual host belongs to: names for the statistics.
+  std::unordered_map<ObjectId, std::string_view> owners_of_virtual_hosts(const Change& c) const {
     std::unordered_map<ObjectId, std::string_view> owners;
-    for (const Loaded& l : next) {
+    for (const size_t i : c.fresh)
+      if (c.next[i].ref.kind == Kind::kVirtualHost) owners.emplace(c.next[i].ref.id, std::string_view());
+    if (owners.empty()) return owners;
+    for (const Loaded& l : c.next) {
       if (l.ref.kind != Kind::kRouteTable) continue;
       const auto& t = *reinterpret_cast<const table::RouteTable*>(arena->at(l.ref.arena_offset));
-      for (uint32_t i = 0; i < t.virtual_hosts.count; ++i) owners.emplace(t.virtual_hosts.at(&t, i), table::view(&t, t.name));
+      for (uint32_t i = 0; i < t.virtual_hosts.count; ++i)
+        if (const auto o = owners.find(t.virtual_hosts.at(&t, i)); o != owners.end() && o->second.empty())
+          o->second = table::view(&t, t.name);
     }
     return owners;
   }
 
-  Status build_nodes(std::vector<Loaded>& next, const std::vector<size_t>& fresh, uint64_t epoch, Failure& failure) {
-    const RefFinder finder(*arena, next);
-    bool grew = false;
-    std::unordered_map<ObjectId, std::string_view> owners;
-    if (std::any_of(fresh.begin(), fresh.end(), [&](size_t i) { return next[i].ref.kind == Kind::kVirtualHost; }))
-      owners = owners_of_virtual_hosts(next);
-    const auto object = [&](const Loaded& l) {
-      return reinterpret_cast<const table::ObjectHeader*>(arena->at(l.ref.arena_offset));
-    };
-    // Listeners and clusters look at other objects, so known ones may need a new node too; the others only when they are new.
-    for (Loaded& l : next) {
-      failure.object = l.ref.id;
-      if (l.ref.kind == Kind::kListener) {
-        if (l.node != nullptr && NodeBuilder::still_good(*static_cast<const ListenerNode*>(l.node.get()), finder)) continue;
-        auto node = builder.listener(*reinterpret_cast<const table::Listener*>(object(l)), finder);
-        if (!node.ok()) return Error{node.error()};
-        for (const std::string& note : (*node)->notes) tell(stats::EventType::kLoaderNote, epoch, l.ref.id, 0, 0, note);
-        l.node = std::move(*node);
-      } else if (l.ref.kind == Kind::kCluster) {
-        if (l.node != nullptr && NodeBuilder::still_good(*static_cast<const ClusterNode*>(l.node.get()), finder)) continue;
-        auto node = builder.cluster(*reinterpret_cast<const table::Cluster*>(object(l)), finder);
-        if (!node.ok()) return Error{node.error()};
-        for (const std::string& note : (*node)->notes) tell(stats::EventType::kLoaderNote, epoch, l.ref.id, 0, 0, note);
-        l.node = std::move(*node);
-      }
+  const table::ObjectHeader* object(const Loaded& l) const {
+    return reinterpret_cast<const table::ObjectHeader*>(arena->at(l.ref.arena_offset));
+  }
+  void depends(ObjectId node, const std::vector<ObjectId>& on) {
+    for (const ObjectId id : on) {
+      std::vector<ObjectId>& list = dependents[id];
+      if (std::find(list.begin(), list.end(), node) == list.end()) list.push_back(node);
     }
-    for (const size_t i : fresh) {
-      Loaded& l = next[i];
+  }
+
+  // Listeners and clusters look at other objects, so known ones may need a new node too.
+  Status build_looking(Change& c, size_t index, const TrackingFinder& finder, uint64_t epoch) {
+    Loaded& l = c.next[index];
+    std::shared_ptr<const void> made;
+    const auto looked = [&] {
+      depends(l.ref.id, finder.take());
+      return Status();
+    };
+    if (l.ref.kind == Kind::kListener) {
+      if (l.node != nullptr && NodeBuilder::still_good(*static_cast<const ListenerNode*>(l.node.get()), finder)) return looked();
+      auto node = builder.listener(*reinterpret_cast<const table::Listener*>(object(l)), finder);
+      if (!node.ok()) return Error{node.error()};
+      for (const std::string& note : (*node)->notes) tell(stats::EventType::kLoaderNote, epoch, l.ref.id, 0, 0, note);
+      made = std::move(*node);
+    } else {
+      if (l.node != nullptr && NodeBuilder::still_good(*static_cast<const ClusterNode*>(l.node.get()), finder)) return looked();
+      auto node = builder.cluster(*reinterpret_cast<const table::Cluster*>(object(l)), finder);
+      if (!node.ok()) return Error{node.error()};
+      for (const std::string& note : (*node)->notes) tell(stats::EventType::kLoaderNote, epoch, l.ref.id, 0, 0, note);
+      made = std::move(*node);
+    }
+    c.kinds[static_cast<size_t>(l.ref.kind)] = true;
+    if (l.node != nullptr) c.replaced.emplace_back(index, std::move(l.node));
+    l.node = std::move(made);
+    return looked();
+  }
+
+  Status build_nodes(Change& c, uint64_t epoch, Failure& failure) {
+    const RefFinder refs(*arena, c.next);
+    const TrackingFinder finder(refs);
+    bool grew = false;
+    const std::unordered_map<ObjectId, std::string_view> owners = owners_of_virtual_hosts(c);
+    // Looked at: what is new, and what looked at something that is. Now and then everything, so that names long gone are
+    // forgotten.
+    const bool everything = dependents.size() > 4 * (c.next.size() + kForgetAbove);
+    if (everything) dependents.clear();
+    std::vector<size_t> looking;
+    for (size_t i = 0; everything && i < c.next.size(); ++i)
+      if (c.next[i].ref.kind == Kind::kListener || c.next[i].ref.kind == Kind::kCluster) looking.push_back(i);
+    for (const size_t i : c.fresh)
+      if (c.next[i].ref.kind == Kind::kListener || c.next[i].ref.kind == Kind::kCluster) looking.push_back(i);
+    for (const ObjectId id : c.touched) {
+      const auto found = dependents.find(id);
+      if (found == dependents.end()) continue;
+      for (const ObjectId node : found->second)
+        for (const Kind kind : {Kind::kListener, Kind::kCluster})
+          if (const size_t i = refs.index(kind, node); i < c.next.size()) looking.push_back(i);
+    }
+    std::sort(looking.begin(), looking.end());
+    looking.erase(std::unique(looking.begin(), looking.end()), looking.end());
+    for (const size_t i : looking) {
+      failure.object = c.next[i].ref.id;
+      if (Status s = build_looking(c, i, finder, epoch); !s.ok()) return s;
+    }
+    for (const size_t i : c.fresh) {
+      Loaded& l = c.next[i];
       failure.object = l.ref.id;
       if (l.ref.kind == Kind::kRouteTable) {
         auto node = std::make_shared<RouteTableRuntime>();
@@ -245,47 +345,44 @@ struct TableLoader::Impl {
     return {};
   }
 
-  Result<std::unique_ptr<RuntimeSnapshot>> assemble(const std::vector<Loaded>& next, uint64_t epoch) {
+  // The map of one kind: the one before where nothing of the kind is other than it was.
+  template <class T, class Of>
+  ObjectMap<T> map_of(Kind kind, const Change& c, const ObjectMap<T>* before, Of&& of) const {
+    if (before != nullptr && !c.kinds[static_cast<size_t>(kind)]) return *before;
+    const auto kind_is = [](const Loaded& l, Kind k) { return l.ref.kind < k; };
+    auto i = std::lower_bound(c.next.begin(), c.next.end(), kind, kind_is);
+    auto end = i;
+    while (end != c.next.end() && end->ref.kind == kind) ++end;
+    ObjectMap<T> map(static_cast<size_t>(end - i));
+    for (; i != end; ++i)
+      if (i->node != nullptr) map.add(i->ref.id, of(i->node.get()));
+    return map;
+  }
+
+  Result<std::unique_ptr<RuntimeSnapshot>> assemble(const Change& c, uint64_t epoch) {
+    const RuntimeSnapshot* before = alive.empty() ? nullptr : alive.back().get();
     std::unique_ptr<RuntimeSnapshot> s(new RuntimeSnapshot());
     s->epoch_ = epoch;
     s->sequence_ = next_sequence;
-    s->objects_ = next.size();
-    size_t of_kind[static_cast<size_t>(Kind::kCount)] = {};
-    for (const Loaded& l : next) ++of_kind[static_cast<size_t>(l.ref.kind)];
-    const auto map_for = [&](Kind k) { return of_kind[static_cast<size_t>(k)]; };
-    s->listeners_ = ObjectMap<ListenerRuntime>(map_for(Kind::kListener));
-    s->route_tables_ = ObjectMap<RouteTableRuntime>(map_for(Kind::kRouteTable));
-    s->virtual_hosts_ = ObjectMap<VirtualHostEntry>(map_for(Kind::kVirtualHost));
-    s->clusters_ = ObjectMap<ClusterRuntime>(map_for(Kind::kCluster));
-    std::vector<ListenerSet::Entry> entries;
-    s->owners_.reserve(next.size() + 1);
+    s->objects_ = c.next.size();
     s->owners_.push_back(arena);
-    for (const Loaded& l : next) {
-      if (l.node == nullptr) continue;
-      s->owners_.push_back(l.node);
-      switch (l.ref.kind) {
-        case Kind::kListener: {
-          const ListenerRuntime& r = static_cast<const ListenerNode*>(l.node.get())->runtime;
-          s->listeners_.add(l.ref.id, &r);
-          s->listener_list_.push_back(&r);
-          const std::string name(table::view(r.object, r.object->name));
-          const auto limit = config_.listener_limits.find(name);
-          entries.push_back({r.object->address, r.object->port, r.id, false,
-                             limit != config_.listener_limits.end() ? limit->second : config_.connection_limit, r.slot});
-          break;
-        }
-        case Kind::kRouteTable:
-          s->route_tables_.add(l.ref.id, static_cast<const RouteTableRuntime*>(l.node.get()));
-          break;
-        case Kind::kVirtualHost:
-          s->virtual_hosts_.add(l.ref.id, &static_cast<const VirtualHostNode*>(l.node.get())->entry);
-          break;
-        case Kind::kCluster:
-          s->clusters_.add(l.ref.id, &static_cast<const ClusterNode*>(l.node.get())->runtime);
-          break;
-        default:
-          break;
-      }
+    s->listeners_ = map_of<ListenerRuntime>(Kind::kListener, c, before == nullptr ? nullptr : &before->listeners_,
+                                            [](const void* n) { return &static_cast<const ListenerNode*>(n)->runtime; });
+    s->route_tables_ = map_of<RouteTableRuntime>(Kind::kRouteTable, c, before == nullptr ? nullptr : &before->route_tables_,
+                                                 [](const void* n) { return static_cast<const RouteTableRuntime*>(n); });
+    s->virtual_hosts_ = map_of<VirtualHostEntry>(Kind::kVirtualHost, c, before == nullptr ? nullptr : &before->virtual_hosts_,
+                                                 [](const void* n) { return &static_cast<const VirtualHostNode*>(n)->entry; });
+    s->clusters_ = map_of<ClusterRuntime>(Kind::kCluster, c, before == nullptr ? nullptr : &before->clusters_,
+                                          [](const void* n) { return &static_cast<const ClusterNode*>(n)->runtime; });
+    std::vector<ListenerSet::Entry> entries;
+    for (const Loaded& l : c.next) {
+      if (l.ref.kind != Kind::kListener || l.node == nullptr) continue;
+      const ListenerRuntime& r = static_cast<const ListenerNode*>(l.node.get())->runtime;
+      s->listener_list_.push_back(&r);
+      const std::string name(table::view(r.object, r.object->name));
+      const auto limit = config_.listener_limits.find(name);
+      entries.push_back({r.object->address, r.object->port, r.id, false,
+                         limit != config_.listener_limits.end() ? limit->second : config_.connection_limit, r.slot});
     }
     s->listener_set_ = ListenerSet(entries);
     s->scratch_.resize(slots.size());
@@ -311,18 +408,18 @@ struct TableLoader::Impl {
 
   void load(const table::PublishSnapshot& command) {
     const TimeNs began = monotonic_now();
-    std::vector<Loaded> next;
-    std::vector<size_t> fresh;
+    Change c;
     Failure failure;
     std::unique_ptr<RuntimeSnapshot> snapshot;
-    Status s = check_root(command, next);
-    if (s.ok()) s = check_objects(next, fresh, failure);
-    if (s.ok()) s = build_nodes(next, fresh, command.epoch, failure);
+    Status s = check_root(command, c.next);
+    if (s.ok()) s = check_objects(c, failure);
+    if (s.ok()) s = build_nodes(c, command.epoch, failure);
     if (s.ok()) {
-      auto built = assemble(next, command.epoch);
+      auto built = assemble(c, command.epoch);
       if (built.ok()) snapshot = std::move(*built);
       else s = Error{built.error()};
     }
+    if (!s.ok()) take_back(c);
     if (!s.ok()) {
       rejection = s.error();
       count(LoaderCounter::kSnapshotsRejected);
@@ -331,7 +428,8 @@ struct TableLoader::Impl {
     }
     rejection.clear();
     last_epoch = command.epoch;
-    loaded = std::move(next);
+    retire(c);
+    loaded = std::move(c.next);
     loaded_arena = arena;
     offer(std::move(snapshot));
     const TimeNs took = monotonic_now() - began;
@@ -467,7 +565,7 @@ TableLoader::TableLoader(const TableLoaderConfig& config, stats::Region region, 
   MILLRACE_ASSERT(slots.size() == region.workers(), "one slot per worker");
   MILLRACE_ASSERT(config.tls_libraries.empty() || config.tls_libraries.size() == slots.size(),
                   "one library context per worker, or none");
-  auto empty = impl_->assemble({}, 0);
+  auto empty = impl_->assemble(Impl::Change{}, 0);
   MILLRACE_ASSERT(empty.ok(), "an empty snapshot needs nothing");
   impl_->offer(std::move(*empty));
   impl_->set_stage_period(config.stage_period);

@@ -82,8 +82,8 @@ base::Result<std::vector<uint8_t>> ObjectWriter::seal(const void* root, size_t r
 }
 
 std::vector<uint8_t> write_snapshot(uint64_t epoch, uint64_t incarnation, std::vector<ObjectRef> refs) {
-  std::sort(refs.begin(), refs.end(),
-            [](const ObjectRef& a, const ObjectRef& b) { return a.kind != b.kind ? a.kind < b.kind : a.id < b.id; });
+  const auto by_key = [](const ObjectRef& a, const ObjectRef& b) { return a.kind != b.kind ? a.kind < b.kind : a.id < b.id; };
+  if (!std::is_sorted(refs.begin(), refs.end(), by_key)) std::sort(refs.begin(), refs.end(), by_key);
   SnapshotHeader header{};
   header.magic = kSnapshotMagic;
   header.layout_version = kLayoutVersion;

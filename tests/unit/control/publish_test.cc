@@ -819,6 +819,72 @@ TEST_F(Link, ABrokenRegexDatabaseIsRejectedByName) {
   EXPECT_EQ(d.workers[0].tables->epoch(), good);
 }
 
+// A refused snapshot has built and replaced nodes before it was refused: the tables in force get theirs back, and the next change
+// finds everything where it was.
+TEST_F(Link, ARefusedSnapshotGivesEveryNodeBack) {
+  FakeDataplane d(dir.socket, 1);
+  FakeControl c(dir.socket);
+  std::vector<std::pair<std::string, Blob>> all;
+  for (const std::string name : {"a", "b", "c"}) {
+    all.emplace_back(name, sample::cluster(name));
+    all.emplace_back(name, sample::endpoint_set(name, 2));
+  }
+  all.emplace_back("l", sample::listener("l"));
+  c.publish(all);
+  settle(&d, &c, now);
+  const FakeWorker& w = d.workers[0];
+  const auto* a = cluster_of(w, "a");
+  const auto* b = cluster_of(w, "b");
+  const auto* l = w.tables->listener(object_id(Kind::kListener, "l"));
+  for (int i = 0; i < 3; ++i) {
+    // The cluster looks at its endpoints and is made anew; then the virtual host is refused.
+    const uint64_t bad = c.publish({{"a", sample::endpoint_set("a", 5)}, {"host", sample::virtual_host("host")}});
+    settle(&d, &c, now);
+    ASSERT_EQ(ack(c, bad), "rejected");
+    EXPECT_EQ(cluster_of(w, "a"), a);
+    EXPECT_EQ(a->endpoint_list().size(), 2u);
+    c.publish({{"a", sample::endpoint_set("a", 2)}, {"c", sample::endpoint_set("c", static_cast<uint32_t>(3 + i))}},
+              {object_id(Kind::kVirtualHost, "host")});
+    settle(&d, &c, now);
+    EXPECT_EQ(d.loader->last_rejection(), "");
+    EXPECT_EQ(cluster_of(w, "b"), b) << "nothing of it has changed";
+    EXPECT_EQ(w.tables->listener(object_id(Kind::kListener, "l")), l);
+    EXPECT_EQ(cluster_of(w, "c")->endpoint_list().size(), static_cast<size_t>(3 + i));
+    a = cluster_of(w, "a");
+    ASSERT_NE(a, nullptr);
+    EXPECT_EQ(a->endpoint_list().size(), 2u);
+  }
+}
+
+// Names come and go by the thousand: a cluster still hears of its endpoints, also after what is gone has been forgotten.
+TEST_F(Link, EndpointsReachTheirClusterHoweverManyNamesHaveBeen) {
+  FakeDataplane d(dir.socket, 1);
+  FakeControl c(dir.socket);
+  c.publish(
+      {{"stays", sample::cluster("stays")}, {"waits", sample::cluster("waits")}, {"stays", sample::endpoint_set("stays", 1)}});
+  settle(&d, &c, now);
+  for (uint32_t round = 0; round < 3; ++round) {
+    std::vector<std::pair<std::string, Blob>> some;
+    std::vector<table::ObjectId> gone;
+    for (int i = 0; i < 700; ++i) {
+      const std::string name = "r" + std::to_string(round) + "-" + std::to_string(i);
+      some.emplace_back(name, sample::cluster(name));
+      gone.push_back(object_id(Kind::kCluster, name));
+    }
+    c.publish(some);
+    settle(&d, &c, now);
+    c.publish({}, gone);
+    settle(&d, &c, now);
+    c.publish({{"stays", sample::endpoint_set("stays", 2 + round)}});
+    settle(&d, &c, now);
+    EXPECT_EQ(cluster_of(d.workers[0], "stays")->endpoint_list().size(), 2 + round);
+    EXPECT_EQ(cluster_of(d.workers[0], "waits")->endpoints, nullptr);
+  }
+  c.publish({{"waits", sample::endpoint_set("waits", 4)}});
+  settle(&d, &c, now);
+  EXPECT_EQ(cluster_of(d.workers[0], "waits")->endpoint_list().size(), 4u);
+}
+
 TEST_F(Link, TlsContextsAreMadePerWorkerAndSurviveEditsElsewhere) {
   std::vector<std::unique_ptr<tls::LibraryContext>> libraries;
   std::vector<tls::LibraryContext*> raw;
