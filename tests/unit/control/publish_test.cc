@@ -911,7 +911,7 @@ TEST_F(Link, TlsContextsAreMadePerWorkerAndSurviveEditsElsewhere) {
   EXPECT_EQ(context(0), nullptr);
   ASSERT_FALSE(c.log.empty());
   EXPECT_EQ(c.log.back(),
-            "data plane: listener 'l', filter chain 'chain-0': a certificate is missing; TLS connections to it are refused until "
+            "data plane: listener 'l', filter chain 'chain-0': a secret is missing; TLS connections to it are refused until "
             "it is there");
   EXPECT_EQ(publish({{"s", sample::secret("s", pem.chain, pem.key)}}).state, AckState::kAcknowledged);
   tls::ServerContext* first = context(0);
