@@ -8,6 +8,7 @@
 
 #include "lib/base/bytes.h"
 #include "lib/base/ip_address.h"
+#include "lib/tls/ocsp.h"
 #include "lib/tls/pem.h"
 
 namespace millrace::tls {
@@ -193,6 +194,17 @@ std::vector<std::string> server_names(X509* leaf) {
   return out;
 }
 
+std::vector<std::string> uri_names(X509* leaf) {
+  std::vector<std::string> out;
+  auto* sans = static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(leaf, NID_subject_alt_name, nullptr, nullptr));
+  for (int i = 0; i < sk_GENERAL_NAME_num(sans); ++i) {
+    const GENERAL_NAME* n = sk_GENERAL_NAME_value(sans, i);
+    if (n->type == GEN_URI) out.push_back(asn1_text(n->d.uniformResourceIdentifier));
+  }
+  GENERAL_NAMES_free(sans);
+  return out;
+}
+
 CertificateInfo describe(const std::vector<X509*>& chain, int64_t now) {
   X509* leaf = chain[0];
   CertificateInfo info;
@@ -271,6 +283,14 @@ Result<uint32_t> check_crls(std::string_view pem) {
   if (!lists) return Error{lists.error()};
   if (lists->empty()) return Error{"no CRL: no \"-----BEGIN X509 CRL-----\" in the PEM text"};
   return static_cast<uint32_t>(lists->size());
+}
+
+base::Status check_ocsp_staple(std::string_view der, std::string_view chain_pem) {
+  auto certificates = load_certificates(chain_pem, nullptr);
+  if (!certificates) return Error{certificates.error()};
+  auto staple = load_ocsp_staple(der, (*certificates)[0].get());
+  if (!staple) return Error{staple.error()};
+  return {};
 }
 
 std::string flatten(const std::vector<std::string>& names) {

@@ -46,6 +46,9 @@ base::Result<uint32_t> check_ca_bundle(std::string_view pem);
 // Certificate revocation lists (CertificateValidationContext.crl): at least one, all well-formed. Returns how many.
 base::Result<uint32_t> check_crls(std::string_view pem);
 
+// TlsCertificate.ocsp_staple: a successful response for the first certificate of the chain. Expired ones pass.
+base::Status check_ocsp_staple(std::string_view der, std::string_view chain_pem);
+
 // Names that OpenSSL does not know are errors here, not silently skipped. Envoy's "[A|B]" groups are accepted, and flattened.
 base::Status check_cipher_suites(const std::vector<std::string>& names);
 base::Status check_curves(const std::vector<std::string>& names);

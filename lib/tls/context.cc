@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 
 #include <openssl/core_names.h>
 #include <openssl/provider.h>
@@ -126,9 +127,30 @@ struct ContextCallbacks {
     const char* sni = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
     const uint32_t chosen = context.select_certificate(sni != nullptr ? sni : "", client_signatures(ssl));
     if (chosen == 0) return 1;  // already the SSL_CTX's own
+    static_cast<Session*>(BIO_get_data(SSL_get_rbio(ssl)))->certificate_ = chosen;
     const LoadedCertificate& c = context.impl_->certificates[chosen];
     SSL_certs_clear(ssl);
     return SSL_use_cert_and_key(ssl, c.leaf.get(), c.key.get(), c.chain.get(), 1);
+  }
+
+  // Called for clients that ask for a staple, once the certificate is chosen (ServerContextImpl::ocspStapleAction).
+  static int staple(SSL* ssl, void* arg) {
+    const ServerContext::Impl& im = *static_cast<const ServerContext*>(arg)->impl_;
+    Session& s = *static_cast<Session*>(BIO_get_data(SSL_get_rbio(ssl)));
+    const LoadedCertificate& c = im.certificates[s.certificate_];
+    const bool valid = c.staple.good_at(static_cast<int64_t>(std::time(nullptr)));
+    const OcspPolicy policy = c.must_staple ? OcspPolicy::kMustStaple : im.ocsp_policy;
+    s.staple_ = StapleResult::kOmitted;
+    if (!valid && (policy == OcspPolicy::kMustStaple || (policy == OcspPolicy::kStrict && !c.staple.der.empty()))) {
+      s.staple_ = StapleResult::kFailed;
+      return SSL_TLSEXT_ERR_ALERT_FATAL;
+    }
+    if (!valid) return SSL_TLSEXT_ERR_NOACK;
+    void* copy = OPENSSL_memdup(c.staple.der.data(), c.staple.der.size());  // OpenSSL frees it
+    if (copy == nullptr) return SSL_TLSEXT_ERR_NOACK;
+    SSL_set_tlsext_status_ocsp_resp(ssl, copy, static_cast<long>(c.staple.der.size()));
+    s.staple_ = StapleResult::kSent;
+    return SSL_TLSEXT_ERR_OK;
   }
 
   // RFC 5077 4, with keys from outside: AES-256-CBC and HMAC-SHA256.
@@ -151,7 +173,10 @@ struct ContextCallbacks {
     } else if (keys.has_next && std::memcmp(name, keys.next.data(), 16) == 0) {
       key = &keys.next;
     } else {
-      return 0;  // not ours: full handshake
+      for (const TicketKey& k : keys.older)
+        if (std::memcmp(name, k.data(), 16) == 0) key = &k;
+      if (key == nullptr) return 0;  // not ours: full handshake
+      answer = 2;
     }
     OSSL_PARAM params[3];
     char digest[] = "SHA256";
@@ -239,6 +264,17 @@ Result<std::unique_ptr<ServerContext>> ServerContext::create(LibraryContext& lib
       EVP_MD_free(sha256);
       return Error{"certificate " + std::to_string(i + 1) + ": " + pair.error()};
     }
+    if (!config.certificates[i].ocsp_der.empty()) {
+      auto staple = load_ocsp_staple(config.certificates[i].ocsp_der, pair->leaf.get());
+      if (!staple) {
+        EVP_MD_CTX_free(identity);
+        EVP_MD_free(sha256);
+        return Error{"certificate " + std::to_string(i + 1) + ": ocsp_staple: " + staple.error()};
+      }
+      pair->staple = std::move(*staple);
+    }
+    pair->must_staple = must_staple(pair->leaf.get());
+    pair->uri_sans = uri_names(pair->leaf.get());
     for (const std::string& n : server_names(pair->leaf.get())) {
       Impl::ByKey& slot = im.names[n.starts_with("*.") ? n.substr(1) : n];
       uint32_t& mine = pair->type == KeyType::kRsa ? slot.rsa : slot.ecdsa;
@@ -267,6 +303,10 @@ Result<std::unique_ptr<ServerContext>> ServerContext::create(LibraryContext& lib
   }
   if (im.certificates.size() > 1) SSL_CTX_set_cert_cb(ctx, &ContextCallbacks::choose_certificate, out.get());
   SSL_CTX_set_tlsext_servername_callback(ctx, &accept_server_name);
+  im.ocsp_policy = config.ocsp_policy;
+  SSL_CTX_set_tlsext_status_cb(ctx, &ContextCallbacks::staple);
+  SSL_CTX_set_tlsext_status_arg(ctx, out.get());
+  if (config.session_timeout_s != 0) SSL_CTX_set_timeout(ctx, static_cast<long>(config.session_timeout_s));
 
   if (!alpn_to_wire(config.alpn, im.alpn_wire)) return Error{"alpn_protocols: a name is empty or longer than 255 bytes"};
   if (!im.alpn_wire.empty()) SSL_CTX_set_alpn_select_cb(ctx, &select_alpn, &im.alpn_wire);
@@ -281,6 +321,12 @@ Result<std::unique_ptr<ServerContext>> ServerContext::create(LibraryContext& lib
   SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
   SSL_CTX_set_num_tickets(ctx, 0);
   SSL_CTX_set_info_callback(ctx, &Session::info_callback);
+  if (!config.ticket_keys.empty()) {
+    TicketKeys keys;
+    keys.current = config.ticket_keys[0];
+    keys.older.assign(config.ticket_keys.begin() + 1, config.ticket_keys.end());
+    out->set_ticket_keys(keys);
+  }
   ERR_clear_error();
   return out;
 }
@@ -356,6 +402,7 @@ Result<std::unique_ptr<ClientContext>> ClientContext::create(LibraryContext& lib
   out->impl_ = std::make_unique<Impl>(config.max_sessions);
   Impl& im = *out->impl_;
   im.tickets = config.tickets;
+  im.library = library.raw();
   im.ctx.reset(SSL_CTX_new_ex(library.raw(), nullptr, TLS_client_method()));
   if (im.ctx == nullptr) return Error{"SSL_CTX: " + drain_errors()};
   SSL_CTX* ctx = im.ctx.get();

@@ -54,13 +54,19 @@ struct TicketKeys {
   TicketKey current{};           // encrypts, decrypts
   TicketKey previous{}, next{};  // decrypt only; a ticket under `previous` is renewed
   bool has_previous = false, has_next = false;
+  std::vector<TicketKey> older;  // decrypt only, and are renewed
   static TicketKeys random();  // fresh `current`; for ordinary threads, when no keys are configured (then shared by all workers)
 };
 
 struct CertificatePem {
   std::string chain;  // leaf first
   std::string key;
+  std::string ocsp_der;  // servers: what is stapled (TlsCertificate.ocsp_staple); empty: nothing
 };
+
+// What to do with clients that ask for a staple (OcspStaplePolicy): without a valid one, kLenient sends none, kStrict refuses
+// when the one there is has expired, kMustStaple refuses always. A certificate that says so itself (RFC 7633) is kMustStaple.
+enum class OcspPolicy : uint8_t { kLenient, kStrict, kMustStaple };
 
 struct ServerConfig {
   std::vector<CertificatePem> certificates;  // at least one; the first answers when SNI matches none
@@ -68,8 +74,11 @@ struct ServerConfig {
   std::vector<std::string> cipher_suites;    // TLS 1.2, OpenSSL names or Envoy's groups; empty: Envoy's default list
   std::vector<std::string> curves;           // empty: X25519, P-256
   Version min_version = Version::kTls12, max_version = Version::kTls13;
-  bool disable_tickets = false;             // disable_stateless_session_resumption
-  bool full_scan_on_sni_mismatch = false;   // full_scan_certs_on_sni_mismatch
+  bool disable_tickets = false;            // disable_stateless_session_resumption
+  bool full_scan_on_sni_mismatch = false;  // full_scan_certs_on_sni_mismatch
+  OcspPolicy ocsp_policy = OcspPolicy::kLenient;
+  uint32_t session_timeout_s = 0;           // of tickets; 0: OpenSSL's default, two hours
+  std::vector<TicketKey> ticket_keys;       // session_ticket_keys, the first encrypts; empty: set_ticket_keys() brings them
   ValidationConfig validation;              // of client certificates; not active(): none is asked for
   bool require_client_certificate = false;  // needs an active `validation`
 };

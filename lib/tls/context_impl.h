@@ -33,6 +33,7 @@ struct ServerContext::Impl {
   std::vector<unsigned char> alpn_wire;
   EVP_CIPHER* ticket_cipher = nullptr;  // AES-256-CBC of this library context, fetched once
   TicketKeys ticket_keys;
+  OcspPolicy ocsp_policy = OcspPolicy::kLenient;
   bool tickets_allowed = true;
   bool full_scan = false;
   ~Impl() { EVP_CIPHER_free(ticket_cipher); }
@@ -70,6 +71,7 @@ class KeptSessions {
 
 struct ClientContext::Impl {
   explicit Impl(uint32_t max_sessions) : sessions(max_sessions) {}
+  OSSL_LIB_CTX* library = nullptr;
   Verifier verifier;  // outlives ctx
   SslCtxPtr ctx;
   bool tickets = true;

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "lib/base/assert.h"
 #include "lib/tls/context_impl.h"
 #include "lib/tls/memory.h"
 #include "lib/tls/openssl_ptr.h"
+#include "lib/tls/peer_facts.h"
 
 namespace millrace::tls {
 namespace {
@@ -613,6 +615,48 @@ Negotiated Session::negotiated() const {
   return n;
 }
 
+bool Session::has_peer_certificate() const { return SSL_get0_peer_certificate(ssl_) != nullptr; }
+
+const PeerCertificate* Session::peer_certificate() {
+  if (peer_ == nullptr)
+    if (X509* leaf = SSL_get0_peer_certificate(ssl_); leaf != nullptr) peer_ = make_peer_certificate(leaf, library());
+  return peer_;
+}
+
+std::string_view Session::peer_pem(bool chain) {
+  char*& kept = pems_[chain ? 1 : 0];
+  if (kept == nullptr)
+    if (X509* leaf = SSL_get0_peer_certificate(ssl_); leaf != nullptr)
+      kept = make_encoded_pem(leaf, chain ? SSL_get_peer_cert_chain(ssl_) : nullptr);
+  return kept == nullptr ? std::string_view() : std::string_view(kept);
+}
+
+std::string_view Session::keep_text(uint32_t key, std::string_view text) {
+  if (text_ != nullptr) return {};
+  text_ = static_cast<char*>(OPENSSL_memdup(text.data(), text.size()));
+  if (text_ == nullptr) {
+    ERR_clear_error();
+    return {};
+  }
+  text_key_ = key;
+  text_size_ = static_cast<uint32_t>(text.size());
+  return text_view();
+}
+
+std::span<const std::string> Session::local_uri_sans() const {
+  if (server_ == nullptr) return {};
+  return server_->impl_->certificates[certificate_].uri_sans;
+}
+
+std::span<const uint8_t> Session::session_id() const {
+  const SSL_SESSION* s = SSL_get0_session(ssl_);
+  unsigned n = 0;
+  const unsigned char* id = s == nullptr ? nullptr : SSL_SESSION_get_id(s, &n);
+  return {id, id == nullptr ? 0 : n};
+}
+
+ossl_lib_ctx_st* Session::library() const { return server_ != nullptr ? server_->impl_->library : client_->impl_->library; }
+
 std::string_view Session::alpn() const {
   const unsigned char* name = nullptr;
   unsigned size = 0;
@@ -732,6 +776,9 @@ void SessionPool::close(Session* s) {
   MILLRACE_ASSERT(s != nullptr && s->ssl_ != nullptr && s->pool_ == this, "a session is closed once, by its pool");
   // A connection that ends without close_notify keeps its session resumable (RFC 5246 7.2.1 gave the older rule up).
   if (s->state_ == Session::State::kEstablished) SSL_set_shutdown(s->ssl_, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+  OPENSSL_free(std::exchange(s->peer_, nullptr));
+  OPENSSL_free(std::exchange(s->text_, nullptr));
+  for (char*& pem : s->pems_) OPENSSL_free(std::exchange(pem, nullptr));
   SSL_free(s->ssl_);  // and the BIO with it
   if (s->server_ != nullptr) count_session(s->server_->sessions_, UINT32_MAX);
   if (s->client_ != nullptr) count_session(s->client_->sessions_, UINT32_MAX);

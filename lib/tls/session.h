@@ -22,10 +22,12 @@
 #include "lib/base/time.h"
 #include "lib/io/packet_queue.h"
 #include "lib/tls/context.h"
+#include "lib/tls/peer_certificate.h"
 #include "lib/tls/tls_error.h"
 
 struct ssl_st;
 struct bio_st;
+struct ossl_lib_ctx_st;
 
 namespace millrace::tls {
 
@@ -81,6 +83,9 @@ struct Negotiated {
   PeerValidation validation = PeerValidation::kNoCertificate;  // of a resumed session: kNotValidated, as Envoy has it
 };
 
+// What became of the client's wish for an OCSP staple; kNone: it had none.
+enum class StapleResult : uint8_t { kNone, kSent, kOmitted, kFailed };
+
 class SessionPool;
 
 class Session {
@@ -91,6 +96,23 @@ class Session {
   TlsError error() const { return error_; }
   Negotiated negotiated() const;  // after the handshake; earlier, what is known so far
   std::string_view alpn() const;  // the selected protocol; empty: none. Valid while it is open
+  // The peer's certificate, once the handshake is done (of a resumed session: as its ticket holds it). The texts live as long as
+  // the session. Null or empty: there is none, or no memory for what it says.
+  bool has_peer_certificate() const;
+  const PeerCertificate* peer_certificate();
+  // URL-encoded PEM of it alone, or with the rest of its chain.
+  std::string_view peer_pem(bool chain);
+  // Our own certificate's subject alternative names of kind URI. Server sessions.
+  std::span<const std::string> local_uri_sans() const;
+  // TLS session id (%DOWNSTREAM_TLS_SESSION_ID%, in hex); empty: none.
+  std::span<const uint8_t> session_id() const;
+  StapleResult staple() const { return staple_; }
+  // One text of the caller's, kept with the session: what is made of the peer's certificate once for all requests. `key` says
+  // what it is. keep_text() copies it, once: a second text, or no memory, gives an empty view.
+  std::string_view kept_text(uint32_t key) const {
+    return text_ != nullptr && key == text_key_ ? text_view() : std::string_view();
+  }
+  std::string_view keep_text(uint32_t key, std::string_view text);
   // Why the peer's certificate did not pass, in Envoy's words ("verify cert failed: ..."), also where it was accepted all the
   // same; empty otherwise. Good until another session of the pool judges one.
   std::string_view verify_detail() const { return verify_detail_; }
@@ -129,9 +151,12 @@ class Session {
   friend class ServerContext;
   friend class ClientContext;
   friend class Verifier;
+  friend struct ContextCallbacks;
   friend struct SessionBio;
   struct Call;  // one call's view of the world, for the BIO
 
+  std::string_view text_view() const { return {text_, text_size_}; }
+  ossl_lib_ctx_st* library() const;
   std::span<char> verify_detail_buffer();
   void set_verdict(PeerValidation v, TlsError error, std::string_view detail) {
     validation_ = v;
@@ -168,6 +193,12 @@ class Session {
   uint8_t alert_sent_ = 0, alert_received_ = 0;
   bool close_sent_ = false, close_received_ = false, truncated_ = false, started_ = false;
   bool output_pending_ = false;  // OpenSSL waits for room in cipher_out: call it again without new input
+  StapleResult staple_ = StapleResult::kNone;
+  uint32_t certificate_ = 0;         // server: index of the one that is shown
+  PeerCertificate* peer_ = nullptr;  // made when asked for, by OpenSSL's allocator
+  char* text_ = nullptr;             // likewise: keep_text()
+  uint32_t text_key_ = 0, text_size_ = 0;
+  char* pems_[2] = {};  // likewise: the leaf, the chain
   uint32_t next_free_ = 0;
 };
 
