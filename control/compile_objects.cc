@@ -2,6 +2,7 @@
 
 #include "control/config_loader.h"
 #include "control/proto_values.h"
+#include "control/socket_options.h"
 #include "control/tls_values.h"
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
@@ -290,6 +291,8 @@ base::Result<std::vector<uint8_t>> compile_listener(const ListenerObject& l) {
   if (config.has_per_connection_buffer_limit_bytes())
     out.per_connection_buffer_limit_bytes = config.per_connection_buffer_limit_bytes().value();
 
+  listener_tcp_options(config, Path(), out.tcp, nullptr);
+
   std::vector<table::FilterChain> chains;
   std::vector<table::FilterChainCriteria> criteria;
   for (size_t i = 0; i < l.chains.size(); ++i) {
@@ -332,6 +335,7 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
   out.connect_timeout_ms = ms_or(config.has_connect_timeout(), config.connect_timeout(), out.connect_timeout_ms);
   if (config.has_per_connection_buffer_limit_bytes())
     out.per_connection_buffer_limit_bytes = config.per_connection_buffer_limit_bytes().value();
+  cluster_tcp_options(config, Path(), out.tcp, nullptr);
   switch (config.lb_policy()) {
     case Cluster::LEAST_REQUEST:
       out.lb_policy = table::LbPolicy::kLeastRequest;

@@ -2,6 +2,7 @@
 #include <map>
 
 #include "control/proto_values.h"
+#include "control/socket_options.h"
 #include "control/validate.h"
 #include "control/validate_rules.h"
 #include "control/validate_tls.h"
@@ -123,6 +124,8 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
     else ok = known_fields_only(o, options, e) && http_options(o, options, e) && ok;
   }
   if (c.has_transport_socket()) ok = transport_socket(c.transport_socket(), Path(root, "transport_socket"), e) && ok;
+  table::TcpOptions tcp;
+  ok = cluster_tcp_options(c, root, tcp, &e) && ok;
   if (c.has_load_assignment()) ok = validate_load_assignment(c.load_assignment(), Path(root, "load_assignment"), e) && ok;
   return ok;
 }

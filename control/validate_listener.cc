@@ -3,6 +3,7 @@
 #include <set>
 
 #include "control/proto_values.h"
+#include "control/socket_options.h"
 #include "control/validate.h"
 #include "control/validate_rules.h"
 #include "control/validate_tls.h"
@@ -238,6 +239,8 @@ bool validate_listener(const api::Listener& l, ErrorSink& e) {
     ok = duration(l.listener_filters_timeout(), Path(root, "listener_filters_timeout"), e) && ok;
   if (l.has_per_connection_buffer_limit_bytes())
     ok = at_least(l.per_connection_buffer_limit_bytes().value(), 1, Path(root, "per_connection_buffer_limit_bytes"), e) && ok;
+  table::TcpOptions tcp;
+  ok = listener_tcp_options(l, root, tcp, &e) && ok;
   return access_logs(l.access_log(), root, e) && ok;
 }
 

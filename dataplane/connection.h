@@ -52,6 +52,7 @@ struct Connection {
   bool attached : 1 = false;         // the session layer holds it (rule 2)
   bool connected : 1 = false;        // reached ESTABLISHED
   bool half_open : 1 = false;        // counted as half-open (SYN-RECEIVED)
+  bool fast_open : 1 = false;        // and as a pending fast open
   bool over : 1 = false;  // left the flow table: nothing comes in any more; freed once let go and its last segment is out
   bool local_port_taken : 1 = false;  // by connect(), to be given back
   bool admitted : 1 = false;          // counted by Admission::accept()

@@ -9,7 +9,7 @@
 
 #include "lib/base/ip_address.h"
 #include "lib/stats/region.h"
-#include "lib/table/layout.h"
+#include "lib/table/objects.h"
 
 namespace millrace::dataplane {
 
@@ -22,6 +22,7 @@ class ListenerSet {
     bool draining = false;                           // accepts nothing new: a SYN is answered with RST
     uint32_t connection_limit = 0;                   // established at one time, all workers together; 0: none
     stats::ScopeSlot scope = stats::kOverflowScope;  // where it counts
+    table::TcpOptions tcp;                           // of the connections that it accepts
   };
 
   ListenerSet() = default;

@@ -317,7 +317,8 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
       if (why != DropReason::kNone) return refuse(in, segment, *listener, why, now);
     }
   }
-  tcp::ListenerDecision d = listener_.input(in.packet.tuple, segment, now, true);
+  const tcp::Profile& profile = profiles_.with(downstream_profile(), listener->tcp);
+  tcp::ListenerDecision d = listener_.input(in.packet.tuple, segment, profile.config, now, true);
   using Action = tcp::ListenerDecision::Action;
   const uint16_t mss = ip_.mss(in.packet.local_port_index, in.packet.tuple.local.is_v4());
   switch (d.action) {
@@ -337,22 +338,59 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
   if (connections_.full()) return counters_.drop(DropReason::kTcpTableFull);  // a cookie's ACK: the peer will repeat its data
   Connection& c = *open(in.hash, in.packet.local_port_index);
   c.role = Role::kDownstream;
-  if (d.action == Action::kOpen) {
-    tcp::open_passive(c.tcb, in.packet.tuple, profiles_[0], segment, before == nullptr ? d.isn : tcp::next_isn(*before, d.isn),
-                      now, d.ts_offset, mss);
-    c.half_open = true;
-    trace_opened(c, 1, tcp::info(c.tcb).snd_una, segment.seq, now);
-    count(TcpCounter::kSynReceived).set(listener_.half_open());
-    on_events(c, 0, now);
-    return;
-  }
-  tcp::open_cookie(c.tcb, in.packet.tuple, profiles_[0], segment, d.cookie, now, d.ts_offset, mss);
+  profiles_.joined(profile);
+  if (d.action == Action::kOpen) return open_passive(c, in, segment, d, profile, before, mss, now);
+  tcp::open_cookie(c.tcb, in.packet.tuple, profile, segment, d.cookie, now, d.ts_offset, mss);
   count(TcpCounter::kSynCookiesAccepted).add();
   trace_opened(c, 2, segment.ack - 1, segment.seq - 1, now);
   on_events(c, tcp::kEventConnected, now);
   if (c.over) return;  // no room for it any more
   input_connection(c, segment, std::exchange(in.packet.frame, nullptr), in.packet.l4_offset + segment.payload_offset,
                    in.packet.ecn, now);
+}
+
+// A SYN that gets a connection. With fast open its data is received now, and the first SYN-ACK may bring a cookie: that one goes
+// out at once, so that nobody has to remember it.
+void TcpStack::open_passive(Connection& c, Incoming& in, const wire::TcpView& syn, const tcp::ListenerDecision& d,
+                            const tcp::Profile& profile, const tcp::TimeWaitEntry* before, uint16_t mss, TimeNs now) {
+  const tcp::FourTuple& tuple = in.packet.tuple;
+  const uint32_t isn = before == nullptr ? d.isn : tcp::next_isn(*before, d.isn);
+  uint32_t events = 0;
+  if (d.accepts_data()) [[unlikely]] {
+    io::PacketPtr data;
+    if (syn.payload_length > 0 && in.packet.frame->nb_segs == 1) {
+      rte_mbuf* m = std::exchange(in.packet.frame, nullptr);
+      m->data_off = static_cast<uint16_t>(m->data_off + in.packet.l4_offset + syn.payload_offset);
+      m->data_len = static_cast<uint16_t>(syn.payload_length);
+      m->pkt_len = m->data_len;
+      data = io::PacketPtr(m);
+    }
+    events = tcp::open_fast(c.tcb, tuple, profile, syn, std::move(data), isn, now, d.ts_offset, mss);
+    c.fast_open = true;
+  } else {
+    tcp::open_passive(c.tcb, tuple, profile, syn, isn, now, d.ts_offset, mss);
+  }
+  c.half_open = true;
+  trace_opened(c, 1, isn, syn.seq, now);
+  count(TcpCounter::kSynReceived).set(listener_.half_open());
+  if (d.fast_open != tcp::ListenerDecision::FastOpen::kNone) [[unlikely]]
+    count_fast_open(d.fast_open);
+  if (tcp::OutSegment out; d.gives_cookie() && !ip_.tx_blocked(c.port) && tcp::poll_output(c.tcb, now, out)) [[unlikely]] {
+    const wire::TcpCookie cookie = listener_.fast_open_cookies().make(tuple, now);
+    out.header.fast_open = &cookie;
+    ip_.send_tcp(tuple, c.port, c.next_hop, out.header, nullptr, 0, 0, now);
+    count(TcpCounter::kSegmentsOut).add();
+  }
+  on_events(c, events, now);
+}
+
+void TcpStack::count_fast_open(tcp::ListenerDecision::FastOpen what) {
+  using FastOpen = tcp::ListenerDecision::FastOpen;
+  if (what == FastOpen::kRequested) count(TcpCounter::kFastOpenRequests).add();
+  if (what == FastOpen::kAccepted || what == FastOpen::kRenewed) count(TcpCounter::kFastOpens).add();
+  if (what == FastOpen::kRenewed) count(TcpCounter::kFastOpensRenewed).add();
+  if (what == FastOpen::kBad) count(TcpCounter::kFastOpenBadCookies).add();
+  if (what == FastOpen::kOverflow) count(TcpCounter::kFastOpenOverflows).add();
 }
 
 // What an ICMP error says. It came in `frame`, which no spreading brings to the worker of the connection that it quotes.

@@ -84,7 +84,8 @@ bool TcpProxy::connect(Tunnel& t) {
   }
   ++t.attempts;
   ConnectError error = ConnectError::kNone;
-  Connection* c = ctx_.stack.connect(e->address, e->port, upstreams_->profile(), ctx_.now, static_cast<Session*>(&t), &error,
+  const tcp::Profile& profile = ctx_.stack.profile(upstreams_->profile(), cluster->tcp);
+  Connection* c = ctx_.stack.connect(e->address, e->port, profile, ctx_.now, static_cast<Session*>(&t), &error,
                                      uint64_t{cluster->connect_timeout_ms} * base::kMillisecond);
   if (c == nullptr) {
     upstreams_->count_connect_failure(*e, false);

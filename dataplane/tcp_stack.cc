@@ -42,6 +42,7 @@ TcpStack::TcpStack(const TcpStackConfig& config, std::span<io::PortQueue* const>
       counters_(counters),
       ip_(with_workers(config.ip, config), ports, io::TxPools{pool, headers, indirect}, counters, now),
       repairs_(config.max_repairs != 0 ? config.max_repairs : std::max(1'024u, config.max_connections / 4)),
+      profiles_(repairs_),
       connections_(config.max_connections),
       flows_(config.max_connections),
       time_wait_(config.max_time_wait),
@@ -67,8 +68,6 @@ TcpStack::~TcpStack() {
   }
 }
 
-const tcp::Profile& TcpStack::add_profile(const tcp::Config& config) { return profiles_.emplace_back(config, &repairs_); }
-
 table::ObjectId TcpStack::listener_of(const Connection& c) const {
   const ListenerSet::Entry* e = listeners_ == nullptr ? nullptr : listeners_->find(c.tuple().local, c.tuple().local_port);
   return e == nullptr ? table::kNoObject : e->id;
@@ -87,6 +86,14 @@ Connection* TcpStack::open(uint32_t hash, uint16_t port) {
   return c;
 }
 
+void TcpStack::half_open_ended(Connection& c, bool reset) {
+  c.half_open = false;
+  listener_.half_open_ended();
+  if (c.fast_open) listener_.fast_open_ended(reset);
+  c.fast_open = false;
+  count(TcpCounter::kSynReceived).set(listener_.half_open());
+}
+
 // The tuple is free for others from here on.
 void TcpStack::leave_table(Connection& c) {
   if (c.over) return;
@@ -94,11 +101,7 @@ void TcpStack::leave_table(Connection& c) {
   if (!c.connected) count(TcpCounter::kOpenFailed).add();
   flows_.erase(c.flow_hash, connections_.index_of(&c));
   wheel_.cancel(c.timer);
-  if (c.half_open) {
-    c.half_open = false;
-    listener_.half_open_ended();
-    count(TcpCounter::kSynReceived).set(listener_.half_open());
-  }
+  if (c.half_open) half_open_ended(c, false);
   if (c.admitted) [[unlikely]] {
     c.admitted = false;
     admission_->ended(c.tuple().remote, c.counted_on);
@@ -134,6 +137,7 @@ void TcpStack::expire_time_wait(TimeWaitTable::Slot& s) {
 // The last step: only when nobody holds it and its last segment is out.
 void TcpStack::free(Connection& c) {
   MILLRACE_ASSERT(!c.attached && c.over, "free a connection that is over and let go");
+  profiles_.left(*tcp::profile(c.tcb));
   tcp::release(c.tcb);
   wheel_.cancel(c.timer);
   c.owner = nullptr;
@@ -165,11 +169,7 @@ bool TcpStack::admit(Connection& c, TimeNs now) {
 // What TCP reported, whether from a segment or a deadline. Leaves the connection scheduled and on the lists it belongs to.
 void TcpStack::on_events(Connection& c, uint32_t events, TimeNs now) {
   trace_state(c, now);
-  if (c.half_open && tcp::state(c.tcb) != tcp::State::kSynReceived) {
-    c.half_open = false;
-    listener_.half_open_ended();
-    count(TcpCounter::kSynReceived).set(listener_.half_open());
-  }
+  if (c.half_open && tcp::state(c.tcb) != tcp::State::kSynReceived) half_open_ended(c, (events & tcp::kEventReset) != 0);
   if (events != 0) {
     if (events & tcp::kEventConnected) {
       if (admission_ != nullptr && c.role == Role::kDownstream && !admit(c, now)) [[unlikely]]
@@ -267,6 +267,7 @@ Connection* TcpStack::connect_from(const IpLayer::Source& source, const base::Ip
     Connection* c = open(hash, source.port);
     tcp::open_active(c->tcb, tuple, profile, isn_.isn(tuple, now), now, isn_.timestamp_offset(tuple),
                      ip_.mss(source.port, remote.is_v4()), connect_timeout_ns);
+    profiles_.joined(profile);
     c->local_port_taken = true;
     c->role = Role::kUpstream;
     c->attached = true;
@@ -420,9 +421,10 @@ bool TcpStack::output(Connection& c, TimeNs now) {
     }
     if (!tcp::poll_output(c.tcb, now, out, tso ? kMaxTsoPayload : mss)) break;
     DropReason dropped = DropReason::kNone;
-    if (out.payload_len <= mss || ip_.can_cut(port, queue, out.payload_offset, out.payload_len)) {
+    const uint32_t cut = std::max<uint32_t>(mss, out.segment_size);
+    if (out.payload_len <= cut || ip_.can_cut(port, queue, out.payload_offset, out.payload_len)) {
       dropped =
-          ip_.send_tcp(c.tuple(), c.port, c.next_hop, out.header, &queue, out.payload_offset, out.payload_len, now, mss, ecn());
+          ip_.send_tcp(c.tuple(), c.port, c.next_hop, out.header, &queue, out.payload_offset, out.payload_len, now, cut, ecn());
       count(TcpCounter::kSegmentsOut).add();
     } else {
       // The port cuts, but not this: it lies in too many packets. Cut here; FIN and PSH belong to the last piece.
@@ -523,8 +525,32 @@ TimeNs TcpStack::next_deadline() {
   return std::min(next, ip_.tx_give_up_at());
 }
 
+// Copied now and then: lib/tcp counts for itself.
+void TcpStack::count_recoveries() {
+  const tcp::RecoveryCounts& c = repairs_.counts();
+  count(TcpCounter::kRenoRecoveries).set(c.reno_recoveries);
+  count(TcpCounter::kLossProbes).set(c.loss_probes);
+  count(TcpCounter::kProbesRepaired).set(c.probes_repaired);
+  count(TcpCounter::kDuplicatesBelow).set(c.duplicates_below);
+  count(TcpCounter::kDuplicatesAbove).set(c.duplicates_above);
+  count(TcpCounter::kReportedBelow).set(c.reported_below);
+  count(TcpCounter::kReportedAbove).set(c.reported_above);
+  count(TcpCounter::kSpuriousTimeouts).set(c.spurious_timeouts);
+  count(TcpCounter::kUndoneByDuplicates).set(c.undone_by_duplicates);
+  count(TcpCounter::kUndoneByEchoes).set(c.undone_by_echoes);
+  count(TcpCounter::kUndoneTimeouts).set(c.undone_timeouts);
+  count(TcpCounter::kReorderings).set(c.reorderings);
+  count(TcpCounter::kLostAgain).set(c.lost_again);
+  count(TcpCounter::kReneged).set(c.reneged);
+  count(TcpCounter::kLargerSegments).set(c.larger_segments);
+  count(TcpCounter::kLargerLost).set(c.larger_lost);
+  count(TcpCounter::kDelayExits).set(c.delay_exits);
+}
+
 void TcpStack::update_pressure() {
   count(TcpCounter::kRepairsRefused).set(repairs_.refused());
+  count(TcpCounter::kProfilesRefused).set(profiles_.refused());
+  count_recoveries();
   const uint64_t free = pool_.available(), all = pool_.capacity();
   pressure_ = free * 100 >= all * 25   ? MemoryPressure::kNone
               : free * 100 >= all * 10 ? MemoryPressure::kNoGrowth

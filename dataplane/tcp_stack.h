@@ -14,7 +14,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -27,6 +26,7 @@
 #include "dataplane/listener_set.h"
 #include "dataplane/port_allocator.h"
 #include "dataplane/rate_limit.h"
+#include "dataplane/tcp_profiles.h"
 #include "dataplane/time_wait_table.h"
 #include "dataplane/trace.h"
 #include "lib/base/pool.h"
@@ -122,8 +122,13 @@ class TcpStack {
                       ConnectError* why, TimeNs connect_timeout_ns = tcp::kProfileTimeout);
   Connection* connect(const base::IpAddress&, uint16_t, const tcp::Profile&&, TimeNs, void*, ConnectError*, TimeNs = 0) = delete;
   // What connections of a kind share, kept as long as the stack lives. At start, not for each connection.
-  const tcp::Profile& add_profile(const tcp::Config& config);
-  const tcp::Profile& downstream_profile() const { return profiles_[0]; }
+  const tcp::Profile& add_profile(const tcp::Config& config) { return profiles_.add(config); }
+  const tcp::Profile& downstream_profile() const { return profiles_.first(); }
+  // `base`, a profile of add_profile(), with what a listener or cluster asks for: for connect(), at once.
+  const tcp::Profile& profile(const tcp::Profile& base, const table::TcpOptions& options) {
+    return profiles_.with(base, options);
+  }
+  const TcpProfiles& profiles() const { return profiles_; }
   // The listener that an accepted connection belongs to: whoever listens on its address now; kNoObject: nobody (any more).
   table::ObjectId listener_of(const Connection& c) const;
   // Unique over all workers of one data plane run, never 0: for logs.
@@ -175,10 +180,13 @@ class TcpStack {
   void input_segment(Incoming& in, TimeNs now, bool handed);
   void input_connection(Connection& c, const wire::TcpView& segment, rte_mbuf* frame, uint32_t payload_at, uint8_t ecn,
                         TimeNs now);
+  void open_passive(Connection& c, Incoming& in, const wire::TcpView& syn, const tcp::ListenerDecision& d,
+                    const tcp::Profile& profile, const tcp::TimeWaitEntry* before, uint16_t mss, TimeNs now);
   void input_time_wait(Incoming& in, const wire::TcpView& segment, TimeNs now);
   void input_listener(Incoming& in, const wire::TcpView& segment, const tcp::TimeWaitEntry* before, TimeNs now);
   void input_icmp_error(const IcmpError& error, rte_mbuf* frame, TimeNs now, bool handed);
   void input_handed(rte_mbuf* frame, TimeNs now);
+  void count_fast_open(tcp::ListenerDecision::FastOpen what);
   bool hand_over(Incoming& in);
   void push(uint32_t worker, rte_mbuf* frame, uint16_t device, uint32_t what);
   void share_neighbor_news(uint16_t port, rte_mbuf* copy);
@@ -195,6 +203,7 @@ class TcpStack {
   void on_events(Connection& c, uint32_t events, TimeNs now);
   void to_time_wait(Connection& c, TimeNs now);
   void leave_table(Connection& c);
+  void half_open_ended(Connection& c, bool reset);
   bool output(Connection& c, TimeNs now);
   void output_turn(Connection& c, TimeNs now);
   uint16_t tx_port(const Connection& c) const { return c.next_hop.neighbor == NeighborTable::kNone ? c.port : c.next_hop.port; }
@@ -203,6 +212,7 @@ class TcpStack {
   void report_progress(TimeNs now);
   void expire_time_wait(TimeWaitTable::Slot& s);
   void update_pressure();
+  void count_recoveries();
 
   // What the trace and the counters are told. Nothing of it lies on the path of an ordinary segment but the comparison of the
   // state once a flush, and of the retransmissions once an output().
@@ -235,7 +245,7 @@ class TcpStack {
   StackCounters counters_;
   IpLayer ip_;
   tcp::RepairPool repairs_;
-  std::deque<tcp::Profile> profiles_;  // [0]: of accepted connections; addresses are stable
+  TcpProfiles profiles_;  // the first: of accepted connections
   base::Pool<Connection> connections_;
   FlowTable flows_;
   TimeWaitTable time_wait_;

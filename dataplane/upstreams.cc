@@ -85,6 +85,7 @@ void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
   c.enable_trailers = t.enable_trailers != 0;
   c.has_tls = t.has_tls != 0;
   c.context = runtime.tls_context(ctx_.worker);
+  c.tcp = t.tcp;
   if (ctx_.worker < runtime.balancers.size()) runtime.balancers[ctx_.worker].set_position(c.balancer_position);
 }
 
@@ -228,8 +229,9 @@ bool Upstreams::open_connection(EndpointPool& e) {
   UpstreamSession* u = sessions_.alloc();
   if (u == nullptr) return false;
   ConnectError why = ConnectError::kNone;
-  Connection* c = ctx_.stack.connect(e.address, e.port, profile_, ctx_.now, static_cast<Session*>(u), &why,
-                                     uint64_t{e.cluster->connect_timeout_ms} * base::kMillisecond);
+  Connection* c =
+      ctx_.stack.connect(e.address, e.port, ctx_.stack.profile(profile_, e.cluster->tcp), ctx_.now, static_cast<Session*>(u),
+                         &why, uint64_t{e.cluster->connect_timeout_ms} * base::kMillisecond);
   if (c == nullptr) {
     sessions_.free(u);
     count_connect_failure(e, false);

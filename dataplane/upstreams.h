@@ -62,6 +62,7 @@ struct ClusterState {
   // Which TLS context connections are opened with, null for none: only to be compared. A connection that was opened with another
   // one takes no further request. (A context lives while it has sessions, so its address is not given to a new one meanwhile.)
   const void* context = nullptr;
+  table::TcpOptions tcp;
   uint32_t connections = 0, active = 0, waiting = 0, endpoints = 0;
   uint64_t balancer_position = 0;  // carried from snapshot to snapshot
   base::ListNode bucket;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "lib/base/ip_address.h"
 #include "lib/table/layout.h"
@@ -233,6 +234,24 @@ struct RouteTable {
   }
 };
 
+// ---- TCP of the connections of a listener or cluster --------------------------------------------------------------------
+enum class TcpCongestion : uint8_t { kDefault, kCubic, kReno, kBbr };
+enum class TcpKeepalive : uint8_t { kDefault, kOff, kOn };
+// What `socket_options` and the fields with names of their own ask for. 0 asks for nothing: what the gateway does of itself holds
+// (`tcp` of the dataplane section). Connections of one direction whose options are equal share a TCP profile.
+struct TcpOptions {
+  uint32_t user_timeout_ms = 0;                             // TCP_USER_TIMEOUT
+  uint16_t keepalive_idle_s = 0, keepalive_interval_s = 0;  // TCP_KEEPIDLE, TCP_KEEPINTVL
+  uint16_t max_segment = 0;                                 // TCP_MAXSEG, bytes
+  uint16_t fast_open_queue = 0;  // tcp_fast_open_queue_length, TCP_FASTOPEN: of a listener, in each worker; 0: no fast open
+  uint8_t keepalive_probes = 0;  // TCP_KEEPCNT
+  TcpKeepalive keepalive = TcpKeepalive::kDefault;     // SO_KEEPALIVE
+  TcpCongestion congestion = TcpCongestion::kDefault;  // TCP_CONGESTION
+  uint8_t reserved = 0;
+  friend bool operator==(const TcpOptions&, const TcpOptions&) = default;
+};
+inline constexpr uint16_t kLeastMaxSegment = 88;  // bytes: what lib/tcp sends at least
+
 // ---- listener ---------------------------------------------------------------------------------------------------------
 enum class NetworkFilterKind : uint8_t { kHttpConnectionManager, kTcpProxy };
 enum class TlsVersion : uint8_t { kTls12 = 0, kTls13 = 1 };
@@ -393,6 +412,7 @@ struct Listener {
   uint32_t listener_filters_timeout_ms = 15'000;
   uint32_t per_connection_buffer_limit_bytes = 1024 * 1024;
   uint32_t default_filter_chain = UINT32_MAX;  // index into filter_chains
+  TcpOptions tcp;
   Array<FilterChain> filter_chains;
   Array<ServerNameEntry> exact_names;     // sorted by text
   Array<ServerNameEntry> wildcard_names;  // sorted by text
@@ -422,10 +442,11 @@ struct Cluster {
   uint32_t max_connections = 1024, max_pending_requests = 1024, max_requests = 1024;  // circuit_breakers, default priority
   uint32_t per_connection_buffer_limit_bytes = 1024 * 1024;
   uint32_t max_response_headers_bytes = 60 * 1024;
+  TcpOptions tcp;
   LbPolicy lb_policy = LbPolicy::kRoundRobin;
   uint8_t enable_trailers = 0;  // http_protocol_options.enable_trailers
   uint8_t has_tls = 0;          // transport_socket: `tls` is spoken to its endpoints
-  uint8_t reserved[5] = {};
+  uint8_t reserved[9] = {};
   UpstreamTls tls;
   template <class V>
   void refs(V& v) const {
@@ -433,6 +454,8 @@ struct Cluster {
     tls.refs(v);
   }
 };
+static_assert(std::has_unique_object_representations_v<Cluster> && std::has_unique_object_representations_v<Listener>,
+              "no padding: the same input gives the same bytes");
 enum class EndpointState : uint8_t { kHealthy, kDraining, kUnhealthy };  // LbEndpoint.health_status; draining: no new requests
 struct Endpoint {
   base::IpAddress address;

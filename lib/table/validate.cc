@@ -299,7 +299,13 @@ void check_sorted(const char* field, const Array<ServerNameEntry>& names, Walker
     if (view(w.base(), names.at(w.base(), i - 1).text) >= view(w.base(), names.at(w.base(), i).text))
       return w.fail_field(field, "is not sorted by text");
 }
+void check_tcp(const TcpOptions& o, Walker& w) {
+  w.in_enum("tcp.keepalive", o.keepalive, TcpKeepalive::kOn);
+  w.in_enum("tcp.congestion", o.congestion, TcpCongestion::kBbr);
+  if (o.max_segment != 0 && o.max_segment < kLeastMaxSegment) w.fail_field("tcp.max_segment", "is too small");
+}
 void check(const Listener& l, Walker& w) {
+  check_tcp(l.tcp, w);
   w.flag("tls_inspector", l.tls_inspector);
   w.flag("continue_on_listener_filters_timeout", l.continue_on_listener_filters_timeout);
   if (l.port == 0) w.fail_field("port", "is 0");
@@ -312,6 +318,8 @@ void check(const Listener& l, Walker& w) {
 void check(const Cluster& c, Walker& w) {
   w.in_enum("lb_policy", c.lb_policy, LbPolicy::kRandom);
   w.flag("enable_trailers", c.enable_trailers);
+  check_tcp(c.tcp, w);
+  if (c.tcp.fast_open_queue != 0) w.fail_field("tcp.fast_open_queue", "is a listener's");
   w.flag("has_tls", c.has_tls);
   w.in_enum("tls.min_version", c.tls.min_version, TlsVersion::kTls13);
   w.in_enum("tls.max_version", c.tls.max_version, TlsVersion::kTls13);

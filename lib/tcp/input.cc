@@ -202,13 +202,15 @@ InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs 
 
   // The SYN that began this connection, once more. With an ACK it completes a simultaneous open (RFC 9293 figure 8), without one
   // our SYN-ACK was lost.
-  if (t.state == State::kSynReceived && syn && seq + 1 == t.rcv_nxt) {
+  if (t.state == State::kSynReceived && syn && seq + 1 == (t.fast_open ? t.growth_seq : t.rcv_nxt)) {
     if (!s.has_ack()) {
       mark_output(t, kDueSyn);
       return {0, DropReason::kTcpOldDuplicate};
     }
-    syn = false;
-    ++seq;
+    if (!t.fast_open) {
+      syn = false;
+      ++seq;
+    }
   }
   const uint32_t length = text + (syn ? 1 : 0) + (s.fin() ? 1 : 0);
 
@@ -232,19 +234,24 @@ InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs 
   // Third: security, not used.
   // Fifth: the ACK.
   if (!s.has_ack()) return {0, DropReason::kTcpNoAck};
+  bool completed = false;  // a fast open: whatever it says, no duplicate
   if (t.state == State::kSynReceived) {
-    if (!(seq_gt(s.ack, t.snd_una) && seq_le(s.ack, t.snd_max))) {
+    const uint32_t least = t.fast_open ? t.snd_una : t.snd_una + 1;
+    if (!(seq_ge(s.ack, least) && seq_le(s.ack, t.snd_max))) {
       stray_reset(t, s.ack);
       return {0, DropReason::kTcpAckUnacceptable};
     }
-    if (has(t, kFlagTiming)) {
+    if (has(t, kFlagTiming) && seq_ge(s.ack, t.rtt_seq)) {
       t.flags &= static_cast<uint16_t>(~kFlagTiming);
       rtt_sample(t, clock_us(now) - t.rtt_sent_us);
     }
-    t.snd_una = t.snd_una + 1;  // the SYN; a queue filled meanwhile starts here
-    t.snd_nxt = t.snd_max;
+    completed = t.fast_open;
+    if (!t.fast_open) {
+      t.snd_una = t.snd_una + 1;  // the SYN; a queue filled meanwhile starts here
+      t.snd_nxt = t.snd_max;
+      r.events |= kEventConnected;
+    }
     enter_established(t, now);
-    r.events |= kEventConnected;
     t.snd_wl1 = s.seq - 1;  // take the window of this segment below
   }
   if (seq_gt(s.ack, t.snd_max) || seq_lt(s.ack, t.snd_una - std::max(t.max_snd_wnd, 1u))) {
@@ -257,7 +264,7 @@ InputResult input_other(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs 
   if (has(t, kFlagEcn)) take_mark(t, s, marked && text > 0);
   const uint32_t wnd = uint32_t{s.window} << (s.syn() ? 0 : t.snd_wscale);
   const bool newer = seq_lt(t.snd_wl1, seq) || (t.snd_wl1 == seq && seq_le(t.snd_wl2, s.ack));
-  const bool window_changed = wnd != t.snd_wnd;
+  const bool window_changed = wnd != t.snd_wnd || completed;
   r.events |= process_ack(t, s, text, window_changed, now);
   if (newer && seq_ge(s.ack, t.snd_una)) update_window(t, s, wnd);
   if (has(t, kFlagFinAcked)) {
@@ -312,7 +319,7 @@ InputResult input(Tcb& t, const TcpView& s, io::PacketPtr payload, TimeNs now, b
       // What was borrowed goes back by progress or by a timer; a segment that brought neither must not leave it lent.
       if (t.repair != nullptr && t.retransmit_at == base::kNever) [[unlikely]] {
         return_repair(t);
-        if (t.repair != nullptr && !t.repair->growth.idle()) settle_repair(t, now);
+        if (t.repair != nullptr && (!t.repair->growth.idle() || t.repair->path.most != 0)) settle_repair(t, now);
       }
       return r;
   }

@@ -100,6 +100,19 @@ void emit_reset(Tcb& t, OutSegment& out) {
   h.flags = kTcpRst | kTcpAck;
 }
 
+// note_sent() of the SYN-ACK of a fast open, which lies outside the sequence space that it knows.
+void note_fast_open(Tcb& t, TimeNs now) {
+  t.last_sent_ms = clock_ms(now);
+  if (t.retransmit_at != base::kNever) {  // armed by the first one
+    ++t.retransmits;
+    return forbid_timing(t);
+  }
+  t.flags |= kFlagTiming;
+  t.rtt_seq = t.snd_una;
+  t.rtt_sent_us = clock_us(now);
+  arm_retransmit(t, now);
+}
+
 bool output_syn(Tcb& t, OutSegment& out, TimeNs now) {
   const bool first_time = t.snd_max == t.snd_una;
   if ((t.due & kDueSyn) == 0) {
@@ -120,10 +133,15 @@ bool output_syn(Tcb& t, OutSegment& out, TimeNs now) {
     h.sack_permitted = config(t).sack;
     if (config(t).timestamps) h.timestamps = TcpTimestamps{timestamp_clock(t, now), 0};
   } else {
-    fill_header(t, out, t.snd_una, has(t, kFlagEcn) ? kTcpSyn | kTcpAck | kTcpEce : kTcpSyn | kTcpAck, now);
+    fill_header(t, out, t.fast_open ? t.snd_una - 1 : t.snd_una,
+                has(t, kFlagEcn) ? kTcpSyn | kTcpAck | kTcpEce : kTcpSyn | kTcpAck, now);
     if (has(t, kFlagWindowScaling)) h.wscale = static_cast<uint8_t>(t.rcv_wscale);
     h.sack_permitted = has(t, kFlagSack);
     t.rcv_adv = seq_max(t.rcv_adv, t.rcv_nxt + window);
+  }
+  if (t.fast_open) {
+    note_fast_open(t, now);
+    return true;
   }
   note_sent(t, t.snd_una, 1, now);
   if (first_time) t.snd_nxt = t.snd_max;
@@ -191,6 +209,7 @@ bool output_loss_probe(Tcb& t, OutSegment& out, TimeNs now) {
     if (length == 0 && !fin) return false;
   }
   Repair& r = *t.repair;
+  tally(t, &RecoveryCounts::loss_probes);
   r.probing = true;
   r.probe_repeats = seq_lt(seq, t.snd_max);
   emit_data(t, out, seq, length, fin, now);
@@ -201,12 +220,39 @@ bool output_loss_probe(Tcb& t, OutSegment& out, TimeNs now) {
   return true;
 }
 
+// A segment larger than those that are known to get through (RFC 4821 7.4): new data, with enough behind it. kWait: as soon as
+// there is room for it; nothing else goes before.
+enum class Probe : uint8_t { kNo, kWait, kSent };
+Probe output_path_probe(Tcb& t, OutSegment& out, TimeNs now) {
+  if (t.recovery != Recovery::kOpen || !may_send_data(t.state) || t.snd_nxt != t.snd_max || has_scoreboard(t) ||
+      sack_blocks(t) != 0)
+    return Probe::kNo;
+  const uint32_t mss = payload_mss(t), tail = kPathProbeTail * mss;
+  const uint32_t needed = t.repair->path.most + tail;
+  if (snd_end(t) - t.snd_max < needed || t.snd_wnd < needed || t.congestion.cwnd < needed) return Probe::kNo;
+  const uint16_t size = path_probe_size(t, now);
+  if (size == 0) return Probe::kNo;
+  const uint32_t length = size - (t.snd_mss - mss);
+  // What is in flight makes room soon; a sender that fills its window would never have any.
+  if (bytes_in_flight(t) + length > t.congestion.cwnd || seq_gt(t.snd_max + needed, t.snd_una + t.snd_wnd) || paced_out(t, now))
+    return Probe::kWait;
+  PathSearch& p = t.repair->path;
+  p.size = size;
+  p.left = t.snd_max;
+  p.right = t.snd_max + length;
+  emit_data(t, out, p.left, length, false, now);
+  out.segment_size = static_cast<uint16_t>(length);
+  note_sent(t, p.left, length, now);
+  t.snd_nxt = t.snd_max;
+  return Probe::kSent;
+}
+
 // Data and FIN at snd_nxt, as far as the peer's window, cwnd, Nagle and silly-window avoidance let it go (RFC 9293 3.8.6.2.1).
 bool output_data(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_payload) {
   if (seq_lt(t.snd_nxt, t.snd_max) && has_scoreboard(t)) t.snd_nxt = t.repair->scoreboard.skip(t.snd_nxt);
   const uint32_t seq = t.snd_nxt, end = snd_end(t);
   if (seq_gt(seq, end)) return false;  // the FIN is out
-  const bool fin_due = has(t, kFlagFinQueued) && !has(t, kFlagFinAcked);
+  const bool fin_due = has(t, kFlagFinQueued) && !has(t, kFlagFinAcked) && t.state != State::kSynReceived;
   const uint32_t waiting = end - seq;
   if (waiting == 0 && !fin_due) return false;
 
@@ -291,7 +337,10 @@ bool output_synchronized(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_paylo
     if (t.repair != nullptr && output_hole(t, out, now)) return true;
     if ((t.due & kDueLossProbe) != 0 && output_loss_probe(t, out, now)) return true;
     if ((t.due & kDueProbe) != 0 && output_probe(t, out, now)) return true;
-    if (output_data(t, out, now, max_payload)) return true;
+    Probe probe = Probe::kNo;
+    if (t.repair != nullptr && t.repair->path.most != 0) [[unlikely]]
+      probe = output_path_probe(t, out, now);
+    if (probe == Probe::kSent || (probe == Probe::kNo && output_data(t, out, now, max_payload))) return true;
     if (t.retransmit_at == base::kNever) {  // nothing in flight, and the window keeps it so
       t.flags |= kFlagPersist;
       t.retransmit_at = base::time_add(now, from_us(t.rto_us));
@@ -322,7 +371,7 @@ bool poll_output_any(Tcb& t, TimeNs now, OutSegment& out, uint32_t max_payload) 
       break;
     case State::kSynSent:
     case State::kSynReceived:
-      sent = output_syn(t, out, now);
+      sent = t.fast_open && (t.due & kDueSyn) == 0 ? output_synchronized(t, out, now, max_payload) : output_syn(t, out, now);
       break;
     default:
       sent = output_synchronized(t, out, now, max_payload);

@@ -143,7 +143,10 @@ uint32_t receive_text(Tcb& t, const wire::TcpView& s, uint32_t seq, io::PacketPt
 // RFC 2883 4: the next SACK option begins with what came twice.
 void note_duplicate(Tcb& t, uint32_t left, uint32_t right) {
   if (!has(t, kFlagSack)) return;
-  if (Repair* r = need_repair(t)) r->reassembly.note_duplicate(left, right);
+  Repair* r = need_repair(t);
+  if (r == nullptr) return;
+  tally(t, seq_lt(left, t.rcv_nxt) ? &RecoveryCounts::reported_below : &RecoveryCounts::reported_above);
+  r->reassembly.note_duplicate(left, right);
 }
 
 void window_update(Tcb& t, TimeNs now, bool may_grow) {

@@ -31,6 +31,7 @@ void take_sack(Tcb& t, const wire::TcpView& s, Ack& a) {
     if (first && !duplicate_report && s.sack.size() > 1 && seq_ge(b.left, s.sack[1].left) && seq_le(b.right, s.sack[1].right)) {
       first = false;  // likewise, of what lies above the ACK: the second block holds it
       if (seq_lt(b.left, b.right)) {
+        tally(t, &RecoveryCounts::duplicates_above);
         ++r.reordering_events;
         a.duplicate_seen = true;
         a.duplicate = b;
@@ -40,6 +41,7 @@ void take_sack(Tcb& t, const wire::TcpView& s, Ack& a) {
     first = false;
     if (!seq_lt(b.left, b.right)) continue;
     if (duplicate_report) {
+      tally(t, &RecoveryCounts::duplicates_below);
       ++r.reordering_events;
       a.duplicate_seen = true;
       a.duplicate = b;
@@ -87,6 +89,7 @@ void enter_fast_recovery(Tcb& t, TimeNs now) {
     t.repair->prr = Prr{.flight = flight - t.repair->scoreboard.bytes()};
     mark_output(t);
   } else {
+    tally(t, &RecoveryCounts::reno_recoveries);
     t.congestion.cwnd += kDupThresh * mss;  // RFC 6582 3.2 step 3
     mark_output(t, kDueRetransmit);
   }
@@ -144,13 +147,18 @@ bool spurious(Tcb& t, const Ack& a) {
     const uint32_t bytes = a.duplicate.right - a.duplicate.left;
     if (r.undo.repeated > 0 && seq_le(a.duplicate.right, t.snd_max)) {
       r.undo.repeated -= std::min(r.undo.repeated, bytes);
-      if (r.undo.repeated == 0) return take_back(t), true;
+      if (r.undo.repeated == 0) {
+        tally(t, &RecoveryCounts::undone_by_duplicates);
+        take_back(t);
+        return true;
+      }
     }
   }
   if (undisturbed(t) || a.acked == 0 || r.undo.repeated == 0) return false;
   // RFC 3522: the ACK that gets us on echoes a timestamp from before the retransmission.
   const uint32_t since = static_cast<uint32_t>(std::max(sent_since(a.delivery.now_us, r.undo.repeated_us), 0));
   if (a.delivery.echo_age_us == Delivery::kNoEcho || a.delivery.echo_age_us <= since + 1000) return false;
+  tally(t, t.recovery == Recovery::kTimeout ? &RecoveryCounts::undone_timeouts : &RecoveryCounts::undone_by_echoes);
   take_back(t);
   return true;
 }
@@ -167,6 +175,7 @@ bool forward_recovery(Tcb& t, const Ack& a) {
   }
   r.frto = Frto::kOff;
   if (!a.delivery.original || !r.undo.valid) return false;
+  tally(t, &RecoveryCounts::spurious_timeouts);
   take_back(t);
   return true;
 }
@@ -181,6 +190,7 @@ void probe_answered(Tcb& t, const wire::TcpView& s, const Ack& a) {
   } else if (seq_gt(s.ack, r.probe_end)) {
     // It repaired a loss that nobody saw: cwnd answers for that.
     r.probing = false;
+    tally(t, &RecoveryCounts::probes_repaired);
     if (undisturbed(t)) reduce_window(t, t.snd_max - t.snd_una + a.acked);
   }
 }
@@ -193,10 +203,16 @@ uint32_t detect(Tcb& t, uint32_t now_us, TimeNs now) {
   const bool certain = !undisturbed(t) || t.dup_acks >= kDupThresh || r.scoreboard.reported_ranges() >= kDupThresh ||
                        r.scoreboard.bytes() > (kDupThresh - 1) * payload_mss(t);
   uint32_t wait_us = 0;
+  const uint32_t repeated = r.scoreboard.repeated();
   const uint32_t lost =
       rack_detect(r.scoreboard, r.rack, rack_window(r.rack, t.reordering_seen, certain, t.srtt_us), now_us, wait_us);
+  if (r.scoreboard.repeated() < repeated) tally(t, &RecoveryCounts::lost_again);
   if (wait_us > 0) r.reorder_at = base::time_add(now, from_us(wait_us));
-  if (r.scoreboard.lost() > 0 && undisturbed(t)) enter_fast_recovery(t, now);
+  if (r.scoreboard.lost() == 0) {
+    r.path.repeating = false;
+  } else if (undisturbed(t) && !path_probe_lost(t)) {
+    enter_fast_recovery(t, now);
+  }
   if (lost > 0) mark_output(t);
   return lost;
 }
@@ -217,7 +233,10 @@ void follow_model(Tcb& t, const Ack& a, uint32_t lost) {
 void recover_by_scoreboard(Tcb& t, const wire::TcpView& s, const Ack& a, TimeNs now) {
   Repair& r = *t.repair;
   rack_highest(r.rack, seq_max(t.snd_una, r.scoreboard.empty() ? t.snd_una : r.scoreboard.highest()));
-  if (a.delivery.reordered) t.reordering_seen = true;
+  if (a.delivery.reordered) {
+    t.reordering_seen = true;
+    tally(t, &RecoveryCounts::reorderings);
+  }
   if (a.duplicate_seen) rack_dsack(r.rack, t.snd_una, t.snd_max);
   probe_answered(t, s, a);
   if (spurious(t, a) || forward_recovery(t, a)) {
@@ -311,6 +330,7 @@ void note_sent_in_repair(Tcb& t, uint32_t seq, uint32_t space, TimeNs now) {
   const uint32_t end = seq + space, now_us = clock_us(now);
   if (seq_lt(seq, t.snd_max)) {
     r.scoreboard.repeat(seq, seq_min(end, t.snd_max), now_us, grain_shift(t));
+    if (seq_lt(seq, r.path.right) && seq_gt(end, r.path.left)) forget_path_probe(t);  // whose ACK that will be, nobody knows
     if (r.undo.valid && !undisturbed(t)) {
       if (r.undo.repeated == 0) r.undo.repeated_us = now_us;
       r.undo.repeated += space;
@@ -348,6 +368,7 @@ void lose_everything(Tcb& t, TimeNs now, bool timeout) {
   sync_scoreboard(t);
   r.scoreboard.forget_reports();
   r.probing = false;
+  forget_path_probe(t);
   r.reorder_at = base::kNever;
   t.snd_nxt = t.snd_max;
   if (!timeout) {
@@ -408,6 +429,7 @@ void grow_window(Tcb& t, uint32_t acked, bool limited, TimeNs now, uint32_t rtt_
       limited && congestion_wants_growth(t.congestion, algorithm, acked, payload_mss(t), t.srtt_us) && need_repair(t) != nullptr
           ? &t.repair->growth
           : growth(t);
+  const bool first_slow_start = t.congestion.ssthresh == Congestion::kNoThreshold;
   congestion_on_ack(t.congestion, algorithm, g,
                     {.acked = acked,
                      .mss = payload_mss(t),
@@ -417,6 +439,7 @@ void grow_window(Tcb& t, uint32_t acked, bool limited, TimeNs now, uint32_t rtt_
                      .rtt_us = rtt_us,
                      .snd_una = t.snd_una,
                      .snd_nxt = t.snd_nxt});
+  if (first_slow_start && t.congestion.ssthresh != Congestion::kNoThreshold) tally(t, &RecoveryCounts::delay_exits);
 }
 
 // Progress: gives back what was borrowed, or, when all is acknowledged and only congestion avoidance still remembers something,
@@ -466,7 +489,10 @@ uint32_t process_ack(Tcb& t, const wire::TcpView& s, uint32_t payload_length, bo
       Repair& r = *t.repair;
       r.scoreboard.advance(t.snd_una, [&](const Scoreboard::Range& range) { rack_delivered(r.rack, a.delivery, range); });
       // It had what comes next, and does not acknowledge it: the peer has dropped what it reported (RFC 2018 8).
-      if (r.scoreboard.skip(t.snd_una) != t.snd_una) r.scoreboard.renege();
+      if (r.scoreboard.skip(t.snd_una) != t.snd_una) {
+        r.scoreboard.renege();
+        tally(t, &RecoveryCounts::reneged);
+      }
     }
     t.timeouts = 0;
     t.probes = 0;
@@ -506,6 +532,7 @@ uint32_t process_ack(Tcb& t, const wire::TcpView& s, uint32_t payload_length, bo
                            !window_changed && !has(t, kFlagPersist);
     if (duplicate) on_duplicate(t, now);
   }
+  if (t.repair != nullptr && t.repair->path.size != 0) path_probe_answered(t, now);
   if (a.acked > 0 && t.repair != nullptr) settle_repair(t, now);
   return events;
 }

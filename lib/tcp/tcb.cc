@@ -2,6 +2,7 @@
 #include "lib/tcp/tcb.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "lib/tcp/tcb_ops.h"
 
@@ -116,6 +117,24 @@ void open_passive(Tcb& t, const FourTuple& tuple, const Profile& p, const wire::
   mark_output(t, kDueSyn);
 }
 
+uint32_t open_fast(Tcb& t, const FourTuple& tuple, const Profile& p, const wire::TcpView& syn, io::PacketPtr data, uint32_t iss,
+                   TimeNs now, uint32_t ts_offset, uint16_t most_mss) {
+  open_passive(t, tuple, p, syn, iss, now, ts_offset, most_mss);
+  t.fast_open = true;
+  t.growth_seq = t.rcv_nxt;
+  start_sequence(t, iss + 1);
+  t.recover = iss;
+  congestion_init(t.congestion, payload_mss(t));
+  if (!data || data.size() == 0) return kEventConnected;
+  const uint32_t length = std::min<uint32_t>(data.size(), t.rcv_cap);
+  data.trim_back(data.size() - length);
+  t.rcv_mss = static_cast<uint16_t>(std::clamp<uint32_t>(length, t.rcv_mss, t.our_mss));
+  t.rcv_nxt += length;
+  t.rcv_adv = t.rcv_nxt;  // the SYN-ACK says more
+  t.rx.push(std::move(data));
+  return kEventConnected | kEventReadable;
+}
+
 void open_cookie(Tcb& t, const FourTuple& tuple, const Profile& p, const wire::TcpView& ack, const CookieOptions& o, TimeNs now,
                  uint32_t ts_offset, uint16_t most_mss) {
   apply_profile(t, tuple, p, most_mss, now);
@@ -143,19 +162,21 @@ void open_cookie(Tcb& t, const FourTuple& tuple, const Profile& p, const wire::T
 // --- changes of state
 
 void enter_established(Tcb& t, TimeNs now) {
+  const bool sending = t.fast_open && t.snd_una != t.snd_max;
+  t.fast_open = false;
   t.state = State::kEstablished;
-  t.retransmit_at = base::kNever;
-  t.state_at = base::kNever;
+  if (!sending) t.retransmit_at = base::kNever;
+  t.state_at = sending ? base::time_add(now, config(t).user_timeout_ns) : base::kNever;
   t.timeouts = 0;
   t.recover = t.snd_una - 1;
   t.due &= static_cast<uint16_t>(~kDueStrayReset);  // its sequence number shares its place with what follows
-  congestion_init(t.congestion, payload_mss(t));
+  if (!sending) congestion_init(t.congestion, payload_mss(t));
   if (has(t, kFlagSynLost)) {
     congestion_syn_lost(t.congestion, payload_mss(t));
     if (t.srtt_us == 0) t.rto_us = std::max(t.rto_us, kRtoAfterLostSyn_us);
   }
   t.growth_started_us = clock_us(now);
-  t.growth_seq = t.rcv_nxt;
+  t.growth_seq = t.rcv_nxt - static_cast<uint32_t>(t.rx.bytes());
   if (has(t, kFlagFinQueued)) t.state = State::kFinWait1;  // close() came before the handshake was done
   mark_output(t);
 }
@@ -207,7 +228,7 @@ Repair* need_repair(Tcb& t) {
 void return_repair(Tcb& t) {
   const Repair* r = t.repair;
   if (r == nullptr || !undisturbed(t) || has_scoreboard(t) || r->probing || r->bbr.active || !r->reassembly.empty() ||
-      r->reassembly.has_report() || !r->growth.idle())
+      r->reassembly.has_report() || !r->growth.idle() || r->path.most != 0)
     return;
   give_up_repair(t);
 }
@@ -348,6 +369,10 @@ void on_path_mtu(Tcb& t, uint16_t mtu, uint32_t quoted_seq, TimeNs now) {
   if (mss >= t.snd_mss) return;
   t.snd_mss = mss;
   t.congestion.cwnd = std::max(t.congestion.cwnd, payload_mss(t));
+  if (t.repair != nullptr && t.repair->path.most != 0) {
+    forget_path_probe(t);
+    t.repair->path.failed = static_cast<uint16_t>(mss + 1);
+  }
   // What was too big is lost, but not through congestion: all of it goes again in smaller segments, cwnd stays (RFC 1191 6.4, RFC
   // 8201 5.4).
   lose_everything(t, now, false);

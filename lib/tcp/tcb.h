@@ -76,7 +76,10 @@ class alignas(64) Tcb {
   Recovery recovery : 4 = Recovery::kOpen;
   bool probe_timer : 1 = false;      // retransmit_at is when a tail loss probe is due (RFC 8985 7.2)
   bool reordering_seen : 1 = false;  // RACK.reordering_seen (RFC 8985 6.2 step 3)
-  uint16_t due = 0;                  // Due bits
+  // In SYN-RECEIVED: data goes both ways already (RFC 7413). Our SYN is not part of the sequence space then: snd_una is behind
+  // it.
+  bool fast_open : 1 = false;
+  uint16_t due = 0;  // Due bits
   uint32_t rcv_nxt = 0;
   uint32_t rcv_adv = 0;  // right edge of the window we advertised; never moves left
   uint32_t snd_una = 0;  // the SYN's own number until it is acknowledged
@@ -126,7 +129,7 @@ class alignas(64) Tcb {
     uint32_t stray_reset_seq;   // before the handshake is done
   };
   uint32_t growth_started_us = 0;  // receive window growth: from then, when the reader stood at growth_seq
-  uint32_t growth_seq = 0;
+  uint32_t growth_seq = 0;         // while fast_open: behind the peer's SYN
   uint32_t retransmits = 0;
 };
 
@@ -151,6 +154,7 @@ inline TimeNs keepalive_at(const Tcb& t) {
 
 // --- of tcp.h, what is called per segment
 inline State state(const Tcb& t) { return t.state; }
+inline const Profile* profile(const Tcb& t) { return t.profile; }
 inline const FourTuple& tuple(const Tcb& t) { return t.tuple; }
 inline io::PacketQueue& tx_queue(Tcb& t) { return t.tx; }
 inline io::PacketQueue& rx_queue(Tcb& t) { return t.rx; }

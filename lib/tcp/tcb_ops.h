@@ -16,6 +16,9 @@ inline constexpr uint16_t kMinPathMtuV4 = 552,
                           kMinPathMtuV6 = 1280;  // below: an attack, or a path nobody has (RFC 5927 7.2, RFC 8200 5)
 inline constexpr uint8_t kBlackHoleTimeouts =
     4;  // of one full-sized segment, in a row (RFC 4821 7.7; when Linux would, with tcp_retries1 of 3)
+inline constexpr uint16_t kPathSearchGrain = 16;                 // bytes that are not worth another probe (Linux: 8)
+inline constexpr TimeNs kPathSearchAgain = 600 * base::kSecond;  // RFC 4821 7.3: paths change
+inline constexpr uint32_t kPathProbeTail = 4;          // segments behind a probe, whose reports tell its loss (RFC 4821 7.4)
 inline constexpr uint32_t kMaxSendWindow = 1u << 30;   // bytes: RFC 7323 2.3
 inline constexpr uint8_t kChallengesPerSecond = 8;     // challenge and out-of-window ACKs of one connection (RFC 5961 7)
 inline constexpr uint16_t kPawsIdleLimit_h = 24 * 24;  // RFC 7323 5.5: an older ts_recent proves nothing
@@ -70,6 +73,10 @@ inline bool has_scoreboard(const Tcb& t) {
   return t.repair != nullptr &&
          (t.repair->scoreboard.bytes() | t.repair->scoreboard.lost() | t.repair->scoreboard.repeated()) != 0;
 }
+// Counts once more what happened; nowhere, where nothing can be borrowed.
+inline void tally(const Tcb& t, uint64_t RecoveryCounts::*what) {
+  if (t.profile->repairs != nullptr) ++(t.profile->repairs->counts().*what);
+}
 Repair* need_repair(Tcb&);  // borrows one if there is none yet; null when none is left
 void return_repair(Tcb&);   // if nothing of it is in use
 void give_up_repair(Tcb&);  // whatever is in it
@@ -107,6 +114,14 @@ inline void forbid_timing(Tcb& t) {
 void stop_timers(Tcb&);
 // path_mtu.cc: full-sized segments time out again and again, so the next ones are smaller.
 void suspect_black_hole(Tcb&);
+// How large a segment to try next; 0: none now.
+uint16_t path_probe_size(Tcb&, TimeNs now);
+// After an ACK: has the probe that is out got through? Then segments grow.
+void path_probe_answered(Tcb&, TimeNs now);
+// Something is lost: is it the probe, and nothing else? That says nothing about congestion (RFC 4821 7.6.1).
+bool path_probe_lost(Tcb&);
+// A timeout, or a router's word: the probe that is out has no meaning any more.
+void forget_path_probe(Tcb&);
 
 // --- tcb.cc: changes of state
 void apply_peer_options(Tcb&, const wire::TcpView& syn);  // of a SYN or SYN-ACK

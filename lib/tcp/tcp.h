@@ -92,6 +92,9 @@ struct Config {
   TimeNs time_wait_ns = 60 * base::kSecond;   // 2 MSL
   CongestionAlgorithm congestion = CongestionAlgorithm::kCubic;
   EcnMode ecn = EcnMode::kAccept;
+  // Of a listener: connections whose data came with the SYN and whose handshake is not complete, at one time (RFC 7413 5.1). 0:
+  // no fast open.
+  uint16_t fast_open_queue = 0;
 };
 
 class RepairPool;  // repair.h
@@ -114,6 +117,11 @@ void open_active(Tcb&, const FourTuple&, const Profile&, uint32_t iss, TimeNs no
                  uint16_t most_mss = UINT16_MAX, TimeNs connect_timeout_ns = kProfileTimeout);  // -> SYN-SENT
 void open_passive(Tcb&, const FourTuple&, const Profile&, const wire::TcpView& syn, uint32_t iss, TimeNs now,
                   uint32_t ts_offset = 0, uint16_t most_mss = UINT16_MAX);  // -> SYN-RECEIVED
+// open_passive() of a SYN whose fast open cookie is good (RFC 7413 4.2.2): `data`, exactly the segment's (may be none), is
+// received now, and what the application answers goes out behind the SYN-ACK, before the handshake is complete. Returns Event
+// bits: kEventConnected, which does not come again, and kEventReadable.
+uint32_t open_fast(Tcb&, const FourTuple&, const Profile&, const wire::TcpView& syn, io::PacketPtr data, uint32_t iss, TimeNs now,
+                   uint32_t ts_offset = 0, uint16_t most_mss = UINT16_MAX);  // -> SYN-RECEIVED
 // The ACK that completes a SYN cookie handshake (checked by SynCookies::check, which yields the options): ESTABLISHED at once;
 // the payload of that very segment then goes through input() as any other.
 struct CookieOptions {
@@ -146,8 +154,10 @@ uint32_t on_deadline(Tcb&, TimeNs now);   // Event bits; call when next_deadline
 struct OutSegment {
   wire::TcpRepr header;  // ports, seq, ack, flags, window (already scaled), options
   uint32_t payload_offset = 0, payload_len = 0;
-  bool ecn_capable = false;   // the IP header says ECT(0) (RFC 3168 6.1): new data of a connection that agreed on it
-  uint16_t segment_size = 0;  // payload bytes of each segment on the wire (TSO's tso_segsz) when payload_len is more
+  bool ecn_capable = false;  // the IP header says ECT(0) (RFC 3168 6.1): new data of a connection that agreed on it
+  // Payload bytes of each segment on the wire (TSO's tso_segsz) when payload_len is more. When it is not, and both are more than
+  // effective_mss(), a larger segment is being tried (RFC 4821) and must not be cut.
+  uint16_t segment_size = 0;
 };
 // `max_payload`: most payload bytes in one OutSegment. One MSS, unless the port does TSO: then a larger value, of which a
 // multiple of segment_size is used.
@@ -176,6 +186,7 @@ void release(Tcb&);                 // frees every packet and resets to a fresh 
 
 // --- what can be seen -----------------------------------------------------------------------------------------------------
 inline State state(const Tcb&);
+inline const Profile* profile(const Tcb&);  // it was opened with; null: fresh
 inline const FourTuple& tuple(const Tcb&);
 inline uint16_t effective_mss(const Tcb&);  // payload bytes per segment, options deducted
 struct Info {                               // for millctl and traces; a copy

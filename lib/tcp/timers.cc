@@ -66,7 +66,6 @@ void retransmission_timeout(Tcb& t, TimeNs now) {
   forbid_timing(t);
   if (!synchronized(t.state)) {
     t.flags |= kFlagSynLost;
-    ++t.retransmits;
     arm_retransmit(t, now);
     mark_output(t, kDueSyn);
     return;
@@ -113,6 +112,7 @@ void idle_timeout(Tcb& t) {
     t.repair->growth = Growth();
     t.repair->bbr = BbrState();
     t.repair->probing = false;
+    t.repair->path = {};
     t.repair->pace_at = base::kNever;
   }
   return_repair(t);

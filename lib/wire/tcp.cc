@@ -9,7 +9,7 @@ namespace {
 
 // Option kinds (IANA tcp-parameters) and their lengths.
 constexpr uint8_t kOptEnd = 0, kOptNop = 1, kOptMss = 2, kOptWindowScale = 3, kOptSackPermitted = 4, kOptSack = 5,
-                  kOptTimestamps = 8;
+                  kOptTimestamps = 8, kOptFastOpen = 34;
 constexpr uint8_t kMssLength = 4, kWindowScaleLength = 3, kSackPermittedLength = 2, kSackBlockLength = 8, kTimestampsLength = 10;
 constexpr uint32_t kMaxOptions = kTcpMaxHeader - kTcpMinHeader;
 
@@ -48,6 +48,14 @@ bool parse_options(const uint8_t* p, const uint8_t* end, TcpView& out) {
         if (length != kTimestampsLength) return false;
         out.timestamps = TcpTimestamps{base::load_be32(p + 2), base::load_be32(p + 6)};
         break;
+      case kOptFastOpen: {
+        const uint32_t bytes = length - 2;
+        if (!syn || bytes % 2 != 0 || (bytes != 0 && bytes < TcpCookie::kLeast) || bytes > TcpCookie::kMost) break;
+        TcpCookie& cookie = out.fast_open.emplace();
+        cookie.length = static_cast<uint8_t>(bytes);
+        std::memcpy(cookie.bytes, p + 2, bytes);
+        break;
+      }
       default:
         break;
     }
@@ -63,6 +71,7 @@ uint32_t fixed_options_length(const TcpRepr& r) {
   if (r.timestamps) n += kTcpTimestampsLength;  // SACK permitted takes the place of its two NOPs
   else if (r.sack_permitted) n += 4;
   if (r.wscale) n += 4;
+  if (r.fast_open != nullptr) n += (2u + r.fast_open->length + 3) & ~3u;
   return n;
 }
 
@@ -95,6 +104,7 @@ ParseError TcpView::parse_any(base::ByteSpan segment, TcpView& out) {
   out.sack_permitted = false;
   out.wscale.reset();
   out.mss.reset();
+  out.fast_open.reset();
   out.timestamps.reset();
   out.sack.clear();
 
@@ -135,6 +145,13 @@ uint32_t TcpRepr::emit_with_options(uint8_t* out) const {
     const uint8_t option[4] = {kOptNop, kOptWindowScale, kWindowScaleLength, std::min(*wscale, kTcpMaxWindowShift)};
     std::memcpy(p, option, 4);
     p += 4;
+  }
+  if (fast_open != nullptr) {
+    p[0] = kOptFastOpen;
+    p[1] = static_cast<uint8_t>(2 + fast_open->length);
+    std::memcpy(p + 2, fast_open->bytes, fast_open->length);
+    p += p[1];
+    for (; (p - out) % 4 != 0; ++p) *p = kOptNop;
   }
   if (!sack.empty()) {
     const uint32_t blocks = sack_blocks_that_fit(*this, static_cast<uint32_t>(p - out) - kTcpMinHeader);

@@ -1,7 +1,8 @@
 // The TCP header (RFC 9293 3.1) as two types: TcpView is what arrived, checked once and copied out into values, so that nothing
 // behind the check can be malformed; TcpRepr is what we send, and holds nothing that cannot be written.
 //
-// Options: MSS, window scale and timestamps (RFC 7323), SACK permitted and SACK (RFC 2018). Unknown kinds are skipped. An illegal
+// Options: MSS, window scale and timestamps (RFC 7323), SACK permitted and SACK (RFC 2018), fast open (RFC 7413). Unknown kinds
+// are skipped. An illegal
 // length, of a known or unknown kind, makes the header kTruncated (RFC 9293 MUST-7 asks for an answer to such a segment; we drop
 // it with a reason). MSS, window scale and SACK permitted are read from SYN segments only, as nowhere else do they mean anything
 // (RFC 9293 3.7.1, RFC 7323 2.2, RFC 2018 2). Checksums are not looked at here: ports do that, or checksum.h where they cannot.
@@ -80,19 +81,28 @@ class SackBlocks {
   uint8_t count_ = 0;
 };
 
+// RFC 7413 4.1.1: a fast open cookie, or, without bytes, the request for one.
+struct TcpCookie {
+  static constexpr uint32_t kLeast = 4, kMost = 16;  // bytes, and always even
+  uint8_t length = 0;                                // 0: request
+  uint8_t bytes[kMost] = {};                         // zero beyond length
+  friend bool operator==(const TcpCookie&, const TcpCookie&) = default;
+};
+
 // A received header in host byte order. Plain values: it stays valid when the packet is gone.
 struct TcpView {
   uint16_t src_port = 0, dst_port = 0;
   uint32_t seq = 0;
-  uint32_t ack = 0;               // means something only with kTcpAck
-  uint16_t window = 0;            // as on the wire: not yet scaled
-  uint16_t urgent_pointer = 0;    // means something only with kTcpUrg
-  uint8_t flags = 0;              // TcpFlag bits
-  uint8_t payload_offset = 0;     // header length in bytes: 20..60, a multiple of 4
-  bool sack_permitted = false;    // SYN only
-  std::optional<uint8_t> wscale;  // SYN only; a larger shift is read as 14, as RFC 7323 2.3 wants
-  std::optional<uint16_t> mss;    // SYN only; as announced, even when absurdly small
-  uint32_t payload_length = 0;    // bytes behind the header
+  uint32_t ack = 0;                    // means something only with kTcpAck
+  uint16_t window = 0;                 // as on the wire: not yet scaled
+  uint16_t urgent_pointer = 0;         // means something only with kTcpUrg
+  uint8_t flags = 0;                   // TcpFlag bits
+  uint8_t payload_offset = 0;          // header length in bytes: 20..60, a multiple of 4
+  bool sack_permitted = false;         // SYN only
+  std::optional<uint8_t> wscale;       // SYN only; a larger shift is read as 14, as RFC 7323 2.3 wants
+  std::optional<uint16_t> mss;         // SYN only; as announced, even when absurdly small
+  std::optional<TcpCookie> fast_open;  // SYN only; one of an illegal length is none (RFC 7413 4.1.1)
+  uint32_t payload_length = 0;         // bytes behind the header
   std::optional<TcpTimestamps> timestamps;
   SackBlocks sack;
 
@@ -118,6 +128,7 @@ struct TcpView {
     out.sack_permitted = false;
     out.wscale = std::optional<uint8_t>();
     out.mss = std::optional<uint16_t>();
+    out.fast_open.reset();
     out.timestamps = TcpTimestamps{base::load_be32(p + 24), base::load_be32(p + 28)};
     out.sack.clear();
     return ParseError::kNone;
@@ -146,6 +157,7 @@ struct TcpRepr {
   bool sack_permitted = false;  // for SYN segments
   std::optional<uint8_t> wscale;
   std::optional<uint16_t> mss;
+  const TcpCookie* fast_open = nullptr;  // only beside mss; not owned: there until the last emit()
   std::optional<TcpTimestamps> timestamps;
   SackBlocks sack;  // as many as fit behind the other options are written, the first ones first
 

@@ -216,15 +216,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       syn.wscale = 3;
       syn.sack_permitted = true;
       syn.timestamps = wire::TcpTimestamps{1000, 0};
-      open_passive(m.t, tuple, profile, syn, kIss, m.now);
-      m.drain();
-      wire::TcpView ack;
-      ack.seq = kIrs + 1;
-      ack.ack = kIss + 1;
-      ack.flags = wire::kTcpAck;
-      ack.window = 20'000;
-      if (m.config.timestamps) ack.timestamps = wire::TcpTimestamps{1001, static_cast<uint32_t>(m.now / base::kMillisecond)};
-      input(m.t, ack, {}, m.now);
+      if (size % 4 == 2) {  // a fast open, whose handshake the input completes or does not
+        io::PacketPtr early = pool.alloc();
+        std::fill_n(early.append(500), 500, uint8_t{7});
+        m.check(open_fast(m.t, tuple, profile, syn, std::move(early), kIss, m.now));
+        m.drain();
+      } else {
+        open_passive(m.t, tuple, profile, syn, kIss, m.now);
+        m.drain();
+        wire::TcpView ack;
+        ack.seq = kIrs + 1;
+        ack.ack = kIss + 1;
+        ack.flags = wire::kTcpAck;
+        ack.window = 20'000;
+        if (m.config.timestamps) ack.timestamps = wire::TcpTimestamps{1001, static_cast<uint32_t>(m.now / base::kMillisecond)};
+        input(m.t, ack, {}, m.now);
+      }
     }
     for (int steps = 0; !in.empty() && steps < 2000; ++steps) m.step(in);
     m.drain();

@@ -96,6 +96,8 @@ class Player {
           if (!timestamps_known_) ts_zero_ = o.value - static_cast<uint32_t>((came_[i].at - kStart) / base::kMillisecond);
           timestamps_known_ = true;
           last_ts_ = o.value;
+        } else if (o.kind == Option::Kind::kFastOpen) {
+          last_cookie_ = o.bytes;
         }
     }
     learnt_ = came_.size();
@@ -209,10 +211,12 @@ class Player {
           put8(5), put8(2 + 4 * static_cast<uint32_t>(o.edges.size()));
           for (uint32_t edge : o.edges) put32(edge + iss_);
           break;
-        case Option::Kind::kFastOpen:
-          put8(34), put8(2 + static_cast<uint32_t>(o.bytes.size()));
-          b.insert(b.end(), o.bytes.begin(), o.bytes.end());
+        case Option::Kind::kFastOpen: {
+          const std::string& bytes = o.echo_last ? last_cookie_ : o.bytes;
+          put8(34), put8(2 + static_cast<uint32_t>(bytes.size()));
+          b.insert(b.end(), bytes.begin(), bytes.end());
           break;
+        }
         case Option::Kind::kHex:
           b.insert(b.end(), o.bytes.begin(), o.bytes.end());
           break;
@@ -263,6 +267,9 @@ class Player {
     if (!e.segment.urgent) got.urgent.reset();
     got.ecn = e.segment.ecn ? std::optional(c.ecn) : std::nullopt;
     if (e.segment.any_options) got.any_options = true;
+    for (size_t i = 0; i < std::min(got.options.size(), e.segment.options.size()); ++i)
+      if (e.segment.options[i].echo_last && got.options[i].kind == Option::Kind::kFastOpen && !got.options[i].bytes.empty())
+        got.options[i] = e.segment.options[i];
     if (format_segment(got) != format_segment(e.segment) || c.at < from || c.at > to)
       return "expected  " + when + " " + wanted + "\n  came      " + show(c) + state_text();
     previous_ = e.when.base == When::Base::kAnyTime || e.when.from != e.when.to ? c.at : begin(e.when);
@@ -465,6 +472,7 @@ class Player {
   std::deque<Came> came_;  // sent and not yet expected
   size_t learnt_ = 0;      // of came_
   uint32_t iss_ = 0, irs_ = kIrs;
+  std::string last_cookie_;
   uint32_t ts_zero_ = 0, last_ts_ = 0;
   bool timestamps_known_ = false;
   uint16_t window_ = 60'000;  // of the peer's last segment

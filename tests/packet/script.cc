@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kMaxScript = 1 << 20;        // bytes
 constexpr uint64_t kMaxTime_s = 100'000'000;  // no script goes on longer
+constexpr uint32_t kOurCookieBytes = 8;       // FO last
 constexpr uint32_t kMaxOptionBytes = 40;
 
 // A line as words and punctuation, read from left to right. The first error sticks.
@@ -149,7 +150,7 @@ uint32_t length_of(const Option& o) {
     case Option::Kind::kSack:
       return 2 + 4 * static_cast<uint32_t>(o.edges.size());
     case Option::Kind::kFastOpen:
-      return 2 + static_cast<uint32_t>(o.bytes.size());
+      return 2 + (o.echo_last ? kOurCookieBytes : static_cast<uint32_t>(o.bytes.size()));
     case Option::Kind::kHex:
       return static_cast<uint32_t>(o.bytes.size());
   }
@@ -187,7 +188,8 @@ bool parse_option(Reader& r, Option& o) {
     if (o.edges.empty()) return r.fail("sack LEFT:RIGHT ...");
   } else if (r.take_word("FO")) {
     o.kind = Kind::kFastOpen;
-    r.hex(o.bytes);
+    if (r.take_word("last")) o.echo_last = true;
+    else r.hex(o.bytes);
   } else if (r.take_word("hex")) {
     o.kind = Kind::kHex;
     r.hex(o.bytes);
@@ -506,7 +508,7 @@ std::string format_option(const Option& o) {
       return s;
     }
     case Kind::kFastOpen:
-      return o.bytes.empty() ? "FO" : "FO " + format_hex(o.bytes);
+      return o.echo_last ? "FO last" : o.bytes.empty() ? "FO" : "FO " + format_hex(o.bytes);
     case Kind::kHex:
       return "hex " + format_hex(o.bytes);
   }

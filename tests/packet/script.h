@@ -27,7 +27,7 @@ struct Option {
   Kind kind = Kind::kNop;
   uint32_t value = 0;           // mss, shift, TSval
   uint32_t echo = 0;            // TSecr
-  bool echo_last = false;       // TSecr is the last TSval that came
+  bool echo_last = false;       // TSecr is the last TSval that came; the fast open cookie the last one that came
   std::vector<uint32_t> edges;  // of SACK blocks, left and right in turn
   std::string bytes;  // of a fast open cookie, or of an option that the language has no name for, kind and length included
 };

@@ -59,6 +59,7 @@ bool configure_tcp(tcp::Config& c, const std::string& name, const std::string& v
   for (const auto& f : times)
     if (name == f.name) return n <= 1'000'000'000 && (*f.time = n * base::kMillisecond, true);
   if (name == "mss") return n <= UINT16_MAX && (c.mss = static_cast<uint16_t>(n), true);
+  if (name == "fast_open_queue") return n <= UINT16_MAX && (c.fast_open_queue = static_cast<uint16_t>(n), true);
   if (name == "keepalive_probes") return n <= UINT8_MAX && (c.keepalive_probes = static_cast<uint8_t>(n), true);
   return false;
 }
@@ -203,12 +204,36 @@ class TcpSubject final : public Subject {
   const tcp::Tcb* tcb() const override { return t_.profile == nullptr ? nullptr : &t_; }
   std::optional<uint64_t> query(const std::string& name) const override {
     if (name == "half_open" && listener_) return listener_->half_open();
+    if (name == "fast_opens" && listener_) return listener_->fast_opens();
     if (name == "packets") return pool_.in_use();
     if (name == "time_wait") return entry_.has_value();
+    const struct {
+      const char* name;
+      uint64_t tcp::RecoveryCounts::*count;
+    } counts[] = {{"reno_recoveries", &tcp::RecoveryCounts::reno_recoveries},
+                  {"loss_probes", &tcp::RecoveryCounts::loss_probes},
+                  {"probes_repaired", &tcp::RecoveryCounts::probes_repaired},
+                  {"duplicates_below", &tcp::RecoveryCounts::duplicates_below},
+                  {"duplicates_above", &tcp::RecoveryCounts::duplicates_above},
+                  {"reported_below", &tcp::RecoveryCounts::reported_below},
+                  {"reported_above", &tcp::RecoveryCounts::reported_above},
+                  {"spurious_timeouts", &tcp::RecoveryCounts::spurious_timeouts},
+                  {"undone_by_duplicates", &tcp::RecoveryCounts::undone_by_duplicates},
+                  {"undone_by_echoes", &tcp::RecoveryCounts::undone_by_echoes},
+                  {"undone_timeouts", &tcp::RecoveryCounts::undone_timeouts},
+                  {"reorderings", &tcp::RecoveryCounts::reorderings},
+                  {"lost_again", &tcp::RecoveryCounts::lost_again},
+                  {"reneged", &tcp::RecoveryCounts::reneged},
+                  {"larger_segments", &tcp::RecoveryCounts::larger_segments},
+                  {"larger_lost", &tcp::RecoveryCounts::larger_lost},
+                  {"delay_exits", &tcp::RecoveryCounts::delay_exits}};
+    for (const auto& c : counts)
+      if (repairs_ && name == c.name) return repairs_->counts().*c.count;
     return std::nullopt;
   }
 
   std::string finish() override {
+    if (std::exchange(fast_open_, false)) listener_->fast_open_ended(false);
     if (std::exchange(half_open_, false)) listener_->half_open_ended();
     tcp::release(t_);
     if (!pool_.balanced()) return std::to_string(pool_.in_use()) + " packets are not returned";
@@ -236,6 +261,7 @@ class TcpSubject final : public Subject {
     if (half_open_ && tcp::state(t_) != tcp::State::kSynReceived) {
       half_open_ = false;
       listener_->half_open_ended();
+      if (std::exchange(fast_open_, false)) listener_->fast_open_ended((events & tcp::kEventReset) != 0);
     }
     return events;
   }
@@ -272,6 +298,19 @@ class TcpSubject final : public Subject {
     }
     return {0, r.drop};
   }
+  Reaction open(const tcp::ListenerDecision& d, const wire::TcpView& v, const Bytes& segment, uint32_t iss, TimeNs now) {
+    Reaction r;
+    fast_open_ = d.accepts_data();
+    if (fast_open_) r.events = tcp::open_fast(t_, tuple(), profile_, v, payload_of(v, segment), iss, now, kTsOffset);
+    else tcp::open_passive(t_, tuple(), profile_, v, iss, now, kTsOffset);
+    tcp::OutSegment o;
+    if (d.gives_cookie() && tcp::poll_output(t_, now, o)) {
+      cookie_ = listener_->fast_open_cookies().make(tuple(), now);
+      o.header.fast_open = &cookie_;
+      replies_.push_back(o.header);
+    }
+    return r;
+  }
   Reaction deliver_to_listener(const wire::TcpView& v, const Bytes& segment, TimeNs now,
                                const tcp::TimeWaitEntry* before = nullptr) {
     if (!listener_) {
@@ -292,8 +331,7 @@ class TcpSubject final : public Subject {
         tcp::release(t_);
         read_ = written_ = 0;
         half_open_ = true;
-        tcp::open_passive(t_, tuple(), profile_, v, before == nullptr ? iss_ : tcp::next_isn(*before, iss_), now, kTsOffset);
-        break;
+        return open(d, v, segment, before == nullptr ? iss_ : tcp::next_isn(*before, iss_), now);
       case Action::kAcceptCookie: {
         tcp::release(t_);
         read_ = written_ = 0;
@@ -314,6 +352,8 @@ class TcpSubject final : public Subject {
   tcp::Tcb t_;
   std::optional<tcp::TimeWaitEntry> entry_;
   std::deque<wire::TcpRepr> replies_;
+  wire::TcpCookie cookie_;
+  bool fast_open_ = false;
   uint32_t iss_ = 0xffffff00, repair_count_ = 8;
   bool compact_ = false, draining_ = false, ipv6_ = false, pressure_ = false, half_open_ = false, marked_ = false;
   uint64_t written_ = 0, read_ = 0;

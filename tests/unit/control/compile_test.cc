@@ -147,6 +147,8 @@ TEST_F(CompileTest, DefaultsAreEnvoys) {
   EXPECT_EQ(c.connect_timeout_ms, 5000u);
   EXPECT_EQ(c.max_requests, 1024u);
   EXPECT_EQ(c.lb_policy, table::LbPolicy::kRoundRobin);
+  EXPECT_EQ(l.tcp, table::TcpOptions{});
+  EXPECT_EQ(c.tcp, table::TcpOptions{});
 }
 
 TEST_F(CompileTest, ClusterAndEndpoints) {
@@ -177,6 +179,29 @@ TEST_F(CompileTest, ClusterAndEndpoints) {
   const auto& s = object<table::Secret>(compiler_, table::Kind::kSecret, "web");
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(s.private_key_pem.begin(&s)), s.private_key_pem.count),
             read_file("key.pem"));
+}
+
+// socket_options by Linux's numbers, and the fields that have names.
+TEST_F(CompileTest, TcpOptions) {
+  compile("tls.yaml");
+  const auto& l = object<table::Listener>(compiler_, table::Kind::kListener, "https").tcp;
+  EXPECT_EQ(l, (table::TcpOptions{.keepalive_idle_s = 60,
+                                  .keepalive_interval_s = 10,
+                                  .fast_open_queue = 256,
+                                  .keepalive_probes = 5,
+                                  .keepalive = table::TcpKeepalive::kOn,
+                                  .congestion = table::TcpCongestion::kBbr}));
+  const auto& c = object<table::Cluster>(compiler_, table::Kind::kCluster, "api").tcp;
+  EXPECT_EQ(c, (table::TcpOptions{.user_timeout_ms = 30'000,
+                                  .keepalive_idle_s = 20,
+                                  .keepalive_interval_s = 5,
+                                  .max_segment = 512,
+                                  .keepalive_probes = 3,
+                                  .keepalive = table::TcpKeepalive::kOn,
+                                  .congestion = table::TcpCongestion::kReno}));
+  // A field that is 0 switches it off, whatever the others say, as in Envoy.
+  EXPECT_EQ(object<table::Cluster>(compiler_, table::Kind::kCluster, "backup").tcp,
+            (table::TcpOptions{.keepalive = table::TcpKeepalive::kOff}));
 }
 
 // The compiled table answers as the configuration says: one request for each route.

@@ -315,6 +315,113 @@ TEST(Limits, MemoryPressureStopsNewConnectionsThenPayload) {
   EXPECT_EQ(read_all(*c), "too much");
 }
 
+// RFC 7413 through a whole worker: a cookie, data with the SYN, what is counted, and the queue.
+TEST(FastOpen, CountsAndQueue) {
+  Stack s;
+  const ListenerSet::Entry entries[] = {
+      {.address = ip("10.1.0.1"), .port = 80, .id = 11, .tcp = {.fast_open_queue = 1}},
+      {.address = ip("10.1.0.1"), .port = 81, .id = 12},
+  };
+  const ListenerSet listeners(entries);
+  s.stack->set_listeners(&listeners);
+  wire::TcpCookie cookie;
+  const auto syn = [&](uint16_t port, const std::string& data, uint16_t to = 80) {
+    Segment x{ip("10.1.0.2"), ip("10.1.0.1"), {}, data};
+    x.header.src_port = port;
+    x.header.dst_port = to;
+    x.header.seq = 100;
+    x.header.flags = wire::kTcpSyn;
+    x.header.window = 65'535;
+    x.header.mss = 1460;
+    x.header.fast_open = &cookie;
+    s.input(x);
+    return s.sent();
+  };
+  const auto first = syn(5000, "too early");
+  ASSERT_TRUE(first && first->tcp.fast_open);
+  EXPECT_EQ(first->tcp.ack, 101u);
+  EXPECT_EQ(first->tcp.fast_open->length, tcp::FastOpenCookies::kLength);
+  EXPECT_EQ(s.stack->pop_ready(), nullptr);
+  EXPECT_EQ(s.counted(TcpCounter::kFastOpenRequests), 1u);
+  cookie = *first->tcp.fast_open;
+
+  const auto opened = syn(5001, "GET /");
+  ASSERT_TRUE(opened);
+  EXPECT_EQ(opened->tcp.ack, 106u);
+  EXPECT_FALSE(opened->tcp.fast_open);
+  Connection* c = s.stack->pop_ready();
+  ASSERT_NE(c, nullptr);
+  EXPECT_EQ(TcpStack::take_events(*c), tcp::kEventConnected | tcp::kEventReadable);
+  EXPECT_EQ(read_all(*c), "GET /");
+  EXPECT_EQ(tcp::state(c->tcb), tcp::State::kSynReceived);
+  EXPECT_EQ(s.counted(TcpCounter::kFastOpens), 1u);
+  EXPECT_EQ(s.counted(TcpCounter::kSynReceived), 2u);
+
+  const auto beyond = syn(5002, "GET /");  // one is pending: as many as may be
+  ASSERT_TRUE(beyond);
+  EXPECT_EQ(beyond->tcp.ack, 101u);
+  EXPECT_EQ(s.counted(TcpCounter::kFastOpenOverflows), 1u);
+  const auto elsewhere = syn(5003, "GET /", 81);  // a listener without
+  ASSERT_TRUE(elsewhere);
+  EXPECT_EQ(elsewhere->tcp.ack, 101u);
+  EXPECT_FALSE(elsewhere->tcp.fast_open);
+
+  Peer p{s};
+  p.port = 5001;
+  p.seq = 106;
+  p.ack = opened->tcp.seq + 1;
+  p.send(wire::kTcpAck);
+  EXPECT_EQ(tcp::state(c->tcb), tcp::State::kEstablished);
+  EXPECT_EQ(s.stack->pop_ready(), nullptr) << "it was connected before";
+  EXPECT_EQ(s.counted(TcpCounter::kAccepted), 1u);
+  const auto next = syn(5004, "GET /");
+  ASSERT_TRUE(next);
+  EXPECT_EQ(next->tcp.ack, 106u);
+  cookie.bytes[0] ^= 1;
+  const auto bad = syn(5005, "GET /");
+  ASSERT_TRUE(bad && bad->tcp.fast_open);
+  EXPECT_EQ(bad->tcp.ack, 101u);
+  EXPECT_EQ(s.counted(TcpCounter::kFastOpenBadCookies), 1u);
+
+  Connection* d = s.stack->pop_ready();  // let go before its handshake is complete
+  ASSERT_NE(d, nullptr);
+  s.stack->abort(*d, s.now);
+  s.stack->detach(*c, s.now);
+  s.turn();
+  const auto again = syn(5006, "GET /");
+  EXPECT_TRUE(again);
+}
+
+// What lib/tcp counts for itself reaches the statistics.
+TEST(Counters, ATailLossProbeIsSeen) {
+  Stack s;
+  Peer p{s};
+  Segment x{p.addr, p.us, {}, ""};
+  x.header.src_port = p.port;
+  x.header.dst_port = p.our_port;
+  x.header.seq = p.seq++;
+  x.header.flags = wire::kTcpSyn;
+  x.header.window = 65'535;
+  x.header.mss = 1000;
+  x.header.sack_permitted = true;
+  s.input(x);
+  ASSERT_TRUE(p.expect());
+  s.now += 20 * kMillisecond;
+  p.send(wire::kTcpAck);
+  Connection* c = s.stack->pop_ready();
+  ASSERT_NE(c, nullptr);
+  const std::string data(3'000, 'x');
+  tcp::send_copy(c->tcb, base::as_bytes(data), s.stack->pool());
+  s.stack->touch(*c);
+  s.turn();
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(s.sent());
+  for (int i = 0; i < 100 && s.counted(TcpCounter::kLossProbes) == 0; ++i) s.wait(kMillisecond);
+  EXPECT_EQ(s.counted(TcpCounter::kLossProbes), 1u);
+  EXPECT_TRUE(s.sent());
+  s.stack->abort(*c, s.now);
+  s.turn();
+}
+
 TEST(Connect, HandshakeAndRefusal) {
   Stack s;
   ConnectError why;

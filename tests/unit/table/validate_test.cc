@@ -283,6 +283,13 @@ TEST(Validate, FieldTable) {
       // cluster, endpoints
       {"policy", cluster, [](auto& b) { root<Cluster>(b).lb_policy = static_cast<LbPolicy>(3); },
        "cluster: lb_policy is not one of its values"},
+      {"congestion", cluster, [](auto& b) { root<Cluster>(b).tcp.congestion = static_cast<TcpCongestion>(4); },
+       "cluster: tcp.congestion is not one of its values"},
+      {"keepalive", listener, [](auto& b) { root<Listener>(b).tcp.keepalive = static_cast<TcpKeepalive>(3); },
+       "listener: tcp.keepalive is not one of its values"},
+      {"segment", listener, [](auto& b) { root<Listener>(b).tcp.max_segment = 87; }, "listener: tcp.max_segment is too small"},
+      {"fast open", cluster, [](auto& b) { root<Cluster>(b).tcp.fast_open_queue = 1; },
+       "cluster: tcp.fast_open_queue is a listener's"},
       {"state", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 4).state = static_cast<EndpointState>(3); },
        "endpoint_set: endpoints[4].state is not one of its values"},
       {"endpoint port", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 0).port = 0; },

@@ -22,6 +22,7 @@ struct Racked : TcpDialog {
     write(bytes);
     return drain().size();
   }
+  const RecoveryCounts& counts() const { return repairs.counts(); }
   void timeout() {
     while (t.timeouts == 0) {
       drain();
@@ -47,6 +48,8 @@ TEST(Rack, ALostRetransmissionGoesAgainWithoutATimeout) {  // what counting dupl
   t.recv(". 1 ack 1 <sack 10001:11001,sack 1001:10001>");
   t.expect(". 1:1001(1000) ack 1");
   EXPECT_EQ(t.t.timeouts, 0u);
+  EXPECT_EQ(t.counts().lost_again, 1u);
+  EXPECT_EQ(t.counts().reno_recoveries, 0u);
 }
 
 TEST(Rack, FewReportsWaitForTheReorderingWindow) {  // step 4: min_RTT / 4
@@ -81,6 +84,7 @@ TEST(Rack, OnceReorderingWasSeenThreeReportsWaitToo) {  // step 4: not without a
   t.now += ms(1);
   t.recv(". 1 ack 2001");
   EXPECT_TRUE(t.t.reordering_seen);
+  EXPECT_EQ(t.counts().reorderings, 1u);
   t.recv(". 1 ack 5001");
   t.burst(8000);
   t.now += ms(20);
@@ -128,8 +132,10 @@ TEST(LossProbe, TheLastSegmentGoesAgainAfterTwoRoundTrips) {  // 7.2, 7.3
   t.now += ms(20);
   t.recv(". 1 ack 1001");
   t.deadline(ms(42), ms(1));
+  EXPECT_EQ(t.counts().loss_probes, 0u);
   t.expect("P. 2001:3001(1000) ack 1");
   t.expect_nothing();
+  EXPECT_EQ(t.counts().loss_probes, 1u);
   EXPECT_EQ(info(t.t).cwnd, 10'000u);
   EXPECT_EQ(t.t.timeouts, 0u);
   t.deadline(ms(200), ms(20));  // then the RTO
@@ -181,6 +187,7 @@ TEST(LossProbe, ALossThatItRepairedReducesTheWindow) {  // 7.4
   t.recv(". 1 ack 5001");  // beyond the probe, and no duplicate was reported
   EXPECT_EQ(info(t.t).ssthresh, 2000u);
   EXPECT_EQ(info(t.t).cwnd, 2000u);
+  EXPECT_EQ(t.counts().probes_repaired, 1u);
 }
 
 TEST(LossProbe, ADuplicateReportedMeansThatNothingWasLost) {  // 7.4, case 1
@@ -197,6 +204,8 @@ TEST(LossProbe, ADuplicateReportedMeansThatNothingWasLost) {  // 7.4, case 1
   t.now += ms(20);
   t.recv(". 1 ack 5001");
   EXPECT_EQ(info(t.t).cwnd, 10'000u);
+  EXPECT_EQ(t.counts().duplicates_below, 1u);
+  EXPECT_EQ(t.counts().probes_repaired, 0u);
 }
 
 TEST(LossProbe, NoneWithoutSack) {
@@ -223,6 +232,8 @@ TEST(Spurious, AnOldEchoTakesATimeoutBack) {  // RFC 3522, 4015
   EXPECT_EQ(info(t.t).cwnd, 10'000u);
   EXPECT_EQ(info(t.t).ssthresh, UINT32_MAX);
   EXPECT_EQ(t.t.recovery, Recovery::kOpen);
+  EXPECT_EQ(t.counts().undone_timeouts, 1u);
+  EXPECT_EQ(t.counts().undone_by_echoes, 0u);
   t.expect_nothing();
 }
 
@@ -236,6 +247,7 @@ TEST(Spurious, AFreshEchoDoesNot) {
   t.recv(". 1 ack 1001 <ts 1002 " + std::to_string(again_at) + ">");
   EXPECT_EQ(t.t.recovery, Recovery::kTimeout);
   EXPECT_EQ(t.drain().size(), 2u);
+  EXPECT_EQ(t.counts().undone_timeouts, 0u);
 }
 
 TEST(Spurious, AnOldEchoTakesAFastRetransmitBack) {  // RFC 3522
@@ -250,6 +262,7 @@ TEST(Spurious, AnOldEchoTakesAFastRetransmitBack) {  // RFC 3522
   t.recv(". 1 ack 5001 <ts 1002 " + std::to_string(sent_at) + ">");
   EXPECT_EQ(info(t.t).cwnd, 10'000u);
   EXPECT_EQ(t.t.recovery, Recovery::kOpen);
+  EXPECT_EQ(t.counts().undone_by_echoes, 1u);
 }
 
 TEST(Spurious, EveryRepeatedByteReportedTwiceTakesARecoveryBack) {  // RFC 3708
@@ -265,6 +278,7 @@ TEST(Spurious, EveryRepeatedByteReportedTwiceTakesARecoveryBack) {  // RFC 3708
   t.recv(". 1 ack 8001 <sack 1:1001>");  // and the copy after it
   EXPECT_GE(info(t.t).cwnd, 10'000u);
   EXPECT_EQ(t.t.recovery, Recovery::kOpen);
+  EXPECT_EQ(t.counts().undone_by_duplicates, 1u);
 }
 
 TEST(Frto, AfterTheFirstAckNewDataIsSentAndTheSecondDecides) {  // RFC 5682 3.1
@@ -287,9 +301,11 @@ TEST(Frto, AfterTheFirstAckNewDataIsSentAndTheSecondDecides) {  // RFC 5682 3.1
       EXPECT_EQ(t.t.recovery, Recovery::kOpen);
       EXPECT_GE(info(t.t).cwnd, 10'000u);
       EXPECT_EQ(info(t.t).ssthresh, UINT32_MAX);
+      EXPECT_EQ(t.counts().spurious_timeouts, 1u);
     } else {
       t.recv(". 1 ack 1001 <sack o:o+1000>");  // step 3a: only what is new
       EXPECT_EQ(t.t.recovery, Recovery::kTimeout);
+      EXPECT_EQ(t.counts().spurious_timeouts, 0u);
       t.expect(". 1001:2001(1000) ack 1");
     }
   }
