@@ -37,6 +37,7 @@ inline constexpr uint32_t kTlsArenaMegabytes = 256;  // of a worker: about 10,00
 
 struct Options {
   std::string config_file;
+  std::string dataplane;  // the section, instead of the file's
   std::string run_dir = "/run/millrace";
   std::string file_prefix;
   bool check = false;
@@ -224,22 +225,40 @@ void supervise(const sigset_t& set, const std::vector<std::unique_ptr<io::Port>>
   std::fprintf(stderr, "millrace-dataplane: %s, stopping\n", strsignal(signal));
 }
 
-int run(const Options& options) {
-  std::ifstream file(options.config_file, std::ios::binary);
-  if (!file)
-    return fail(kConfig, options.config_file + ": " + std::strerror(errno) + "; give the configuration with --config FILE");
+// The text that holds the section, and what errors call it: the configuration file, another one (@FILE), or the option itself,
+// which is the section's value ("{cores: [1], …}", or a block of lines).
+base::Result<std::pair<std::string, std::string>> section_text(const Options& options) {
+  std::string name = options.config_file;
+  if (!options.dataplane.empty() && options.dataplane[0] != '@') {
+    std::string text = options.dataplane[0] == '{' ? "dataplane: " : "dataplane:\n  ";
+    for (const char c : options.dataplane) text += c == '\n' ? std::string("\n  ") : std::string(1, c);
+    return std::pair{text, std::string("--dataplane")};
+  }
+  if (!options.dataplane.empty()) name = options.dataplane.substr(1);
+  std::ifstream file(name, std::ios::binary);
+  if (!file) return base::Error{name + ": " + std::strerror(errno) + "; give the configuration with --config FILE"};
   std::stringstream text;
   text << file.rdbuf();
-  bootstrap::SectionResult parsed = bootstrap::read_dataplane_section(text.str(), options.config_file, options.run_dir);
+  return std::pair{text.str(), name};
+}
+
+int run(const Options& options) {
+  const auto text = section_text(options);
+  if (!text.ok()) return fail(kConfig, text.error());
+  const std::string& source = text->second;
+  bootstrap::SectionResult parsed = bootstrap::read_dataplane_section(text->first, source, options.run_dir);
   for (const bootstrap::SectionError& e : parsed.errors) std::fprintf(stderr, "%s\n", e.to_string().c_str());
   if (!parsed.errors.empty()) return kConfig;
   if (!parsed.present)
-    return fail(kConfig,
-                options.config_file + ": no `dataplane:` section; it says which ports, cores and addresses to use (README.md)");
+    return fail(
+        kConfig,
+        source +
+            ": no `dataplane:` section; it says which ports, cores and addresses to use (README.md); --dataplane gives it "
+            "on the command line");
   bootstrap::DataplaneSection section = *parsed.section;
   if (!options.file_prefix.empty()) section.file_prefix = options.file_prefix;
   if (options.check) {
-    std::printf("%s: the dataplane section is good\n", options.config_file.c_str());
+    std::printf("%s: the dataplane section is good\n", source.c_str());
     return kOk;
   }
   const uint32_t workers = static_cast<uint32_t>(section.cores.size());
@@ -483,6 +502,8 @@ int main(int argc, char** argv) {
   Options options;
   CLI::App app{"Millrace data plane: moves packets, terminates TCP and TLS, routes HTTP. Tables come from millrace-control."};
   app.add_option("-c,--config", options.config_file, "configuration file with a `dataplane:` section (YAML or JSON)")->required();
+  app.add_option("-d,--dataplane", options.dataplane,
+                 "the section itself instead of the file's, \"{cores: [1], ports: […]}\", or @FILE for another file that has it");
   app.add_option("--run-dir", options.run_dir, "directory of the socket to millrace-control")->capture_default_str();
   app.add_option("--file-prefix", options.file_prefix, "name space of DPDK's files; default from the run directory");
   app.add_flag("--check", options.check, "check the section and exit");
