@@ -7,6 +7,8 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include "lib/bootstrap/section_text.h"
+
 namespace millrace::bootstrap {
 
 std::string SectionError::to_string() const {
@@ -857,7 +859,7 @@ class Reader {
 SectionResult read_dataplane_section(std::string_view text, std::string_view file, std::string_view run_dir) {
   // yaml-cpp reports with exceptions; they end here.
   try {
-    return Reader(file, run_dir).read(YAML::Load(std::string(text)));
+    return Reader(file, run_dir).read(YAML::Load(section_text(text)));
   } catch (const YAML::Exception& e) {
     SectionResult r;
     r.errors.push_back({std::string(file), e.mark.line + 1, e.mark.column + 1, "", "not YAML: " + e.msg});

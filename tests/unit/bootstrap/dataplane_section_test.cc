@@ -1,6 +1,8 @@
 // The dataplane section: what is read, and the exact words about what is wrong.
 #include "lib/bootstrap/dataplane_section.h"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 namespace millrace::bootstrap {
@@ -146,6 +148,62 @@ TEST(Section, JsonIsRead) {
       R"({"static_resources": {}, "dataplane": {"cores": [1], "ports": [{"device": "memif:/run/m.sock,id=3", "addresses": ["10.1.0.1/24"]}]}})");
   ASSERT_EQ(errors(r), "");
   EXPECT_EQ(r.section->ports[0].devargs, "net_memif0,socket=/run/m.sock,role=client,bsize=2048,rsize=11,socket-abstract=no,id=3");
+}
+
+// Of a large file only the section is read; what it says, and where errors are, must be the same.
+std::string filler_yaml(size_t bytes) {
+  std::string out = "static_resources:\n  clusters:\n";
+  for (int i = 0; out.size() < bytes; ++i)
+    out += "  - { name: \"c" + std::to_string(i) + "\", note: 'dataplane: {cores: [7]}' }\n# dataplane: a comment\n";
+  return out;
+}
+TEST(Section, OfALargeFileOnlyItsLinesAreRead) {
+  const std::string filler = filler_yaml(3 << 20), small = filler_yaml(100);
+  for (const std::string& bad : {std::string(), std::string("  wrong: 1\n")}) {
+    for (const bool in_front : {false, true}) {
+      const std::string section = with_port(bad);
+      const auto text = [&](const std::string& fill) { return in_front ? section + "node: { id: x }\n" + fill : fill + section; };
+      const SectionResult big = read(text(filler)), reference = read(text(small));
+      EXPECT_EQ(big.present, reference.present);
+      ASSERT_EQ(big.errors.size(), reference.errors.size());
+      for (size_t i = 0; i < big.errors.size(); ++i) {
+        EXPECT_EQ(big.errors[i].message, reference.errors[i].message);
+        EXPECT_EQ(big.errors[i].column, reference.errors[i].column);
+        const auto lines = [](const std::string& s) { return static_cast<int>(std::count(s.begin(), s.end(), '\n')); };
+        EXPECT_EQ(big.errors[i].line - reference.errors[i].line, in_front ? 0 : lines(filler) - lines(small));
+      }
+      if (bad.empty()) {
+        ASSERT_TRUE(big.section);
+        EXPECT_EQ(big.section->ports.size(), 1u);
+        EXPECT_EQ(big.section->cores, std::vector<uint32_t>{1});
+      }
+    }
+  }
+  EXPECT_FALSE(read(filler).present);
+}
+
+TEST(Section, OfLargeJsonToo) {
+  std::string filler = "\"static_resources\": {\"clusters\": [";
+  while (filler.size() < (3 << 20)) filler += R"({"name": "a \\\" } ] \"dataplane\": {", "x": [1, {"dataplane": {}}]}, )";
+  filler += "{}]}";
+  const std::string section =
+      R"("dataplane": {"ports": [{"device": "af_packet:veth0", "addresses": ["10.1.0.1/24"]}], "cores": [3]})";
+  for (const std::string& text : {"{" + filler + ", " + section + "}", "{" + section + ",\n" + filler + "}\n",
+                                  "{\"node\": 1,\n" + section + ", " + filler + ", \"a\": \"b\"}"}) {
+    const SectionResult r = read(text);
+    EXPECT_EQ(errors(r), "");
+    ASSERT_TRUE(r.section);
+    EXPECT_EQ(r.section->cores, std::vector<uint32_t>{3});
+  }
+  EXPECT_FALSE(read("{" + filler + "}").present);
+}
+
+// Aliases may be of anchors outside the section: then everything is read.
+TEST(Section, OfALargeFileWithAnchorsAllIsRead) {
+  const std::string filler = "cores: &cores [5]\n" + filler_yaml((1 << 20) + 100);
+  const SectionResult r = read(filler + with_port("  cores: *cores\n"));
+  ASSERT_TRUE(r.section) << errors(r);
+  EXPECT_EQ(r.section->cores, std::vector<uint32_t>{5});
 }
 
 TEST(Section, AbsentIsNoError) {
