@@ -54,8 +54,11 @@ void take_sack(Tcb& t, const wire::TcpView& s, Ack& a) {
   }
 }
 
-// Once a window of data, whatever the signs (RFC 3168 6.1.2).
+// Once a window of data, whatever the signs (RFC 3168 6.1.2). ACKs come in bursts, and output follows behind the burst: of what
+// the ACKs before this one have let go nothing is sent yet, and the flight is smaller than the path's share. Where cwnd is what
+// holds output back it stands for it (RFC 9438 4.6; cwnd grows only then).
 void reduce_window(Tcb& t, uint32_t flight) {
+  if (has(t, kFlagCwndLimited)) flight = std::max<uint32_t>(flight, t.congestion.cwnd);
   if (bbr_rules(t)) {
     t.congestion.cwnd = bbr_lost(t.repair->bbr, t.congestion.cwnd, bytes_in_flight(t), payload_mss(t), false);
     return;

@@ -149,6 +149,22 @@ TEST(Sack, PipeGovernsWhatIsSent) {
   EXPECT_EQ(bytes_in_flight(t.t), 7000u);
 }
 
+// A receive burst is worked through before anything is sent: what its first ACKs let go is missing in the flight when a later one
+// reports a loss. A sender that cwnd held back reduces cwnd; one that had no more to send reduces what it had in flight (RFC 5681
+// 3.1).
+TEST(Sack, AcksOfTheSameBurstDoNotMakeTheWindowSmaller) {
+  for (const uint32_t waiting : {40'000u, 8'000u}) {
+    Sender t(true);
+    t.burst(waiting);
+    t.recv(". 1 ack 4001");
+    const uint32_t cwnd = info(t.t).cwnd, flight = info(t.t).snd_nxt - info(t.t).snd_una;
+    t.recv(". 1 ack 4001 <sack 5001:8001>");
+    EXPECT_GT(cwnd, flight);
+    const bool held_back = waiting > 10'000;
+    EXPECT_EQ(info(t.t).ssthresh, (held_back ? cwnd : flight) * 7 / 10) << waiting;
+  }
+}
+
 TEST(Sack, AllHolesBelowWhatCameAreLost) {  // RFC 8985 6.2
   Sender t(true);
   t.burst(10'000);
