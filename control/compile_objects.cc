@@ -7,7 +7,10 @@
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.listener.proxy_protocol.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
 #include "lib/api/envoy.extensions.upstreams.http.v3.pb.h"
+#include "lib/base/ascii.h"
 #include "lib/base/ip_address.h"
 #include "lib/table/filter_chain_index.h"
 #include "lib/table/object_writer.h"
@@ -92,6 +95,7 @@ void set_http2(const core::Http2ProtocolOptions& o, table::Http2Options* out) {
   take(o.has_max_inbound_window_update_frames_per_data_frame_sent(),
        o.max_inbound_window_update_frames_per_data_frame_sent().value(),
        &out->max_inbound_window_update_frames_per_data_frame_sent);
+  out->allow_connect = o.allow_connect();
   out->override_stream_error_on_invalid_http_message = o.override_stream_error_on_invalid_http_message().value();
 }
 
@@ -112,6 +116,13 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
   set_http2(h.http2_protocol_options(), &out->http2);
   const auto& h1 = h.http_protocol_options();
   out->default_host_for_http_10 = w.string(h1.default_host_for_http_10());
+  std::string upgrades;
+  for (const auto& u : h.upgrade_configs()) {
+    if (u.has_enabled() && !u.enabled().value()) continue;  // as if it were not there; a route may still enable it
+    if (!upgrades.empty()) upgrades += ',';
+    for (const char c : u.upgrade_type()) upgrades += base::to_lower(c);
+  }
+  out->upgrades = w.string(upgrades);
   out->stream_idle_timeout_ms = ms_or(h.has_stream_idle_timeout(), h.stream_idle_timeout(), out->stream_idle_timeout_ms);
   out->request_timeout_ms = ms_or(h.has_request_timeout(), h.request_timeout(), out->request_timeout_ms);
   out->request_headers_timeout_ms =
@@ -158,6 +169,7 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
   out->merge_slashes = h.merge_slashes();
   out->accept_http_10 = h1.accept_http_10();
   out->enable_trailers = h1.enable_trailers();
+  out->allow_chunked_length = h1.allow_chunked_length();
   out->allow_absolute_url = !h1.has_allow_absolute_url() || h1.allow_absolute_url().value();
   out->headers_with_underscores_reject = c.headers_with_underscores_action() == core::HttpProtocolOptions::REJECT_REQUEST;
   out->headers_with_underscores_drop = c.headers_with_underscores_action() == core::HttpProtocolOptions::DROP_HEADER;
@@ -284,7 +296,15 @@ base::Result<std::vector<uint8_t>> compile_listener(const ListenerObject& l) {
   out.name = w.string(l.name);
   out.address = *address;
   out.port = static_cast<uint16_t>(socket.port_value());
-  out.tls_inspector = !config.listener_filters().empty();
+  for (const auto& f : config.listener_filters()) {
+    envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol proxy;
+    if (f.typed_config().Is<envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector>()) out.tls_inspector = 1;
+    if (!f.typed_config().UnpackTo(&proxy)) continue;
+    out.proxy_protocol = 1;
+    out.proxy_optional = proxy.allow_requests_without_proxy_protocol();
+    for (const int v : proxy.disallowed_versions())
+      (v == core::ProxyProtocolConfig::V1 ? out.proxy_refuse_v1 : out.proxy_refuse_v2) = 1;
+  }
   out.continue_on_listener_filters_timeout = config.continue_on_listener_filters_timeout();
   out.listener_filters_timeout_ms =
       ms_or(config.has_listener_filters_timeout(), config.listener_filters_timeout(), out.listener_filters_timeout_ms);

@@ -9,6 +9,7 @@
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.listener.proxy_protocol.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.network.http_connection_manager.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.network.tcp_proxy.v3.pb.h"
@@ -33,7 +34,8 @@ using ExtensionTable = std::map<std::string, std::vector<const Descriptor*>, std
 const ExtensionTable& extension_table() {
   static const ExtensionTable table = {
       {"envoy.config.listener.v3.ListenerFilter.typed_config",
-       {ext::filters::listener::tls_inspector::v3::TlsInspector::descriptor()}},
+       {ext::filters::listener::proxy_protocol::v3::ProxyProtocol::descriptor(),
+        ext::filters::listener::tls_inspector::v3::TlsInspector::descriptor()}},
       {"envoy.config.listener.v3.Filter.typed_config",
        {ext::filters::network::http_connection_manager::v3::HttpConnectionManager::descriptor(),
         ext::filters::network::tcp_proxy::v3::TcpProxy::descriptor()}},

@@ -122,6 +122,9 @@ void set_match(const rt::RouteMatch& m, route::RouteSpec* out) {
     case rt::RouteMatch::kSafeRegex:
       out->path_kind = table::PathKind::kRegex, out->path = m.safe_regex().regex();
       break;
+    case rt::RouteMatch::kConnectMatcher:
+      out->path_kind = table::PathKind::kConnect;
+      break;
     case rt::RouteMatch::kPathSeparatedPrefix:
       out->path_kind = table::PathKind::kSeparatedPrefix, out->path = m.path_separated_prefix();
       break;
@@ -164,6 +167,14 @@ void set_action(const rt::RouteAction& a, route::RouteSpec* out) {
   out->append_xfh = a.append_x_forwarded_host();
   out->timeout_ms = ms_or(a.has_timeout(), a.timeout(), out->timeout_ms);
   if (a.has_idle_timeout()) out->idle_timeout_ms = ms_or(true, a.idle_timeout(), 0);
+  if (a.max_stream_duration().has_max_stream_duration())
+    out->max_stream_duration_ms = ms_or(true, a.max_stream_duration().max_stream_duration(), 0);
+  for (const auto& u : a.upgrade_configs()) {
+    const auto& c = u.connect_config();
+    const bool v2 = c.proxy_protocol_config().version() == envoy::config::core::v3::ProxyProtocolConfig::V2;
+    out->upgrades.push_back({u.upgrade_type(), !u.has_enabled() || u.enabled().value(), u.has_connect_config(), c.allow_post(),
+                             static_cast<uint8_t>(c.has_proxy_protocol_config() ? 1 + v2 : 0)});
+  }
 }
 
 void set_redirect(const rt::RedirectAction& a, route::RedirectSpec* out) {

@@ -50,6 +50,7 @@ bool http_options(const HttpProtocolOptions& o, const Path& at, ErrorSink& e) {
   const auto& h = o.explicit_http_config().http_protocol_options();
   not_here(h.has_allow_absolute_url(), Path(http1, "allow_absolute_url"));
   not_here(h.accept_http_10(), Path(http1, "accept_http_10"));
+  not_here(h.allow_chunked_length(), Path(http1, "allow_chunked_length"));
   not_here(!h.default_host_for_http_10().empty(), Path(http1, "default_host_for_http_10"));
   return ok;
 }

@@ -8,7 +8,9 @@
 #include "control/validate_rules.h"
 #include "control/validate_tls.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.listener.proxy_protocol.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
+#include "lib/base/ascii.h"
 #include "lib/table/filter_chain_index.h"
 
 namespace millrace::control {
@@ -18,6 +20,7 @@ namespace {
 using namespace rules;
 namespace core = envoy::config::core::v3;
 using Router = envoy::extensions::filters::http::router::v3::Router;
+using ProxyProtocol = envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 using TlsInspector = envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
 bool complain(const Path& at, ErrorSink& e, std::string message) {
@@ -26,17 +29,25 @@ bool complain(const Path& at, ErrorSink& e, std::string message) {
 }
 
 bool listener_filters(const api::Listener& l, const Path& root, ErrorSink& e) {
-  bool ok = true;
+  bool ok = true, inspects = false, proxied = false;
   for (int i = 0; i < l.listener_filters_size(); ++i) {
     const auto& f = l.listener_filters(i);
     const Path here(root, "listener_filters", i), config(here, "typed_config");
     ok = not_empty(f.name(), Path(here, "name"), e) && ok;
     TlsInspector inspector;
-    if (!f.has_typed_config()) ok = complain(config, e, "is required");
-    else if (!f.typed_config().UnpackTo(&inspector))
-      ok = complain(config, e, "only TlsInspector is supported here by Millrace yet");
-    else ok = known_fields_only(inspector, config, e) && ok;
-    if (i > 0) ok = complain(here, e, "a second tls_inspector");
+    ProxyProtocol proxy;
+    if (!f.has_typed_config()) {
+      ok = complain(config, e, "is required");
+    } else if (f.typed_config().UnpackTo(&inspector)) {
+      ok = known_fields_only(inspector, config, e) && ok;
+      if (std::exchange(inspects, true)) ok = complain(here, e, "a second tls_inspector");
+    } else if (f.typed_config().UnpackTo(&proxy)) {
+      ok = known_fields_only(proxy, config, e) && ok;
+      if (inspects) ok = complain(here, e, "the PROXY protocol comes before TLS: put it in front of the tls_inspector");
+      if (std::exchange(proxied, true)) ok = complain(here, e, "a second proxy_protocol");
+    } else {
+      ok = complain(config, e, "only ProxyProtocol and TlsInspector are supported here by Millrace yet");
+    }
   }
   return ok;
 }
@@ -67,7 +78,12 @@ bool common_http_options(const core::HttpProtocolOptions& o, const Path& at, Err
   if (o.has_idle_timeout()) ok = duration(o.idle_timeout(), Path(at, "idle_timeout"), e);
   if (o.has_max_connection_duration()) ok = duration(o.max_connection_duration(), Path(at, "max_connection_duration"), e) && ok;
   if (o.has_max_stream_duration()) ok = duration(o.max_stream_duration(), Path(at, "max_stream_duration"), e) && ok;
-  if (o.has_max_headers_count()) ok = at_least(o.max_headers_count().value(), 1, Path(at, "max_headers_count"), e) && ok;
+  constexpr uint32_t kMostHeaders = 1000;  // what a head buffer of the data plane holds
+  if (o.has_max_headers_count()) {
+    const uint32_t most = o.max_headers_count().value();
+    if (most == 0 || most > kMostHeaders)
+      ok = complain(Path(at, "max_headers_count"), e, "must be from 1 to " + std::to_string(kMostHeaders));
+  }
   return ok;
 }
 
@@ -88,8 +104,30 @@ bool http_filters(const api::HttpConnectionManager& h, const Path& at, ErrorSink
   return ok;
 }
 
+// What workers copy with each policy (dataplane/http_policy.h).
+constexpr size_t kMostUpgradeBytes = 128;
+
+bool upgrades(const api::HttpConnectionManager& h, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  size_t bytes = 0;
+  std::set<std::string> seen;
+  for (int i = 0; i < h.upgrade_configs_size(); ++i) {
+    const auto& u = h.upgrade_configs(i);
+    const Path here(at, "upgrade_configs", i), type(here, "upgrade_type");
+    ok = upgrade_type(u.upgrade_type(), type, e) && ok;
+    std::string lower = u.upgrade_type();
+    for (char& c : lower) c = base::to_lower(c);
+    if (!seen.insert(lower).second) ok = complain(type, e, "\"" + u.upgrade_type() + "\" is configured already");
+    bytes += lower.size() + 1;
+  }
+  if (bytes > kMostUpgradeBytes)
+    ok = complain(Path(at, "upgrade_configs"), e,
+                  "the types have more than " + std::to_string(kMostUpgradeBytes) + " bytes together");
+  return ok;
+}
+
 bool connection_manager(const api::HttpConnectionManager& h, const Path& at, ErrorSink& e) {
-  constexpr uint32_t kMostHeaderKb = 8192;  // validate.rules
+  constexpr uint32_t kMostHeaderKb = 96;  // what a head buffer of the data plane holds (Envoy: 8192)
   if (!known_fields_only(h, at, e)) return false;
   bool ok = not_empty(h.stat_prefix(), Path(at, "stat_prefix"), e);
   ok = http_filters(h, at, e) && ok;
@@ -100,6 +138,7 @@ bool connection_manager(const api::HttpConnectionManager& h, const Path& at, Err
   ok = http2_options(h.http2_protocol_options(), Path(at, "http2_protocol_options"), e) && ok;
   const Path http1(at, "http_protocol_options");
   ok = header_value(h.http_protocol_options().default_host_for_http_10(), Path(http1, "default_host_for_http_10"), e) && ok;
+  ok = upgrades(h, at, e) && ok;
   ok = header_value(h.server_name(), Path(at, "server_name"), e) && ok;
   ok = header_value(h.via(), Path(at, "via"), e) && ok;
   if (h.has_max_request_headers_kb()) {

@@ -7,6 +7,7 @@
 #include "control/route_spec.h"
 #include "control/validate.h"
 #include "control/validate_rules.h"
+#include "lib/base/ascii.h"
 
 namespace millrace::control {
 
@@ -77,7 +78,7 @@ bool match(const rt::RouteMatch& m, const Path& at, ErrorSink& e) {
   bool ok = true;
   switch (m.path_specifier_case()) {
     case rt::RouteMatch::PATH_SPECIFIER_NOT_SET:
-      ok = complain(at, e, "needs one of prefix, path, path_separated_prefix or safe_regex");
+      ok = complain(at, e, "needs one of prefix, path, path_separated_prefix, safe_regex or connect_matcher");
       break;
     case rt::RouteMatch::kSafeRegex:
       ok = regex(m.safe_regex(), Path(at, "safe_regex"), e);
@@ -119,6 +120,23 @@ bool weighted_clusters(const rt::WeightedCluster& w, const Path& at, ErrorSink& 
   return ok;
 }
 
+bool upgrades(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  std::set<std::string> seen;
+  for (int i = 0; i < a.upgrade_configs_size(); ++i) {
+    const auto& u = a.upgrade_configs(i);
+    const Path here(at, "upgrade_configs", i);
+    ok = upgrade_type(u.upgrade_type(), Path(here, "upgrade_type"), e) && ok;
+    std::string lower = u.upgrade_type();
+    for (char& c : lower) c = base::to_lower(c);
+    if (!seen.insert(lower).second)
+      ok = complain(Path(here, "upgrade_type"), e, "\"" + u.upgrade_type() + "\" is configured already");
+    if (u.has_connect_config() && lower != "connect")
+      ok = complain(Path(here, "connect_config"), e, "may be set only with upgrade_type CONNECT");
+  }
+  return ok;
+}
+
 bool route_action(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
   bool ok = true;
   switch (a.cluster_specifier_case()) {
@@ -136,6 +154,10 @@ bool route_action(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
   ok = header_value(a.host_rewrite_literal(), Path(at, "host_rewrite_literal"), e) && ok;
   if (a.has_timeout()) ok = duration(a.timeout(), Path(at, "timeout"), e) && ok;
   if (a.has_idle_timeout()) ok = duration(a.idle_timeout(), Path(at, "idle_timeout"), e) && ok;
+  const Path most(at, "max_stream_duration");
+  if (a.max_stream_duration().has_max_stream_duration())
+    ok = duration(a.max_stream_duration().max_stream_duration(), Path(most, "max_stream_duration"), e) && ok;
+  ok = upgrades(a, at, e) && ok;
   return ok;
 }
 

@@ -45,6 +45,17 @@ bool header_name(std::string_view name, const Path& at, ErrorSink& e) {
   return true;
 }
 
+bool upgrade_type(std::string_view type, const Path& at, ErrorSink& e) {
+  if (type.empty()) return complain(at, e, "must not be empty");
+  const size_t slash = type.find('/');
+  const bool versioned = slash != std::string_view::npos;
+  const auto is_token = [](std::string_view s) {
+    return !s.empty() && std::all_of(s.begin(), s.end(), [](char c) { return token_char(c); });
+  };
+  if (is_token(type.substr(0, slash)) && (!versioned || is_token(type.substr(slash + 1)))) return true;
+  return complain(at, e, "\"" + std::string(type) + "\" names no protocol: a token, or two with a slash between them");
+}
+
 bool duration(const google::protobuf::Duration& d, const Path& at, ErrorSink& e, int64_t least_ms) {
   if (d.seconds() < 0 || d.nanos() < 0) return complain(at, e, "must not be negative");
   if (d.seconds() > kMaxDurationMs / 1000 - 1)

@@ -18,6 +18,8 @@ namespace core = envoy::config::core::v3;
 bool not_empty(std::string_view value, const Path& at, ErrorSink& e);
 // No NUL, CR or LF (validate.rules well_known_regex HTTP_HEADER_VALUE, strict false).
 bool header_value(std::string_view value, const Path& at, ErrorSink& e);
+// The type of an upgrade: protocol-name ["/" version] (RFC 9110 7.8), or CONNECT.
+bool upgrade_type(std::string_view type, const Path& at, ErrorSink& e);
 // RFC 9110 5.1 token.
 bool header_name(std::string_view name, const Path& at, ErrorSink& e);
 // 0 … about 49 days (what the tables hold), or `least_ms` …

@@ -9,6 +9,7 @@
 #include "lib/base/hash.h"
 #include "lib/stats/events.h"
 #include "lib/tls/client_hello.h"
+#include "lib/wire/proxy_protocol.h"
 
 namespace millrace::dataplane {
 
@@ -34,7 +35,7 @@ Downstreams::Downstreams(WorkerContext& context, HttpProxy& http, TcpProxy& tcp)
       http_(http),
       tcp_(tcp),
       sessions_(context.limits.connections),
-      names_(context.limits.connections),
+      extras_(context.limits.connections),
       policies_(context.limits.policies),
       hello_scratch_(std::make_unique<uint8_t[]>(tls::kMaxClientHelloBytes)) {}
 
@@ -77,7 +78,8 @@ void Downstreams::accept(Connection& c) {
   s[ListenerCounter::kCxTotal].add();
   s[ListenerCounter::kCxActive].add();
   const table::Listener& object = *listener->object;
-  if (object.tls_inspector == 0) return choose_chain(*d, listener_id, false, {});
+  if ((object.tls_inspector | object.proxy_protocol) == 0) return choose_chain(*d, listener_id, false, {});
+  d->proxy_read = object.proxy_protocol == 0;
   d->policy = unchosen(listener_id, listener->slot);
   if (d->policy == nullptr) return refuse(*d, listener->slot);
   s[ListenerCounter::kPreCxActive].add();
@@ -94,14 +96,21 @@ void Downstreams::refuse(DownstreamSession& d, stats::ScopeSlot slot) {
   ctx_.transports.abort(d, ctx_.now);
   d.phase = DownstreamPhase::kFree;
   if (d.policy != nullptr) policies_.release(*std::exchange(d.policy, nullptr));
-  if (d.sni != nullptr) names_.free(std::exchange(d.sni, nullptr));
+  if (d.extra != nullptr) extras_.free(std::exchange(d.extra, nullptr));
   sessions_.free(&d);
 }
 
 void Downstreams::set_sni(DownstreamSession& d, std::string_view name) {
   if (name.empty()) return;
-  if (d.sni == nullptr) d.sni = names_.alloc();
-  d.sni->assign(name);
+  extra(d).sni.assign(name);
+}
+
+ConnectionExtra& Downstreams::extra(DownstreamSession& d) {
+  if (d.extra == nullptr) {
+    d.extra = extras_.alloc();
+    *d.extra = {};
+  }
+  return *d.extra;
 }
 
 void Downstreams::refresh_policy(DownstreamSession& d) {
@@ -169,7 +178,7 @@ void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
       d.tls_resumed = n.resumed;
       d.tls_version = n.version == tls::Version::kTls13 ? stats::kWireTls13 : stats::kWireTls12;
       d.tls_cipher = n.cipher_id;
-      if (d.sni == nullptr) set_sni(d, n.server_name);
+      if (d.server_name().empty()) set_sni(d, n.server_name);
       ctx_.disarm(d.timer);
       ctx_.stats->histogram(stats::WorkerHistogram::kHandshakeTime).record(ctx_.now - d.accepted_at);
       return start_filter(d);
@@ -211,7 +220,64 @@ void Downstreams::on_timer(DownstreamSession& d) {
   }
 }
 
+// The first of the listener filters: a PROXY protocol header. False: the rest of it has yet to come, or the connection is over.
+bool Downstreams::read_proxy_header(DownstreamSession& d, const table::Listener& listener) {
+  io::PacketQueue& rx = tcp::rx_queue(d.connection->tcb);
+  uint8_t* bytes = hello_scratch_.get();
+  static_assert(wire::kMostProxyV2Bytes <= tls::kMaxClientHelloBytes, "one scratch for both");
+  const size_t n = rx.peek(0, bytes, static_cast<uint32_t>(wire::kMostProxyV2Bytes));
+  wire::ProxyHeader header;
+  wire::ProxyError error;
+  stats::ScopeBlock& s = ctx_.stats.scope(d.policy->listener_slot);
+  switch (wire::parse_proxy_header({bytes, n}, &header, &error)) {
+    case wire::ProxyStatus::kPartial:
+      return false;
+    case wire::ProxyStatus::kBad:
+      s[ListenerCounter::kProxyError].add();
+      close(d, 0);
+      return false;
+    case wire::ProxyStatus::kAbsent:
+      if (listener.proxy_optional == 0) {
+        s[ListenerCounter::kProxyAbsent].add();
+        close(d, 0);
+        return false;
+      }
+      s[ListenerCounter::kProxyAbsentAllowed].add();
+      break;
+    case wire::ProxyStatus::kDone:
+      if (header.version == 1 ? listener.proxy_refuse_v1 != 0 : listener.proxy_refuse_v2 != 0) {
+        s[ListenerCounter::kProxyDisallowed].add();
+        close(d, 0);
+        return false;
+      }
+      s[header.version == 1 ? ListenerCounter::kProxyV1 : ListenerCounter::kProxyV2].add();
+      if (!header.local) {
+        ConnectionExtra& e = extra(d);
+        e.proxied = true;
+        e.tuple.remote = header.source;
+        e.tuple.remote_port = header.source_port;
+        e.tuple.local = header.destination;
+        e.tuple.local_port = header.destination_port;
+      }
+      rx.consume(header.size);
+      tcp::window_update(d.connection->tcb, ctx_.now);
+      ctx_.stack.touch(*d.connection);
+      break;
+  }
+  d.proxy_read = true;
+  return true;
+}
+
 void Downstreams::inspect(DownstreamSession& d) {
+  if (!d.proxy_read) {
+    const ListenerRuntime* listener = ctx_.tables->listener(d.policy->listener);
+    if (listener == nullptr) return close(d, 0);  // it went while its first bytes were on the way
+    if (!read_proxy_header(d, *listener->object)) return;
+    if (listener->object->tls_inspector == 0) {
+      ctx_.stats.scope(d.policy->listener_slot)[ListenerCounter::kPreCxActive].sub();
+      return choose_chain(d, d.policy->listener, false, {});
+    }
+  }
   tls::ClientHello hello;
   const tls::HelloResult r =
       tls::inspect(tcp::rx_queue(d.connection->tcb), {hello_scratch_.get(), tls::kMaxClientHelloBytes}, hello);
@@ -352,7 +418,7 @@ void Downstreams::free(DownstreamSession& d) {
   s[ListenerCounter::kCxDestroy].add();
   d.phase = DownstreamPhase::kFree;
   policies_.release(*std::exchange(d.policy, nullptr));
-  if (d.sni != nullptr) names_.free(std::exchange(d.sni, nullptr));
+  if (d.extra != nullptr) extras_.free(std::exchange(d.extra, nullptr));
   sessions_.free(&d);
 }
 

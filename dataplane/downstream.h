@@ -25,12 +25,21 @@ struct Tunnel;
 
 enum class DownstreamPhase : uint8_t { kFree, kInspect, kHandshake, kHttp, kHttp2, kTunnel, kLinger };
 
+// What few connections have beside their session.
+struct ConnectionExtra {
+  InlineString<255> sni;  // empty: none
+  bool proxied = false;   // a PROXY protocol header said whose connection it is:
+  tcp::FourTuple tuple;   // the client's addresses then, in place of the proxy's
+};
+
 // An idle one is two cache lines: what a request or a body needs is the exchange's, what all connections of a chain share the
 // policy's, and addresses are the connection's.
 struct DownstreamSession : Session {
   DownstreamSession() : Session(SessionKind::kDownstream) {}
   DownstreamPhase phase = DownstreamPhase::kFree;
-  bool draining : 1 = false;  // its listener or chain is gone: the next response says connection: close
+  bool draining : 1 = false;    // its listener or chain is gone: the next response says connection: close
+  bool expired : 1 = false;     // max_connection_duration has passed: likewise
+  bool proxy_read : 1 = false;  // kInspect: the PROXY protocol header is behind us
   bool tls_terminated : 1 = false, tls_resumed : 1 = false;
   uint16_t tls_version = 0, tls_cipher = 0;  // wire values, once negotiated
   uint32_t requests = 0;
@@ -48,11 +57,11 @@ struct DownstreamSession : Session {
   // Seldom looked at:
   uint64_t connection_id = 0;
   TimeNs accepted_at = 0;
-  InlineString<255>* sni = nullptr;  // lent; null: none
+  ConnectionExtra* extra = nullptr;  // lent; null: none
 
-  // Of the connection, which is there as long as the session has not let go of it.
-  const tcp::FourTuple& tuple() const { return connection->tuple(); }
-  std::string_view server_name() const { return sni == nullptr ? std::string_view() : sni->view(); }
+  // Whose connection it is: its own addresses, or those of a PROXY protocol header.
+  const tcp::FourTuple& tuple() const { return extra != nullptr && extra->proxied ? extra->tuple : connection->tuple(); }
+  std::string_view server_name() const { return extra == nullptr ? std::string_view() : extra->sni.view(); }
 };
 static_assert(sizeof(DownstreamSession) <= 152, "memory per connection: update the sum in README.md and memory_test.cc");
 
@@ -93,6 +102,8 @@ class Downstreams {
   void choose_chain(DownstreamSession& d, table::ObjectId listener_id, bool is_tls, const tls::AlpnList& alpn);
   void refuse(DownstreamSession& d, stats::ScopeSlot slot);
   void set_sni(DownstreamSession& d, std::string_view name);
+  ConnectionExtra& extra(DownstreamSession& d);
+  bool read_proxy_header(DownstreamSession& d, const table::Listener& listener);
   void start_filter(DownstreamSession& d);
   void free(DownstreamSession& d);
   void count_close(DownstreamSession& d);
@@ -101,7 +112,7 @@ class Downstreams {
   HttpProxy& http_;
   TcpProxy& tcp_;
   base::Pool<DownstreamSession> sessions_;
-  base::Pool<InlineString<255>> names_;  // as many as sessions: never empty
+  base::Pool<ConnectionExtra> extras_;  // as many as sessions: never empty
   PolicyCache policies_;
   std::unique_ptr<uint8_t[]> hello_scratch_;
 };

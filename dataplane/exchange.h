@@ -58,6 +58,12 @@ struct ExchangeState {
   bool upstream_head_sent = false;
   bool counted_active = false;  // in the cluster's and endpoint's active requests
   bool is_head = false, is_connect = false, is_grpc = false, upgrade_requested = false;
+  // An upgrade or CONNECT that the configuration allows: what follows the heads are bytes of another protocol. They wait until
+  // the endpoint has agreed (tunnel_open: 101, or 2xx to CONNECT), and then each direction ends by itself.
+  bool tunnel = false, tunnel_open = false;
+  bool is_websocket = false;  // a tunnel of that type
+  bool raw_upstream = false;  // the endpoint is spoken to in raw TCP: a CONNECT that ends here
+  uint8_t proxy_version = 0;  // raw_upstream: of the PROXY protocol header that comes first; 0: none
 
   HeadBuffer* request_buffer = nullptr;
   http::RequestHead request;
@@ -65,6 +71,7 @@ struct ExchangeState {
   http::Scratch scratch;           // over request_buffer's rest
   std::string_view original_path;  // before any rewrite
   std::string_view request_id;
+  std::string_view websocket_key;  // made up by us for an endpoint of HTTP/1.1; "": none
   HeadBuffer* response_buffer = nullptr;
   size_t response_scanned = 0;
   http::ResponseHead response;

@@ -26,6 +26,7 @@ bool Http2Session::lend(http::H2Stream& stream, bool trailers, http::H2HeadStora
   HeadBuffer*& buffer = trailers ? s.trailer_buffer : s.head;
   if (buffer == nullptr) buffer = server->ctx_.heads.acquire();
   if (buffer == nullptr) return false;
+  if (!trailers) head_since = server->ctx_.now;
   // Behind the head stays room for what forwarding adds.
   *storage = {{buffer->data, buffer->capacity - http::kForwardScratchBytes * 4},
               buffer->headers,
@@ -131,6 +132,7 @@ void Http2Server::on_stream(Http2Stream& s) {
 void Http2Server::begin(Http2Stream& s) {
   s.begun = true;
   Http2Session& h = *s.session;
+  h.head_since = base::kNever;
   DownstreamSession& d = *h.downstream;
   HeadBuffer* head = std::exchange(s.head, nullptr);
   head->used = head->head_length = s.head_bytes_used();
@@ -178,18 +180,23 @@ void Http2Server::consumed(Http2Stream& s, uint64_t bytes) {
   mark(*s.session);
 }
 
-void Http2Server::exchange_over(Http2Stream& s, bool cut) {
+void Http2Server::exchange_over(Http2Stream& s, bool cut, http::H2Code code) {
   s.exchange = nullptr;
   Http2Session& h = *s.session;
   mark(h);
   if (s.closed) return free_stream(s);
   if (cut) {
-    h.connection.reset(s, http::H2Code::kInternalError);
+    h.connection.reset(s, code);
     return free_stream(s);
   }
   consumed(s, s.rx.bytes());
   s.rx.clear();
   if (!s.rx_end) h.early.push_back(s);
+  if (!s.tx_ended) {
+    s.stalled_since = ctx_.now;
+    s.stalled_tx_bytes = s.tx_bytes;
+    h.stalled.push_back(s);
+  }
 }
 
 void Http2Server::free_stream(Http2Stream& s) {
@@ -200,6 +207,8 @@ void Http2Server::free_stream(Http2Stream& s) {
   ctx_.heads.release(std::exchange(s.response_trailer_buffer, nullptr));
   s.link.unlink();
   s.early.unlink();
+  s.stalled.unlink();
+  if (!s.begun) h.head_since = base::kNever;
   streams_.free(&s);
   mark(h);
 }
@@ -221,10 +230,42 @@ void Http2Server::on_timer(DownstreamSession& d) {
     h.goaway_at = base::kNever;
     return h.connection.goaway(http::H2Code::kNoError);
   }
-  if (!h.streams.empty()) return;
+  if (!h.draining && proxy_.outlived(d)) return drain(h);
+  if (ctx_.now >= head_deadline(h)) {  // nothing else can come on this connection before the rest of the head
+    const bool idle = ctx_.now < deadline_after(h.head_since, d.policy->http.request_headers_timeout_ms);
+    ctx_.stats.scope(d.policy->http.stat_slot)[idle ? HcmCounter::kRqIdleTimeout : HcmCounter::kRqHeaderTimeout].add();
+    return h.connection.goaway(http::H2Code::kEnhanceYourCalm);
+  }
+  reset_stalled(h);
+  if (ctx_.now < h.idle_at) return;
   ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxIdleTimeout].add();
-  h.draining = true;
-  h.connection.goaway(http::H2Code::kNoError);
+  drain(h);
+}
+
+TimeNs Http2Server::head_deadline(const Http2Session& h) const {
+  if (h.head_since == base::kNever) return base::kNever;
+  const HttpPolicy& p = h.downstream->policy->http;
+  return std::min(deadline_after(h.head_since, p.request_headers_timeout_ms),
+                  deadline_after(h.head_since, p.stream_idle_timeout_ms));
+}
+
+// Answers that nobody reads: Envoy's stream idle timeout holds until the last byte is framed.
+void Http2Server::reset_stalled(Http2Session& h) {
+  const uint32_t most_ms = h.downstream->policy->http.stream_idle_timeout_ms;
+  for (Http2Stream* s = h.stalled.front(); s != nullptr; s = h.stalled.front()) {
+    if (ctx_.now < deadline_after(s->stalled_since, most_ms)) return;
+    s->stalled.unlink();
+    if (s->tx_ended || s->closed) continue;
+    if (s->tx_bytes != s->stalled_tx_bytes) {
+      s->stalled_since = ctx_.now;
+      s->stalled_tx_bytes = s->tx_bytes;
+      h.stalled.push_back(*s);
+      continue;
+    }
+    ctx_.stats.scope(h.downstream->policy->http.stat_slot)[HcmCounter::kRqIdleTimeout].add();
+    h.connection.reset(*s, http::H2Code::kCancel);
+    free_stream(*s);
+  }
 }
 
 void Http2Server::flush() {
@@ -274,11 +315,16 @@ bool Http2Server::flush(Http2Session& h) {
   return true;
 }
 
-// The idle timer runs while there is no stream.
+// The idle timeout runs from when there is no stream (what else the client says, such as PING, does not count).
 void Http2Server::settle(Http2Session& h) {
   DownstreamSession& d = *h.downstream;
-  const TimeNs idle = h.streams.empty() ? deadline_after(ctx_.now, d.policy->http.idle_timeout_ms) : base::kNever;
-  ctx_.arm(d.timer, std::min(idle, h.goaway_at));
+  if (!h.streams.empty() || h.draining) h.idle_at = base::kNever;
+  else if (h.idle_at == base::kNever) h.idle_at = deadline_after(ctx_.now, d.policy->http.idle_timeout_ms);
+  const TimeNs outlives = h.draining ? base::kNever : proxy_.outlives_at(d);
+  const Http2Stream* oldest = h.stalled.front();
+  const TimeNs stalled =
+      oldest == nullptr ? base::kNever : deadline_after(oldest->stalled_since, d.policy->http.stream_idle_timeout_ms);
+  ctx_.arm(d.timer, std::min({h.idle_at, h.goaway_at, outlives, stalled, head_deadline(h)}));
 }
 
 void Http2Server::gone(DownstreamSession& d, bool reset) { close(*d.h2, reset); }

@@ -34,9 +34,12 @@ struct Http2Stream : http::H2Stream {
   HeadBuffer* trailer_buffer = nullptr;           // of the request
   HeadBuffer* response_trailer_buffer = nullptr;  // lives until they are framed
   http::HeaderTable response_trailer_table;
-  bool begun = false;    // an exchange was made of it, or refused
-  base::ListNode link;   // in Http2Session::streams
-  base::ListNode early;  // in Http2Session::early: answered before the request was complete
+  bool begun = false;             // an exchange was made of it, or refused
+  base::ListNode link;            // in Http2Session::streams
+  base::ListNode early;           // in Http2Session::early: answered before the request was complete
+  base::ListNode stalled;         // in Http2Session::stalled: answered, and the client's window does not take it
+  TimeNs stalled_since = 0;       // when it held as many bytes last
+  uint64_t stalled_tx_bytes = 0;  // tx_bytes then
 };
 
 // One connection of a client that speaks HTTP/2.
@@ -46,9 +49,12 @@ struct Http2Session final : http::H2Owner {
   http::H2Connection connection;
   base::List<Http2Stream, &Http2Stream::link> streams;
   base::List<Http2Stream, &Http2Stream::early> early;
-  base::ListNode dirty;             // in Http2Server::dirty_: something may be framed
-  bool draining = false;            // the client knows (GOAWAY) that no further stream is wanted
-  TimeNs goaway_at = base::kNever;  // draining: from then on streams are refused
+  base::List<Http2Stream, &Http2Stream::stalled> stalled;  // oldest look first
+  base::ListNode dirty;                                    // in Http2Server::dirty_: something may be framed
+  bool draining = false;                                   // the client knows (GOAWAY) that no further stream is wanted
+  TimeNs goaway_at = base::kNever;                         // draining: from then on streams are refused
+  TimeNs idle_at = base::kNever;                           // no stream is open: when the idle timeout ends
+  TimeNs head_since = base::kNever;                        // a head is under way, since
 
   http::H2Stream* open_stream() override;
   bool lend(http::H2Stream& s, bool trailers, http::H2HeadStorage* storage) override;
@@ -84,8 +90,8 @@ class Http2Server {
   void written(Http2Stream& s, bool end, HeadBuffer* trailers = nullptr, const http::HeaderTable* table = nullptr);
   // Request bytes were taken out of s.rx.
   void consumed(Http2Stream& s, uint64_t bytes);
-  // The exchange is over. `cut`: its response is not complete, the stream is reset.
-  void exchange_over(Http2Stream& s, bool cut);
+  // The exchange is over. `cut`: its response is not complete, the stream is reset with `code`.
+  void exchange_over(Http2Stream& s, bool cut, http::H2Code code);
 
   uint32_t sessions_in_use() const { return sessions_.in_use(); }
   uint32_t streams_in_use() const { return streams_.in_use(); }
@@ -103,6 +109,8 @@ class Http2Server {
   bool flush(Http2Session& h);
   void close(Http2Session& h, bool reset);
   void settle(Http2Session& h);
+  TimeNs head_deadline(const Http2Session& h) const;
+  void reset_stalled(Http2Session& h);
 
   WorkerContext& ctx_;
   HttpProxy& proxy_;

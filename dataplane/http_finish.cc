@@ -125,7 +125,8 @@ void HttpProxy::cut_response(Exchange& ex) {
   if (ex.stream == nullptr) ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxDestroyLocalActiveRq].add();
   ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kRqTxReset].add();
   // A body that only the close ends would look complete: the client must see a reset instead (RFC 9112 6.3 rule 8, 8).
-  const bool ambiguous = ex.response_phase == ResponsePhase::kBody && !ex.local_reply && !ex.response_body.chunked_out &&
+  const bool ambiguous = ex.response_phase == ResponsePhase::kBody && !ex.local_reply && !ex.tunnel &&
+                         !ex.response_body.chunked_out &&
                          ex.response_body.decoder.framing().kind != http::Framing::kContentLength;
   ex.close_downstream = true;
   if (ambiguous) ex.reset_downstream = true;
@@ -184,9 +185,11 @@ void HttpProxy::finish(Exchange& ex) {
   ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
   ex.downstream = nullptr;
   if (Http2Stream* s = ex.stream; s != nullptr) {
-    const bool cut = ex.response_phase != ResponsePhase::kComplete;
+    const bool cut = ex.response_phase != ResponsePhase::kComplete || (ex.tunnel_open && reset);
+    // RFC 9113 8.5: what ends a tunnel's connection in disorder.
+    const http::H2Code code = ex.tunnel ? http::H2Code::kConnectError : http::H2Code::kInternalError;
     exchanges_.free(&ex);
-    return http2_.exchange_over(*s, cut);
+    return http2_.exchange_over(*s, cut, code);
   }
   d.exchange = nullptr;
   exchanges_.free(&ex);
@@ -202,6 +205,7 @@ void HttpProxy::account(Exchange& ex) {
   stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
   ctx_.stats->http[HttpCounter::kRqActive].sub();
   hcm[HcmCounter::kRqActive].sub();
+  if (ex.tunnel) hcm[HcmCounter::kCxUpgradesActive].sub();
   count_class(ctx_.stats->http, HttpCounter::kRq1xx, ex.status);
   count_class(hcm, HcmCounter::kRq1xx, ex.status);
   if (ex.virtual_host != table::kNoObject) {
@@ -242,8 +246,8 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
   r.virtual_host = ex.virtual_host;
   r.cluster = ex.route.cluster;
   r.route_rank = ex.route_rank;
-  r.downstream_direct_remote = d.tuple().remote;
-  r.downstream_direct_remote_port = d.tuple().remote_port;
+  r.downstream_direct_remote = d.connection->tuple().remote;
+  r.downstream_direct_remote_port = d.connection->tuple().remote_port;
   const bool trusted = !ex.origin.client.is_unspecified();
   r.downstream_remote = trusted ? ex.origin.client : d.tuple().remote;
   r.downstream_remote_port = trusted ? ex.origin.client_port : d.tuple().remote_port;

@@ -47,9 +47,10 @@ struct HttpPolicy {
   table::HttpCodec codec = table::HttpCodec::kAuto;
   uint32_t max_head_bytes = 0, max_headers_count = 0;
   uint32_t access_logs = 0;  // how many the HCM has; 0: no record is made
-  bool accept_http_10 = false, allow_absolute_url = true, enable_trailers = false;
+  bool accept_http_10 = false, allow_absolute_url = true, enable_trailers = false, allow_chunked_length = false;
   http::ForwardOptions forward;  // its views are set by options(), not stored
   InlineString<kMaxPolicyString> server_name, via, default_host;
+  InlineString<kMaxPolicyString> upgrades;  // enabled types, lower case, joined by ','
 
   void assign(const void* object, const table::HttpConnectionManager& h) {
     route_table = h.route_table;
@@ -73,12 +74,15 @@ struct HttpPolicy {
     http2.max_inbound_priority_frames_per_stream = h.http2.max_inbound_priority_frames_per_stream;
     http2.max_inbound_window_update_frames_per_data_frame_sent = h.http2.max_inbound_window_update_frames_per_data_frame_sent;
     http2.override_stream_error_on_invalid_http_message = h.http2.override_stream_error_on_invalid_http_message != 0;
+    http2.allow_connect = h.http2.allow_connect != 0;
     max_head_bytes = h.max_request_headers_bytes;
     max_headers_count = h.max_headers_count;
     access_logs = h.access_logs.count;
     accept_http_10 = h.accept_http_10 != 0;
     allow_absolute_url = h.allow_absolute_url != 0;
     enable_trailers = h.enable_trailers != 0;
+    allow_chunked_length = h.allow_chunked_length != 0;
+    upgrades.assign(table::view(object, h.upgrades));
     forward.use_remote_address = h.use_remote_address != 0;
     forward.xff_num_trusted_hops = h.xff_num_trusted_hops;
     forward.skip_xff_append = h.skip_xff_append != 0;
@@ -117,6 +121,7 @@ struct HttpPolicy {
     l.max_header_count = max_headers_count;
     l.accept_http_10 = accept_http_10;
     l.allow_absolute_url = allow_absolute_url;
+    l.allow_chunked_length = allow_chunked_length;
     l.default_host_for_http_10 = default_host.view();
     return l;
   }

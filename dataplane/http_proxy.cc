@@ -70,7 +70,9 @@ void HttpProxy::on_downstream(DownstreamSession& d, uint32_t events) {
     if (d.phase != DownstreamPhase::kHttp) return;
   }
   if (d.exchange == nullptr || d.exchange->request_phase == RequestPhase::kBody) read_requests(d);
-  if (d.phase == DownstreamPhase::kHttp && d.peer_closed) client_gone(d, false);
+  // A tunnel has heard of it as the end of one direction.
+  if (d.phase == DownstreamPhase::kHttp && d.peer_closed && (d.exchange == nullptr || !d.exchange->tunnel_open))
+    client_gone(d, false);
 }
 
 void HttpProxy::on_downstream_gone(DownstreamSession& d, bool reset) { client_gone(d, reset); }
@@ -78,8 +80,9 @@ void HttpProxy::on_downstream_gone(DownstreamSession& d, bool reset) { client_go
 void HttpProxy::on_downstream_timer(DownstreamSession& d) {
   if (d.exchange != nullptr) return;
   stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
-  if (d.head != nullptr) {  // request_headers_timeout
-    hcm[HcmCounter::kRqHeaderTimeout].add();
+  if (d.head != nullptr) {  // request_headers_timeout; Envoy's stream idle timeout runs from the first byte, too
+    const bool idle = ctx_.now < deadline_after(d.head_started, d.policy->http.request_headers_timeout_ms);
+    hcm[idle ? HcmCounter::kRqIdleTimeout : HcmCounter::kRqHeaderTimeout].add();
     HeadBuffer* head = std::exchange(d.head, nullptr);
     http::RequestHead none;
     none.headers = http::HeaderTable(head->headers, head->header_capacity);
@@ -87,13 +90,35 @@ void HttpProxy::on_downstream_timer(DownstreamSession& d) {
     Exchange* ex = begin(d, head);
     if (ex == nullptr) return;
     ex->request = none;
-    return reply(*ex, http::LocalReply::kRequestHeadersTimeout);
+    if (!idle) return reply(*ex, http::LocalReply::kRequestHeadersTimeout);
+    return reply(*ex, http::LocalReply::kStreamIdleTimeout, stats::ResponseFlag::kStreamIdleTimeout);
   }
+  if (!d.expired && outlived(d)) {  // a request that is on its way is served yet
+    if (d.policy->http.drain_timeout_ms != 0) return ctx_.arm(d.timer, deadline_after(ctx_.now, d.policy->http.drain_timeout_ms));
+  }
+  if (d.expired) return downstreams_.close(d, d.policy->http.delayed_close_timeout_ms);
   hcm[HcmCounter::kCxIdleTimeout].add();
   downstreams_.close(d, d.policy->http.delayed_close_timeout_ms);
 }
 
-void HttpProxy::arm_idle(DownstreamSession& d) { ctx_.arm(d.timer, deadline_after(ctx_.now, d.policy->http.idle_timeout_ms)); }
+void HttpProxy::arm_idle(DownstreamSession& d) {
+  ctx_.arm(d.timer, std::min(deadline_after(ctx_.now, d.policy->http.idle_timeout_ms), outlives_at(d)));
+}
+
+TimeNs HttpProxy::outlives_at(const DownstreamSession& d) const {
+  return deadline_after(d.accepted_at, d.policy->http.max_connection_duration_ms);
+}
+
+// Whether the connection has passed its max_connection_duration; counted when that shows.
+bool HttpProxy::outlived(DownstreamSession& d) {
+  if (d.policy->http.max_connection_duration_ms == 0) [[likely]]
+    return false;
+  if (!d.expired && ctx_.now >= outlives_at(d)) {
+    d.expired = true;
+    ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxMaxDuration].add();
+  }
+  return d.expired;
+}
 
 void HttpProxy::wake(DownstreamSession& d) {
   if (!d.wake.linked()) wake_.push_back(d);
@@ -148,7 +173,8 @@ bool HttpProxy::read_head(DownstreamSession& d) {
     const http::HeadResult r = http::parse_request_head(h->bytes(), d.head_scanned, limits, &request);
     if (r.status == http::ParseStatus::kPartial) {
       d.head_scanned = h->used;
-      ctx_.arm(d.timer, deadline_after(d.head_started, d.policy->http.request_headers_timeout_ms));
+      ctx_.arm(d.timer, std::min(deadline_after(d.head_started, d.policy->http.request_headers_timeout_ms),
+                                 deadline_after(d.head_started, d.policy->http.stream_idle_timeout_ms)));
       if (h->used < fill_limit(*h)) return false;
       HeadBuffer* large = ctx_.heads.grow(h);
       if (large == nullptr) {
@@ -234,6 +260,11 @@ Exchange* HttpProxy::begin_stream(DownstreamSession& d, Http2Stream& s, HeadBuff
   s.exchange = ex;
   ex->request = s.request;
   ex->request.headers = http::HeaderTable(head->headers, head->header_capacity, s.request.headers);
+  if (!s.protocol.empty()) {  // RFC 8441 5: from here on it is what HTTP/1.1 says
+    ex->request.method = "GET";
+    ex->request.headers.add(http::HeaderId::kConnection, "upgrade");
+    ex->request.headers.add(http::HeaderId::kUpgrade, s.protocol);
+  }
   return ex;
 }
 
@@ -292,6 +323,8 @@ void HttpProxy::refuse_head(DownstreamSession& d, HeadBuffer* head, const http::
 // --------------------------------------------------------------------------------------------------------
 
 void HttpProxy::on_upstream_ready(Exchange& ex) {
+  if (ex.raw_upstream) [[unlikely]]
+    return open_raw_tunnel(ex);
   if (!write_upstream_head(ex)) {
     ex.flags.set(stats::ResponseFlag::kOverloadManager);
     upstreams_.cancel(ex);
@@ -304,6 +337,10 @@ void HttpProxy::on_upstream_ready(Exchange& ex) {
 
 void HttpProxy::on_upstream_readable(Exchange& ex) {
   if (ex.response_phase == ResponsePhase::kNone && !read_response_head(ex)) return;
+  if (ex.tunnel_open) [[unlikely]] {  // what has waited for the endpoint's consent
+    relay_request(ex);
+    if (!ex.active()) return;
+  }
   relay_response(ex);
 }
 
@@ -369,7 +406,7 @@ bool HttpProxy::read_response_head(Exchange& ex) {
     if (rx.empty()) ctx_.transports.after_read(u, ctx_.now);  // else the body's relay does it
     h->used = h->head_length = static_cast<uint32_t>(r.consumed);
     ex.response.headers = http::HeaderTable(h->headers, h->header_capacity, ex.response.headers);
-    if (ex.response.status == 101) {  // nobody asked for an upgrade: it was refused before it got here
+    if (ex.response.status == 101 && (!ex.tunnel || ex.is_connect)) {  // nobody asked for an upgrade
       ex.flags.set(stats::ResponseFlag::kUpstreamProtocolError);
       upstreams_.cancel(ex);
       ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
@@ -388,6 +425,12 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
   const bool started = ex.response_phase != ResponsePhase::kNone;
   if (ex.upstream != nullptr) upstreams_.cancel(ex);
   ex.endpoint = nullptr;
+  if (started && ex.tunnel_open) {
+    ex.flags.set(ResponseFlag::kUpstreamConnectionTermination);
+    ex.detail = http::ResponseDetail::kResetAfterResponseConnectionTermination;
+    ex.reset_downstream = true;
+    return cut_response(ex);
+  }
   if (started) {
     // A connection that ends inside a body, by FIN or RST, is an error of the protocol to Envoy's codec.
     ex.flags.set(ResponseFlag::kUpstreamProtocolError);

@@ -1,6 +1,7 @@
 // HTTP/1 from client to endpoint and back: reads request heads, routes them, relays bodies both ways with back-pressure, answers
 // what the gateway itself has to answer, and ends exchanges. One object per worker; files: http_proxy.cc (the two connections),
-// http_relay.cc (bodies), http_router.cc (decisions and heads), http_finish.cc (ends, records).
+// http_relay.cc (bodies), http_tunnel.cc (upgrades, CONNECT), http_router.cc (decisions and heads), http_finish.cc (ends,
+// records).
 //
 // Who may free an exchange: only finish(). It may be called inside any function below, so after a call that can finish, callers
 // look at DownstreamSession::exchange (or the return value) before they touch the exchange again.
@@ -67,6 +68,8 @@ class HttpProxy {
   void init(Exchange& ex, DownstreamSession& d, HeadBuffer* head);
   void refresh_policy(DownstreamSession& d);
   void arm_idle(DownstreamSession& d);
+  TimeNs outlives_at(const DownstreamSession& d) const;
+  bool outlived(DownstreamSession& d);
   void wake(DownstreamSession& d);
   Exchange* begin(DownstreamSession& d, HeadBuffer* head);  // null: no exchange left; the session is closing
   void refuse_head(DownstreamSession& d, HeadBuffer* head, const http::RequestHead& partial, http::H1Error error);
@@ -91,6 +94,17 @@ class HttpProxy {
   void route(Exchange& ex);
   void route_to_cluster(Exchange& ex, const VirtualHostEntry& host, const table::RouteTable& routes,
                         const route::MatchResult& match, uint64_t random);
+  // http_tunnel.cc
+  bool upgrade_allowed(Exchange& ex, const table::VirtualHost& host, const table::Route& route);
+  void begin_tunnel(Exchange& ex, http::BodyFraming body);
+  bool add_websocket_key(Exchange& ex);
+  bool answer_upgrade(Exchange& ex, http::BodyFraming* in);
+  bool write_proxy_header(Session& to, const tcp::FourTuple& client, uint8_t version);
+  void open_raw_tunnel(Exchange& ex);
+  void tunnel_request_over(Exchange& ex);
+  void tunnel_response_over(Exchange& ex);
+  void tunnel_over(Exchange& ex);
+  // http_router.cc
   void redirect(Exchange& ex, uint16_t status, std::string_view location);
   // The levels of header edits of a route, most specific first.
   struct EditLevel {

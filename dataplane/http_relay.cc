@@ -162,7 +162,7 @@ HttpProxy::RelayEnd HttpProxy::relay(In from, Out to, BodyRelay& body, uint64_t*
 // The request will not be sent any more: what has come of its body is read, so that a request that is complete does not cost the
 // client its connection.
 void HttpProxy::discard_received_body(Exchange& ex) {
-  if (ex.request_phase != RequestPhase::kBody || ex.stream != nullptr) return;
+  if (ex.request_phase != RequestPhase::kBody || ex.stream != nullptr || ex.tunnel) return;
   io::PacketQueue& in = ctx_.transports.rx(*ex.downstream);
   http::BodyDecoder& decoder = ex.request_body.decoder;
   while (!decoder.done()) {
@@ -179,6 +179,7 @@ void HttpProxy::discard_received_body(Exchange& ex) {
 
 void HttpProxy::relay_request(Exchange& ex) {
   if (ex.request_phase != RequestPhase::kBody || !ex.upstream_head_sent || ex.upstream == nullptr) return;
+  if (ex.tunnel && !ex.tunnel_open && (ex.stream != nullptr || ex.request_body.decoder.done() || ex.is_connect)) return;
   DownstreamSession& d = *ex.downstream;
   const uint64_t before = ex.bytes_received;
   const ConnectionOut out{ctx_, *ex.upstream};
@@ -190,6 +191,7 @@ void HttpProxy::relay_request(Exchange& ex) {
     case Relay::kBlocked:
       return;
     case Relay::kDone:
+      if (ex.tunnel) return tunnel_request_over(ex);
       return request_complete(ex);
     case Relay::kBad: {
       ctx_.stats->http[stats::HttpCounter::kBadChunk].add();
@@ -222,6 +224,7 @@ void HttpProxy::relay_response(Exchange& ex) {
     case Relay::kBlocked:
       return;
     case Relay::kDone:
+      if (ex.tunnel_open) return tunnel_response_over(ex);
       return response_complete(ex);
     case Relay::kBad:
       ex.flags.set(stats::ResponseFlag::kUpstreamProtocolError);

@@ -77,7 +77,11 @@ void HttpProxy::route(Exchange& ex) {
   ex.is_grpc = http::is_grpc(request.headers);
   ex.upgrade_requested = http::is_upgrade(request.headers);
   ex.original_path = request.path;
-  ex.close_downstream = ex.stream == nullptr && (http::should_close(request.version, request.headers) || d.draining);
+  // What follows an upgrade or CONNECT may be another protocol, or the body of a request that is refused: no request is read
+  // there.
+  const bool wants_tunnel = ex.is_connect || ex.upgrade_requested;
+  ex.close_downstream =
+      ex.stream == nullptr && (http::should_close(request.version, request.headers) || d.draining || wants_tunnel);
   if (ex.stream == nullptr && d.policy->http.max_requests_per_connection != 0 &&
       d.requests >= d.policy->http.max_requests_per_connection) {
     if (!ex.close_downstream) hcm[HcmCounter::kCxMaxRequests].add();
@@ -99,12 +103,14 @@ void HttpProxy::route(Exchange& ex) {
   }
   http::BodyFraming framing = http::request_framing(request);
   bool complete = false;
+  http::BodyFraming own_body;  // of an upgrade request: what comes in front of the other protocol
   if (ex.stream != nullptr) {  // the stream says where the body ends; its length, if told, nghttp2 has checked
     if (framing.kind == http::Framing::kNone && !ex.is_connect && !ex.stream->rx_end) framing.kind = http::Framing::kChunked;
     complete = ex.stream->rx_end && ex.stream->rx.empty() && !ex.stream->trailers_complete;
     ex.request_body.decoder.start(complete && framing.kind == http::Framing::kChunked ? http::BodyFraming{} : framing);
   } else {
     const bool tunnel = framing.kind == http::Framing::kTunnel;
+    if (tunnel && !ex.is_connect) own_body = http::content_framing(request);
     start_body(ex.request_body, tunnel ? http::BodyFraming{} : framing, framing.kind == http::Framing::kChunked,
                d.policy->http.enable_trailers);
     complete = ex.request_body.decoder.done();
@@ -141,27 +147,19 @@ void HttpProxy::route(Exchange& ex) {
       return reply(ex, LocalReply::kAbsolutePathRejected);
   }
   ahead.fetch_nodes();
-  const tcp::FourTuple& tuple = d.connection->tuple();
+  const tcp::FourTuple& tuple = d.tuple();
   const http::Downstream peer{tuple.remote, tuple.local, tuple.remote_port, tuple.local_port, d.tls_terminated};
   const uint64_t random[2] = {ctx_.random.next(), ctx_.random.next()};
   const bool expects_continue = http::expects_continue(request);
   if (!http::mutate_request(&request, options, peer, random, ex.scratch, &ex.origin) || ex.scratch.overflowed())
     return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
   ex.request_id = request.headers.get(HeaderId::kXRequestId);
+  if (request.method.size() >= 5 && !http::count_down_forwards(&request, ex.scratch)) [[unlikely]]
+    return reply_with(ex, request.method == "OPTIONS" ? 200 : 501, {}, ResponseDetail::kNone, false);
 
-  if (ex.is_connect || ex.upgrade_requested)
-    ex.close_downstream = true;  // what follows may be another protocol: the refusal is the last word
-  if (ex.is_connect) {           // only connect_matcher matches CONNECT (Envoy 1.40: 404 NR), and no table has one
-    hcm[HcmCounter::kNoRoute].add();
-    return reply(ex, LocalReply::kRouteNotFound, ResponseFlag::kNoRouteFound);
-  }
-  if (ex.upgrade_requested) {  // no upgrade is configured: Envoy refuses it before it looks for a route
-    ctx_.stats->http[HttpCounter::kUpgradeDenied].add();
-    return reply(ex, LocalReply::kUpgradeRefused);
-  }
   if (expects_continue) {
     request.headers.remove(HeaderId::kExpect);
-    if (ex.request_phase == RequestPhase::kBody) {
+    if (ex.request_phase == RequestPhase::kBody || !own_body.empty()) {
       http::ResponseHead proceed;
       proceed.status = 100;
       if (ex.stream != nullptr) http2_.write_head(*ex.stream, proceed, false);
@@ -204,6 +202,16 @@ void HttpProxy::route(Exchange& ex) {
       return reply_with(ex, 500, {}, ResponseDetail::kNone, false);
   }
   ex.route_rank = match.route;
+  if (wants_tunnel) [[unlikely]] {
+    const table::Route& taken = object.routes.at(&object, match.route);
+    if (!upgrade_allowed(ex, object, taken)) {
+      if (logged) ex.route.route_name = ex.scratch.copy(table::view(&object, taken.name));
+      if (logged && taken.action == table::ActionKind::kCluster)
+        ex.route.cluster_name = ex.scratch.copy(table::view(&object, taken.clusters.at(&object, 0).name));
+      return reply(ex, LocalReply::kUpgradeRefused);
+    }
+    begin_tunnel(ex, own_body);
+  }
   // Where the index says all there is to do, the route itself stays where it is: three cache lines of its own.
   if (match.action != nullptr && !logged) return route_to_cluster(ex, *entry, *routes->object, match, route_random);
   const table::Route& route = object.routes.at(&object, match.route);
@@ -278,6 +286,15 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   }
   ex.route.timeout_ms = timeout_ms;
   if (action.idle_timeout_ms != UINT32_MAX) ex.route.idle_timeout_ms = action.idle_timeout_ms;
+  if (!plain) {
+    if (route.max_stream_duration_ms != UINT32_MAX)
+      ex.duration_deadline = deadline_after(ex.started_at, route.max_stream_duration_ms);
+    for (const table::UpgradeConfig* u = route.upgrades.begin(&object); u != route.upgrades.end(&object); ++u) {
+      if (u->terminate == 0 || !(ex.is_connect || (u->allow_post != 0 && request.method == "POST"))) continue;
+      ex.raw_upstream = true;
+      ex.proxy_version = u->proxy_version;
+    }
+  }
 
   // Envoy's order: its own field, the configured ones, the host, the path.
   bool room = http::mutate_upstream_request(&request, options, timeout_ms, ex.scratch);
@@ -290,7 +307,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   if (route.has_host_rewrite != 0)
     room = room && http::rewrite_host(&request, ex.scratch.copy(table::view(&object, route.host_rewrite)), route.append_xfh != 0,
                                       ex.scratch, keep_original);
-  if (route.has_prefix_rewrite != 0) {
+  if (route.has_prefix_rewrite != 0 && !request.path.empty()) {
     const std::string_view replacement = ex.scratch.copy(table::view(&object, route.prefix_rewrite));
     room =
         room && http::rewrite_path(&request, route::matched_path_bytes(object, route, request), replacement, options, ex.scratch);
@@ -318,10 +335,10 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
     ex.request_body.drop_trailers = true;
     free_body(ex.request_body);
   }
-  if (ex.request_phase == RequestPhase::kComplete) ex.route_deadline = deadline_after(ctx_.now, timeout_ms);
+  if (ex.request_phase == RequestPhase::kComplete || ex.is_websocket) ex.route_deadline = deadline_after(ctx_.now, timeout_ms);
   arm(ex);
   UpstreamFailure failure = UpstreamFailure::kLocal;
-  if (!upstreams_.submit(ex, *endpoint, &failure)) {
+  if (!(ex.raw_upstream ? upstreams_.submit_own(ex, *endpoint, &failure) : upstreams_.submit(ex, *endpoint, &failure))) {
     EndpointPool* unused = ex.endpoint;
     ex.endpoint = nullptr;
     upstreams_.release_if_unused(*unused);
@@ -407,6 +424,7 @@ bool HttpProxy::write_response_head(Exchange& ex, const http::ResponseHead& head
 
 bool HttpProxy::write_upstream_head(Exchange& ex) {
   StageScope stage(ctx_.stages, Stage::kHttpWrite);
+  if (ex.is_websocket && !add_websocket_key(ex)) return false;
   const http::BodyFraming out = http::outgoing_framing(ex.request_body.decoder.framing(), http::Version::kHttp11);
   ex.request_body.chunked_out = out.kind == http::Framing::kChunked;
   return write_head(*ex.upstream, [&](std::span<char> room) { return http::write_request_head(ex.request, out, room); });
@@ -419,6 +437,7 @@ void HttpProxy::request_complete(Exchange& ex) {
   ex.request_deadline = base::kNever;
   ex.route_deadline = deadline_after(ctx_.now, ex.route.timeout_ms);
   arm(ex);
+  if (ex.raw_upstream && ex.upstream != nullptr) ctx_.transports.shutdown(*ex.upstream, ctx_.now);
 }
 
 // As Envoy: nobody waits for the rest of a request that is being answered, so the connection is not used again.
@@ -436,7 +455,9 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   ex.detail = ResponseDetail::kViaUpstream;
   ex.status = response.status;
   if (http::should_close(response.version, response.headers)) u.reusable = false;
-  const http::BodyFraming in = http::response_framing(response, ex.request.method, false);
+  http::BodyFraming in = http::response_framing(response, ex.request.method, ex.tunnel && !ex.is_connect);
+  if (ex.tunnel && !answer_upgrade(ex, &in)) [[unlikely]]
+    return;
   if (in.kind == http::Framing::kUntilClose) u.reusable = false;
   const uint64_t service_ms = ex.request_phase != RequestPhase::kComplete
                                   ? http::kRequestNotSent
@@ -444,7 +465,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   bool room = http::mutate_upstream_response(&response, options, service_ms, scratch);
   ex.upstream_service_time = response.headers.get(HeaderId::kXEnvoyUpstreamServiceTime);
   room = room && apply_response_edits(ex);
-  room = room && http::mutate_response(&response, options, {ctx_.date, ex.request_id, false}, scratch);
+  room = room && http::mutate_response(&response, options, {ctx_.date, ex.request_id, ex.tunnel_open}, scratch);
   if (!room || scratch.overflowed()) {
     upstreams_.cancel(ex);
     ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
@@ -453,15 +474,16 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   }
   StageScope stage(ctx_.stages, Stage::kHttpWrite);
   const http::BodyFraming out = http::outgoing_framing(in, ex.request.version);
-  if (out.kind == http::Framing::kUntilClose) ex.close_downstream = true;
-  if (ex.request_phase != RequestPhase::kComplete) [[unlikely]]
+  if (out.kind == http::Framing::kUntilClose || outlived(d)) ex.close_downstream = true;
+  if (ex.request_phase != RequestPhase::kComplete && !ex.tunnel) [[unlikely]]
     answered_early(ex);
-  const http::ResponseWrite how{out, ex.request.version, ex.close_downstream, ex.is_head};
+  const http::ResponseWrite how{out, ex.request.version, ex.close_downstream && !ex.tunnel_open, ex.is_head};
   if (!write_response_head(ex, response, how, in.empty())) {
     ex.flags.set(ResponseFlag::kOverloadManager);
     return cut_response(ex);
   }
   ex.response_phase = ResponsePhase::kBody;
+  ex.request_deadline = base::kNever;  // Envoy: until the response begins
   ex.downstream_first_byte_at = ctx_.now;
   start_body(ex.response_body, in, ex.stream == nullptr && out.kind == http::Framing::kChunked,
              (ex.stream != nullptr || (out.kind == http::Framing::kChunked && d.policy->http.enable_trailers)) &&
@@ -509,7 +531,7 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   ex.local_reply = true;
   ex.status = status;
   if (ex.detail == ResponseDetail::kNone) ex.detail = detail;
-  if (close) ex.close_downstream = true;
+  if (close || outlived(d)) ex.close_downstream = true;
   if (ex.request_phase != RequestPhase::kComplete) answered_early(ex);
   ex.response.headers = http::HeaderTable(h->headers, h->header_capacity);
   std::string_view text;

@@ -245,8 +245,10 @@ void TcpProxy::emit_access_log(const Tunnel& t) {
   r.listener = d.policy->listener;
   r.filter_chain = d.policy->chain;
   r.cluster = t.cluster;
-  r.downstream_remote = r.downstream_direct_remote = d.tuple().remote;
-  r.downstream_remote_port = r.downstream_direct_remote_port = d.tuple().remote_port;
+  r.downstream_remote = d.tuple().remote;
+  r.downstream_remote_port = d.tuple().remote_port;
+  r.downstream_direct_remote = d.connection->tuple().remote;
+  r.downstream_direct_remote_port = d.connection->tuple().remote_port;
   r.downstream_local = d.tuple().local;
   r.downstream_local_port = d.tuple().local_port;
   r.upstream_remote = t.upstream_address;

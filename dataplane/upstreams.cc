@@ -225,9 +225,27 @@ bool Upstreams::submit(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) 
   return false;
 }
 
-bool Upstreams::open_connection(EndpointPool& e) {
+bool Upstreams::submit_own(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) {
+  ex.endpoint = &e;
+  ex.cluster = e.cluster;
+  ex.cluster_slot = e.cluster->slot;
+  ex.endpoint_slot = e.slot;
+  *failure = UpstreamFailure::kOverflow;
+  if (e.cluster->active >= e.cluster->max_requests) {
+    count(e, ClusterCounter::kRqPendingOverflow);
+    return false;
+  }
+  if (!may_connect(e)) {
+    count(e, ClusterCounter::kCxOverflow);
+    return false;
+  }
+  *failure = UpstreamFailure::kLocal;
+  return open_connection(e, &ex) != nullptr;
+}
+
+UpstreamSession* Upstreams::open_connection(EndpointPool& e, Exchange* own) {
   UpstreamSession* u = sessions_.alloc();
-  if (u == nullptr) return false;
+  if (u == nullptr) return nullptr;
   ConnectError why = ConnectError::kNone;
   Connection* c =
       ctx_.stack.connect(e.address, e.port, ctx_.stack.profile(profile_, e.cluster->tcp), ctx_.now, static_cast<Session*>(u),
@@ -235,21 +253,23 @@ bool Upstreams::open_connection(EndpointPool& e) {
   if (c == nullptr) {
     sessions_.free(u);
     count_connect_failure(e, false);
-    return false;
+    return nullptr;
   }
   u->connection = c;
   u->tls = nullptr;
   u->context = nullptr;
   u->endpoint = &e;
-  u->exchange = nullptr;
+  u->exchange = own;
+  u->own = own != nullptr;
+  if (own != nullptr) own->upstream = u;
   u->fin_received = u->peer_closed = u->shut_down = u->connected = false;
   u->reusable = true;
   u->requests = 0;
   u->opened_at = ctx_.now;
-  ++e.connecting;
+  if (!u->own) ++e.connecting;  // those that can serve who waits
   count_connection(e, +1);
   ctx_.arm(u->timer, deadline_after(ctx_.now, e.cluster->connect_timeout_ms));
-  return true;
+  return u;
 }
 
 void Upstreams::attach(UpstreamSession& u, Exchange& ex) {
@@ -312,7 +332,7 @@ void Upstreams::finish(Exchange& ex, bool reuse) {
 
 void Upstreams::cancel(Exchange& ex) {
   if (ex.upstream != nullptr) {
-    count(*ex.upstream->endpoint, ClusterCounter::kRqTxReset);
+    if (ex.upstream->connected) count(*ex.upstream->endpoint, ClusterCounter::kRqTxReset);
     finish(ex, false);
     return;
   }
@@ -343,10 +363,11 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
     u.connected = true;
     u.context = u.tls == nullptr ? nullptr : e.cluster->context;
     start_counting(u);
-    --e.connecting;
+    if (!u.own) --e.connecting;
     ctx_.disarm(u.timer);
     ctx_.stats->histogram(stats::WorkerHistogram::kConnectTime).record(ctx_.now - u.opened_at);
-    connection_ready(u);
+    if (u.own) attach(u, *u.exchange);
+    else connection_ready(u);
     if (events == 0) return;
     if (u.connection == nullptr) return;
   }
@@ -380,7 +401,8 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
     proxy_.on_upstream_readable(*ex);
     if (u.connection == nullptr || u.exchange != ex) return;
     // Half a head stays in rx() until the rest comes; it does not come any more.
-    if (u.peer_closed && (ctx_.transports.rx(u).empty() || ex->response_phase == ResponsePhase::kNone)) {
+    const bool waits = ex->response_phase != ResponsePhase::kComplete;  // else the other direction of a tunnel goes on
+    if (u.peer_closed && waits && (ctx_.transports.rx(u).empty() || ex->response_phase == ResponsePhase::kNone)) {
       count(e, ClusterCounter::kCxDestroyRemoteActiveRq);
       proxy_.on_upstream_failed(*ex, UpstreamFailure::kClosed);
       return;
@@ -411,6 +433,7 @@ void Upstreams::on_timer(UpstreamSession& u) {
 void Upstreams::connect_failed(UpstreamSession& u, UpstreamFailure failure) {
   EndpointPool& e = *u.endpoint;
   count_connect_failure(e, failure == UpstreamFailure::kTimeout);
+  if (u.own) return proxy_.on_upstream_failed(*u.exchange, failure);
   ++e.active;  // keeps the endpoint while its exchanges are told; they go first, so that nothing is opened for them again
   fail_pending(e, failure);
   close_session(u, failure != UpstreamFailure::kTls);  // the alert that says why still goes
@@ -448,7 +471,7 @@ void Upstreams::close_session(UpstreamSession& u, bool reset) {
   ctx_.disarm(u.timer);
   u.link.unlink();
   count_bytes(u);
-  if (!u.connected) --e.connecting;
+  if (!u.connected && !u.own) --e.connecting;
   count_connection(e, -1);
   if (reset) ctx_.transports.abort(u, ctx_.now);
   else ctx_.transports.detach(u, ctx_.now);

@@ -47,6 +47,7 @@ struct UpstreamSession : Session {
   uint32_t requests = 0;
   bool connected = false;  // TLS handshake included
   bool reusable = true;    // false: closed when its exchange ends
+  bool own = false;        // opened for one exchange alone: `exchange` is set from the start
 };
 
 // A cluster as this worker remembers it; policy is refreshed from the tables with each epoch.
@@ -100,6 +101,8 @@ class Upstreams {
   // Puts the exchange on a connection to the endpoint: at once (proxy.on_upstream_ready is called before it returns), or when one
   // is ready. False with *failure when it cannot even wait.
   bool submit(Exchange& ex, EndpointPool& endpoint, UpstreamFailure* failure);
+  // The same on a connection that nobody had before and nobody gets after.
+  bool submit_own(Exchange& ex, EndpointPool& endpoint, UpstreamFailure* failure);
   // The exchange is done with its connection. `reuse`: the response was complete and the connection can serve another.
   void finish(Exchange& ex, bool reuse);
   // The exchange is given up, waiting or in flight: its connection is reset.
@@ -142,8 +145,8 @@ class Upstreams {
   EndpointPool* find_endpoint(const ClusterState& cluster, const base::IpAddress& address, uint16_t port);
   EndpointBucket& endpoint_bucket(const ClusterState& cluster, const base::IpAddress& address, uint16_t port);
   void refresh(ClusterState& c, const ClusterRuntime& runtime);
-  // Opens a connection to serve the endpoint's pending exchanges. False: it could not even be started.
-  bool open_connection(EndpointPool& e);
+  // Opens a connection to serve the endpoint's pending exchanges, or `own`. Null: it could not even be started.
+  UpstreamSession* open_connection(EndpointPool& e, Exchange* own = nullptr);
   void attach(UpstreamSession& u, Exchange& ex);
   void connection_ready(UpstreamSession& u);
   void connect_failed(UpstreamSession& u, UpstreamFailure failure);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <span>
 
 #if defined(__SSSE3__)
 #include <immintrin.h>
@@ -309,6 +310,24 @@ void format_uuid(const uint64_t random[2], char out[kUuidBytes]) {
     *p++ = "0123456789abcdef"[half >> (60 - 4 * (digit & 15)) & 15];
   }
 #endif
+}
+
+bool count_down_forwards(RequestHead* head, Scratch& scratch) {
+  constexpr size_t kMostDigits = 9;  // larger values are as good as none
+  if (head->method != "OPTIONS" && head->method != "TRACE") return true;
+  for (Header& h : std::span(head->headers.storage(), head->headers.size())) {
+    if (h.id != HeaderId::kOther || h.name != "max-forwards") continue;
+    if (h.value.empty() || h.value.size() > kMostDigits) return true;
+    uint32_t left = 0;
+    for (const char c : h.value) {
+      if (c < '0' || c > '9') return true;
+      left = left * 10 + static_cast<uint32_t>(c - '0');
+    }
+    if (left == 0) return false;
+    h.value = scratch.decimal(left - 1);
+    return true;
+  }
+  return true;
 }
 
 bool rewrite_path(RequestHead* head, size_t matched, std::string_view replacement, const ForwardOptions& options,

@@ -101,6 +101,10 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
 inline constexpr size_t kUuidBytes = 36;
 void format_uuid(const uint64_t random[2], char out[kUuidBytes]);
 
+// RFC 9110 7.6.2, of OPTIONS and TRACE: Max-Forwards is counted down. False: it is 0, this gateway is the one that answers. A
+// value that is no number is left alone.
+bool count_down_forwards(RequestHead* head, Scratch& scratch);
+
 // RouteAction.prefix_rewrite/regex_rewrite: replaces the first `matched` bytes of the path (0..path without query) by
 // `replacement`, and keeps the old path in x-envoy-original-path (not with suppress_envoy_headers). False: no room.
 bool rewrite_path(RequestHead* head, size_t matched, std::string_view replacement, const ForwardOptions& options,

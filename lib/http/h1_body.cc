@@ -32,6 +32,10 @@ enum TrailerState : uint8_t { kLineStart, kName, kValue, kValueCr, kEndCr };
 
 BodyFraming request_framing(const RequestHead& head) {
   if (is_connect(head) || is_upgrade(head.headers)) return {Framing::kTunnel, 0};
+  return content_framing(head);
+}
+
+BodyFraming content_framing(const RequestHead& head) {
   if (head.headers.has(HeaderId::kTransferEncoding)) return {Framing::kChunked, 0};
   if (head.headers.has(HeaderId::kContentLength)) return {Framing::kContentLength, length_of(head)};
   return {Framing::kNone, 0};

@@ -31,6 +31,8 @@ struct BodyFraming {
 // CONNECT and an upgrade are kTunnel: the bytes that follow must wait until the upstream has agreed (101, or 2xx to CONNECT).
 // Sent on earlier they would be the next request for an upstream that does not know the upgrade: a smuggled one.
 BodyFraming request_framing(const RequestHead& head);
+// The same for the body that an upgrade request may have in front of what follows the upgrade.
+BodyFraming content_framing(const RequestHead& head);
 // Of a head that parse_response_head accepted. `request_method` as sent; `upgrade_requested`: is_upgrade() of the request, since
 // a 101 nobody asked for has no body (the session had better treat it as a protocol error). 1xx, 204, 304 and answers to HEAD:
 // kNone.

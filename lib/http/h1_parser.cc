@@ -436,6 +436,7 @@ H1Error finish_request(const H1Limits& limits, const Noted& noted, RequestHead* 
   HeaderTable& headers = head->headers;
   const bool connect = is_connect(*head);
   if (!noted.length_is_number) return H1Error::kBadContentLength;
+  if (headers.has(HeaderId::kUpgrade) && head->version == Version::kHttp10) headers.remove(HeaderId::kUpgrade);  // RFC 9110 7.8
   if (headers.has(HeaderId::kUpgrade) && is_upgrade(headers) && equals_ignore_case(headers.get(HeaderId::kUpgrade), "h2c")) {
     headers.remove(HeaderId::kUpgrade);
     headers.remove(HeaderId::kHttp2Settings);

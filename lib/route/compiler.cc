@@ -150,7 +150,8 @@ bool is_simple(const RouteSpec& r) {
     return m.request_add.size() + m.response_add.size() + m.request_remove.size() + m.response_remove.size() != 0;
   };
   return r.action == table::ActionKind::kCluster && !edits(r.headers_mut) && !edits(r.clusters[0].headers) &&
-         r.prefix_rewrite.empty() && !r.host_rewrite.has_value() && !r.auto_host_rewrite;
+         r.prefix_rewrite.empty() && !r.host_rewrite.has_value() && !r.auto_host_rewrite && r.upgrades.empty() &&
+         !r.max_stream_duration_ms.has_value();
 }
 
 // One virtual host on its way from spec to object.
@@ -221,6 +222,9 @@ class HostWriter {
         break;
       case PathKind::kSeparatedPrefix:
         index_.add_prefix(literal, folded, true, rank);
+        break;
+      case PathKind::kConnect:
+        index_.add_exact(kConnectLiteral, false, rank);
         break;
       case PathKind::kRegex:
         break;
@@ -304,6 +308,18 @@ class HostWriter {
     out->append_xfh = r.append_xfh;
     out->timeout_ms = r.timeout_ms;
     out->idle_timeout_ms = r.idle_timeout_ms.value_or(UINT32_MAX);
+    out->max_stream_duration_ms = r.max_stream_duration_ms.value_or(UINT32_MAX);
+    std::vector<table::UpgradeConfig> upgrades;
+    for (const UpgradeSpec& u : r.upgrades) {
+      table::UpgradeConfig w{};
+      w.type = writer_.string(lower_text(u.type));
+      w.enabled = u.enabled;
+      w.terminate = u.terminate;
+      w.allow_post = u.allow_post;
+      w.proxy_version = u.proxy_version;
+      upgrades.push_back(w);
+    }
+    out->upgrades = writer_.array(upgrades);
     out->headers_mut = write_mutations(writer_, r.headers_mut);
   }
 

@@ -53,11 +53,16 @@ struct RedirectSpec {
   uint16_t status = 301;  // 301, 302, 303, 307, 308
   bool strip_query = false, https_redirect = false;
 };
+struct UpgradeSpec {
+  std::string type;  // any case
+  bool enabled = true, terminate = false, allow_post = false;
+  uint8_t proxy_version = 0;  // of the PROXY protocol towards the endpoint; 0: none
+};
 struct RouteSpec {
   std::string name;
   // match
   table::PathKind path_kind = table::PathKind::kPrefix;
-  std::string path;            // literal, or the expression for kRegex
+  std::string path;            // literal, or the expression for kRegex; empty for kConnect
   bool case_sensitive = true;  // no effect on kRegex, as in Envoy
   bool grpc_only = false;
   std::vector<MatcherSpec> headers, query;
@@ -72,8 +77,10 @@ struct RouteSpec {
   std::string prefix_rewrite;  // "": none
   std::optional<std::string> host_rewrite;
   bool auto_host_rewrite = false, append_xfh = false;
-  uint32_t timeout_ms = 15'000;             // 0: none
-  std::optional<uint32_t> idle_timeout_ms;  // not set: the connection manager's; 0: none
+  uint32_t timeout_ms = 15'000;                    // 0: none
+  std::optional<uint32_t> idle_timeout_ms;         // not set: the connection manager's; 0: none
+  std::optional<uint32_t> max_stream_duration_ms;  // likewise
+  std::vector<UpgradeSpec> upgrades;
   HeaderMutationsSpec headers_mut;
 };
 struct VirtualHostSpec {

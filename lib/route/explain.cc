@@ -82,6 +82,8 @@ std::string path_text(const table::VirtualHost& host, const table::Route& route)
       return "path " + literal + fold;
     case table::PathKind::kSeparatedPrefix:
       return "path_separated_prefix " + literal + fold;
+    case table::PathKind::kConnect:
+      return "connect_matcher";
     case table::PathKind::kRegex:
       return "safe_regex " + quoted(view(&host, host.regexes.at(&host, route.path_regex).expression));
   }

@@ -66,6 +66,7 @@ class IndexCheck {
     };
     if (r.action != table::ActionKind::kCluster || r.clusters.count != 1 || edits(r.headers_mut)) return false;
     if ((r.has_prefix_rewrite | r.has_host_rewrite | r.auto_host_rewrite) != 0) return false;
+    if (r.upgrades.count != 0 || r.max_stream_duration_ms != UINT32_MAX) return false;
     const table::WeightedCluster& c = r.clusters.at(&host_, 0);
     return !edits(c.headers) && a == RouteAction{c.cluster, r.timeout_ms, r.idle_timeout_ms, r.cluster_not_found_status, 0};
   }
@@ -179,7 +180,7 @@ base::Status check_regexes(const table::VirtualHost& host) {
 base::Status check_routes(const table::VirtualHost& host) {
   for (uint32_t i = 0; i < host.routes.count; ++i) {
     const table::Route& r = host.routes.at(&host, i);
-    if (r.path_kind > table::PathKind::kRegex || r.action > table::ActionKind::kDirectResponse)
+    if (r.path_kind > table::PathKind::kConnect || r.action > table::ActionKind::kDirectResponse)
       return bad("a route is of an unknown kind");
     if (r.fraction_denominator == 0) return bad("a route's runtime fraction has denominator 0");
     if (r.path_kind == table::PathKind::kRegex && r.path_regex >= host.regexes.count)

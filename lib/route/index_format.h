@@ -25,8 +25,12 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace millrace::route {
+
+// Under which routes with a connect_matcher stand in the table of exact paths: no path is like this.
+inline constexpr std::string_view kConnectLiteral = "\x01connect";
 
 inline constexpr uint32_t kIndexMagic = 0x4952'4c4d;  // "MLRI"
 inline constexpr uint32_t kIndexVersion = 2;

@@ -128,7 +128,8 @@ class MatchAhead {
 };
 
 // The first route (lowest index) of the virtual host that matches. `head` after the connection manager's edits
-// (x-forwarded-proto, x-envoy-internal, normalised path). A request without a path (CONNECT) matches no route.
+// (x-forwarded-proto, x-envoy-internal, normalised path). A request without a path (CONNECT) matches
+// routes with a connect_matcher, and no others do.
 // `ahead`: what was done for this very request beforehand, or null.
 MatchResult match_route(const VirtualHostRuntime& host, const http::RequestHead& head, const MatchContext& context,
                         const MatchAhead* ahead = nullptr);

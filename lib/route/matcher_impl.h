@@ -59,7 +59,9 @@ class Match {
       result.outcome = MatchOutcome::kTlsRequired;
       return result;
     }
-    if (head_.path.empty()) return result;
+    if (head_.path.empty()) [[unlikely]] {
+      return head_.method == "CONNECT" ? match_connect() : result;
+    }
     path_ = ahead_ != nullptr ? ahead_->path_ : http::path_only(head_.path);
 
     const PrefixNode* chain = nullptr;
@@ -74,6 +76,20 @@ class Match {
     if (runtime_.folded) match_folded();
     if (chain != nullptr) scan_databases(chain);
 
+    return verdict();
+  }
+
+ private:
+  // CONNECT has no path: only routes with a connect_matcher take it (Envoy: ConnectRouteEntryImpl).
+  MatchResult match_connect() {
+    path_ = kConnectLiteral;
+    if (runtime_.exact_slots != nullptr)
+      exact({runtime_.exact_slots, runtime_.exact_mask, runtime_.exact_nodes}, path_, base::hash64(path_));
+    return verdict();
+  }
+
+  MatchResult verdict() const {
+    MatchResult result;
     if (failed_rank_ < best_) {  // the route whose answer is unknown would have won
       result.outcome = failure_ == Refusal::kTooLong ? MatchOutcome::kTooLong : MatchOutcome::kPatternFailed;
       return result;
@@ -86,7 +102,6 @@ class Match {
     return result;
   }
 
- private:
   template <class Node>
   struct Hashed {
     const Slot* slots;

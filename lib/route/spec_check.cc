@@ -142,10 +142,11 @@ class Check {
 }  // namespace
 
 std::string path_field(uint32_t route, const RouteSpec& spec) {
-  const char* kind = spec.path_kind == PathKind::kRegex    ? "safe_regex.regex"
-                     : spec.path_kind == PathKind::kExact  ? "path"
-                     : spec.path_kind == PathKind::kPrefix ? "prefix"
-                                                           : "path_separated_prefix";
+  const char* kind = spec.path_kind == PathKind::kRegex     ? "safe_regex.regex"
+                     : spec.path_kind == PathKind::kExact   ? "path"
+                     : spec.path_kind == PathKind::kPrefix  ? "prefix"
+                     : spec.path_kind == PathKind::kConnect ? "connect_matcher"
+                                                            : "path_separated_prefix";
   return "routes[" + number(route) + "].match." + kind;
 }
 std::string matcher_field(uint32_t route, bool query, uint32_t matcher) {

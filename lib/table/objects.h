@@ -60,7 +60,7 @@ struct HeaderMutations {
 };
 
 // ---- virtual host: the unit of compilation (DESIGN section 2) ----------------------------------------------------------
-enum class PathKind : uint8_t { kPrefix, kExact, kSeparatedPrefix, kRegex };
+enum class PathKind : uint8_t { kPrefix, kExact, kSeparatedPrefix, kRegex, kConnect };  // kConnect: connect_matcher, no path
 enum class ActionKind : uint8_t { kCluster, kWeightedClusters, kRedirect, kDirectResponse };
 
 struct WeightedCluster {  // WeightedCluster.ClusterWeight
@@ -91,6 +91,18 @@ struct Redirect {                  // RedirectAction
     v(prefix_rewrite);
   }
 };
+struct UpgradeConfig {  // RouteAction.UpgradeConfig
+  Str type;             // lower case
+  uint8_t enabled = 1;
+  uint8_t terminate = 0;      // connect_config: a CONNECT ends here, its bytes go to a TCP connection
+  uint8_t allow_post = 0;     // connect_config.allow_post: so does a POST
+  uint8_t proxy_version = 0;  // connect_config.proxy_protocol_config: 1 or 2; 0: none
+  uint8_t reserved[4] = {};
+  template <class V>
+  void refs(V& v) const {
+    v(type);
+  }
+};
 struct Route {
   // match (RouteMatch); rank is the index in VirtualHost.routes: the lowest that matches wins
   Str name;
@@ -115,8 +127,11 @@ struct Route {
   Str prefix_rewrite;  // RouteAction.prefix_rewrite ("" with has_prefix_rewrite 0: none)
   Str host_rewrite;    // RouteAction.host_rewrite_literal
   uint8_t has_prefix_rewrite = 0, has_host_rewrite = 0, auto_host_rewrite = 0, append_xfh = 0;
-  uint32_t timeout_ms = 15'000;           // RouteAction.timeout; 0: none
-  uint32_t idle_timeout_ms = UINT32_MAX;  // RouteAction.idle_timeout; UINT32_MAX: the HCM's stream_idle_timeout; 0: none
+  uint32_t timeout_ms = 15'000;                  // RouteAction.timeout; 0: none
+  uint32_t idle_timeout_ms = UINT32_MAX;         // RouteAction.idle_timeout; UINT32_MAX: the HCM's stream_idle_timeout; 0: none
+  uint32_t max_stream_duration_ms = UINT32_MAX;  // RouteAction.max_stream_duration; UINT32_MAX: the HCM's; 0: none
+  uint32_t reserved = 0;
+  Array<UpgradeConfig> upgrades;  // RouteAction.upgrade_configs: says more than the HCM's
   HeaderMutations headers_mut;
   template <class V>
   void refs(V& v) const {
@@ -129,6 +144,7 @@ struct Route {
     v(direct_body);
     v(prefix_rewrite);
     v(host_rewrite);
+    v(upgrades);
     headers_mut.refs(v);
   }
 };
@@ -279,7 +295,8 @@ struct Http2Options {                                      // core.v3.Http2Proto
   uint32_t max_inbound_priority_frames_per_stream = 100;
   uint32_t max_inbound_window_update_frames_per_data_frame_sent = 10;
   uint8_t override_stream_error_on_invalid_http_message = 0;
-  uint8_t reserved[3] = {};
+  uint8_t allow_connect = 0;
+  uint8_t reserved[2] = {};
 };
 struct HttpConnectionManager {
   Str stat_prefix;
@@ -289,6 +306,7 @@ struct HttpConnectionManager {
   Str server_name;  // default "envoy", as Envoy's clients expect
   Str via;
   Str default_host_for_http_10;
+  Str upgrades;                               // upgrade_configs that are enabled: lower case, joined by ','
   uint32_t stream_idle_timeout_ms = 300'000;  // 0: off
   uint32_t request_timeout_ms = 0, request_headers_timeout_ms = 0;
   uint32_t idle_timeout_ms = 3'600'000;  // common_http_protocol_options.idle_timeout
@@ -303,7 +321,8 @@ struct HttpConnectionManager {
           allow_absolute_url = 1, headers_with_underscores_reject = 0, headers_with_underscores_drop = 0,
           suppress_envoy_headers = 0;
   HttpCodec codec = HttpCodec::kAuto;
-  uint8_t reserved[4] = {};
+  uint8_t allow_chunked_length = 0;
+  uint8_t reserved[3] = {};
   Http2Options http2;
   template <class V>
   void refs(V& v) const {
@@ -313,6 +332,7 @@ struct HttpConnectionManager {
     v(server_name);
     v(via);
     v(default_host_for_http_10);
+    v(upgrades);
   }
 };
 struct TcpProxy {
@@ -409,6 +429,9 @@ struct Listener {
   uint16_t port = 0;
   uint8_t tls_inspector = 0;
   uint8_t continue_on_listener_filters_timeout = 0;
+  uint8_t proxy_protocol = 0;                        // listener filter proxy_protocol: the client's addresses come in a header
+  uint8_t proxy_optional = 0;                        // allow_requests_without_proxy_protocol
+  uint8_t proxy_refuse_v1 = 0, proxy_refuse_v2 = 0;  // disallowed_versions
   uint32_t listener_filters_timeout_ms = 15'000;
   uint32_t per_connection_buffer_limit_bytes = 1024 * 1024;
   uint32_t default_filter_chain = UINT32_MAX;  // index into filter_chains

@@ -20,8 +20,9 @@ struct RefNames;
 MILLRACE_REF_NAMES(ValueMatch, "name", "value");
 MILLRACE_REF_NAMES(HeaderOption, "name", "value");
 MILLRACE_REF_NAMES(WeightedCluster, "name", MILLRACE_HEADER_MUTATIONS("headers"));
+MILLRACE_REF_NAMES(UpgradeConfig, "type");
 MILLRACE_REF_NAMES(Route, "name", "path", "headers", "query", "clusters", "redirect.scheme", "redirect.host", "redirect.path",
-                   "redirect.prefix_rewrite", "direct_body", "prefix_rewrite", "host_rewrite",
+                   "redirect.prefix_rewrite", "direct_body", "prefix_rewrite", "host_rewrite", "upgrades",
                    MILLRACE_HEADER_MUTATIONS("headers_mut"));
 MILLRACE_REF_NAMES(RegexDb, "serialized", "ids", "literal_prefix", "name");
 MILLRACE_REF_NAMES(Regex, "expression", "ranks");
@@ -33,7 +34,7 @@ MILLRACE_REF_NAMES(RouteTable, "name", "virtual_hosts", "exact", "exact_slots", 
 MILLRACE_REF_NAMES(AccessLog, "path", "format");
 MILLRACE_REF_NAMES(FilterChain, "name", "server_names", "application_protocols", "tls.secrets", "tls.alpn", "tls.cipher_suites",
                    "tls.curves", "hcm.stat_prefix", "hcm.route_table_name", "hcm.access_logs", "hcm.server_name", "hcm.via",
-                   "hcm.default_host_for_http_10", "tcp.stat_prefix", "tcp.clusters", "tcp.access_logs");
+                   "hcm.default_host_for_http_10", "hcm.upgrades", "tcp.stat_prefix", "tcp.clusters", "tcp.access_logs");
 MILLRACE_REF_NAMES(ServerNameEntry, "text", "chains");
 MILLRACE_REF_NAMES(Listener, "name", "filter_chains", "exact_names", "wildcard_names", "any_name_chains", "access_logs");
 MILLRACE_REF_NAMES(Cluster, "name", "tls.secrets", "tls.sni", "tls.alpn", "tls.cipher_suites", "tls.curves");

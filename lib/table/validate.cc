@@ -163,8 +163,14 @@ void check_weights(const Array<WeightedCluster>& clusters, uint32_t total, Walke
   if (sum == 0) w.fail_field("total_weight", "is 0: no cluster could be chosen");
 }
 
+void check(const UpgradeConfig& u, Walker& w) {
+  w.flag("enabled", u.enabled);
+  w.flag("terminate", u.terminate);
+  w.flag("allow_post", u.allow_post);
+  if (u.proxy_version > 2) w.fail_field("proxy_version", "is neither 0, 1 nor 2");
+}
 void check(const Route& r, Walker& w) {
-  w.in_enum("path_kind", r.path_kind, PathKind::kRegex);
+  w.in_enum("path_kind", r.path_kind, PathKind::kConnect);
   w.in_enum("action", r.action, ActionKind::kDirectResponse);
   w.flag("case_sensitive", r.case_sensitive);
   w.flag("grpc_only", r.grpc_only);
@@ -281,6 +287,8 @@ void check(const FilterChain& c, Walker& w) {
   w.flag("hcm.headers_with_underscores_reject", c.hcm.headers_with_underscores_reject);
   w.flag("hcm.headers_with_underscores_drop", c.hcm.headers_with_underscores_drop);
   w.flag("hcm.suppress_envoy_headers", c.hcm.suppress_envoy_headers);
+  w.flag("hcm.allow_chunked_length", c.hcm.allow_chunked_length);
+  w.flag("hcm.http2.allow_connect", c.hcm.http2.allow_connect);
   if (w.failed()) return;
   if (c.has_tls != 0 && c.tls.min_version > c.tls.max_version) return w.fail_field("tls.min_version", "is above tls.max_version");
   if (c.filter == NetworkFilterKind::kTcpProxy) {
@@ -308,6 +316,10 @@ void check(const Listener& l, Walker& w) {
   check_tcp(l.tcp, w);
   w.flag("tls_inspector", l.tls_inspector);
   w.flag("continue_on_listener_filters_timeout", l.continue_on_listener_filters_timeout);
+  w.flag("proxy_protocol", l.proxy_protocol);
+  w.flag("proxy_optional", l.proxy_optional);
+  w.flag("proxy_refuse_v1", l.proxy_refuse_v1);
+  w.flag("proxy_refuse_v2", l.proxy_refuse_v2);
   if (l.port == 0) w.fail_field("port", "is 0");
   if (l.default_filter_chain != UINT32_MAX) w.index("default_filter_chain", l.default_filter_chain, l.filter_chains.count);
   w.indices("any_name_chains", l.any_name_chains, l.filter_chains.count);

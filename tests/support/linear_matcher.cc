@@ -84,7 +84,7 @@ int LinearMatcher::match(const route::VirtualHostSpec& spec, const http::Request
   }
   if (spec.require_tls == table::RequireTls::kAll && proto != "https") return kTlsRequired;
   if (spec.require_tls == table::RequireTls::kExternalOnly && proto != "https" && internal != "true") return kTlsRequired;
-  if (head.path.empty()) return kNoRoute;
+  if (head.path.empty() && head.method != "CONNECT") return kNoRoute;
   for (size_t i = 0; i < spec.routes.size(); ++i)
     if (matches(spec.routes[i], head, random_value, is_tls)) return static_cast<int>(i);
   return kNoRoute;
@@ -105,7 +105,8 @@ bool LinearMatcher::matches(const route::RouteSpec& route, const http::RequestHe
     if (!header_matches(m, head, is_tls)) return false;
   for (const route::MatcherSpec& m : route.query)
     if (!query_matches(m, head.path)) return false;
-  return path_matches(route, head.path);
+  if (route.path_kind == PathKind::kConnect) return head.method == "CONNECT" && head.path.empty();
+  return !head.path.empty() && path_matches(route, head.path);
 }
 
 bool LinearMatcher::path_matches(const route::RouteSpec& route, std::string_view whole) {

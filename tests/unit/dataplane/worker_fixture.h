@@ -59,6 +59,8 @@ struct Config {
   std::vector<route::RouteSpec> routes;
   std::vector<ClusterConfig> clusters = {{}};
   std::function<void(table::HttpConnectionManager&)> hcm;
+  std::string upgrades;  // of the connection manager, lower case, joined by ','
+  std::function<void(table::Listener&)> edit_listener;
   bool listener = true;
 };
 inline route::RouteSpec route_to(std::string cluster = "c", std::string prefix = "/") {
@@ -213,10 +215,12 @@ class Tables {
     std::vector<table::AccessLog> logs(1);
     logs[0].path = w.string("access.log");
     h.access_logs = w.array(logs);
+    h.upgrades = w.string(config.upgrades);
     if (config.hcm) config.hcm(h);
     o.filter_chains = w.array(chains);
     const std::vector<uint32_t> any{0};
     o.any_name_chains = w.array(any);
+    if (config.edit_listener) config.edit_listener(o);
     return w.finish(o);
   }
 
@@ -361,6 +365,7 @@ class Host {
 // ---- the world
 // -------------------------------------------------------------------------------------------------------------------------
 struct LogLine {
+  std::string remote, direct, local;  // address:port
   uint16_t status = 0;
   std::string flags, method, path, details;
   uint64_t bytes_received = 0, bytes_sent = 0, duration_ns = 0;
@@ -557,6 +562,13 @@ class World {
       l.bytes_received = v.fixed().bytes_received;
       l.bytes_sent = v.fixed().bytes_sent;
       l.duration_ns = v.fixed().duration_ns;
+      const auto text = [](const IpAddress& a, uint16_t port) {
+        char out[46];
+        return std::string(out, a.format(out, sizeof out)) + ":" + std::to_string(port);
+      };
+      l.remote = text(v.fixed().downstream_remote, v.fixed().downstream_remote_port);
+      l.direct = text(v.fixed().downstream_direct_remote, v.fixed().downstream_direct_remote_port);
+      l.local = text(v.fixed().downstream_local, v.fixed().downstream_local_port);
       lines_.push_back(std::move(l));
       event_reader_.pop();
     }

@@ -368,6 +368,32 @@ struct ResponseRow {
   const char* out;
 };
 
+// RFC 9110 7.6.2.
+TEST(MaxForwards, CountedDown) {
+  const struct {
+    std::string_view method, value, left;  // left "-": this gateway answers
+  } cases[] = {{"OPTIONS", "2", "1"}, {"TRACE", "1", "0"},
+               {"OPTIONS", "0", "-"}, {"TRACE", "00", "-"},
+               {"GET", "0", "0"},     {"OPTIONS", "", ""},
+               {"OPTIONS", "x", "x"}, {"OPTIONS", "-1", "-1"},
+               {"TRACE", "10", "9"},  {"TRACE", "1000000000", "1000000000"}};
+  for (const auto& c : cases) {
+    char memory[64];
+    Scratch scratch{std::span<char>(memory)};
+    Header storage[2];
+    RequestHead head;
+    head.method = c.method;
+    head.headers = HeaderTable(storage, 2);
+    head.headers.push({"x", "y"});
+    head.headers.push({"max-forwards", c.value});
+    const bool goes_on = count_down_forwards(&head, scratch);
+    EXPECT_EQ(goes_on, c.left != "-") << c.method << " " << c.value;
+    if (goes_on) {
+      EXPECT_EQ(head.headers[1].value, c.left) << c.method << " " << c.value;
+    }
+  }
+}
+
 TEST(MutateResponse, Table) {
   ForwardOptions hop, pass, absent;
   hop.via = "mr";

@@ -174,8 +174,12 @@ TEST(Validate, FieldTable) {
       {"of a nested struct", host, [&](auto& b) { route(b, 2).redirect.host.offset = 0xfffffff0; },
        "virtual_host: routes[2].redirect.host reaches past the end of the object"},
       // enums and flags
-      {"path kind", host, [&](auto& b) { route(b, 0).path_kind = static_cast<PathKind>(4); },
+      {"path kind", host, [&](auto& b) { route(b, 0).path_kind = static_cast<PathKind>(5); },
        "virtual_host: routes[0].path_kind is not one of its values"},
+      {"allow_connect", listener, [&](auto& b) { chain(b, 0).hcm.http2.allow_connect = 2; },
+       "listener: filter_chains[0].hcm.http2.allow_connect is neither 0 nor 1"},
+      {"allow_chunked_length", listener, [&](auto& b) { chain(b, 0).hcm.allow_chunked_length = 2; },
+       "listener: filter_chains[0].hcm.allow_chunked_length is neither 0 nor 1"},
       {"action", host, [&](auto& b) { route(b, 3).action = static_cast<ActionKind>(4); },
        "virtual_host: routes[3].action is not one of its values"},
       {"flag", host, [&](auto& b) { route(b, 0).case_sensitive = 2; },
