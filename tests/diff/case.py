@@ -17,6 +17,12 @@ class Response:
 
 
 @dataclasses.dataclass
+class Bytes:
+    """Reads so many bytes of a tunnel (fewer when it ends)."""
+    count: int
+
+
+@dataclasses.dataclass
 class CloseWrite:
     pass
 
@@ -130,7 +136,7 @@ class Wire:
             for line in lines[1:]:
                 k, _, v = line.partition(":")
                 fields[k.lower()] = v.strip()
-            if method == "HEAD" or status in (204, 304):
+            if method == "HEAD" or status in (101, 204, 304) or (method == "CONNECT" and status < 300):
                 return
             if fields.get("transfer-encoding", "").lower() == "chunked":
                 while True:
@@ -158,6 +164,18 @@ class Wire:
         except ValueError as e:
             r["cut"] = f"not HTTP: {e}"
 
+    def tunnel(self, count):
+        r = {"line": "bytes", "headers": [], "body": b"", "trailers": [], "cut": None}
+        self.seen["responses"].append(r)
+        try:
+            while len(self.buffer) < count:
+                self.more()
+        except Ended as e:
+            r["cut"] = e.how
+            raise
+        finally:
+            r["body"], self.buffer = self.buffer[:count], self.buffer[count:]
+
     def play(self, steps):
         for step in steps:
             try:
@@ -165,12 +183,14 @@ class Wire:
                     self.socket.sendall(step)
                 elif isinstance(step, Wait):
                     time.sleep(step.seconds)
+                elif isinstance(step, Bytes):
+                    self.tunnel(step.count)
                 elif isinstance(step, CloseWrite):
                     self.socket.shutdown(socket.SHUT_WR)
                 elif isinstance(step, Response):
                     self.response(step.method)
             except Ended:
-                if isinstance(step, Response):
+                if isinstance(step, (Response, Bytes)):
                     continue
             except OSError:
                 pass  # the gateway closed first: the next read tells

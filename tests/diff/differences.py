@@ -20,7 +20,6 @@ _EMPTY = "an empty field is written as '-': the record does not tell empty from 
 _STRICT = "RFC 9112 strictly, against smuggling: a second Host (3.2), folded fields (5.2), a bare CR (2.2), a chunk without its end (7.1) are 400"
 _MEMBER = "white space behind a comma does not make another member of x-forwarded-host: the last one is not repeated"
 _NO_H2 = "HTTP/2 is not spoken yet: its preface is an unknown version"
-_UPGRADE = "an upgrade that no configuration allows is refused before a route is looked for"
 _GAVE_UP = "the bad chunk came with the head: the upstream connection is reset before the head was read there"
 
 INTENDED = [
@@ -47,7 +46,6 @@ INTENDED = [
 ]
 INTENDED_LOG = [
     ("malformed", r"^(GET|POST) / HTTP/1\.1 200 .*|^- - .*|^POST / HTTP/1\.1 400 .*", "", _STRICT),
-    ("malformed", r"(details=upgrade_failed .*)cluster=\S+ route=\S+", r"\1", _UPGRADE),
     ("http10", r"^POST / HTTP/1\.0 200 .* host=a .*|^- - \S+ 400 flags=DPE .*", "<chunked 1.0>", _HTTP10_CHUNKED),
     ("failures", r"^GET /unhealthy .*", "<unhealthy>", _PANIC),
     ("failures", r"^GET /x HTTP/1.1 (101|502) .*", "<protocol error>", _UNASKED_101),

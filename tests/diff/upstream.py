@@ -155,6 +155,17 @@ class Upstreams:
             if record["head"]:
                 record["cut"] = True
             return None
+        if do.startswith("switch"):  # agrees to an upgrade or CONNECT, then echoes; "switch-close" ends after the first bytes
+            connect = record["head"].startswith("CONNECT")
+            agreed = "HTTP/1.1 200 OK\r\nX-Tunnel: yes\r\n\r\n" if connect else \
+                f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: {fields.get('upgrade')}\r\nConnection: Upgrade\r\nX-Tunnel: yes\r\n\r\n"
+            s.sendall(agreed.encode())
+            while data := buffer or s.recv(65536):
+                buffer = b""
+                s.sendall(b"tunnel:" + data)
+                if do == "switch-close":
+                    break
+            return None
         if do == "echo":
             method = record["head"].split(" ")[0]
             body = f"upstream {port}\n".encode() + record["body"][:64]
