@@ -432,6 +432,7 @@ struct Listener {
   uint8_t proxy_protocol = 0;                        // listener filter proxy_protocol: the client's addresses come in a header
   uint8_t proxy_optional = 0;                        // allow_requests_without_proxy_protocol
   uint8_t proxy_refuse_v1 = 0, proxy_refuse_v2 = 0;  // disallowed_versions
+  uint8_t reserved[4] = {};
   uint32_t listener_filters_timeout_ms = 15'000;
   uint32_t per_connection_buffer_limit_bytes = 1024 * 1024;
   uint32_t default_filter_chain = UINT32_MAX;  // index into filter_chains
