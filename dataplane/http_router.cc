@@ -105,8 +105,8 @@ void HttpProxy::route(Exchange& ex) {
   bool complete = false;
   http::BodyFraming own_body;  // of an upgrade request: what comes in front of the other protocol
   if (ex.stream != nullptr) {  // the stream says where the body ends; its length, if told, nghttp2 has checked
-    if (framing.kind == http::Framing::kNone && !ex.is_connect && !ex.stream->rx_end) framing.kind = http::Framing::kChunked;
     complete = ex.stream->rx_end && ex.stream->rx.empty() && !ex.stream->trailers_complete;
+    if (framing.kind == http::Framing::kNone && !ex.is_connect && !complete) framing.kind = http::Framing::kChunked;
     ex.request_body.decoder.start(complete && framing.kind == http::Framing::kChunked ? http::BodyFraming{} : framing);
   } else {
     const bool tunnel = framing.kind == http::Framing::kTunnel;

@@ -67,8 +67,6 @@ void HttpProxy::begin_tunnel(Exchange& ex, http::BodyFraming body) {
   ex.request_deadline = deadline_after(ex.started_at, ex.downstream->policy->http.request_timeout_ms);
   if (ex.stream != nullptr || ex.is_connect) return ex.request_body.decoder.start({http::Framing::kTunnel, 0});
   start_body(ex.request_body, body, body.kind == http::Framing::kChunked, false);
-  // Envoy says of a request without a body that it has none.
-  if (body.kind == http::Framing::kNone) ex.request.headers.add(HeaderId::kContentLength, "0");
 }
 
 // RFC 8441 5: over extended CONNECT there is no key, and an endpoint of HTTP/1.1 wants one.

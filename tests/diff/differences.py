@@ -20,6 +20,7 @@ _EMPTY = "an empty field is written as '-': the record does not tell empty from 
 _STRICT = "RFC 9112 strictly, against smuggling: a second Host (3.2), folded fields (5.2), a bare CR (2.2), a chunk without its end (7.1) are 400"
 _MEMBER = "white space behind a comma does not make another member of x-forwarded-host: the last one is not repeated"
 _NO_H2 = "HTTP/2 is not spoken yet: its preface is an unknown version"
+_HALF_CLOSE = "each direction of a tunnel ends by itself, and one that both sides have ended is no error; to Envoy the first end is a disconnect"
 _GAVE_UP = "the bad chunk came with the head: the upstream connection is reset before the head was read there"
 
 INTENDED = [
@@ -46,6 +47,7 @@ INTENDED = [
 ]
 INTENDED_LOG = [
     ("malformed", r"^(GET|POST) / HTTP/1\.1 200 .*|^- - .*|^POST / HTTP/1\.1 400 .*", "", _STRICT),
+    ("upgrades", r"(GET|CONNECT) (\S+) HTTP/1\.1 (101|200) flags=(?:DC|UC|-) details=\S+ (rx=[1-9])", r"\1 \2 HTTP/1.1 \3 <ended> \4", _HALF_CLOSE),
     ("http10", r"^POST / HTTP/1\.0 200 .* host=a .*|^- - \S+ 400 flags=DPE .*", "<chunked 1.0>", _HTTP10_CHUNKED),
     ("failures", r"^GET /unhealthy .*", "<unhealthy>", _PANIC),
     ("failures", r"^GET /x HTTP/1.1 (101|502) .*", "<protocol error>", _UNASKED_101),

@@ -120,6 +120,23 @@ TEST(Http2, BodiesBothWays) {
   }
 }
 
+// The end has come before the head is looked at: the endpoint must be told where the body ends, or it is the next request.
+TEST(Http2, ABodyWithoutALengthThatComesWithItsHead) {
+  World w;
+  Http2Client c(w);
+  w.settle();
+  ClientStream& s = c.request("POST", "/", {}, false);
+  c.body(s, "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n", true);
+  ASSERT_TRUE(w.wait_for(w.upstream(), "smuggled"));
+  w.settle();
+  const std::string& seen = w.upstream().received;
+  EXPECT_TRUE(has_line(seen, "transfer-encoding: chunked")) << seen;
+  EXPECT_TRUE(seen.ends_with("\r\n\r\n23\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n\r\n0\r\n\r\n")) << seen;
+  w.send(w.upstream(), ok());
+  ASSERT_TRUE(c.finished(s));
+  EXPECT_EQ(w.log()[0].bytes_received, 35u);
+}
+
 TEST(Http2, ASlowReaderHoldsItsOwnStreamOnly) {
   World w;
   const std::string big = pattern(2'000'000);
