@@ -43,8 +43,7 @@ TEST(Tunnel, BytesBothWays) {
   Peer& u = w.upstream();
   ASSERT_TRUE(w.wait_for(u, "\r\n\r\n"));
   EXPECT_EQ(u.received.substr(0, 22), "GET /chat HTTP/1.1\r\nho");
-  for (const char* line :
-       {"connection: Upgrade", "upgrade: WebSocket", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="})
+  for (const char* line : {"connection: Upgrade", "upgrade: WebSocket", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="})
     EXPECT_TRUE(has_line(u.received, line)) << line << "\n" << u.received;
   EXPECT_EQ(u.received.find("transfer-encoding"), std::string::npos);
   w.send(u, kSwitch + "early");
