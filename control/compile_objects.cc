@@ -114,6 +114,11 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
                : h.codec_type() == Hcm::HTTP2 ? table::HttpCodec::kHttp2
                                               : table::HttpCodec::kAuto;
   set_http2(h.http2_protocol_options(), &out->http2);
+  out->forward_client_cert = static_cast<table::ForwardClientCert>(h.forward_client_cert_details());
+  const auto& d = h.set_current_client_cert_details();
+  out->client_cert_details = static_cast<uint8_t>((d.subject().value() ? table::kDetailSubject : 0) |
+                                                  (d.cert() ? table::kDetailCert : 0) | (d.dns() ? table::kDetailDns : 0) |
+                                                  (d.uri() ? table::kDetailUri : 0) | (d.chain() ? table::kDetailChain : 0));
   const auto& h1 = h.http_protocol_options();
   out->default_host_for_http_10 = w.string(h1.default_host_for_http_10());
   std::string upgrades;
@@ -234,6 +239,10 @@ void set_tls(const ChainObject& chain, ObjectWriter& w, table::DownstreamTls* ou
   set_common_tls(chain.tls.common_tls_context(), chain.secrets, table::TlsVersion::kTls13, w, out);
   out->disable_tickets = chain.tls.disable_stateless_session_resumption();
   out->require_client_certificate = chain.tls.require_client_certificate().value();
+  out->full_scan_certs = chain.tls.full_scan_certs_on_sni_mismatch().value();
+  out->ocsp_policy = static_cast<table::OcspPolicy>(chain.tls.ocsp_staple_policy());
+  if (chain.tls.has_session_timeout()) out->session_timeout_s = static_cast<uint32_t>(chain.tls.session_timeout().seconds());
+  if (!chain.secrets.ticket_keys.empty()) out->ticket_keys = table::object_id(table::Kind::kSecret, chain.secrets.ticket_keys);
 }
 
 void set_tls(const ClusterObject& c, ObjectWriter& w, table::UpstreamTls* out) {
@@ -499,7 +508,12 @@ base::Result<std::vector<uint8_t>> compile_secret(const SecretObject& s) {
   out.name = w.string(s.name);
   out.certificate_chain_pem = w.blob(bytes(s.certificate_chain_pem));
   out.private_key_pem = w.blob(bytes(s.private_key_pem));
+  out.ocsp_staple = w.blob(bytes(s.ocsp_staple));
   if (s.config->has_validation_context()) set_validation(s, w, &out);
+  if (s.config->has_session_ticket_keys()) {
+    out.kind = table::SecretKind::kTicketKeys;
+    out.ticket_keys = w.blob(bytes(s.ticket_keys));
+  }
   return w.finish(out);
 }
 

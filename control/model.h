@@ -57,6 +57,8 @@ using envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 struct SecretFiles {
   std::string certificate_chain_pem, private_key_pem;  // tls_certificate
   std::string trusted_ca_pem, crl_pem;                 // validation_context
+  std::string ocsp_staple;                             // tls_certificate
+  std::string ticket_keys;                             // session_ticket_keys, one behind the other
   friend bool operator==(const SecretFiles&, const SecretFiles&) = default;
 };
 struct SecretObject : SecretFiles {
@@ -71,6 +73,7 @@ struct TlsSecrets {
   std::vector<std::string> certificates;  // in the order of tls_certificates, then of the SDS names
   std::string validation;                 // validation_context, or the default of combined_validation_context (derived); "": none
   std::string validation_more;            // of the SDS name; "": none
+  std::string ticket_keys;                // "": none
   std::vector<std::string> all() const;
 };
 

@@ -291,10 +291,11 @@ void ModelBuilder::put_listener(const LoadedObject& o) {
     chain.name = !written.name().empty() ? written.name() : is_default ? "default" : "chain-" + std::to_string(i);
     chain.has_tls = written.has_transport_socket();
     if (chain.has_tls) written.transport_socket().typed_config().UnpackTo(&chain.tls);
-    if (const std::string bad = derive_secrets(chain.tls.common_tls_context(), {ConfigKind::kListener, l->name},
-                                               l->name + "/" + chain.name, &chain.secrets);
-        !bad.empty())
-      return complain("listener " + l->name + ": " + bad);
+    const ConfigKey owner{ConfigKind::kListener, l->name};
+    const std::string place = l->name + "/" + chain.name;
+    std::string bad = derive_secrets(chain.tls.common_tls_context(), owner, place, &chain.secrets);
+    if (bad.empty()) bad = derive_ticket_keys(chain.tls, owner, place, &chain.secrets);
+    if (!bad.empty()) return complain("listener " + l->name + ": " + bad);
     google::protobuf::Any* any = written.mutable_filters(0)->mutable_typed_config();
     if (api::HttpConnectionManager hcm; any->UnpackTo(&hcm)) {
       chain.route_written_name = hcm.route_config().name();
@@ -386,6 +387,10 @@ bool ModelBuilder::check_listener(const ListenerObject& l) {
     const ChainObject& c = l.chains[i];
     const std::string path = c.is_default ? "default_filter_chain" : "filter_chains[" + std::to_string(i) + "]";
     ok = secrets_known(c.tls.common_tls_context(), path + ".transport_socket.typed_config.common_tls_context", sink) && ok;
+    if (c.tls.has_session_ticket_keys_sds_secret_config())
+      ok = secret_known(c.tls.session_ticket_keys_sds_secret_config().name(), api::Secret::kSessionTicketKeys,
+                        path + ".transport_socket.typed_config.session_ticket_keys_sds_secret_config", sink) &&
+           ok;
     if (const auto* tcp = std::get_if<api::TcpProxy>(&c.filter)) {
       const std::string at = path + ".filters[0].typed_config.";
       if (tcp->has_cluster()) ok = cluster_known(tcp->cluster(), sink, at + "cluster") && ok;

@@ -53,6 +53,11 @@ class ModelBuilder {
   // Makes secrets of what a TLS context holds inline, under names that begin with `place`; fills *out. "" or why a file cannot be
   // read.
   std::string derive_secrets(const CommonTlsContext& common, const ConfigKey& owner, const std::string& place, TlsSecrets* out);
+  std::string derive_ticket_keys(const api::DownstreamTlsContext& tls, const ConfigKey& owner, const std::string& place,
+                                 TlsSecrets* out);
+  template <class Fill>
+  std::string derive_secret(const std::string& name, const ConfigKey& owner, Fill&& fill, std::string* bad);
+  bool secret_known(const std::string& name, api::Secret::TypeCase type, const std::string& path, ErrorSink& errors) const;
   void forget_derived(const TlsSecrets& secrets);
   void restore_derived(const TlsSecrets& secrets);
   // Complains about secrets that do not exist, or are of another kind; `path` is where the context stands.

@@ -21,8 +21,14 @@ std::string read_files(SecretObject* s) {
   const auto& v = s->config->validation_context();
   for (std::string bad : {read(c.has_certificate_chain(), c.certificate_chain(), &s->certificate_chain_pem),
                           read(c.has_private_key(), c.private_key(), &s->private_key_pem),
+                          read(c.has_ocsp_staple(), c.ocsp_staple(), &s->ocsp_staple),
                           read(v.has_trusted_ca(), v.trusted_ca(), &s->trusted_ca_pem), read(v.has_crl(), v.crl(), &s->crl_pem)})
     if (!bad.empty()) return bad;
+  for (const auto& key : s->config->session_ticket_keys().keys()) {
+    std::string text;
+    if (std::string bad = read(true, key, &text); !bad.empty()) return bad;
+    s->ticket_keys += text;
+  }
   return "";
 }
 
@@ -30,7 +36,7 @@ std::string read_files(SecretObject* s) {
 
 std::vector<std::string> TlsSecrets::all() const {
   std::vector<std::string> out = certificates;
-  for (const std::string& name : {validation, validation_more})
+  for (const std::string& name : {validation, validation_more, ticket_keys})
     if (!name.empty()) out.push_back(name);
   return out;
 }
@@ -55,24 +61,37 @@ void ModelBuilder::put_secret(const LoadedObject& o) {
   add_or_keep_secret(std::move(s));
 }
 
+template <class Fill>
+std::string ModelBuilder::derive_secret(const std::string& name, const ConfigKey& owner, Fill&& fill, std::string* bad) {
+  SecretObject s;
+  s.name = name;
+  s.owner = owner;
+  s.derived = true;
+  auto config = std::make_shared<api::Secret>();
+  config->set_name(name);
+  fill(*config);
+  s.config = std::move(config);
+  if (bad->empty()) *bad = read_files(&s);
+  put_.emplace(ConfigKey{ConfigKind::kSecret, name}, static_cast<int>(put_.size()));
+  add_or_keep_secret(std::move(s));
+  return name;
+}
+
+std::string ModelBuilder::derive_ticket_keys(const api::DownstreamTlsContext& tls, const ConfigKey& owner,
+                                             const std::string& place, TlsSecrets* out) {
+  std::string bad;
+  if (tls.has_session_ticket_keys())
+    out->ticket_keys = derive_secret(
+        place + "/session_ticket_keys", owner,
+        [&](api::Secret& s) { *s.mutable_session_ticket_keys() = tls.session_ticket_keys(); }, &bad);
+  if (tls.has_session_ticket_keys_sds_secret_config()) out->ticket_keys = tls.session_ticket_keys_sds_secret_config().name();
+  return bad;
+}
+
 std::string ModelBuilder::derive_secrets(const CommonTlsContext& common, const ConfigKey& owner, const std::string& place,
                                          TlsSecrets* out) {
   std::string bad;
-  const auto derive = [&](const std::string& name, auto&& fill) {
-    SecretObject s;
-    s.name = place + "/" + name;
-    s.owner = owner;
-    s.derived = true;
-    auto config = std::make_shared<api::Secret>();
-    config->set_name(s.name);
-    fill(*config);
-    s.config = std::move(config);
-    if (bad.empty()) bad = read_files(&s);
-    put_.emplace(ConfigKey{ConfigKind::kSecret, s.name}, static_cast<int>(put_.size()));
-    std::string full = s.name;
-    add_or_keep_secret(std::move(s));
-    return full;
-  };
+  const auto derive = [&](const std::string& name, auto&& fill) { return derive_secret(place + "/" + name, owner, fill, &bad); };
   for (int i = 0; i < common.tls_certificates_size(); ++i)
     out->certificates.push_back(derive("tls_certificates[" + std::to_string(i) + "]",
                                        [&](api::Secret& s) { *s.mutable_tls_certificate() = common.tls_certificates(i); }));
@@ -105,18 +124,23 @@ void ModelBuilder::restore_derived(const TlsSecrets& secrets) {
   }
 }
 
+bool ModelBuilder::secret_known(const std::string& name, api::Secret::TypeCase type, const std::string& path,
+                                ErrorSink& errors) const {
+  const auto s = now_.secrets_.find(name);
+  const bool there = s != now_.secrets_.end() && !s->second->derived;
+  if (there && s->second->config->type_case() == type) return true;
+  if (bad_.contains({ConfigKind::kSecret, name})) return false;
+  const char* kind = type == api::Secret::kTlsCertificate      ? "tls_certificate"
+                     : type == api::Secret::kValidationContext ? "validation_context"
+                                                               : "session_ticket_keys";
+  errors.add(path + ".name", there ? "secret '" + name + "' holds no " + kind : "unknown secret '" + name + "'");
+  return false;
+}
+
 bool ModelBuilder::secrets_known(const CommonTlsContext& common, const std::string& path, ErrorSink& errors) const {
   bool ok = true;
   const auto known = [&](const std::string& name, api::Secret::TypeCase type, const std::string& at) {
-    const auto s = now_.secrets_.find(name);
-    const bool there = s != now_.secrets_.end() && !s->second->derived;
-    if (there && s->second->config->type_case() == type) return;
-    ok = false;
-    if (bad_.contains({ConfigKind::kSecret, name})) return;
-    errors.add(path + "." + at + ".name",
-               there ? "secret '" + name + "' holds no " +
-                           (type == api::Secret::kTlsCertificate ? "tls_certificate" : "validation_context")
-                     : "unknown secret '" + name + "'");
+    ok = secret_known(name, type, path + "." + at, errors) && ok;
   };
   for (int i = 0; i < common.tls_certificate_sds_secret_configs_size(); ++i)
     known(common.tls_certificate_sds_secret_configs(i).name(), api::Secret::kTlsCertificate,

@@ -233,11 +233,16 @@ TextValue to_text_value(const Message& m, bool with_type) {
 void redact(TextValue* value) {
   for (auto& [name, member] : value->members) {
     redact(&member);
-    if (name != "private_key") continue;
-    for (auto& [how, source] : member.members) {
-      if (how == "inline_string") source.text = kRedacted;
-      if (how == "inline_bytes") source.text = base64_encode(kRedacted);
-    }
+    const auto hide = [](TextValue& data_source) {
+      for (auto& [how, source] : data_source.members) {
+        if (how == "inline_string") source.text = kRedacted;
+        if (how == "inline_bytes") source.text = base64_encode(kRedacted);
+      }
+    };
+    if (name == "private_key") hide(member);
+    if (name == "session_ticket_keys")
+      for (auto& [field, list] : member.members)
+        for (auto& [index, key] : list.members) hide(key);
   }
 }
 

@@ -133,6 +133,11 @@ void set_match(const rt::RouteMatch& m, route::RouteSpec* out) {
   }
   out->case_sensitive = !m.has_case_sensitive() || m.case_sensitive().value();
   out->grpc_only = m.has_grpc();
+  const auto wanted = [](bool has, bool value) {
+    return !has ? table::CertificateMatch::kAny : value ? table::CertificateMatch::kYes : table::CertificateMatch::kNo;
+  };
+  out->presented = wanted(m.tls_context().has_presented(), m.tls_context().presented().value());
+  out->validated = wanted(m.tls_context().has_validated(), m.tls_context().validated().value());
   for (const auto& h : m.headers()) out->headers.push_back(header_matcher(h));
   for (const auto& q : m.query_parameters()) out->query.push_back(query_matcher(q));
   if (m.has_runtime_fraction()) {

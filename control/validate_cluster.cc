@@ -132,7 +132,7 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
 }
 
 bool validate_secret(const api::Secret& s, ErrorSink& e) {
-  const Path root, cert(root, "tls_certificate"), context(root, "validation_context");
+  const Path root, cert(root, "tls_certificate"), context(root, "validation_context"), keys(root, "session_ticket_keys");
   if (!known_fields_only(s, root, e)) return false;
   const bool ok = not_empty(s.name(), Path(root, "name"), e);
   switch (s.type_case()) {
@@ -140,10 +140,12 @@ bool validate_secret(const api::Secret& s, ErrorSink& e) {
       return certificate(s.tls_certificate(), cert, e) && ok;
     case api::Secret::kValidationContext:
       return validation_context(s.validation_context(), false, context, e) && ok;
+    case api::Secret::kSessionTicketKeys:
+      return ticket_keys(s.session_ticket_keys(), keys, e) && ok;
     case api::Secret::TYPE_NOT_SET:
       break;
   }
-  return complain(cert, e, "is required (or validation_context)");
+  return complain(cert, e, "is required (or validation_context, or session_ticket_keys)");
 }
 
 }  // namespace millrace::control

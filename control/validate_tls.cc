@@ -73,8 +73,12 @@ bool common_context(const tls_api::CommonTlsContext& c, bool server, const Path&
     ok = complain(sds, e, "cannot be combined with tls_certificates");
   else if (!server && given > 1)
     ok = complain(c.tls_certificates().empty() ? sds : certificates, e, "a client has one certificate at most");
-  for (int i = 0; i < c.tls_certificates_size(); ++i)
-    ok = certificate(c.tls_certificates(i), Path(at, "tls_certificates", i), e) && ok;
+  for (int i = 0; i < c.tls_certificates_size(); ++i) {
+    const Path here(at, "tls_certificates", i);
+    ok = certificate(c.tls_certificates(i), here, e) && ok;
+    if (!server && c.tls_certificates(i).has_ocsp_staple())
+      ok = complain(Path(here, "ocsp_staple"), e, "is for listeners: a client staples nothing");
+  }
   for (int i = 0; i < c.tls_certificate_sds_secret_configs_size(); ++i) {
     const Path here(at, "tls_certificate_sds_secret_configs", i);
     ok = not_empty(c.tls_certificate_sds_secret_configs(i).name(), Path(here, "name"), e) && ok;
@@ -123,7 +127,31 @@ bool certificate(const tls_api::TlsCertificate& c, const Path& at, ErrorSink& e)
   const auto chain_pem = read_data_source(c.certificate_chain()), key_pem = read_data_source(c.private_key());
   if (!chain_pem.ok() || !key_pem.ok()) return complain(at, e, "changed while it was read");
   const auto info = tls::check_certificate(*chain_pem, *key_pem, std::time(nullptr));
-  return info.ok() || complain(at, e, info.error());
+  if (!info.ok()) return complain(at, e, info.error());
+  return !c.has_ocsp_staple() || readable(c.ocsp_staple(), Path(at, "ocsp_staple"), e,
+                                          [&](const std::string& der) { return tls::check_ocsp_staple(der, *chain_pem); });
+}
+
+bool ticket_keys(const tls_api::TlsSessionTicketKeys& t, const Path& at, ErrorSink& e) {
+  constexpr size_t kKeyBytes = 80;
+  constexpr int kMostKeys = 16;
+  if (t.keys().empty()) return complain(Path(at, "keys"), e, "must have at least one key");
+  if (t.keys_size() > kMostKeys) return complain(Path(at, "keys"), e, "must have at most 16 keys");
+  bool ok = true;
+  for (int i = 0; i < t.keys_size(); ++i) {
+    const Path here(at, "keys", i);
+    if (t.keys(i).inline_string() == kRedacted || t.keys(i).inline_bytes() == kRedacted) {
+      ok = complain(here, e, "is \"[redacted]\": put the key in its place, or name its file with `filename`");
+      continue;
+    }
+    ok = readable(t.keys(i), here, e,
+                  [](const std::string& key) -> base::Status {
+                    if (key.size() == kKeyBytes) return {};
+                    return base::Error{"must have 80 bytes, this has " + std::to_string(key.size())};
+                  }) &&
+         ok;
+  }
+  return ok;
 }
 
 bool validation_context(const tls_api::CertificateValidationContext& v, bool alone, const Path& at, ErrorSink& e) {
@@ -160,6 +188,20 @@ bool downstream_tls(const api::DownstreamTlsContext& t, const Path& at, ErrorSin
   if (t.require_client_certificate().value() && !may_judge(t.common_tls_context()))
     ok = complain(Path(at, "require_client_certificate"), e,
                   "needs a validation_context with a trusted_ca or hashes: a certificate that nobody verifies proves nothing");
+  if (t.has_session_ticket_keys()) ok = ticket_keys(t.session_ticket_keys(), Path(at, "session_ticket_keys"), e) && ok;
+  const Path sds(at, "session_ticket_keys_sds_secret_config");
+  if (t.has_session_ticket_keys_sds_secret_config())
+    ok = not_empty(t.session_ticket_keys_sds_secret_config().name(), Path(sds, "name"), e) && ok;
+  constexpr int64_t kMostSeconds = UINT32_MAX;
+  if (t.has_session_timeout() && (t.session_timeout().seconds() < 0 || t.session_timeout().seconds() > kMostSeconds))
+    ok = complain(Path(at, "session_timeout"), e, "must be from 0s to 4294967295s");
+  const auto missing_staple = [&](int i) {
+    const Path one(common, "tls_certificates", i);
+    return complain(Path(one, "ocsp_staple"), e, "is required by ocsp_staple_policy MUST_STAPLE");
+  };
+  if (t.ocsp_staple_policy() == api::DownstreamTlsContext::MUST_STAPLE)
+    for (int i = 0; i < t.common_tls_context().tls_certificates_size(); ++i)
+      if (!t.common_tls_context().tls_certificates(i).has_ocsp_staple()) ok = missing_staple(i);
   return ok;
 }
 

@@ -161,7 +161,7 @@ void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
   TransportEvents t;
   if ((events & kDead) == 0) t = ctx_.transports.pull(d, events, ctx_.now);
   if (t.failed) {
-    ctx_.stats.scope(d.policy->listener_slot)[ListenerCounter::kSslConnectionError].add();
+    count_tls_failure(d, t.error);
     if (at == DownstreamPhase::kHandshake) return close(d, 1'000);
     if (at == DownstreamPhase::kHttp) return http_.on_downstream_gone(d, true);
     if (at == DownstreamPhase::kHttp2) return http_.http2().gone(d, true);
@@ -175,6 +175,9 @@ void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
       s[ListenerCounter::kSslHandshake].add();
       if (n.resumed) s[ListenerCounter::kSslSessionReused].add();
       if (!n.peer_certificate) s[ListenerCounter::kSslNoCertificate].add();
+      count_staple(d);
+      d.certificate_presented = n.peer_certificate;
+      d.certificate_validated = n.validation == tls::PeerValidation::kValidated;
       d.tls_resumed = n.resumed;
       d.tls_version = n.version == tls::Version::kTls13 ? stats::kWireTls13 : stats::kWireTls12;
       d.tls_cipher = n.cipher_id;
@@ -189,6 +192,43 @@ void Downstreams::on_ready(DownstreamSession& d, uint32_t events) {
   if (at == DownstreamPhase::kHttp) return http_.on_downstream(d, events);
   if (at == DownstreamPhase::kHttp2) return http_.http2().on_downstream(d, events);
   if (at == DownstreamPhase::kTunnel) return tcp_.on_downstream(d, events);
+}
+
+// As Envoy counts: failed verifications by their kind, a connection that just ended not at all, all else as connection_error.
+void Downstreams::count_tls_failure(DownstreamSession& d, tls::TlsError error) {
+  using tls::TlsError;
+  stats::ScopeBlock& s = ctx_.stats.scope(d.policy->listener_slot);
+  count_staple(d);
+  switch (error) {
+    case TlsError::kPeerCertificateMissing:
+      return s[ListenerCounter::kSslFailVerifyNoCert].add();
+    case TlsError::kPeerCertificateName:
+      return s[ListenerCounter::kSslFailVerifySan].add();
+    case TlsError::kPeerCertificateHash:
+      return s[ListenerCounter::kSslFailVerifyHash].add();
+    case TlsError::kPeerCertificateUntrusted:
+    case TlsError::kPeerCertificateExpired:
+    case TlsError::kPeerCertificateRevoked:
+    case TlsError::kPeerCertificateBad:
+      return s[ListenerCounter::kSslFailVerify].add();
+    case TlsError::kHandshakeEof:
+    case TlsError::kEofWithoutCloseNotify:
+      return;
+    default:
+      return s[ListenerCounter::kSslConnectionError].add();
+  }
+}
+
+void Downstreams::count_staple(DownstreamSession& d) {
+  if (d.phase != DownstreamPhase::kHandshake || d.tls == nullptr) return;
+  const tls::StapleResult r = d.tls->session->staple();
+  if (r == tls::StapleResult::kNone) return;
+  stats::ScopeBlock& s = ctx_.stats.scope(d.policy->listener_slot);
+  s[ListenerCounter::kSslOcspRequests].add();
+  s[r == tls::StapleResult::kSent      ? ListenerCounter::kSslOcspResponses
+    : r == tls::StapleResult::kOmitted ? ListenerCounter::kSslOcspOmitted
+                                       : ListenerCounter::kSslOcspFailed]
+      .add();
 }
 
 void Downstreams::on_timer(DownstreamSession& d) {

@@ -41,7 +41,8 @@ struct DownstreamSession : Session {
   bool expired : 1 = false;     // max_connection_duration has passed: likewise
   bool proxy_read : 1 = false;  // kInspect: the PROXY protocol header is behind us
   bool tls_terminated : 1 = false, tls_resumed : 1 = false;
-  uint16_t tls_version = 0, tls_cipher = 0;  // wire values, once negotiated
+  bool certificate_presented : 1 = false, certificate_validated : 1 = false;  // of the client
+  uint16_t tls_version = 0, tls_cipher = 0;                                   // wire values, once negotiated
   uint32_t requests = 0;
   ConnectionPolicy* policy = nullptr;  // never null between accept() and the end
   union {
@@ -107,6 +108,8 @@ class Downstreams {
   void start_filter(DownstreamSession& d);
   void free(DownstreamSession& d);
   void count_close(DownstreamSession& d);
+  void count_tls_failure(DownstreamSession& d, tls::TlsError error);
+  void count_staple(DownstreamSession& d);
 
   WorkerContext& ctx_;
   HttpProxy& http_;

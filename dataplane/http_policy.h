@@ -48,7 +48,9 @@ struct HttpPolicy {
   uint32_t max_head_bytes = 0, max_headers_count = 0;
   uint32_t access_logs = 0;  // how many the HCM has; 0: no record is made
   bool accept_http_10 = false, allow_absolute_url = true, enable_trailers = false, allow_chunked_length = false;
-  http::ForwardOptions forward;  // its views are set by options(), not stored
+  table::ForwardClientCert forward_client_cert = table::ForwardClientCert::kSanitize;
+  uint8_t client_cert_details = 0;  // table::ClientCertDetail
+  http::ForwardOptions forward;     // its views are set by options(), not stored
   InlineString<kMaxPolicyString> server_name, via, default_host;
   InlineString<kMaxPolicyString> upgrades;  // enabled types, lower case, joined by ','
 
@@ -83,6 +85,9 @@ struct HttpPolicy {
     enable_trailers = h.enable_trailers != 0;
     allow_chunked_length = h.allow_chunked_length != 0;
     upgrades.assign(table::view(object, h.upgrades));
+    forward_client_cert = h.forward_client_cert;
+    client_cert_details = h.client_cert_details;
+    forward.keep_client_cert = h.forward_client_cert != table::ForwardClientCert::kSanitize;
     forward.use_remote_address = h.use_remote_address != 0;
     forward.xff_num_trusted_hops = h.xff_num_trusted_hops;
     forward.skip_xff_append = h.skip_xff_append != 0;

@@ -2,6 +2,7 @@
 // down, and the answers that the gateway gives by itself.
 #include <algorithm>
 
+#include "dataplane/client_cert.h"
 #include "dataplane/http_proxy.h"
 #include "lib/http/connection.h"
 #include "lib/http/forward.h"
@@ -156,6 +157,11 @@ void HttpProxy::route(Exchange& ex) {
   ex.request_id = request.headers.get(HeaderId::kXRequestId);
   if (request.method.size() >= 5 && !http::count_down_forwards(&request, ex.scratch)) [[unlikely]]
     return reply_with(ex, request.method == "OPTIONS" ? 200 : 501, {}, ResponseDetail::kNone, false);
+  if (options.keep_client_cert) [[unlikely]] {
+    if (!set_forwarded_client_cert(request.headers, d.policy->http.forward_client_cert, d.policy->http.client_cert_details,
+                                   d.tls == nullptr ? nullptr : d.tls->session, ex.scratch, ctx_.write_buffer))
+      return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
+  }
 
   if (expects_continue) {
     request.headers.remove(HeaderId::kExpect);
@@ -182,8 +188,9 @@ void HttpProxy::route(Exchange& ex) {
   if (logged) ex.route.virtual_host_name = ex.scratch.copy(table::view(&object, object.name));
 
   const uint64_t route_random = ctx_.random.next();
-  const route::MatchResult match =
-      route::match_route(entry->runtime, request, {route_random, d.tls_terminated, &ctx_.match_scratch}, &ahead);
+  const route::MatchResult match = route::match_route(
+      entry->runtime, request,
+      {route_random, d.tls_terminated, &ctx_.match_scratch, d.certificate_presented, d.certificate_validated}, &ahead);
   stage.next(Stage::kHttpParse, 0);
   switch (match.outcome) {
     case route::MatchOutcome::kRoute:

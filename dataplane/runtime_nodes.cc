@@ -75,7 +75,7 @@ bool NodeBuilder::collect_secrets(const void* object, const Tls& from, const Obj
     const table::Secret* s = secret(from.secrets.at(object, i), table::SecretKind::kCertificate);
     if (s == nullptr) continue;
     const auto text = [&](const table::Blob& b) { return std::string(reinterpret_cast<const char*>(b.begin(s)), b.count); };
-    certificates->push_back({text(s->certificate_chain_pem), text(s->private_key_pem)});
+    certificates->push_back({text(s->certificate_chain_pem), text(s->private_key_pem), text(s->ocsp_staple)});
   }
   for (const table::ObjectId id : {from.validation, from.validation_more}) {
     if (id == table::kNoObject) continue;
@@ -124,7 +124,18 @@ Status NodeBuilder::build_chain(const table::Listener& object, uint32_t index, c
 
   if (chain.has_tls != 0) {
     tls::ServerConfig config;
-    const bool complete = collect_secrets(&object, chain.tls, finder, &node.secrets, &config.certificates, &config.validation);
+    bool complete = collect_secrets(&object, chain.tls, finder, &node.secrets, &config.certificates, &config.validation);
+    if (chain.tls.ticket_keys != table::kNoObject) {
+      const FoundObject found = finder.find(table::Kind::kSecret, chain.tls.ticket_keys);
+      node.secrets.emplace_back(chain.tls.ticket_keys, found.version);
+      const auto* keys = reinterpret_cast<const table::Secret*>(found.object);
+      complete = complete && keys != nullptr && keys->kind == table::SecretKind::kTicketKeys;
+      static_assert(table::kTicketKeyBytes == tls::kTicketKeyBytes);
+      for (uint32_t at = 0; complete && at < keys->ticket_keys.count; at += table::kTicketKeyBytes) {
+        const uint8_t* from = keys->ticket_keys.begin(keys) + at;
+        std::copy(from, from + tls::kTicketKeyBytes, config.ticket_keys.emplace_back().begin());
+      }
+    }
     const std::string where = "listener '" + std::string(table::view(&object, object.name)) + "', filter chain '" +
                               std::string(table::view(&object, chain.name)) + "'";
     if (!complete || config.certificates.empty()) {
@@ -137,6 +148,9 @@ Status NodeBuilder::build_chain(const table::Listener& object, uint32_t index, c
       config.max_version = static_cast<tls::Version>(chain.tls.max_version);
       config.disable_tickets = chain.tls.disable_tickets != 0;
       config.require_client_certificate = chain.tls.require_client_certificate != 0;
+      config.full_scan_on_sni_mismatch = chain.tls.full_scan_certs != 0;
+      config.ocsp_policy = static_cast<tls::OcspPolicy>(chain.tls.ocsp_policy);
+      config.session_timeout_s = chain.tls.session_timeout_s;
       auto set = tls_.get(config);
       if (!set.ok()) return Error{where + ": " + set.error()};
       runtime.tls = (*set)->pointers;

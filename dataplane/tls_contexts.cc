@@ -26,6 +26,7 @@ void append(std::string& key, const std::vector<std::string>& list) {
 void append(std::string& key, const tls::CertificatePem& pem) {
   append(key, pem.chain);
   append(key, pem.key);
+  append(key, pem.ocsp_der);
 }
 
 template <class Config>
@@ -47,6 +48,9 @@ std::string content_of(const tls::ServerConfig& c) {
   key += c.disable_tickets ? 'd' : 'e';
   key += c.full_scan_on_sni_mismatch ? 'f' : 'g';
   key += c.require_client_certificate ? 'r' : 's';
+  key += static_cast<char>('0' + static_cast<int>(c.ocsp_policy));
+  append(key, std::to_string(c.session_timeout_s));
+  for (const tls::TicketKey& k : c.ticket_keys) key.append(reinterpret_cast<const char*>(k.data()), k.size());
   return key;
 }
 
@@ -61,7 +65,7 @@ std::string content_of(const tls::ClientConfig& c) {
 
 std::unique_ptr<tls::ServerContext> finished(std::unique_ptr<tls::ServerContext> context, const tls::ServerConfig& config,
                                              const tls::TicketKeys& keys) {
-  if (!config.disable_tickets) context->set_ticket_keys(keys);
+  if (!config.disable_tickets && config.ticket_keys.empty()) context->set_ticket_keys(keys);
   return context;
 }
 std::unique_ptr<tls::ClientContext> finished(std::unique_ptr<tls::ClientContext> context, const tls::ClientConfig&,

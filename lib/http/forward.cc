@@ -55,12 +55,12 @@ constexpr uint64_t kEdgeIds =
     bit_of(HeaderId::kXEnvoyDecoratorOperation) | bit_of(HeaderId::kXEnvoyOriginalPath) | bit_of(HeaderId::kXEnvoyOriginalHost);
 
 // The same of the names that have no id.
-bool is_removed_name(std::string_view name, bool internal, bool edge) {
+bool is_removed_name(std::string_view name, bool internal, bool edge, bool keep_client_cert) {
   if (name.starts_with(kEnvoyPrefix)) {
     const std::string_view rest = name.substr(kEnvoyPrefix.size());
     return (!internal && is_one_of(rest, kInternalOnly)) || (edge && is_one_of(rest, kEdgeOnly));
   }
-  return name == "x-forwarded-client-cert";  // forward_client_cert_details SANITIZE, the default
+  return !keep_client_cert && name == "x-forwarded-client-cert";
 }
 
 // All fields of that id as one list, joined by `comma`; a view when there is at most one.
@@ -177,7 +177,7 @@ bool set_request_id(HeaderTable& headers, const ForwardOptions& options, bool ed
 }
 
 // What does not go on to the upstream: hop-by-hop fields, what only a trusted peer may say, what the gateway itself has answered.
-void remove_from_request(RequestHead* head, bool internal, bool edge) {
+void remove_from_request(RequestHead* head, bool internal, bool edge, bool keep_client_cert) {
   HeaderTable& headers = head->headers;
   constexpr uint64_t kLookedAt = kUpgradeIds | kHopByHopIds | kUntrustedIds | kEdgeIds | bit_of(HeaderId::kXEnvoyInternal) |
                                  bit_of(HeaderId::kTe) | bit_of(HeaderId::kReferer) | bit_of(HeaderId::kExpect);
@@ -186,7 +186,8 @@ void remove_from_request(RequestHead* head, bool internal, bool edge) {
   headers.remove_ids(kHopByHopIds | bit_of(HeaderId::kXEnvoyInternal) | (is_upgrade(headers) ? 0 : kUpgradeIds) |
                      (internal ? 0 : kUntrustedIds) | (edge ? kEdgeIds : 0));
   if (headers.may_have_guarded_names())
-    headers.remove_if([&](const Header& h) { return h.id == HeaderId::kOther && is_removed_name(h.name, internal, edge); });
+    headers.remove_if(
+        [&](const Header& h) { return h.id == HeaderId::kOther && is_removed_name(h.name, internal, edge, keep_client_cert); });
   if (headers.has(HeaderId::kTe)) {  // RFC 9110 10.1.4: only "trailers" can be meant for more than the next hop
     bool trailers = false;
     std::string_view list = headers.get(HeaderId::kTe);
@@ -249,7 +250,7 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
                      is_internal_address(origin->client);
   origin->edge = !origin->internal && options.use_remote_address;
 
-  remove_from_request(head, origin->internal, origin->edge);
+  remove_from_request(head, origin->internal, origin->edge, options.keep_client_cert);
 
   bool room = true;
   if (options.use_remote_address) {

@@ -37,6 +37,8 @@ struct ForwardOptions {
   // HCM.internal_address_config with RFC 1918, RFC 4193 and loopback: such a client is internal (x-envoy-internal: true, and its
   // x-envoy-* fields are believed). Off by default, as in Envoy since 1.33: then every request is external.
   bool internal_private_addresses = false;
+  bool keep_client_cert =
+      false;  // x-forwarded-client-cert stays for the caller to judge: forward_client_cert_details is not SANITIZE
   ServerHeaderMode server_header = ServerHeaderMode::kOverwrite;
   std::string_view server_name = "envoy";
   std::string_view via;  // "": no via

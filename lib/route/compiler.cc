@@ -231,6 +231,10 @@ class HostWriter {
     }
     RouteMeta meta;
     out.grpc_only = r.grpc_only;
+    out.presented = r.presented;
+    out.validated = r.validated;
+    if (r.presented != table::CertificateMatch::kAny || r.validated != table::CertificateMatch::kAny)
+      meta.needs |= kNeedsCertificate;
     if (r.grpc_only) meta.needs |= kNeedsGrpc;
     if (r.grpc_only) meta.present |= uint64_t{1} << static_cast<int>(http::HeaderId::kContentType);
     out.fraction_numerator = r.fraction_numerator;

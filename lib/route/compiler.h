@@ -65,6 +65,7 @@ struct RouteSpec {
   std::string path;            // literal, or the expression for kRegex; empty for kConnect
   bool case_sensitive = true;  // no effect on kRegex, as in Envoy
   bool grpc_only = false;
+  table::CertificateMatch presented = table::CertificateMatch::kAny, validated = table::CertificateMatch::kAny;  // tls_context
   std::vector<MatcherSpec> headers, query;
   uint32_t fraction_numerator = 1, fraction_denominator = 1;  // runtime_fraction.default_value: n of 100, 10'000 or 1'000'000
   // action

@@ -99,6 +99,8 @@ std::string reason(const table::VirtualHost& host, const table::Route& route, co
     case Refusal::kFraction:
       return "runtime_fraction " + std::to_string(route.fraction_numerator) + "/" + std::to_string(route.fraction_denominator) +
              ": the random number " + std::to_string(context.random_value) + " leaves it out";
+    case Refusal::kCertificate:
+      return "tls_context asks for another state of the client's certificate";
     case Refusal::kGrpc:
       return "not a gRPC request (content-type)";
     case Refusal::kHeader: {

@@ -88,7 +88,7 @@ struct PrefixTable {
   Section<PrefixMore> more;
 };
 
-enum RouteNeeds : uint32_t { kNeedsFraction = 1, kNeedsGrpc = 2, kNeedsHeaders = 4, kNeedsQuery = 8 };
+enum RouteNeeds : uint32_t { kNeedsFraction = 1, kNeedsGrpc = 2, kNeedsHeaders = 4, kNeedsQuery = 8, kNeedsCertificate = 16 };
 struct RouteMeta {
   uint64_t present = 0;  // http::HeaderTable::present() bits without which the route cannot match
   uint32_t needs = 0;    // RouteNeeds; 0: the path decides alone

@@ -89,6 +89,7 @@ struct MatchContext {
   uint64_t random_value = 0;  // one per request: runtime_fraction and pick_cluster use the same, as Envoy does
   bool is_tls = false;        // the downstream connection: used where the head has no x-forwarded-proto or scheme
   MatchScratch* scratch = nullptr;
+  bool certificate_presented = false, certificate_validated = false;  // of the client
 };
 
 enum class MatchOutcome : uint8_t {

@@ -17,7 +17,7 @@
 namespace millrace::route {
 
 // Why a candidate (a route whose path matches) does not match.
-enum class Refusal : uint8_t { kNone, kFraction, kGrpc, kHeader, kQuery, kPatternFailed, kTooLong };
+enum class Refusal : uint8_t { kNone, kFraction, kGrpc, kCertificate, kHeader, kQuery, kPatternFailed, kTooLong };
 struct Verdict {
   Refusal refusal = Refusal::kNone;
   uint32_t which = 0;  // kHeader, kQuery: index of the matcher
@@ -295,6 +295,9 @@ class Match {
       return {Refusal::kFraction, 0};
     }
     if ((meta.needs & kNeedsGrpc) && !is_grpc()) return {Refusal::kGrpc, 0};
+    if ((meta.needs & kNeedsCertificate) &&
+        !(holds(route.presented, context_.certificate_presented) && holds(route.validated, context_.certificate_validated)))
+      return {Refusal::kCertificate, 0};
     if (meta.needs & kNeedsHeaders) {
       for (uint32_t i = 0; i < route.headers.count; ++i)
         if (const Refusal r = header_holds(route.headers.at(&host_, i)); r != Refusal::kNone) return {r, i};
@@ -304,6 +307,10 @@ class Match {
         if (const Refusal r = query_holds(route.query.at(&host_, i)); r != Refusal::kNone) return {r, i};
     }
     return {};
+  }
+
+  static bool holds(table::CertificateMatch wanted, bool is) {
+    return wanted == table::CertificateMatch::kAny || (wanted == table::CertificateMatch::kYes) == is;
   }
 
   // Grpc::Common::isGrpcRequestHeaders: content-type application/grpc, or application/grpc+...

@@ -103,6 +103,7 @@ struct UpgradeConfig {  // RouteAction.UpgradeConfig
     v(type);
   }
 };
+enum class CertificateMatch : uint8_t { kAny, kYes, kNo };
 struct Route {
   // match (RouteMatch); rank is the index in VirtualHost.routes: the lowest that matches wins
   Str name;
@@ -111,7 +112,9 @@ struct Route {
   PathKind path_kind = PathKind::kPrefix;
   uint8_t case_sensitive = 1;
   ActionKind action = ActionKind::kCluster;
-  uint8_t grpc_only = 0;             // RouteMatch.grpc
+  uint8_t grpc_only = 0;                                                                    // RouteMatch.grpc
+  CertificateMatch presented = CertificateMatch::kAny, validated = CertificateMatch::kAny;  // RouteMatch.tls_context
+  uint8_t reserved[6] = {};
   Array<ValueMatch> headers, query;  // all must hold
   // RouteMatch.runtime_fraction.default_value: the route takes part when random % denominator < numerator. Denominator 100,
   // 10'000 or 1'000'000 as configured (the same random number also chooses the weighted cluster, so the arithmetic shows); 1/1
@@ -285,6 +288,9 @@ struct AccessLog {  // FileAccessLog; formatting is control's, the data plane on
     v(format);
   }
 };
+// HttpConnectionManager.forward_client_cert_details, and bits for set_current_client_cert_details.
+enum class ForwardClientCert : uint8_t { kSanitize, kForwardOnly, kAppendForward, kSanitizeSet, kAlwaysForwardOnly };
+enum ClientCertDetail : uint8_t { kDetailSubject = 1, kDetailCert = 2, kDetailDns = 4, kDetailUri = 8, kDetailChain = 16 };
 enum class HttpCodec : uint8_t { kAuto, kHttp1, kHttp2 };  // HttpConnectionManager.codec_type
 struct Http2Options {                                      // core.v3.Http2ProtocolOptions; defaults are Envoy's of 2026
   uint32_t hpack_table_size = 4096;
@@ -322,7 +328,9 @@ struct HttpConnectionManager {
           suppress_envoy_headers = 0;
   HttpCodec codec = HttpCodec::kAuto;
   uint8_t allow_chunked_length = 0;
-  uint8_t reserved[3] = {};
+  ForwardClientCert forward_client_cert = ForwardClientCert::kSanitize;
+  uint8_t client_cert_details = 0;  // ClientCertDetail
+  uint8_t reserved[1] = {};
   Http2Options http2;
   template <class V>
   void refs(V& v) const {
@@ -350,6 +358,7 @@ struct TcpProxy {
     v(access_logs);
   }
 };
+enum class OcspPolicy : uint8_t { kLenient, kStrict, kMustStaple };
 // A certificate's peer is judged by up to two secrets of kind kValidation: `validation` is validation_context, or the default of
 // combined_validation_context; `validation_more` what a secret named by the user adds (its fields replace, its lists are
 // appended).
@@ -362,7 +371,12 @@ struct DownstreamTls {                                           // DownstreamTl
   TlsVersion min_version = TlsVersion::kTls12, max_version = TlsVersion::kTls13;
   uint8_t disable_tickets = 0;  // disable_stateless_session_resumption
   uint8_t require_client_certificate = 0;
-  uint8_t reserved[4] = {};
+  uint8_t full_scan_certs = 0;  // full_scan_certs_on_sni_mismatch
+  OcspPolicy ocsp_policy = OcspPolicy::kLenient;
+  uint8_t reserved[2] = {};
+  uint32_t session_timeout_s = 0;  // 0: OpenSSL's default, two hours
+  uint32_t reserved_2 = 0;
+  ObjectId ticket_keys = kNoObject;  // a secret of kind kTicketKeys; none: random ones of this data plane
   template <class V>
   void refs(V& v) const {
     v(secrets);
@@ -517,11 +531,13 @@ struct SanMatch {  // SubjectAltNameMatcher
     v(value);
   }
 };
-enum class SecretKind : uint8_t { kCertificate, kValidation };
+enum class SecretKind : uint8_t { kCertificate, kValidation, kTicketKeys };
+inline constexpr uint32_t kTicketKeyBytes = 80, kMaxTicketKeys = 16;
 struct Secret {
   ObjectHeader header;
   Str name;
-  Blob certificate_chain_pem, private_key_pem;  // kCertificate: TlsCertificate
+  Blob certificate_chain_pem, private_key_pem, ocsp_staple;  // kCertificate: TlsCertificate
+  Blob ticket_keys;                                          // kTicketKeys: kTicketKeyBytes each, the first encrypts
   // kValidation: CertificateValidationContext
   Blob trusted_ca_pem, crl_pem;
   Array<SanMatch> sans;
@@ -534,6 +550,8 @@ struct Secret {
     v(name);
     v(certificate_chain_pem);
     v(private_key_pem);
+    v(ocsp_staple);
+    v(ticket_keys);
     v(trusted_ca_pem);
     v(crl_pem);
     v(sans);

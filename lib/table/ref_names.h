@@ -41,8 +41,8 @@ MILLRACE_REF_NAMES(Cluster, "name", "tls.secrets", "tls.sni", "tls.alpn", "tls.c
 MILLRACE_REF_NAMES(Endpoint, "hostname");
 MILLRACE_REF_NAMES(EndpointSet, "name", "endpoints");
 MILLRACE_REF_NAMES(SanMatch, "value");
-MILLRACE_REF_NAMES(Secret, "name", "certificate_chain_pem", "private_key_pem", "trusted_ca_pem", "crl_pem", "sans",
-                   "certificate_hashes", "spki_hashes");
+MILLRACE_REF_NAMES(Secret, "name", "certificate_chain_pem", "private_key_pem", "ocsp_staple", "ticket_keys", "trusted_ca_pem",
+                   "crl_pem", "sans", "certificate_hashes", "spki_hashes");
 
 #undef MILLRACE_REF_NAMES
 #undef MILLRACE_HEADER_MUTATIONS

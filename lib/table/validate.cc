@@ -174,6 +174,8 @@ void check(const Route& r, Walker& w) {
   w.in_enum("action", r.action, ActionKind::kDirectResponse);
   w.flag("case_sensitive", r.case_sensitive);
   w.flag("grpc_only", r.grpc_only);
+  w.in_enum("presented", r.presented, CertificateMatch::kNo);
+  w.in_enum("validated", r.validated, CertificateMatch::kNo);
   w.flag("has_prefix_rewrite", r.has_prefix_rewrite);
   w.flag("has_host_rewrite", r.has_host_rewrite);
   w.flag("auto_host_rewrite", r.auto_host_rewrite);
@@ -272,6 +274,9 @@ void check(const FilterChain& c, Walker& w) {
   w.in_enum("tls.max_version", c.tls.max_version, TlsVersion::kTls13);
   w.flag("tls.disable_tickets", c.tls.disable_tickets);
   w.flag("tls.require_client_certificate", c.tls.require_client_certificate);
+  w.flag("tls.full_scan_certs", c.tls.full_scan_certs);
+  w.in_enum("tls.ocsp_policy", c.tls.ocsp_policy, OcspPolicy::kMustStaple);
+  w.in_enum("hcm.forward_client_cert", c.hcm.forward_client_cert, ForwardClientCert::kAlwaysForwardOnly);
   w.in_enum("hcm.server_header", c.hcm.server_header, ServerHeader::kPassThrough);
   w.in_enum("hcm.escaped_slashes", c.hcm.escaped_slashes, EscapedSlashes::kUnescapeAndForward);
   w.flag("hcm.use_remote_address", c.hcm.use_remote_address);
@@ -348,7 +353,10 @@ void check(const SanMatch& m, Walker& w) {
   w.flag("ignore_case", m.ignore_case);
 }
 void check(const Secret& s, Walker& w) {
-  w.in_enum("kind", s.kind, SecretKind::kValidation);
+  w.in_enum("kind", s.kind, SecretKind::kTicketKeys);
+  if (s.ticket_keys.count % kTicketKeyBytes != 0) w.fail_field("ticket_keys", "is no multiple of 80 bytes");
+  if (s.ticket_keys.count > kTicketKeyBytes * kMaxTicketKeys) w.fail_field("ticket_keys", "holds more than 16 keys");
+  if (s.kind == SecretKind::kTicketKeys && s.ticket_keys.count == 0) w.fail_field("ticket_keys", "is empty");
   w.flag("only_leaf_crl", s.only_leaf_crl);
   w.flag("allow_expired", s.allow_expired);
   w.flag("accept_untrusted", s.accept_untrusted);

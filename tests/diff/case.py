@@ -1,5 +1,6 @@
 """What is sent to both gateways, in words: cases of steps over one raw connection, and what was seen of it."""
 import dataclasses
+import os
 import socket
 import ssl
 import time
@@ -73,11 +74,13 @@ class Wire:
         self.socket = lab.connect(port, timeout=case.timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if case.tls is not None:
-            self._tls(case)
+            self._tls(lab, case)
 
-    def _tls(self, case):
+    def _tls(self, lab, case):
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if case.tls.get("cert"):  # of the laboratory's CAs: "ca-client"
+            context.load_cert_chain(os.path.join(lab.pki, case.tls["cert"] + ".crt"), os.path.join(lab.pki, case.tls["cert"] + ".key"))
         if case.tls.get("alpn"):
             context.set_alpn_protocols(case.tls["alpn"])
         if case.tls.get("max") == "1.2":

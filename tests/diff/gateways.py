@@ -1,12 +1,14 @@
 """The two gateways under comparison: the same addresses, the same upstreams, the same bootstrap, in two laboratories side by side."""
 import os
 import re
+import ssl
 import threading
 import time
 
 import yaml
 from case import Ended, Wire
 from lab import TYPES, Lab, LabError
+from pki import Authority, certificate_hash, spki_hash
 from upstream import Upstreams
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -59,18 +61,51 @@ def load(names, variables):
     return merged
 
 
+def make_pki(folder):
+    """Certificates that both sides use: of a CA, of one that nobody trusts, expired; template variables for hashes."""
+    ca, stranger = Authority(folder, "ca"), Authority(folder, "stranger")
+    ca.issue("up", ["DNS:up.test", "DNS:*.wild.test", "URI:spiffe://td/ns/up/sa/a"])
+    ca.issue("expired", ["DNS:up.test"], days=-1)
+    ca.issue("edge", ["DNS:edge.test", "URI:spiffe://td/ns/edge/sa/gateway"])
+    ca.issue("client", ["URI:spiffe://td/ns/a/sa/b", "DNS:client.test", "DNS:more.test"])
+    ca.issue("nameless")
+    stranger.issue("up", ["DNS:up.test"])
+    ca.revoke("up")
+    return {"UPHASH": certificate_hash(ca.issued["up"][0]), "STRANGERSPKI": spki_hash(stranger.issued["up"][0])}
+
+
+def upstream_contexts(folder):
+    """{port: context} of the upstream servers that speak TLS."""
+    def context(name, wants=False, most=None, alpn=True):
+        c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        c.load_cert_chain(os.path.join(folder, name + ".crt"), os.path.join(folder, name + ".key"))
+        c.sni_callback = lambda s, sni, _: setattr(s, "said_sni", sni)
+        if alpn:
+            c.set_alpn_protocols(["http/1.1"])
+        if wants:
+            c.load_verify_locations(os.path.join(folder, "ca.crt"))
+            c.verify_mode = ssl.CERT_REQUIRED
+        if most:
+            c.maximum_version = most
+        return c
+    return {9101: context("ca-up"), 9102: context("ca-expired"), 9103: context("stranger-up"), 9104: context("ca-up", wants=True),
+            9105: context("ca-up", alpn=False)}
+
+
 class Side:
     """A gateway with its laboratory, its upstream servers and its logs."""
 
-    def __init__(self, name, lab):
+    def __init__(self, name, lab, pki, hashes):
+        self.hashes = hashes
+        lab.pki = pki
         self.name, self.lab = name, lab
         self.logs = os.path.join(lab.dir, "logs")
         os.makedirs(self.logs)
         self.offsets = {}
-        self.upstreams = Upstreams(lab, [*HTTP_PORTS, *TCP_PORTS])
+        self.upstreams = Upstreams(lab, [*HTTP_PORTS, *TCP_PORTS], upstream_contexts(pki))
 
     def variables(self, certificates):
-        return {"LOGS": self.logs, "UPSTREAM": Lab.upstream4(0), "CERTS": certificates}
+        return {"LOGS": self.logs, "UPSTREAM": Lab.upstream4(0), "CERTS": certificates, **self.hashes}
 
     def log(self, name):
         try:
@@ -100,7 +135,8 @@ class Gateways:
             envoy = Lab(hugepages=False, upstreams=1)
             for interface, v4 in (("ingress", Lab.INGRESS4), ("egress", Lab.EGRESS4)):
                 envoy.gateway.ip("addr", "add", v4 + "/24", "dev", interface)
-            self.envoy = Side("envoy", envoy)
+            hashes = make_pki(envoy.dir)
+            self.envoy = Side("envoy", envoy, envoy.dir, hashes)
             self.sides.append(self.envoy)
             certificates = envoy.dir
             for name, dns in (("one", ["one.test"]), ("two", ["*.two.test"]), ("other", ["other.test"])):
@@ -109,7 +145,7 @@ class Gateways:
             p = envoy.start("envoy", [ENVOY, "-c", path, "--concurrency", "1", "--disable-hot-restart", "--file-flush-interval-msec", "20",
                                       "-l", "info"], envoy.gateway)
             millrace = Lab(memory_mb=256, upstreams=1)
-            self.millrace = Side("millrace", millrace)
+            self.millrace = Side("millrace", millrace, envoy.dir, hashes)
             self.sides.append(self.millrace)
             millrace.start_gateway(load(names, self.millrace.variables(certificates)))
             p.wait_log("starting main dispatch loop")

@@ -56,9 +56,11 @@ SCRIPTS = {
 class Upstreams:
     """Servers on `ports` of one lab's upstream namespace. `seen`: what the gateway sent, in order, a list of dicts."""
 
-    def __init__(self, lab, ports):
+    def __init__(self, lab, ports, contexts=None):
+        """`contexts`: {port: ssl.SSLContext} of those that speak TLS; what was agreed on is kept with each request."""
+        self.contexts = contexts or {}
         self.seen, self.lock, self.listeners, self.serial = [], threading.Lock(), [], 0
-        for port in ports:
+        for port in [*ports, *self.contexts]:
             s = lab.upstream.socket()
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind((lab.upstream4(0), port))
@@ -86,6 +88,8 @@ class Upstreams:
     def _serve(self, s, port):
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            if port in self.contexts:
+                s = self._tls(s, port)
             if port >= 9900:  # plain TCP: a greeting with what came first, then an echo
                 while data := s.recv(65536):
                     s.sendall(f"{port}:".encode() + data)
@@ -99,6 +103,18 @@ class Upstreams:
             pass
         finally:
             s.close()
+
+    def _tls(self, s, port):
+        context = self.contexts[port]
+        s.settimeout(10)
+        s = context.wrap_socket(s, server_side=True)
+        s.settimeout(None)
+        peer = s.getpeercert() or {}
+        said = [v for rdn in peer.get("subject", ()) for k, v in rdn if k == "commonName"]
+        with self.lock:
+            self.seen.append({"port": port, "head": f"TLS {s.version()} {s.cipher()[0]} alpn={s.selected_alpn_protocol()} sni={getattr(s, 'said_sni', None)} "
+                                                    f"client={said}", "body": b"", "trailers": []})
+        return s
 
     def _exchange(self, s, port, buffer):
         def fill():

@@ -260,6 +260,27 @@ TEST_F(ModelTest, DiffSaysWhatChanged) {
   EXPECT_EQ(to_json(Model::diff(m, m)), "[]");
 }
 
+TEST_F(ModelTest, SecretsOfClustersAreDerivedToo) {
+  const std::string yaml = read_file(data_directory() / "good" / "upstream_tls.yaml");
+  const Model m = model_of(yaml);
+  EXPECT_EQ(m.names(ConfigKind::kSecret),
+            (Names{"ca", "cluster combined/validation_context", "cluster everything/tls_certificates[0]",
+                   "cluster everything/validation_context", "mutual/strict/tls_certificates[0]", "mutual/strict/validation_context", "web"}));
+  EXPECT_EQ(errors_of(m.erase({ConfigKind::kSecret, "ca"})), "secret 'ca' is in use by cluster combined and 1 more\n");
+  EXPECT_FALSE(m.erase({ConfigKind::kSecret, "cluster everything/validation_context"}).ok());
+  // A cluster's own secrets go with it, others stay.
+  const ModelEdit gone = m.erase({ConfigKind::kCluster, "everything"});
+  ASSERT_TRUE(gone.ok()) << errors_of(gone);
+  EXPECT_EQ(gone.model.secrets().size(), 5u);
+  // The same text with other files: the secret changes, its cluster does not.
+  const std::string cert = read_file("cert.pem");
+  std::ofstream("cert.pem") << cert << "\n";
+  const Model after = m.replace(load_document(yaml, "upstream_tls.yaml")).model;
+  std::ofstream("cert.pem") << cert;
+  EXPECT_EQ(after.clusters().at("everything"), m.clusters().at("everything"));
+  EXPECT_NE(after.secrets().at("cluster everything/validation_context"), m.secrets().at("cluster everything/validation_context"));
+}
+
 TEST_F(ModelTest, CertificatesAreDerivedAndFollowTheirFiles) {
   const std::string yaml = read_file(data_directory() / "good" / "tls.yaml");
   const Model m = model_of(yaml);

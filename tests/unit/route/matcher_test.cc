@@ -262,6 +262,27 @@ TEST(MatchRoute, GrpcOnly) {
   EXPECT_EQ(host(Request("/")), -1);
 }
 
+TEST(MatchRoute, StateOfTheClientsCertificate) {
+  using enum table::CertificateMatch;
+  route::RouteSpec shown = prefix("/"), good = prefix("/"), none = prefix("/");
+  shown.presented = kYes;
+  good.validated = kYes;
+  none.presented = kNo;
+  none.validated = kNo;
+  Loaded host(host_of({good, shown, none}));
+  struct {
+    bool presented, validated;
+    uint32_t route;
+  } cases[] = {{false, false, 2}, {true, false, 1}, {true, true, 0}};
+  for (const auto& c : cases) {
+    const Request rq("/x");
+    const route::MatchResult r =
+        route::match_route(host.runtime(), rq.head(), {0, true, &host.scratch(), c.presented, c.validated});
+    EXPECT_EQ(r.outcome, route::MatchOutcome::kRoute);
+    EXPECT_EQ(r.route, c.route);
+  }
+}
+
 TEST(MatchRoute, RuntimeFractionUsesTheRandomNumberAsEnvoyDoes) {
   auto r = prefix("/");
   r.fraction_numerator = 25;
