@@ -14,8 +14,8 @@ namespace millrace::dataplane {
 
 // `mode`: not kSanitize (the field is then removed with others that clients may not send). `details`: bits of
 // table::ClientCertDetail. `tls`: the client's connection; null: it does not speak TLS. What the certificate says is put together
-// once, in `work`, and kept with the TLS session, which the request does not outlive; what else it takes lies in `scratch`. False: no
-// room, or no memory.
+// once, in `work`, and kept with the TLS session, which the request does not outlive; what else it takes lies in `scratch`.
+// False: no room, or no memory.
 bool set_forwarded_client_cert(http::HeaderTable& headers, table::ForwardClientCert mode, uint8_t details, tls::Session* tls,
                                http::Scratch& scratch, std::span<char> work);
 
