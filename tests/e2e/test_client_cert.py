@@ -53,7 +53,17 @@ class Pki:
         request = os.path.join(folder, name + ".req")
         openssl("ocsp", "-issuer", self.ca.crt, "-cert", self.server[0], "-reqout", request, "-no_nonce")
         openssl("ocsp", "-index", index, "-CA", self.ca.crt, "-rsigner", self.ca.crt, "-rkey", self.ca.key, "-reqin", request, "-respout", out,
-                *(["-ndays", str(days)] if days > 0 else ["-nmin", "-1"]))
+                "-ndays", str(max(days, 1)))
+        if days <= 0:
+            # openssl makes none that is over: the times of the response are moved into the past. That its signature no longer fits is for clients to
+            # see; who staples looks at times only.
+            with open(out, "rb") as f:
+                der = f.read()
+            times = list(re.finditer(rb"\x18\x0f(\d{4})(?=\d{10}Z)", der))
+            for m in times:
+                der = der[:m.start(1)] + b"%04d" % (int(m[1]) - 10) + der[m.end(1):]
+            with open(out, "wb") as f:
+                f.write(der)
         return out
 
 
