@@ -114,7 +114,7 @@ struct Route {
   ActionKind action = ActionKind::kCluster;
   uint8_t grpc_only = 0;                                                                    // RouteMatch.grpc
   CertificateMatch presented = CertificateMatch::kAny, validated = CertificateMatch::kAny;  // RouteMatch.tls_context
-  uint8_t reserved[6] = {};
+  uint8_t reserved_match[6] = {};
   Array<ValueMatch> headers, query;  // all must hold
   // RouteMatch.runtime_fraction.default_value: the route takes part when random % denominator < numerator. Denominator 100,
   // 10'000 or 1'000'000 as configured (the same random number also chooses the weighted cluster, so the arithmetic shows); 1/1

@@ -497,7 +497,10 @@ void Simulation::output(Side& s) {
       if (out.payload_offset + uint64_t{out.payload_len} > tx_queue(s.tcb).bytes())
         return fail(&s, "output names bytes that are not queued");
       tx_queue(s.tcb).peek(out.payload_offset, payload.data(), payload.size());
-      if (out.header.header_length() - 20 + out.payload_len > s.tcb.snd_mss)
+      s.largest_mss = std::max(s.largest_mss, s.tcb.snd_mss);
+      const size_t size = out.header.header_length() - 20 + out.payload_len;
+      const bool path_probe = s.tcb.repair != nullptr && size == s.tcb.repair->path.size;
+      if (size > (path_probe ? s.largest_mss : s.tcb.snd_mss))
         return fail(&s, "segment of " + std::to_string(out.payload_len) + " + " + std::to_string(out.header.header_length()) +
                             " is larger than the peer's MSS " + std::to_string(s.tcb.snd_mss));
     }

@@ -98,6 +98,8 @@ class Simulation {
     TimeNs next_read = 0, next_write = 0;
     uint32_t advertised_right = 0;  // right edge of the window on the wire so far
     bool advertised = false;
+    uint16_t largest_mss =
+        0;  // that the peer's and the path's MSS have allowed so far: what a probe of the path may go back up to
   };
   struct Host {
     explicit Host(uint32_t repairs) : repairs(repairs) {}
