@@ -117,35 +117,43 @@ class Runner:
         return wanted
 
     def run(self):
-        for number, case in enumerate(self.cases, 1):
-            self.governor.begin(case)
-            self.one_case(number, case)
-            following = self.cases[number].service if number < len(self.cases) else None
-            self.measure.stop(keep_service=following)
+        numbered = list(enumerate(self.cases, 1))
+        blocks = plan.blocks(numbered, key=lambda x: x[1].group)
+        for i, block in enumerate(blocks):
+            self.governor.begin(*[case for _, case in block])
+            self.one_block(block)
+            self.measure.stop(keep_service=blocks[i + 1][0][1].service if i + 1 < len(blocks) else None)
         self.measure.stop()
         return self.results
 
-    def one_case(self, number, case):
+    def one_block(self, block):
+        """Cases in turns, each on its systems in turns."""
+        wanted = {case.name: plan.wanted_repetitions(case, self.settings) for _, case in block}
+        for repetition in range(1, max(wanted.values()) + 1):
+            for number, case in block:
+                if repetition <= wanted[case.name]:
+                    self.one_turn(number, case, repetition, wanted[case.name])
+        for number, case in block:  # an accident in the only repetition
+            for s in self.systems_of(case):
+                if self.broken.get((case.name, s)) == 1 and not any(x == s and c.startswith(case.name) for c, x in self.results.samples):
+                    self.progress.show(f"[{number}/{len(self.cases)}] {case.name}  {s}  once more")
+                    self.one_repetition(case, s)
+
+    def one_turn(self, number, case, repetition, wanted):
         systems = self.systems_of(case)
-        wanted = plan.wanted_repetitions(case, self.settings)
-        for repetition in range(1, wanted + 1):
-            # The order turns, so that nobody always comes after the same one.
-            turn = (repetition - 1) % max(1, len(systems))
-            for s in systems[turn:] + systems[:turn]:
-                if (case.name, s) in self.results.skipped:
-                    continue
-                expected = self.seen.get((case.name, s), plan.repetition_s(case, s, self.settings))
-                if repetition > 1 and not self.governor.another(case, expected):
-                    continue
-                left = (wanted - repetition) * sum(self.seen.get((case.name, x), plan.repetition_s(case, x, self.settings)) for x in systems)
-                eta = self.governor.eta_s(left)
-                self.progress.show(f"[{number}/{len(self.cases)}] {case.name}  {s}  repetition {repetition} of {wanted}   "
-                                   f"{eta // 60:.0f}:{eta % 60:02.0f} left")
-                self.one_repetition(case, s)
-        for s in systems:  # an accident in the only repetition
-            if self.broken.get((case.name, s)) == 1 and not any(x == s and c.startswith(case.name) for c, x in self.results.samples):
-                self.progress.show(f"[{number}/{len(self.cases)}] {case.name}  {s}  once more")
-                self.one_repetition(case, s)
+        # The order turns, so that nobody always comes after the same one.
+        turn = (repetition - 1) % max(1, len(systems))
+        for s in systems[turn:] + systems[:turn]:
+            if (case.name, s) in self.results.skipped:
+                continue
+            expected = self.seen.get((case.name, s), plan.repetition_s(case, s, self.settings))
+            if repetition > 1 and not self.governor.another(case, expected):
+                continue
+            left = (wanted - repetition) * sum(self.seen.get((case.name, x), plan.repetition_s(case, x, self.settings)) for x in systems)
+            eta = self.governor.eta_s(left)
+            self.progress.show(f"[{number}/{len(self.cases)}] {case.name}  {s}  repetition {repetition} of {wanted}   "
+                               f"{eta // 60:.0f}:{eta % 60:02.0f} left")
+            self.one_repetition(case, s)
 
     def one_repetition(self, case, s):
         begun = time.monotonic()

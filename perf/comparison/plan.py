@@ -54,6 +54,21 @@ def wanted_repetitions(case, settings):
     return settings.repetitions if case.name in GOAL_CASES else max(1, settings.repetitions - 2)
 
 
+# Groups whose figures are read against each other: a machine that is slower for a minute must be so for all of them, so their cases take turns.
+TAKE_TURNS = ("routes", "routes-regex")
+
+
+def blocks(items, key):
+    """Lists of items that are measured in turns, in order: neighbours of a group in TAKE_TURNS together, everything else alone."""
+    out = []
+    for item in items:
+        if out and key(item) in TAKE_TURNS and key(out[-1][-1]) == key(item):
+            out[-1].append(item)
+        else:
+            out.append([item])
+    return out
+
+
 class Governor:
     """Shares the time that is left among the cases that are left, by what each would like. The first repetition of a case is always made; a further one
     only while the case's share lasts."""
@@ -67,10 +82,10 @@ class Governor:
             self.left[c.name] = wanted_repetitions(c, settings) * sum(repetition_s(c, s, settings) for s in systems)
         self.share_end = self.end
 
-    def begin(self, case):
+    def begin(self, *cases):
         remaining = max(0.0, self.end - self.clock())
         total = sum(self.left.values())
-        mine = self.left.pop(case.name)
+        mine = sum(self.left.pop(case.name) for case in cases)
         self.share_end = self.clock() + remaining * mine / max(total, 1e-9)
 
     def another(self, case, seconds):

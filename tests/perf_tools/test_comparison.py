@@ -164,15 +164,21 @@ class Time(unittest.TestCase):
         chosen = cases.CASES if settings.search else [c for c in cases.CASES if c.quick]
         g = plan.Governor(chosen, settings, clock=lambda: now[0])
         made = {}
-        for c in chosen:
-            g.begin(c)
-            for repetition in range(1, plan.wanted_repetitions(c, settings) + 1):
-                for s in [s for s in settings.systems if s in c.systems]:
+        for block in plan.blocks(chosen, key=lambda c: c.group):
+            g.begin(*block)
+            for repetition in range(1, max(plan.wanted_repetitions(c, settings) for c in block) + 1):
+                for c, s in [(c, s) for c in block for s in settings.systems if s in c.systems and repetition <= plan.wanted_repetitions(c, settings)]:
                     seconds = slowness * plan.repetition_s(c, s, settings)
                     if repetition == 1 or g.another(c, seconds):
                         now[0] += seconds
                         made[c.name] = repetition
         return now[0], made
+
+    def test_tables_of_routes_take_turns(self):
+        names = [[c.name for c in b] for b in plan.blocks(cases.CASES, key=lambda c: c.group)]
+        self.assertIn([f"routes-{n}" for n in (10, 1000, 10000, 100000)], names)
+        self.assertIn(["keepalive-64B"], names)
+        self.assertEqual(sum(names, []), [c.name for c in cases.CASES])
 
     def test_full_and_quick_keep_their_time(self):
         for settings, limit in ((plan.full(list(main.DEFAULT_SYSTEMS)), 45 * 60), (plan.quick(list(main.QUICK_SYSTEMS)), 3 * 60)):
