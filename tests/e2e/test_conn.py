@@ -260,7 +260,8 @@ def test_nstat_counts_as_linux_does(lab):
     assert nstat(lab)["TcpOutRsts"] > after["TcpOutRsts"]
     text = lab.millctl("nstat", "TcpIn")
     assert re.search(r"^TcpInSegs\s+\d+\s+segments received", text, re.M) and "TcpOut" not in text
-    assert nstat(lab, "Retrans").keys() == {"TcpRetransSegs", "TcpExtTCPSynRetrans", "TcpExtTCPFastRetrans", "TcpExtTCPSlowStartRetrans"}
+    assert nstat(lab, "Retrans").keys() == {"TcpRetransSegs", "TcpExtTCPSynRetrans", "TcpExtTCPFastRetrans", "TcpExtTCPSlowStartRetrans",
+                                            "TcpExtTCPLostRetransmit"}
 
 
 def test_drops_have_rates(lab):

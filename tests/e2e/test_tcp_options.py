@@ -66,8 +66,8 @@ def of(lab, s):
 
 
 def nstat(lab):
-    words = json.loads(lab.millctl("nstat", "-o", "json"))
-    return {c["name"]: int(c["value"]) for c in words["counters"]}
+    words = json.loads(lab.millctl("nstat", "--all", "-o", "json"))
+    return {c["counter"]: int(c["value"]) for c in words["counters"]}
 
 
 def tcp_info(s):
@@ -128,7 +128,7 @@ def test_fast_open_with_a_kernel(lab):
 
     def fast(request):
         s = lab.client.socket(socket.AF_INET)
-        s.settimeout(10)
+        s.settimeout(None)  # with a timeout the socket does not block, and sendto() says so instead of waiting
         s.sendto(request, MSG_FASTOPEN, (lab.INGRESS4, FAST))
         return s
 

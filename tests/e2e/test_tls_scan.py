@@ -45,7 +45,8 @@ def test_sslscan(gateway):
     for protocol, state in (("SSLv2", "disabled"), ("SSLv3", "disabled"), ("TLSv1.0", "disabled"), ("TLSv1.1", "disabled"), ("TLSv1.2", "enabled"),
                             ("TLSv1.3", "enabled")):
         assert any(line.split() == [protocol, state] for line in out.splitlines()), (protocol, out)
-    assert "Session renegotiation not supported" in out and "Compression disabled" in out
+    # Debian's sslscan cannot speak compression itself; testssl.sh below looks for it.
+    assert "Session renegotiation not supported" in out and "Compression enabled" not in out, out
     assert "vulnerable to heartbleed" not in out.replace("not vulnerable to heartbleed", "")
     accepted = [line.split() for line in out.splitlines() if line.startswith(("Preferred", "Accepted"))]
     assert accepted and all(int(w[2]) >= 128 for w in accepted)
