@@ -101,8 +101,12 @@ bool set_forwarded_client_cert(http::HeaderTable& headers, table::ForwardClientC
     if (const http::Header* h = headers.find(kName); h != nullptr && !h->value.empty())
       mine = scratch.concat({h->value, ",", mine});
   if (scratch.overflowed()) return false;
-  headers.remove(kName);
-  return headers.push({kName, mine, http::HeaderId::kOther});
+  // Where the first one stood, as in Envoy.
+  const http::Header* first = headers.find(kName);
+  if (first == nullptr) return headers.push({kName, mine, http::HeaderId::kOther});
+  const_cast<http::Header*>(first)->value = mine;
+  headers.remove_if([&](const http::Header& h) { return &h != first && h.id == http::HeaderId::kOther && h.name == kName; });
+  return true;
 }
 
 }  // namespace millrace::dataplane
