@@ -111,7 +111,7 @@ void StatsdEncoder::group(const MetricGroup& g, std::span<const MetricValue> val
   for (size_t i = 0; i < values.size(); ++i) {
     const MetricValue& v = values[i];
     const uint64_t before = sent.values[i];
-    // A gauge is sent once it was ever other than 0; the last bit of `values` says so, since gauges are sent as they are.
+    // Of a gauge only whether it was ever sent is kept, as 1: then it is sent for ever.
     uint64_t shown = v.value;
     if (v.gauge) {
       if (v.value == 0 && before == 0) continue;

@@ -73,8 +73,7 @@ bool join(http::HeaderTable& headers, http::Scratch& scratch) {
     size += put.size();
   }
   if (scratch.overflowed()) return false;
-  headers.remove(kName);
-  return headers.push({kName, {begin, size}, http::HeaderId::kOther});
+  return headers.set(kName, {begin, size});
 }
 
 }  // namespace
@@ -101,12 +100,7 @@ bool set_forwarded_client_cert(http::HeaderTable& headers, table::ForwardClientC
     if (const http::Header* h = headers.find(kName); h != nullptr && !h->value.empty())
       mine = scratch.concat({h->value, ",", mine});
   if (scratch.overflowed()) return false;
-  // Where the first one stood, as in Envoy.
-  const http::Header* first = headers.find(kName);
-  if (first == nullptr) return headers.push({kName, mine, http::HeaderId::kOther});
-  const_cast<http::Header*>(first)->value = mine;
-  headers.remove_if([&](const http::Header& h) { return &h != first && h.id == http::HeaderId::kOther && h.name == kName; });
-  return true;
+  return headers.set(kName, mine);  // where the first one stood, as in Envoy
 }
 
 }  // namespace millrace::dataplane

@@ -130,7 +130,7 @@ void TcpProxy::on_downstream_gone(DownstreamSession& d) { end(*d.tunnel, true); 
 void TcpProxy::on_upstream(Tunnel& t, uint32_t events) {
   if (!t.connected) {
     UpstreamFailure failure = UpstreamFailure::kLocal;
-    const Upstreams::Setup setup = upstreams_->establish(t, *t.endpoint, &events, &failure);
+    const Upstreams::Setup setup = upstreams_->establish(t, *t.endpoint, {}, &events, &failure);
     if (setup == Upstreams::Setup::kFailed) return connect_failed(t, failure);
     if (setup == Upstreams::Setup::kWait) return;
     t.connected = true;

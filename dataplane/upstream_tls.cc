@@ -35,7 +35,7 @@ void Upstreams::count_tls_failure(EndpointPool& e, TlsError error) {
 }
 
 // False: no context (a secret is missing) or no memory; tls_failure() says which.
-bool Upstreams::start_tls(Session& s, EndpointPool& e) {
+bool Upstreams::start_tls(Session& s, EndpointPool& e, std::string_view alpn) {
   const ClusterRuntime* runtime = ctx_.tables->cluster(e.cluster->id);
   tls::ClientContext* context = runtime == nullptr ? nullptr : runtime->tls_context(ctx_.worker);
   if (context == nullptr) {
@@ -51,12 +51,13 @@ bool Upstreams::start_tls(Session& s, EndpointPool& e) {
       break;
     }
   }
-  if (ctx_.transports.start_tls_client(s, *context, sni)) return true;
+  if (ctx_.transports.start_tls_client(s, *context, sni, config.alpn.count == 0 ? alpn : std::string_view())) return true;
   set_tls_failure("TLS error: out of memory");
   return false;
 }
 
-Upstreams::Setup Upstreams::establish(Session& s, EndpointPool& e, uint32_t* events, UpstreamFailure* failure) {
+Upstreams::Setup Upstreams::establish(Session& s, EndpointPool& e, std::string_view alpn, uint32_t* events,
+                                      UpstreamFailure* failure) {
   if (*events & (tcp::kEventReset | tcp::kEventTimedOut)) {
     *failure = (*events & tcp::kEventTimedOut) != 0 ? UpstreamFailure::kTimeout
                : s.tls == nullptr                   ? UpstreamFailure::kRefused
@@ -68,7 +69,7 @@ Upstreams::Setup Upstreams::establish(Session& s, EndpointPool& e, uint32_t* eve
     if ((*events & tcp::kEventConnected) == 0) return Setup::kWait;
     *events &= ~uint32_t{tcp::kEventConnected};
     if (!e.cluster->has_tls) return Setup::kReady;
-    if (!start_tls(s, e)) {
+    if (!start_tls(s, e, alpn)) {
       *failure = UpstreamFailure::kTls;
       return Setup::kFailed;
     }

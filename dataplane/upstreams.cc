@@ -11,6 +11,8 @@ using stats::ClusterCounter;
 
 namespace {
 
+constexpr std::string_view kHttp1Alpn = "\x08http/1.1";
+
 uint32_t buckets_for(uint32_t capacity) { return std::bit_ceil(capacity); }
 
 uint64_t mix(uint64_t v) {
@@ -357,7 +359,7 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
   if (u.connected && bytes_due(u)) count_bytes(u);
   if (!u.connected) {
     UpstreamFailure failure = UpstreamFailure::kLocal;
-    const Setup setup = establish(u, e, &events, &failure);
+    const Setup setup = establish(u, e, u.own ? std::string_view() : kHttp1Alpn, &events, &failure);
     if (setup == Setup::kFailed) return connect_failed(u, failure);
     if (setup == Setup::kWait) return;
     u.connected = true;

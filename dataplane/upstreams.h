@@ -125,9 +125,10 @@ class Upstreams {
   void count_connect_failure(EndpointPool& e, bool timeout);
 
   // On events of a connection that is not yet ready: TCP's handshake, then TLS's where the cluster has it. kFailed: *failure; the
-  // connection is still there. kReady once; the events that are left are in *events.
+  // connection is still there. kReady once; the events that are left are in *events. `alpn`: what is offered where the cluster has
+  // no alpn_protocols, on the wire's form (RFC 7301 3.1): what an HTTP pool speaks, as Envoy's pools do; empty for raw bytes.
   enum class Setup : uint8_t { kWait, kReady, kFailed };
-  Setup establish(Session& s, EndpointPool& e, uint32_t* events, UpstreamFailure* failure);
+  Setup establish(Session& s, EndpointPool& e, std::string_view alpn, uint32_t* events, UpstreamFailure* failure);
   // What establish() last failed with as Envoy words it ("TLS_error:..."), for whoever is told of kTls. May be empty.
   std::string_view tls_failure() const { return {tls_failure_, tls_failure_size_}; }
 
@@ -153,7 +154,7 @@ class Upstreams {
   void fail_pending(EndpointPool& e, UpstreamFailure failure);
   void tls_failed(UpstreamSession& u);
   static UpstreamSession* stale_idle(EndpointPool& e);
-  bool start_tls(Session& s, EndpointPool& e);
+  bool start_tls(Session& s, EndpointPool& e, std::string_view alpn);
   void count_tls_failure(EndpointPool& e, tls::TlsError error);
   void set_tls_failure(std::string_view text);
   void count_bytes(UpstreamSession& u);

@@ -175,6 +175,16 @@ class HeaderTable {
     MILLRACE_ASSERT(id != HeaderId::kOther, "set() is for known names");
     return has(id) ? replace(id, value) : add(id, value);
   }
+  // The same by a (lower case) name that has no id: HeaderId::kOther.
+  bool set(std::string_view lower_case_name, std::string_view value) {
+    Header* first = nullptr;
+    for (uint32_t i = 0; i < size_ && first == nullptr; ++i)
+      if (data_[i].id == HeaderId::kOther && data_[i].name == lower_case_name) first = &data_[i];
+    if (first == nullptr) return push({lower_case_name, value, HeaderId::kOther});
+    first->value = value;
+    remove_if([&](const Header& h) { return &h != first && h.id == HeaderId::kOther && h.name == lower_case_name; });
+    return true;
+  }
   void clear() {
     size_ = 0;
     present_ = repeated_ = 0;

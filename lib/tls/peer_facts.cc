@@ -7,43 +7,13 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
-#include "lib/base/bytes.h"
-#include "lib/base/ip_address.h"
+#include "lib/tls/san_text.h"
 
 namespace millrace::tls {
 
 namespace {
 
 constexpr char kHex[] = "0123456789abcdef";
-constexpr int kKinds = 4;  // of names: URI, DNS, IP, email
-
-int kind_of(const GENERAL_NAME* n) {
-  switch (n->type) {
-    case GEN_URI:
-      return 0;
-    case GEN_DNS:
-      return 1;
-    case GEN_IPADD:
-      return 2;
-    case GEN_EMAIL:
-      return 3;
-    default:
-      return -1;
-  }
-}
-
-// The name's text, in `buffer` where it is an address; null data: not to be shown.
-std::string_view text_of(const GENERAL_NAME* n, std::span<char> buffer) {
-  const ASN1_STRING* s = n->type == GEN_IPADD ? n->d.iPAddress : n->d.ia5;
-  const std::string_view raw(reinterpret_cast<const char*>(ASN1_STRING_get0_data(s)), static_cast<size_t>(ASN1_STRING_length(s)));
-  if (n->type != GEN_IPADD) return raw.find('\0') == std::string_view::npos ? raw : std::string_view();
-  base::IpAddress a;
-  if (raw.size() == 4) a = base::IpAddress::v4(base::load_be32(raw.data()));
-  else if (raw.size() == 16) a = base::IpAddress::v6(reinterpret_cast<const uint8_t*>(raw.data()));
-  else return {};
-  return {buffer.data(), a.format(buffer.data(), buffer.size())};
-}
-
 int64_t unix_time(const ASN1_TIME* t) {
   std::tm tm{};
   return ASN1_TIME_to_tm(t, &tm) == 1 ? static_cast<int64_t>(timegm(&tm)) : 0;
@@ -72,11 +42,10 @@ struct Names {
   template <class Visit>
   void each(Visit&& visit) const {
     for (int i = 0; i < sk_GENERAL_NAME_num(list); ++i) {
-      const GENERAL_NAME* n = sk_GENERAL_NAME_value(list, i);
-      const int kind = kind_of(n);
       char buffer[64];
-      const std::string_view text = kind < 0 ? std::string_view() : text_of(n, buffer);
-      if (text.data() != nullptr) visit(kind, text);
+      SanMatcher::Type type{};
+      const std::string_view text = san_text(sk_GENERAL_NAME_value(list, i), &type, buffer);
+      if (text.data() != nullptr) visit(static_cast<size_t>(type), text);
     }
   }
 };
@@ -103,8 +72,8 @@ PeerCertificate* make_peer_certificate(X509* leaf, OSSL_LIB_CTX* library) {
     return nullptr;
   }
   const Names names(leaf);
-  size_t counts[kKinds] = {}, text_bytes = 0;
-  names.each([&](int kind, std::string_view text) {
+  size_t counts[kSanTypes] = {}, text_bytes = 0;
+  names.each([&](size_t kind, std::string_view text) {
     ++counts[kind];
     text_bytes += text.size();
   });
@@ -141,14 +110,15 @@ PeerCertificate* make_peer_certificate(X509* leaf, OSSL_LIB_CTX* library) {
   out->sha1 = hex(digest1, size1);
   out->not_before = unix_time(X509_get0_notBefore(leaf));
   out->not_after = unix_time(X509_get0_notAfter(leaf));
-  std::string_view* ends[kKinds];
-  std::span<const std::string_view>* spans[kKinds] = {&out->uri_sans, &out->dns_sans, &out->ip_sans, &out->email_sans};
-  for (int k = 0; k < kKinds; ++k) {
+  std::string_view* ends[kSanTypes];
+  // In the order of SanMatcher::Type.
+  std::span<const std::string_view>* spans[kSanTypes] = {&out->dns_sans, &out->uri_sans, &out->ip_sans, &out->email_sans};
+  for (size_t k = 0; k < kSanTypes; ++k) {
     ends[k] = lists;
     *spans[k] = {lists, counts[k]};
     lists += counts[k];
   }
-  names.each([&](int kind, std::string_view text) { *ends[kind]++ = keep(text); });
+  names.each([&](size_t kind, std::string_view text) { *ends[kind]++ = keep(text); });
   return out;
 }
 

@@ -8,9 +8,8 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
-#include "lib/base/bytes.h"
-#include "lib/base/ip_address.h"
 #include "lib/tls/pem.h"
+#include "lib/tls/san_text.h"
 #include "lib/tls/session.h"
 
 namespace millrace::tls {
@@ -19,10 +18,6 @@ using base::Error;
 using base::Status;
 
 namespace {
-
-std::string_view text_of(const ASN1_STRING* s) {
-  return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(s)), static_cast<size_t>(ASN1_STRING_length(s))};
-}
 
 bool equal_ignoring_case(std::string_view a, std::string_view b) {
   return a.size() == b.size() && OPENSSL_strncasecmp(a.data(), b.data(), a.size()) == 0;
@@ -56,32 +51,6 @@ bool dns_matches(std::string_view pattern, std::string_view host) {
   return dot != std::string_view::npos && dot != 0 && equal_ignoring_case(pattern.substr(1), host.substr(dot));
 }
 
-// The name as text, in `buffer` where it is an address; null data for kinds that nobody matches.
-std::string_view name_text(const GENERAL_NAME* n, SanMatcher::Type* type, std::span<char> buffer) {
-  switch (n->type) {
-    case GEN_DNS:
-      *type = SanMatcher::Type::kDns;
-      return text_of(n->d.dNSName);
-    case GEN_URI:
-      *type = SanMatcher::Type::kUri;
-      return text_of(n->d.uniformResourceIdentifier);
-    case GEN_EMAIL:
-      *type = SanMatcher::Type::kEmail;
-      return text_of(n->d.rfc822Name);
-    case GEN_IPADD: {
-      *type = SanMatcher::Type::kIp;
-      const std::string_view raw = text_of(n->d.iPAddress);
-      base::IpAddress a;
-      if (raw.size() == 4) a = base::IpAddress::v4(base::load_be32(raw.data()));
-      else if (raw.size() == 16) a = base::IpAddress::v6(reinterpret_cast<const uint8_t*>(raw.data()));
-      else return {};
-      return {buffer.data(), a.format(buffer.data(), buffer.size())};
-    }
-    default:
-      return {};
-  }
-}
-
 // Calls visit(type, text) for each name of the certificate until it returns true; whether one did.
 template <class Visit>
 bool any_name(X509* leaf, Visit&& visit) {
@@ -91,7 +60,7 @@ bool any_name(X509* leaf, Visit&& visit) {
   for (int i = 0; i < sk_GENERAL_NAME_num(names) && !found; ++i) {
     char buffer[64];
     SanMatcher::Type type{};
-    const std::string_view text = name_text(sk_GENERAL_NAME_value(names, i), &type, buffer);
+    const std::string_view text = san_text(sk_GENERAL_NAME_value(names, i), &type, buffer);
     found = text.data() != nullptr && visit(type, text);
   }
   GENERAL_NAMES_free(names);
@@ -124,7 +93,7 @@ const char* verify_text(int error) {
     case X509_V_ERR_INVALID_PURPOSE:
       return "unsupported certificate purpose";
     case X509_V_ERR_CERT_REVOKED:
-      return "certificate revocation check against provided CRLs failed";
+      return "certificate revocation check against provided CRLs failed: certificate revoked";
     default:
       return X509_verify_cert_error_string(error);
   }

@@ -88,9 +88,7 @@ def upstream_contexts(folder):
         if most:
             c.maximum_version = most
         return c
-    # Envoy's pools offer http/1.1 where nothing is configured, Millrace does not yet: who chooses no protocol sees the same of both.
-    return {9101: context("ca-up", alpn=False), 9102: context("ca-expired", alpn=False), 9103: context("stranger-up", alpn=False),
-            9104: context("ca-up", wants=True, alpn=False),
+    return {9101: context("ca-up"), 9102: context("ca-expired"), 9103: context("stranger-up"), 9104: context("ca-up", wants=True),
             9105: context("ca-up", alpn=False)}
 
 

@@ -206,7 +206,7 @@ def test_cipher_and_curve(gateway):
     assert facts(gateway, "cipher")["cipher"] == "ECDHE-ECDSA-AES256-GCM-SHA384"
 
 
-@pytest.mark.parametrize("name,alpn", [("alpn", "http/1.1"), ("verified", "")])
+@pytest.mark.parametrize("name,alpn", [("alpn", "http/1.1"), ("verified", "http/1.1")])
 def test_alpn(gateway, name, alpn):
     assert facts(gateway, name)["alpn"] == alpn
 
@@ -261,7 +261,7 @@ SANS = "SAN_matcher,_certificate_SANs_are_[good.test,_*.wild.test,_spiffe://td/n
 @pytest.mark.parametrize("name,counter,reason", [
     ("wrong-ca", "fail_verify_error", X509 + "0:_unable_to_get_local_issuer_certificate:TLS_error_end"),
     ("expired", "fail_verify_error", X509 + "0:_certificate_has_expired:TLS_error_end"),
-    ("revoked", "fail_verify_error", X509 + "0:_certificate_revocation_check_against_provided_CRLs_failed:TLS_error_end"),
+    ("revoked", "fail_verify_error", X509 + "0:_certificate_revocation_check_against_provided_CRLs_failed:_certificate_revoked:TLS_error_end"),
     ("wrong-name", "fail_verify_san", VERIFY + SANS), ("combined-wrong", "fail_verify_san", VERIFY + SANS),
     ("wrong-sni", "fail_verify_san", VERIFY + SANS),
     ("wrong-hash", "fail_verify_cert_hash", VERIFY + "cert_hash_and_spki:TLS_error_end"),

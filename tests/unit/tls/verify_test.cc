@@ -124,14 +124,14 @@ std::vector<Case> cases() {
       {"wrong name, accepted", untrusted_san, &w.leaf, kNone, kNames, PeerValidation::kFailed},
       {"revoked", trust([&](ValidationConfig& c) { c.crl_pem = make_crl(w.root, {w.leaf}); }), &w.leaf, kPeerCertificateRevoked,
        at("verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate revocation check against "
-          "provided CRLs failed")},
+          "provided CRLs failed: certificate revoked")},
       {"another is revoked", trust([&](ValidationConfig& c) { c.crl_pem = make_crl(w.root, {w.expired}); }), &w.leaf},
       {"CRL among the CAs",
        {.trusted_ca_pem = w.root.chain + make_crl(w.root, {w.leaf})},
        &w.leaf,
        kPeerCertificateRevoked,
        at("verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate revocation check against "
-          "provided CRLs failed")},
+          "provided CRLs failed: certificate revoked")},
       {"no CRL of the intermediate", trust([&](ValidationConfig& c) { c.crl_pem = make_crl(w.root, {}); }), &w.deep,
        kPeerCertificateUntrusted,
        at("verify cert failed: X509_verify_cert: certificate verification error at depth 0: unable to get certificate CRL")},
