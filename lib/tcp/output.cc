@@ -122,7 +122,9 @@ bool output_syn(Tcb& t, OutSegment& out, TimeNs now) {
   }
   t.due &= static_cast<uint16_t>(~kDueSyn);
   TcpRepr& h = out.header;
-  const uint16_t window = first_window(t.rcv_cap, t.rcv_wscale);
+  // The data of a fast open takes its part; what a SYN-ACK said once stays.
+  const uint32_t room = std::max(receive_room(t), rcv_wnd(t));
+  const uint16_t window = first_window(std::min(t.rcv_cap, room), t.rcv_wscale);
   h.window = window;
   h.mss = t.our_mss;
   if (t.state == State::kSynSent) {

@@ -1,14 +1,18 @@
 // Runs one fuzz target without libFuzzer, in every ordinary test build: each corpus file, each of its prefixes, and a number of
 // random mutations, always with a page behind that cannot be read.
 //
-//   replay CORPUS_FOLDER [MUTATIONS]      MILLRACE_SEED=n repeats a run
+//   replay CORPUS_FOLDER [MUTATIONS]      MILLRACE_SEED=n repeats a run; of one that fails the last line is the input, in
+//   hexadecimal
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <span>
+#include <unistd.h>
 #include <vector>
 
 #include "lib/base/prng.h"
@@ -22,6 +26,28 @@ using Bytes = std::vector<uint8_t>;
 constexpr size_t kMaxInput = 64 * 1024;   // larger corpus files are cut
 constexpr size_t kPrefixesPerFile = 512;  // all of them for what fits, evenly spread ones for larger files
 constexpr uint64_t kDefaultMutations = 5000;
+
+std::span<const uint8_t> running;  // the input under test
+
+// What a failure leaves behind: `xxd -r -p` makes a corpus file of it.
+void show_input(int signal) {
+  constexpr char kHex[] = "0123456789abcdef";
+  char line[512];
+  const auto put = [](const char* text, size_t size) {
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text, size);
+  };
+  for (size_t at = 0; at < running.size();) {
+    size_t n = 0;
+    for (; n < sizeof line && at < running.size(); ++at) {
+      line[n++] = kHex[running[at] >> 4];
+      line[n++] = kHex[running[at] & 15];
+    }
+    put(line, n);
+  }
+  put("\n", 1);
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
 
 Bytes mutate(Bytes input, const std::vector<Bytes>& corpus, millrace::base::Prng& random) {
   for (uint64_t n = 1 + random.below(4); n > 0; --n) {
@@ -83,9 +109,11 @@ int main(int argc, char** argv) {
               static_cast<unsigned long long>(seed));
   std::fflush(stdout);
 
+  for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) std::signal(signal, show_input);
   millrace::support::GuardPage guard(kMaxInput);
   const auto run = [&guard](const uint8_t* data, size_t size) {
     const auto placed = guard.place({data, size});
+    running = {placed.data(), placed.size()};
     LLVMFuzzerTestOneInput(placed.data(), placed.size());
   };
   std::vector<Bytes> corpus;

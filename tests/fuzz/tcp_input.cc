@@ -75,8 +75,10 @@ struct Machine {
       FUZZ_REQUIRE(wire::TcpView::parse({header, out.header.emit(header)}, view) == wire::ParseError::kNone);
       if ((out.header.flags & wire::kTcpAck) && !(out.header.flags & (wire::kTcpRst | wire::kTcpSyn))) {
         const uint32_t right = out.header.ack + (uint32_t{out.header.window} << t.rcv_wscale);
-        FUZZ_REQUIRE(!edge_known || seq_ge(right, right_edge));
-        right_edge = right;
+        // A scaled window is at most its unit short of what was offered once (RFC 7323 2.4); what was offered is still taken.
+        FUZZ_REQUIRE(!edge_known || seq_gt(right + (1u << t.rcv_wscale), right_edge));
+        right_edge = edge_known ? seq_max(right_edge, right) : right;
+        FUZZ_REQUIRE(seq_le(right_edge, t.rcv_adv));
         edge_known = true;
       }
       check(0);
