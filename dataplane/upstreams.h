@@ -125,8 +125,8 @@ class Upstreams {
   void count_connect_failure(EndpointPool& e, bool timeout);
 
   // On events of a connection that is not yet ready: TCP's handshake, then TLS's where the cluster has it. kFailed: *failure; the
-  // connection is still there. kReady once; the events that are left are in *events. `alpn`: what is offered where the cluster has
-  // no alpn_protocols, on the wire's form (RFC 7301 3.1): what an HTTP pool speaks, as Envoy's pools do; empty for raw bytes.
+  // connection is still there. kReady once; the events that are left are in *events. `alpn`: what is offered where the cluster
+  // has no alpn_protocols, in the wire's form (RFC 7301 3.1): what an HTTP pool speaks, as Envoy's pools do; empty for raw bytes.
   enum class Setup : uint8_t { kWait, kReady, kFailed };
   Setup establish(Session& s, EndpointPool& e, std::string_view alpn, uint32_t* events, UpstreamFailure* failure);
   // What establish() last failed with as Envoy words it ("TLS_error:..."), for whoever is told of kTls. May be empty.

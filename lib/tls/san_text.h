@@ -12,8 +12,8 @@ namespace millrace::tls {
 
 inline constexpr size_t kSanTypes = 4;  // SanMatcher::Type
 
-// The name, in `buffer` (64 bytes) where it is an address. Null data: of a kind that nobody matches or shows, or with a NUL inside,
-// which would be another name to whoever reads it as a C string.
+// The name, in `buffer` (64 bytes) where it is an address. Null data: of a kind that nobody matches or shows, or with a NUL
+// inside, which would be another name to whoever reads it as a C string.
 std::string_view san_text(const GENERAL_NAME* name, SanMatcher::Type* type, std::span<char> buffer);
 
 }  // namespace millrace::tls
