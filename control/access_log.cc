@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <unistd.h>
+#include <utility>
 
 #include "control/control_plane.h"
 
@@ -17,8 +18,7 @@ std::vector<AccessLogSink> sinks_of(const void* object, const table::Array<table
     const std::string_view text = table::view(object, l->format);
     auto format = l->json != 0 ? AccessLogFormat::json(text) : AccessLogFormat::text(text);
     if (!format.ok()) format = AccessLogFormat::text("");
-    out.push_back(
-        {std::string(table::view(object, l->path)), std::make_shared<const AccessLogFormat>(std::move(format).value())});
+    out.push_back({std::string(table::view(object, l->path)), std::make_shared<AccessLogFormat>(std::move(format).value())});
   }
   return out;
 }
@@ -41,6 +41,7 @@ AccessLogger::~AccessLogger() {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
+  wake_.notify_all();
   thread_.join();
   flush();
   for (auto& [path, f] : files_)
@@ -49,17 +50,39 @@ AccessLogger::~AccessLogger() {
 
 void AccessLogger::run() {
   while (true) {
-    std::this_thread::sleep_for(kFlushInterval);
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait_for(lock, kFlushInterval, [this] { return stopping_ || full_; });
+      if (stopping_) return;
+    }
     flush();
-    const std::lock_guard lock(mutex_);
-    if (stopping_) return;
   }
 }
 
 void AccessLogger::set_sinks(AccessLogSinks sinks) {
   const std::lock_guard lock(mutex_);
+  SinkMap next;
+  const auto resolve = [this](std::vector<AccessLogSink>& from) {
+    std::vector<Sink> to;
+    for (AccessLogSink& s : from) to.push_back({&files_[s.path], std::move(s.format)});
+    return to;
+  };
+  for (auto& [listener, from] : sinks) {
+    Sinks& to = next[listener];
+    for (auto& chain : from.chains) to.chains.push_back(resolve(chain));
+    to.listener = resolve(from.listener);
+  }
   previous_ = std::move(sinks_);
-  sinks_ = std::move(sinks);
+  sinks_ = std::move(next);
+  last_listener_ = table::kNoObject;
+}
+
+const AccessLogger::Sinks* AccessLogger::find(table::ObjectId listener) const {
+  for (const SinkMap* known : {&sinks_, &previous_}) {
+    const auto it = known->find(listener);
+    if (it != known->end()) return &it->second;
+  }
+  return nullptr;
 }
 
 void AccessLogger::on_event(uint32_t, std::span<const uint8_t> record) {
@@ -73,44 +96,60 @@ void AccessLogger::on_event(uint32_t, std::span<const uint8_t> record) {
     return;
   }
   const stats::AccessLogRecord& r = view.fixed();
-  const std::vector<AccessLogSink>* sinks = nullptr;
-  for (const AccessLogSinks* known : {&sinks_, &previous_}) {
-    const auto it = known->find(r.listener);
-    if (it == known->end()) continue;
-    if (r.filter_chain == UINT16_MAX) sinks = &it->second.listener;
-    if (r.filter_chain < it->second.chains.size()) sinks = &it->second.chains[r.filter_chain];
-    if (sinks != nullptr) break;
+  if (r.listener != last_listener_ || last_listener_ == table::kNoObject) {
+    last_sinks_ = find(r.listener);
+    last_listener_ = r.listener;
+  }
+  const std::vector<Sink>* sinks = nullptr;
+  if (last_sinks_ != nullptr) {
+    if (r.filter_chain == UINT16_MAX) sinks = &last_sinks_->listener;
+    else if (r.filter_chain < last_sinks_->chains.size()) sinks = &last_sinks_->chains[r.filter_chain];
   }
   if (sinks == nullptr) {
     ++counters_.unknown;
     return;
   }
-  for (const AccessLogSink& s : *sinks) {
-    File& f = files_[s.path];
-    if (f.buffer.size() > kMaxBuffered) {
+  for (size_t i = 0; i < sinks->size(); ++i) {
+    if (i < 32 && (r.sinks >> i & 1) == 0) continue;
+    const Sink& s = (*sinks)[i];
+    LineBuffer& lines = s.file->lines;
+    if (lines.size() > kMaxBuffered) {
       ++counters_.lost;
       continue;
     }
-    s.format->append(view, f.buffer);
+    s.format->append(view, lines);
     ++counters_.lines;
-    if (f.buffer.size() >= kFlushBytes) write_out(s.path, f);
+    if (lines.size() < kFlushBytes || full_) continue;
+    full_ = true;
+    wake_.notify_one();
   }
 }
 
 void AccessLogger::flush() {
-  const std::lock_guard lock(mutex_);
-  for (auto& [path, f] : files_)
-    if (!f.buffer.empty()) write_out(path, f);
+  const std::lock_guard writer(writing_);
+  std::unique_lock lock(mutex_);
+  full_ = false;
+  const bool reopening = std::exchange(reopen_, false);
+  for (auto& [path, f] : files_) {  // files may be added meanwhile, never removed
+    if (f.writing.empty()) std::swap(f.writing, f.lines);
+    if (f.writing.empty() && !reopening) continue;
+    lock.unlock();
+    if (!f.writing.empty()) write_out(path, f);
+    if (reopening) {
+      if (f.fd > 2) close(f.fd);
+      f.fd = -1;
+      f.complained = false;
+    }
+    lock.lock();
+  }
 }
 
 void AccessLogger::reopen() {
-  const std::lock_guard lock(mutex_);
-  for (auto& [path, f] : files_) {
-    if (!f.buffer.empty()) write_out(path, f);
-    if (f.fd > 2) close(f.fd);
-    f.fd = -1;
-    f.complained = false;
+  {
+    const std::lock_guard lock(mutex_);
+    reopen_ = true;
   }
+  flush();
 }
 
 AccessLogger::Counters AccessLogger::counters() const {
@@ -118,16 +157,16 @@ AccessLogger::Counters AccessLogger::counters() const {
   return counters_;
 }
 
-// Whole lines only: what a full disk leaves over stays in the buffer for the next try.
+// What a full disk leaves over stays for the next try.
 void AccessLogger::write_out(const std::string& path, File& f) {
   if (f.fd < 0)
     f.fd = path == "/dev/stdout"   ? 1
            : path == "/dev/stderr" ? 2
                                    : open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
   ssize_t n = -1;
-  if (f.fd >= 0) n = write(f.fd, f.buffer.data(), f.buffer.size());
+  if (f.fd >= 0) n = write(f.fd, f.writing.view().data(), f.writing.size());
   if (n >= 0) {
-    f.buffer.erase(0, static_cast<size_t>(n));
+    f.writing.consume(static_cast<size_t>(n));
     f.complained = false;
     return;
   }

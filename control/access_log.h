@@ -1,12 +1,14 @@
-// Access logs: the records that workers put on their event rings, as lines in files. The data plane decides which record is made;
-// here it is formatted and written, by the thread that drains the rings.
+// Access logs: the records that workers put on their event rings, as lines in files. The data plane decides which record is made
+// and which logs want it (filters); here it is formatted, by the thread that drains the rings, and written, by a thread of its
+// own: a slow disk delays no ring.
 //
 // A line is in its file at most kFlushInterval after its request ended (Envoy: 10 s). Files are opened for appending when the
 // first line comes and reopened by reopen() (SIGUSR1, for logrotate). A file that cannot be written is said so once, its lines
-// are counted as lost, and it is tried again.
+// are kept up to kMaxBuffered, then counted as lost, and it is tried again.
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -25,7 +27,7 @@ namespace millrace::control {
 // One access log of a listener's configuration.
 struct AccessLogSink {
   std::string path;  // "/dev/stdout" and "/dev/stderr" are this process' own
-  std::shared_ptr<const AccessLogFormat> format;
+  std::shared_ptr<AccessLogFormat> format;
 };
 struct ListenerSinks {
   std::vector<std::vector<AccessLogSink>> chains;  // by index of filter_chains
@@ -59,20 +61,37 @@ class AccessLogger {
   Counters counters() const;
 
  private:
+  // Under mutex_: `lines`. The writer's alone: all else.
   struct File {
+    LineBuffer lines;
+    LineBuffer writing;  // taken over from `lines`, on its way into the file
     int fd = -1;
     bool complained = false;
-    std::string buffer;
   };
-  void write_out(const std::string& path, File& f);
+  struct Sink {
+    File* file;
+    std::shared_ptr<AccessLogFormat> format;
+  };
+  struct Sinks {
+    std::vector<std::vector<Sink>> chains;
+    std::vector<Sink> listener;
+  };
+  using SinkMap = std::map<table::ObjectId, Sinks>;
+
+  const Sinks* find(table::ObjectId listener) const;
+  static void write_out(const std::string& path, File& f);
   void run();
 
   mutable std::mutex mutex_;
-  AccessLogSinks sinks_;
-  AccessLogSinks previous_;  // records of connections older than the last change still find their format
-  std::map<std::string, File> files_;
+  std::mutex writing_;  // one writes at a time: the thread, or flush(); taken before mutex_
+  std::condition_variable wake_;
+  SinkMap sinks_;
+  SinkMap previous_;                                  // records of connections older than the last change still find their format
+  std::map<std::string, File> files_;                 // never shrinks: sinks point into it
+  table::ObjectId last_listener_ = table::kNoObject;  // of the last record; most are of the same one
+  const Sinks* last_sinks_ = nullptr;
   Counters counters_;
-  bool stopping_ = false;
+  bool stopping_ = false, full_ = false, reopen_ = false;
   std::thread thread_;
 };
 

@@ -1,123 +1,28 @@
 #include "control/access_log_format.h"
 
-#include <charconv>
-#include <cstdio>
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
 #include <optional>
-#include <time.h>
-#include <unistd.h>
+#include <random>
 
 #include "control/json_text.h"
+#include "lib/base/time.h"
 
 namespace millrace::control {
 
 using base::Error;
 using base::Result;
-using stats::AccessLogRecord;
+using format::kAbsent;
 using stats::AccessLogView;
 using stats::StringId;
+using table::FormatOp;
 
 namespace {
 
-void append_number(uint64_t v, std::string& out) {
-  char buffer[20];
-  const auto r = std::to_chars(buffer, buffer + sizeof buffer, v);
-  out.append(buffer, r.ptr);
-}
-
-// Envoy formats times by strftime with %f (and %1f..%9f) for fractions of a second and %E…S left out; default
-// "%Y-%m-%dT%H:%M:%E3SZ".
-void append_time(uint64_t wall_ns, std::string_view format, std::string& out) {
-  const time_t seconds = static_cast<time_t>(wall_ns / 1'000'000'000);
-  const uint32_t nanos = static_cast<uint32_t>(wall_ns % 1'000'000'000);
-  tm parts;
-  gmtime_r(&seconds, &parts);
-  char buffer[128];
-  if (format.empty()) {
-    const size_t n = strftime(buffer, sizeof buffer, "%Y-%m-%dT%H:%M:%S", &parts);
-    out.append(buffer, n);
-    std::snprintf(buffer, sizeof buffer, ".%03uZ", nanos / 1'000'000);
-    out += buffer;
-    return;
-  }
-  std::string piece;
-  const auto flush = [&] {
-    if (piece.empty()) return;
-    const size_t n = strftime(buffer, sizeof buffer, piece.c_str(), &parts);
-    out.append(buffer, n);
-    piece.clear();
-  };
-  for (size_t i = 0; i < format.size(); ++i) {
-    if (format[i] != '%' || i + 1 == format.size()) {
-      piece += format[i];
-      continue;
-    }
-    size_t digits = 0;
-    size_t at = i + 1;
-    if (format[at] >= '1' && format[at] <= '9' && at + 1 < format.size() && format[at + 1] == 'f')
-      digits = static_cast<size_t>(format[at++] - '0');
-    if (format[at] == 'f') {
-      flush();
-      char fraction[16];
-      std::snprintf(fraction, sizeof fraction, "%09u", nanos);
-      out.append(fraction, digits == 0 ? 9 : digits);
-      i = at;
-      continue;
-    }
-    if (format[at] == 's') {  // strftime would take local time for it
-      flush();
-      append_number(static_cast<uint64_t>(seconds), out);
-      i = at;
-      continue;
-    }
-    piece += '%';
-    piece += format[++i];
-  }
-  flush();
-}
-
-void append_address(const base::IpAddress& a, uint16_t port, std::string& out) {
-  const bool v6 = !a.is_v4();
-  if (v6) out += '[';
-  out += a.to_string();
-  if (v6) out += ']';
-  out += ':';
-  append_number(port, out);
-}
-
-bool append_ms(uint64_t ns, std::string& out) {
-  if (ns == stats::kNoTime) return false;
-  append_number(ns / 1'000'000, out);
-  return true;
-}
-
-// The cipher suites that this product negotiates, by IANA number (OpenSSL's names, as Envoy prints them).
-const char* cipher_name(uint16_t id) {
-  switch (id) {
-    case 0x1301:
-      return "TLS_AES_128_GCM_SHA256";
-    case 0x1302:
-      return "TLS_AES_256_GCM_SHA384";
-    case 0x1303:
-      return "TLS_CHACHA20_POLY1305_SHA256";
-    case 0xc02b:
-      return "ECDHE-ECDSA-AES128-GCM-SHA256";
-    case 0xc02c:
-      return "ECDHE-ECDSA-AES256-GCM-SHA384";
-    case 0xc02f:
-      return "ECDHE-RSA-AES128-GCM-SHA256";
-    case 0xc030:
-      return "ECDHE-RSA-AES256-GCM-SHA384";
-    case 0xcca8:
-      return "ECDHE-RSA-CHACHA20-POLY1305";
-    case 0xcca9:
-      return "ECDHE-ECDSA-CHACHA20-POLY1305";
-    default:
-      return nullptr;
-  }
-}
-
-// Request headers and pseudo headers that every record carries.
-std::optional<std::string_view> request_string(const AccessLogView& r, std::string_view name) {
+// Request headers and pseudo headers that records may carry under an id of their own; 0: none of them.
+uint8_t recorded_request(std::string_view name) {
   struct Known {
     std::string_view name;
     StringId id;
@@ -137,247 +42,176 @@ std::optional<std::string_view> request_string(const AccessLogView& r, std::stri
       {"content-type", StringId::kContentType},
   };
   for (const Known& k : kKnown)
-    if (k.name == name) return r.string(k.id);
-  return r.extra(StringId::kExtraRequestHeader, name);
+    if (k.name == name) return static_cast<uint8_t>(k.id);
+  return 0;
 }
 
-std::string hostname() {
-  char name[256] = "-";
-  gethostname(name, sizeof name - 1);
-  return name;
+std::string_view or_absent(const std::optional<std::string_view>& v) { return v ? *v : kAbsent; }
+
+void put_json_text(std::string_view s, LineBuffer& out) {
+  const bool plain_text = std::all_of(s.begin(), s.end(), [](char c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; });
+  if (plain_text) return out.put(s);
+  const std::string quoted = json_quote(s);
+  out.put(std::string_view(quoted).substr(1, quoted.size() - 2));
 }
 
 }  // namespace
 
-Result<AccessLogFormat> AccessLogFormat::text(std::string_view format) {
-  auto t = AccessLogTemplate::text(format);
+Result<AccessLogFormat> AccessLogFormat::text(std::string_view format, bool omit_empty_values) {
+  const auto t = AccessLogTemplate::text(format);
   if (!t.ok()) return Error{t.error()};
-  return AccessLogFormat(std::move(t).value());
+  AccessLogFormat out;
+  if (omit_empty_values) out.missing_ = "";
+  for (const Part& p : t->parts()) {
+    if (p.op == FormatOp::kLiteral) out.add_text(p.text);
+    else out.add_value(Kind::kValue, p);
+  }
+  return out;
 }
 
-Result<AccessLogFormat> AccessLogFormat::json(std::string_view object) {
-  auto t = AccessLogTemplate::json(object);
+Result<AccessLogFormat> AccessLogFormat::json(std::string_view object, bool omit_empty_values) {
+  const auto t = AccessLogTemplate::json(object);
   if (!t.ok()) return Error{t.error()};
-  return AccessLogFormat(std::move(t).value());
+  AccessLogFormat out;
+  if (omit_empty_values) out.missing_ = "";
+  out.add_node(t->root());
+  out.add_text("\n");
+  return out;
 }
 
-bool AccessLogFormat::is_number(Op op) {
-  switch (op) {
-    case Op::kDuration:
-    case Op::kRequestDuration:
-    case Op::kResponseDuration:
-    case Op::kResponseTxDuration:
-    case Op::kResponseCode:
-    case Op::kBytesReceived:
-    case Op::kBytesSent:
-    case Op::kDownstreamLocalPort:
-    case Op::kDownstreamRemotePort:
-    case Op::kDownstreamDirectPort:
-    case Op::kConnectionId:
-    case Op::kAttemptCount:
-      return true;
-    default:
-      return false;
-  }
+void AccessLogFormat::add_text(std::string_view text) {
+  if (steps_.empty() || steps_.back().kind != Kind::kText) steps_.emplace_back();
+  steps_.back().text += text;
 }
 
-bool AccessLogFormat::value(const Part& p, const AccessLogView& view, std::string& out) {
-  const AccessLogRecord& r = view.fixed();
-  const auto string = [&](std::optional<std::string_view> s) {
-    if (!s || s->empty()) return false;
-    out += *s;
-    return true;
-  };
-  const auto address = [&](const base::IpAddress& a, uint16_t port) {
-    if (port == 0 && a.is_unspecified()) return false;
-    append_address(a, port, out);
-    return true;
-  };
-  const auto number = [&](uint64_t v) {
-    append_number(v, out);
-    return true;
-  };
-  switch (p.op) {
-    case Op::kLiteral:
-      out += p.text;
-      return true;
-    case Op::kStartTime:
-      append_time(r.start_wall_ns, p.text, out);
-      return true;
-    case Op::kDuration:
-      return append_ms(r.duration_ns, out);
-    case Op::kRequestDuration:
-      return append_ms(r.request_rx_last_ns, out);
-    case Op::kResponseDuration:
-      return append_ms(r.upstream_rx_first_ns, out);
-    case Op::kResponseTxDuration:
-      if (r.upstream_rx_first_ns == stats::kNoTime) return false;
-      return append_ms(r.duration_ns - r.upstream_rx_first_ns, out);
-    case Op::kReq:
-      if (string(request_string(view, p.text))) return true;
-      return !p.other.empty() && string(request_string(view, p.other));
-    case Op::kResp: {
-      const auto find = [&](const std::string& name) -> std::optional<std::string_view> {
-        if (name == "x-envoy-upstream-service-time") return view.string(StringId::kUpstreamServiceTime);
-        return view.extra(StringId::kExtraResponseHeader, name);
-      };
-      if (p.text == ":status") return r.response_code != 0 && number(r.response_code);
-      if (string(find(p.text))) return true;
-      return !p.other.empty() && string(find(p.other));
-    }
-    case Op::kTrailer:
-      if (string(view.extra(StringId::kExtraResponseTrailer, p.text))) return true;
-      return !p.other.empty() && string(view.extra(StringId::kExtraResponseTrailer, p.other));
-    case Op::kProtocol:
-    case Op::kUpstreamProtocol: {
-      const std::string_view name = to_string(p.op == Op::kProtocol ? r.protocol : r.upstream_protocol);
-      if (name == "-") return false;
-      out += name;
-      return true;
-    }
-    case Op::kResponseCode:
-      return number(r.response_code);
-    case Op::kResponseCodeDetails:
-      return string(view.string(StringId::kResponseCodeDetails));
-    case Op::kResponseFlags: {
-      if (view.flags().empty()) return string("-");  // also in JSON, as Envoy
-      char buffer[stats::ResponseFlags::kMaxText];
-      out.append(buffer, view.flags().format(buffer, sizeof buffer));
-      return true;
-    }
-    case Op::kResponseFlagsLong: {
-      bool any = false;
-      for (uint32_t i = 0; i < stats::kResponseFlagCount; ++i) {
-        if (!view.flags().has(static_cast<stats::ResponseFlag>(i))) continue;
-        if (any) out += ',';
-        out += stats::info(static_cast<stats::ResponseFlag>(i)).long_name;
-        any = true;
-      }
-      return any || string("-");
-    }
-    case Op::kBytesReceived:
-      return number(r.bytes_received);
-    case Op::kBytesSent:
-      return number(r.bytes_sent);
-    case Op::kUpstreamHost:
-      return address(r.upstream_remote, r.upstream_remote_port);
-    case Op::kUpstreamLocalAddress:
-      return address(r.upstream_local, r.upstream_local_port);
-    case Op::kUpstreamCluster:
-      return string(view.string(StringId::kClusterName));
-    case Op::kRouteName:
-      return string(view.string(StringId::kRouteName));
-    case Op::kVirtualHost:
-      return string(view.string(StringId::kVirtualHostName));
-    case Op::kDownstreamRemote:
-      return address(r.downstream_remote, r.downstream_remote_port);
-    case Op::kDownstreamRemoteNoPort:
-      out += r.downstream_remote.to_string();
-      return true;
-    case Op::kDownstreamRemotePort:
-      return number(r.downstream_remote_port);
-    case Op::kDownstreamLocal:
-      return address(r.downstream_local, r.downstream_local_port);
-    case Op::kDownstreamLocalNoPort:
-      out += r.downstream_local.to_string();
-      return true;
-    case Op::kDownstreamLocalPort:
-      return number(r.downstream_local_port);
-    case Op::kDownstreamDirect:
-      return address(r.downstream_direct_remote, r.downstream_direct_remote_port);
-    case Op::kDownstreamDirectNoPort:
-      out += r.downstream_direct_remote.to_string();
-      return true;
-    case Op::kDownstreamDirectPort:
-      return number(r.downstream_direct_remote_port);
-    case Op::kRequestedServerName:
-      return string(view.string(StringId::kServerName));
-    case Op::kTlsVersion:
-      if (r.tls_version == 0) return false;
-      out += r.tls_version == stats::kWireTls13 ? "TLSv1.3" : "TLSv1.2";
-      return true;
-    case Op::kTlsCipher: {
-      const char* name = cipher_name(r.tls_cipher);
-      if (name == nullptr) return false;
-      out += name;
-      return true;
-    }
-    case Op::kConnectionId:
-      return number(r.connection_id);
-    case Op::kHostname: {
-      static const std::string kName = hostname();
-      out += kName;
-      return true;
-    }
-    case Op::kAttemptCount:
-      return number(r.attempt_count);
-    case Op::kFilterChainName:
-      return string(view.string(StringId::kFilterChainName));
-    case Op::kUpstreamTransportFailure:
-      return string(view.string(StringId::kTransportFailure));
+void AccessLogFormat::add_value(Kind kind, const Part& part) {
+  Step s;
+  s.kind = kind;
+  s.text = part.text;
+  s.other = part.other;
+  s.value = {part.op, part.variant, part.from, part.to, 0, 0, part.max_length, {}, {}};
+  for (const table::FormatCommand& c : table::kFormatCommands)
+    if (c.op == part.op) s.number = c.type == table::FormatType::kNumber;
+  if (part.op == FormatOp::kGrpcStatus) s.number = part.variant == table::kGrpcNumber;
+  if (part.op == FormatOp::kReq) {
+    s.value.id = recorded_request(part.text);
+    s.value.other_id = recorded_request(part.other);
   }
-  return false;
+  if (part.op == FormatOp::kEnvironment) {
+    const char* v = std::getenv(part.text.c_str());
+    s.text = v != nullptr ? v : "";
+  }
+  if (part.op == FormatOp::kHostname) s.text = host_name();
+  if (part.op >= FormatOp::kStartTime && part.op <= FormatOp::kEmitTimeLocal) {
+    s.time = static_cast<uint32_t>(times_.size());
+    times_.emplace_back();
+    times_.back().local = part.op == FormatOp::kStartTimeLocal || part.op == FormatOp::kEmitTimeLocal;
+  }
+  steps_.push_back(std::move(s));
 }
 
-void AccessLogFormat::append(const AccessLogView& record, std::string& out) const {
-  if (template_.is_json()) {
-    append_node(template_.root(), record, out);
-    out += '\n';
-    return;
-  }
-  std::string piece;
-  for (const Part& p : template_.parts()) {
-    piece.clear();
-    if (!value(p, record, piece)) piece = "-";
-    if (p.max_length != 0 && piece.size() > p.max_length) piece.resize(p.max_length);
-    out += piece;
-  }
-}
-
-void AccessLogFormat::append_node(const Node& n, const AccessLogView& r, std::string& out) {
+void AccessLogFormat::add_node(const Node& n) {
   switch (n.kind) {
     case Node::Kind::kRaw:
-      out += n.raw;
-      return;
-    case Node::Kind::kParts: {
-      std::string text;
-      if (n.parts.size() == 1 && n.parts[0].op != Op::kLiteral) {  // one operator alone keeps its type
-        if (!value(n.parts[0], r, text)) {
-          out += "null";
-          return;
-        }
-        if (n.parts[0].max_length != 0 && text.size() > n.parts[0].max_length) text.resize(n.parts[0].max_length);
-        if (is_number(n.parts[0].op)) {
-          out += text;
-          return;
-        }
-      } else {
-        for (const Part& p : n.parts) {
-          std::string piece;
-          if (!value(p, r, piece)) piece = "-";
-          if (p.max_length != 0 && piece.size() > p.max_length) piece.resize(p.max_length);
-          text += piece;
+      return add_text(n.raw);
+    case Node::Kind::kParts:
+      if (n.parts.size() == 1 && n.parts[0].op != FormatOp::kLiteral) return add_value(Kind::kJsonValue, n.parts[0]);
+      add_text("\"");
+      for (const Part& p : n.parts) {
+        if (p.op == FormatOp::kLiteral) {
+          const std::string quoted = json_quote(p.text);
+          add_text(std::string_view(quoted).substr(1, quoted.size() - 2));
+        } else {
+          add_value(Kind::kJsonPiece, p);
         }
       }
-      out += json_quote(text);
-      return;
-    }
+      return add_text("\"");
     case Node::Kind::kObject:
     case Node::Kind::kArray: {
       const bool object = n.kind == Node::Kind::kObject;
-      out += object ? '{' : '[';
-      bool first = true;
-      for (const auto& [key, child] : n.members) {
-        if (!first) out += ',';
-        first = false;
-        if (object) {
-          out += json_quote(key);
-          out += ':';
-        }
-        append_node(child, r, out);
+      add_text(object ? "{" : "[");
+      for (size_t i = 0; i < n.members.size(); ++i) {
+        if (i != 0) add_text(",");
+        if (object) add_text(json_quote(n.members[i].first) + ":");
+        add_node(n.members[i].second);
       }
-      out += object ? '}' : ']';
-      return;
+      return add_text(object ? "}" : "]");
+    }
+  }
+}
+
+// What evaluate() asks of a record.
+struct AccessLogFormat::Source {
+  AccessLogFormat& owner;
+  const AccessLogView& view;
+  uint32_t time_index;
+
+  const stats::AccessLogRecord& record() const { return view.fixed(); }
+  std::string_view string(StringId id) const { return or_absent(view.string(id)); }
+  std::string_view request_header(std::string_view name, uint8_t id = 0) const {
+    if (id == 0) id = recorded_request(name);
+    return id != 0 ? string(static_cast<StringId>(id)) : or_absent(view.extra(StringId::kExtraRequestHeader, name));
+  }
+  std::string_view response_header(std::string_view name) const {
+    if (name == "x-envoy-upstream-service-time") return string(StringId::kUpstreamServiceTime);
+    return or_absent(view.extra(StringId::kExtraResponseHeader, name));
+  }
+  std::string_view response_trailer(std::string_view name) const {
+    return or_absent(view.extra(StringId::kExtraResponseTrailer, name));
+  }
+  // The text of a second is made once; within it only digits of the fraction change.
+  std::string_view time(const format::Step& s, uint64_t wall_ns, char*) const {
+    TimeText& t = owner.times_[time_index];
+    const uint64_t second = wall_ns / base::kSecond;
+    if (t.second == second && t.fractions.patchable) {
+      base::patch_fractions(wall_ns, t.fractions, t.text);
+      return {t.text, t.size};
+    }
+    base::TimeZone zone;
+    tm local;
+    if (t.local) {
+      const auto clock = static_cast<time_t>(second);
+      localtime_r(&clock, &local);
+      zone = {static_cast<int32_t>(local.tm_gmtoff), local.tm_zone};
+    }
+    t.size = static_cast<uint32_t>(base::format_time(wall_ns, s.text, zone, t.text, sizeof t.text, &t.fractions));
+    t.second = second;
+    return {t.text, t.size};
+  }
+  std::string_view local_reply_body() const { return kAbsent; }  // only a local reply's own format knows it
+  void random(uint64_t out[2]) const {
+    static std::mt19937_64 generator{std::random_device{}()};
+    out[0] = generator();
+    out[1] = generator();
+  }
+};
+
+void AccessLogFormat::append(const AccessLogView& record, LineBuffer& out) {
+  char buffer[format::kValueRoom];
+  for (const Step& s : steps_) {
+    if (s.kind == Kind::kText) {
+      out.put(s.text);
+      continue;
+    }
+    format::Step step = s.value;
+    step.text = s.text;
+    step.other = s.other;
+    std::string_view v = format::evaluate(step, Source{*this, record, s.time}, buffer);
+    const bool absent = format::is_absent(v);
+    if (absent && s.kind == Kind::kJsonValue) {
+      out.put("null");
+      continue;
+    }
+    if (absent) v = missing_;
+    if (step.max_length != 0) v = v.substr(0, step.max_length);
+    if (s.kind == Kind::kValue || (s.number && !absent)) {
+      out.put(v);
+    } else if (s.kind == Kind::kJsonPiece) {
+      put_json_text(v, out);
+    } else {
+      out.put('"');
+      put_json_text(v, out);
+      out.put('"');
     }
   }
 }

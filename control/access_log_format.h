@@ -1,12 +1,19 @@
 // Access log lines: a format (access_log_template.h) applied to binary records. "-" stands for what a request does not have (null
-// in JSON).
+// in JSON); with omit_empty_values nothing does.
+//
+// A format is compiled to a flat run of steps, JSON too: text that stands between the values is one copy, a value is a view into
+// the record or a few digits on the stack, and the text of a second is made once in that second.
 #pragma once
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "control/access_log_template.h"
+#include "control/line_buffer.h"
 #include "lib/base/status.h"
+#include "lib/base/time_text.h"
+#include "lib/format/evaluate.h"
 #include "lib/stats/events.h"
 
 namespace millrace::control {
@@ -14,23 +21,46 @@ namespace millrace::control {
 class AccessLogFormat {
  public:
   // As AccessLogTemplate::text() and json().
-  static base::Result<AccessLogFormat> text(std::string_view format);
-  static base::Result<AccessLogFormat> json(std::string_view object);
+  static base::Result<AccessLogFormat> text(std::string_view format, bool omit_empty_values = false);
+  static base::Result<AccessLogFormat> json(std::string_view object, bool omit_empty_values = false);
 
-  // Appends one line (with its '\n' where the format has one; JSON always) to `out`.
-  void append(const stats::AccessLogView& record, std::string& out) const;
+  // Appends one line (with its '\n' where the format has one; JSON always) to `out`. One thread at a time: it keeps the text of
+  // the last second.
+  void append(const stats::AccessLogView& record, LineBuffer& out);
 
  private:
-  using Op = AccessLogTemplate::Op;
-  using Part = AccessLogTemplate::Part;
+  using Part = table::FormatPiece;
   using Node = AccessLogTemplate::Node;
-  explicit AccessLogFormat(AccessLogTemplate t) : template_(std::move(t)) {}
-  // False: the record does not have it ("-", null).
-  static bool value(const Part& p, const stats::AccessLogView& r, std::string& out);
-  static bool is_number(Op op);
-  static void append_node(const Node& n, const stats::AccessLogView& r, std::string& out);
+  enum class Kind : uint8_t {
+    kText,       // `text` as it stands
+    kValue,      // a value in a text format
+    kJsonValue,  // a value alone: a number, a string, or null
+    kJsonPiece,  // a value inside a JSON string
+  };
+  struct Step {
+    Kind kind = Kind::kText;
+    bool number = false;
+    std::string text, other;
+    format::Step value;  // its views are set when it is evaluated: steps move
+    uint32_t time = 0;   // index into times_, where the value is a time
+  };
+  struct TimeText {
+    static constexpr size_t kRoom = 1024;
+    uint64_t second = UINT64_MAX;
+    uint32_t size = 0;
+    bool local = false;
+    base::Fractions fractions;
+    char text[kRoom];
+  };
+  struct Source;
 
-  AccessLogTemplate template_;
+  void add_text(std::string_view text);
+  void add_value(Kind kind, const Part& part);
+  void add_node(const Node& n);
+
+  std::vector<Step> steps_;
+  std::vector<TimeText> times_;
+  std::string_view missing_ = "-";
 };
 
 }  // namespace millrace::control

@@ -1,6 +1,7 @@
-// The text of an access log format, understood: literals and operators ("%REQ(:PATH)%"), or a JSON object of them. What a record
-// makes of it is access_log_format.h's business; this half knows no records, so that configuration can be checked with it.
-// Operators and their meaning: Envoy docs, configuration/observability/access_log/usage.
+// A format string, understood: literals and commands ("%REQ(:PATH)%"), or a JSON object of them; of access logs, added headers
+// and local replies alike. What a record makes of it is access_log_format.h's business, what a poll core makes of it
+// dataplane/format_value.h's; this half knows neither, so that configuration can be checked with it. The list of commands:
+// lib/table/format_ops.def. Their meaning: Envoy docs, configuration/observability/access_log/usage.
 #pragma once
 
 #include <cstdint>
@@ -10,61 +11,17 @@
 #include <vector>
 
 #include "lib/base/status.h"
+#include "lib/table/format_piece.h"
 
 namespace millrace::control {
 
-// Envoy's default text format.
-extern const std::string_view kDefaultAccessLogFormat;
+// Of this machine: %HOSTNAME%.
+const std::string& host_name();
 
 class AccessLogTemplate {
  public:
-  enum class Op : uint8_t {
-    kLiteral,
-    kStartTime,
-    kDuration,
-    kRequestDuration,
-    kResponseDuration,
-    kResponseTxDuration,
-    kReq,
-    kResp,
-    kTrailer,
-    kProtocol,
-    kUpstreamProtocol,
-    kResponseCode,
-    kResponseCodeDetails,
-    kResponseFlags,
-    kResponseFlagsLong,
-    kBytesReceived,
-    kBytesSent,
-    kUpstreamHost,
-    kUpstreamLocalAddress,
-    kUpstreamCluster,
-    kRouteName,
-    kVirtualHost,
-    kDownstreamRemote,
-    kDownstreamRemoteNoPort,
-    kDownstreamRemotePort,
-    kDownstreamLocal,
-    kDownstreamLocalNoPort,
-    kDownstreamLocalPort,
-    kDownstreamDirect,
-    kDownstreamDirectNoPort,
-    kDownstreamDirectPort,
-    kRequestedServerName,
-    kTlsVersion,
-    kTlsCipher,
-    kConnectionId,
-    kHostname,
-    kAttemptCount,
-    kFilterChainName,
-    kUpstreamTransportFailure,
-  };
-  struct Part {
-    Op op = Op::kLiteral;
-    std::string text;       // literal; header name; time format
-    std::string other;      // REQ(X?Y): Y
-    size_t max_length = 0;  // 0: unlimited
-  };
+  using Op = table::FormatOp;
+  using Part = table::FormatPiece;
   // A JSON template: an object, an array, a format of several parts, or one operator that keeps its type.
   struct Node {
     enum class Kind : uint8_t { kParts, kObject, kArray, kRaw } kind = Kind::kParts;
@@ -74,8 +31,10 @@ class AccessLogTemplate {
   };
   static constexpr int kMaxDepth = 32;  // of a JSON template
 
-  // The parts of one text. Error: one sentence that names the operator that is not understood or not supported, and what is.
-  static base::Result<std::vector<Part>> parse(std::string_view format);
+  // The parts of one text, neighbouring literals joined. Error: one sentence that names the command that is not understood or not
+  // supported, and what is. `where`: kLog for access logs; kAnywhere for what a poll core evaluates, which knows fewer commands,
+  // and for which %HOSTNAME% and %ENVIRONMENT(X)% become literals.
+  static base::Result<std::vector<Part>> parse(std::string_view format, table::FormatWhere where = table::FormatWhere::kLog);
   // Text; `format` empty: the default one.
   static base::Result<AccessLogTemplate> text(std::string_view format);
   // `object`: a JSON object (as text) whose values are formats, objects or arrays of such; keys stay in the order written.

@@ -1,5 +1,6 @@
 #include "control/route_spec.h"
 
+#include "control/access_log_template.h"
 #include "control/proto_values.h"
 
 namespace millrace::control {
@@ -31,8 +32,7 @@ template <class M>
 route::HeaderMutationsSpec mutations(const M& m) {
   route::HeaderMutationsSpec out;
   const auto add = [](const auto& from, std::vector<route::HeaderOptionSpec>* to) {
-    for (const HeaderValueOption& o : from)
-      to->push_back({o.header().key(), unescape_percent(o.header().value()), append_of(o), o.keep_empty_value()});
+    for (const HeaderValueOption& o : from) to->push_back(header_option_spec(o));
   };
   add(m.request_headers_to_add(), &out.request_add);
   add(m.response_headers_to_add(), &out.response_add);
@@ -197,22 +197,13 @@ void set_redirect(const rt::RedirectAction& a, route::RedirectSpec* out) {
 
 }  // namespace
 
-std::string unescape_percent(std::string_view value) {
-  std::string out;
-  for (size_t i = 0; i < value.size(); ++i) {
-    out += value[i];
-    if (value[i] == '%' && i + 1 < value.size() && value[i + 1] == '%') ++i;
-  }
+route::HeaderOptionSpec header_option_spec(const HeaderValueOption& o) {
+  route::HeaderOptionSpec out{o.header().key(), {}, append_of(o), o.keep_empty_value()};
+  auto parts = AccessLogTemplate::parse(o.header().value(), table::FormatWhere::kAnywhere);
+  if (!parts.ok()) return out;  // validation has refused it
+  if (parts->size() == 1 && parts->front().op == table::FormatOp::kLiteral) out.value = parts->front().text;
+  else out.parts = *std::move(parts);
   return out;
-}
-
-bool has_percent_variable(std::string_view value) {
-  for (size_t i = 0; i < value.size(); ++i) {
-    if (value[i] != '%') continue;
-    if (i + 1 == value.size() || value[i + 1] != '%') return true;
-    ++i;
-  }
-  return false;
 }
 
 route::RouteSpec route_spec(const api::Route& r) {

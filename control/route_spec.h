@@ -16,8 +16,7 @@ route::VirtualHostSpec virtual_host_spec(const api::VirtualHost& host);
 route::RouteTableSpec route_table_spec(const std::string& table, const api::RouteConfiguration& config,
                                        const std::vector<std::shared_ptr<const api::VirtualHost>>& hosts);
 
-// Envoy writes a literal '%' of a header value as "%%"; a single one begins a variable, which validation refuses.
-std::string unescape_percent(std::string_view value);
-bool has_percent_variable(std::string_view value);
+// A header to add; its value compiled where it has %COMMANDS% ("%%" is a percent sign).
+route::HeaderOptionSpec header_option_spec(const envoy::config::core::v3::HeaderValueOption& option);
 
 }  // namespace millrace::control

@@ -113,9 +113,8 @@ bool header_options(const google::protobuf::RepeatedPtrField<core::HeaderValueOp
       ok = complain(key, e, ":-prefixed or host headers may not be modified");
     else ok = header_name(name, key, e) && ok;
     ok = header_value(o.header().value(), value, e) && ok;
-    if (has_percent_variable(o.header().value()))
-      ok = complain(value, e,
-                    "%VARIABLES% in header values are not supported by Millrace yet (a literal percent sign is written %%)");
+    if (const auto parts = AccessLogTemplate::parse(o.header().value(), table::FormatWhere::kAnywhere); !parts.ok())
+      ok = complain(value, e, parts.error());
     if (o.has_append() && o.append_action() != core::HeaderValueOption::APPEND_IF_EXISTS_OR_ADD)
       ok = complain(Path(here, "append_action"), e, "cannot be combined with append");
   }

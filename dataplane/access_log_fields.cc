@@ -1,18 +1,78 @@
 #include <algorithm>
+#include <cctype>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "dataplane/table_loader.h"
+#include "lib/format/default_format.h"
+#include "lib/stats/events.h"
+#include "lib/table/format_ops.h"
 
 namespace millrace::dataplane {
 
 namespace {
 
-// What every record carries anyway (lib/stats/events.h, StringId).
-constexpr std::string_view kRecordedRequestHeaders[] = {
-    ":method",    ":path",        ":authority", ":scheme",           "host",        "x-envoy-original-path", "x-forwarded-for",
-    "user-agent", "x-request-id", "referer",    "x-forwarded-proto", "content-type"};
-constexpr std::string_view kRecordedResponseHeaders[] = {":status", "x-envoy-upstream-service-time"};
+using stats::StringId;
+using table::FormatOp;
+
+constexpr uint64_t bit(StringId id) { return uint64_t{1} << static_cast<unsigned>(id); }
+
+struct Recorded {
+  std::string_view name;
+  StringId id;
+};
+// Headers that have an id of their own in a record.
+constexpr Recorded kRequestHeaders[] = {{":method", StringId::kMethod},
+                                        {":path", StringId::kPath},
+                                        {":authority", StringId::kAuthority},
+                                        {":scheme", StringId::kScheme},
+                                        {"host", StringId::kAuthority},
+                                        {"x-envoy-original-path", StringId::kOriginalPath},
+                                        {"x-forwarded-for", StringId::kForwardedFor},
+                                        {"user-agent", StringId::kUserAgent},
+                                        {"x-request-id", StringId::kRequestId},
+                                        {"referer", StringId::kReferer},
+                                        {"x-forwarded-proto", StringId::kForwardedProto},
+                                        {"content-type", StringId::kContentType}};
+constexpr Recorded kResponseHeaders[] = {{"x-envoy-upstream-service-time", StringId::kUpstreamServiceTime}};
+
+// Strings that a command needs, beyond headers.
+uint64_t strings_of(FormatOp op) {
+  switch (op) {
+    case FormatOp::kPath:
+    case FormatOp::kQueryParam:
+    case FormatOp::kQueryParams:
+      return bit(StringId::kPath) | bit(StringId::kOriginalPath);
+    case FormatOp::kResponseCodeDetails:
+      return bit(StringId::kResponseCodeDetails);
+    case FormatOp::kConnectionTermination:
+      return bit(StringId::kConnectionTermination);
+    case FormatOp::kUpstreamHostName:
+    case FormatOp::kUpstreamHostNameNoPort:
+      return bit(StringId::kUpstreamHost);
+    case FormatOp::kUpstreamCluster:
+      return bit(StringId::kClusterName);
+    case FormatOp::kUpstreamTransportFailure:
+      return bit(StringId::kTransportFailure);
+    case FormatOp::kRequestedServerName:
+      return bit(StringId::kServerName) | bit(StringId::kAuthority);
+    case FormatOp::kJa3:
+      return bit(StringId::kJa3);
+    case FormatOp::kJa4:
+      return bit(StringId::kJa4);
+    case FormatOp::kRouteName:
+      return bit(StringId::kRouteName);
+    case FormatOp::kVirtualHostName:
+      return bit(StringId::kVirtualHostName);
+    case FormatOp::kFilterChainName:
+      return bit(StringId::kFilterChainName);
+    case FormatOp::kStreamId:
+      return bit(StringId::kRequestId);
+    default:
+      return 0;
+  }
+}
 
 std::string lower(std::string_view s) {
   std::string out(s);
@@ -21,26 +81,21 @@ std::string lower(std::string_view s) {
   return out;
 }
 
-template <size_t N>
-void add(std::string_view name, const std::string_view (&recorded)[N], std::vector<std::string>& out) {
-  if (name.empty() || name.size() > 255) return;
+void add(std::string_view name, std::span<const Recorded> recorded, uint64_t& strings, std::vector<std::string>& out) {
+  if (name.empty() || name.size() > 255 || name == ":status") return;
   std::string n = lower(name);
-  if (std::find(std::begin(recorded), std::end(recorded), n) != std::end(recorded)) return;
+  for (const Recorded& r : recorded)
+    if (r.name == n) {
+      strings |= bit(r.id);
+      return;
+    }
   if (std::find(out.begin(), out.end(), n) == out.end()) out.push_back(std::move(n));
-}
-
-// "X?Y" of an operator's parentheses: both names.
-template <size_t N>
-void add_names(std::string_view inside, const std::string_view (&recorded)[N], std::vector<std::string>& out) {
-  const size_t question = inside.find('?');
-  add(inside.substr(0, question), recorded, out);
-  if (question != std::string_view::npos) add(inside.substr(question + 1), recorded, out);
 }
 
 }  // namespace
 
 void collect_access_log_fields(std::string_view format, AccessLogFields& out) {
-  constexpr std::string_view kNothingRecorded[] = {":"};
+  if (format.empty()) format = format::kDefaultAccessLogFormat;
   for (size_t at = 0; at < format.size();) {
     if (format[at] != '%') {
       ++at;
@@ -50,18 +105,35 @@ void collect_access_log_fields(std::string_view format, AccessLogFields& out) {
       at += 2;
       continue;
     }
-    // %NAME(inside):LENGTH%, the whole of it without another percent sign.
-    const size_t end = format.find('%', at + 1);
+    // %NAME%, %NAME(inside)%, %NAME(inside):LENGTH%; the inside of a time has percent signs of its own.
+    size_t end = at + 1;
+    while (end < format.size() && (std::isalnum(static_cast<unsigned char>(format[end])) != 0 || format[end] == '_')) ++end;
+    const std::string_view name = format.substr(at + 1, end - at - 1);
+    std::string_view inside;
+    if (end < format.size() && format[end] == '(') {
+      const size_t close = format.find(')', end);
+      if (close == std::string_view::npos) return;
+      inside = format.substr(end + 1, close - end - 1);
+      end = close + 1;
+    }
+    end = format.find('%', end);
     if (end == std::string_view::npos) return;
-    const std::string_view op = format.substr(at + 1, end - at - 1);
     at = end + 1;
-    const size_t open = op.find('('), close = op.find(')');
-    if (open == std::string_view::npos || close == std::string_view::npos || close < open) continue;
-    const std::string_view name = op.substr(0, open), inside = op.substr(open + 1, close - open - 1);
-    if (name == "REQ") add_names(inside, kRecordedRequestHeaders, out.request_headers);
-    else if (name == "RESP") add_names(inside, kRecordedResponseHeaders, out.response_headers);
-    else if (name == "TRAILER") add_names(inside, kNothingRecorded, out.response_trailers);
+    const auto* command = std::find_if(std::begin(table::kFormatCommands), std::end(table::kFormatCommands),
+                                       [&](const table::FormatCommand& c) { return c.name == name; });
+    if (command == std::end(table::kFormatCommands)) continue;
+    out.strings |= strings_of(command->op);
+    out.sizes |= command->op == FormatOp::kRequestHeadersBytes || command->op == FormatOp::kResponseHeadersBytes ||
+                 command->op == FormatOp::kResponseTrailersBytes;
+    for (const std::string_view header :
+         {inside.substr(0, inside.find('?')),
+          inside.find('?') == std::string_view::npos ? std::string_view{} : inside.substr(inside.find('?') + 1)}) {
+      if (command->op == FormatOp::kReq) add(header, kRequestHeaders, out.strings, out.request_headers);
+      else if (command->op == FormatOp::kResp) add(header, kResponseHeaders, out.strings, out.response_headers);
+      else if (command->op == FormatOp::kTrailer) add(header, {}, out.strings, out.response_trailers);
+    }
   }
+  out.names = (out.strings & (bit(StringId::kRouteName) | bit(StringId::kVirtualHostName) | bit(StringId::kClusterName))) != 0;
 }
 
 }  // namespace millrace::dataplane

@@ -73,6 +73,7 @@ void Downstreams::accept(Connection& c) {
   d->phase = DownstreamPhase::kInspect;
   start_counting(*d);
   d->accepted_at = ctx_.now;
+  d->handshake_rtt_us = c.tcb.srtt_us;
   d->connection_id = ctx_.stack.next_connection_id();
   stats::ScopeBlock& s = ctx_.stats.scope(listener->slot);
   s[ListenerCounter::kCxTotal].add();
@@ -126,6 +127,7 @@ void Downstreams::refresh_policy(DownstreamSession& d) {
   }
   HttpPolicy now;
   now.assign(entry->object, entry->object->filter_chains.at(entry->object, chain).hcm);
+  now.log_names = entry->chains[chain].log_fields->names;
   now.stat_slot = p.http.stat_slot;  // gauges that went up there come down there
   ConnectionPolicy* same = policies_.acquire(p.listener, p.listener_slot, static_cast<uint16_t>(chain), p.chain_key, &now, epoch);
   if (same == nullptr) {  // no place: as if it were gone
@@ -374,6 +376,7 @@ void Downstreams::choose_chain(DownstreamSession& d, table::ObjectId listener_id
   if (policy == nullptr) {
     HttpPolicy http;
     http.assign(listener->object, c.hcm);
+    http.log_names = runtime.log_fields->names;
     http.stat_slot = runtime.slot;
     policy = policies_.acquire(listener_id, slot, static_cast<uint16_t>(chain), chain_key(*listener->object, chain), &http,
                                ctx_.tables->epoch());

@@ -53,6 +53,7 @@ struct DownstreamSession : Session {
   HeadBuffer* head = nullptr;  // HTTP: a request head that is not complete yet
   TimeNs head_started = 0;
   uint32_t head_scanned = 0;
+  uint32_t handshake_rtt_us = 0;  // as the TCP handshake measured it; 0: it did not
   SessionTimer timer{TimerKind::kDownstream};
   base::ListNode wake;  // in HttpProxy::wake_: more to do without a new event
   // Seldom looked at:

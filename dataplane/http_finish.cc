@@ -1,6 +1,8 @@
 // How exchanges end: completed, cut, timed out, or left by the client; and what is counted and recorded of them.
 #include <algorithm>
+#include <bit>
 
+#include "dataplane/exchange_format.h"
 #include "dataplane/http_proxy.h"
 #include "lib/stats/events.h"
 
@@ -225,90 +227,32 @@ void HttpProxy::account(Exchange& ex) {
 void HttpProxy::emit_access_log(const Exchange& ex) {
   if (ctx_.events == nullptr) return;
   const DownstreamSession& d = *ex.downstream;
-  const auto since = [&](TimeNs t) { return t == 0 || t < ex.started_at ? stats::kNoTime : t - ex.started_at; };
   stats::AccessLogRecord r;
-  r.start_wall_ns = ex.started_wall_ns;
-  r.duration_ns = ctx_.now - ex.started_at;
-  r.request_rx_last_ns = since(ex.request_complete_at);
-  r.upstream_tx_first_ns = since(ex.upstream_sent_at);
-  r.upstream_tx_last_ns =
-      ex.upstream_sent_at == 0 ? stats::kNoTime : since(std::max(ex.upstream_sent_at, ex.request_complete_at));
-  r.upstream_rx_first_ns = since(ex.first_upstream_byte_at);
-  r.upstream_rx_last_ns = ex.first_upstream_byte_at == 0 ? stats::kNoTime : r.duration_ns;
-  r.downstream_tx_first_ns = since(ex.downstream_first_byte_at);
-  r.bytes_received = ex.bytes_received;
-  r.bytes_sent = ex.bytes_sent;
-  r.flags = ex.flags.bits;
-  r.connection_id = d.connection_id;
-  r.listener = d.policy->listener;
-  r.filter_chain = d.policy->chain;
-  r.route_table = d.policy->http.route_table;
-  r.virtual_host = ex.virtual_host;
-  r.cluster = ex.route.cluster;
-  r.route_rank = ex.route_rank;
-  r.downstream_direct_remote = d.connection->tuple().remote;
-  r.downstream_direct_remote_port = d.connection->tuple().remote_port;
-  const bool trusted = !ex.origin.client.is_unspecified();
-  r.downstream_remote = trusted ? ex.origin.client : d.tuple().remote;
-  r.downstream_remote_port = trusted ? ex.origin.client_port : d.tuple().remote_port;
-  r.downstream_local = d.tuple().local;
-  r.downstream_local_port = d.tuple().local_port;
-  r.upstream_remote = ex.upstream_address;
-  r.upstream_remote_port = ex.upstream_port;
-  r.upstream_local = ex.upstream_local_address;
-  r.upstream_local_port = ex.upstream_local_port;
-  r.response_code = ex.status;
-  r.protocol = ex.stream != nullptr                           ? stats::Protocol::kHttp2
-               : ex.request.version == http::Version::kHttp10 ? stats::Protocol::kHttp10
-                                                              : stats::Protocol::kHttp11;
-  if (ex.upstream_sent_at != 0) r.upstream_protocol = stats::Protocol::kHttp11;
-  r.attempt_count = ex.upstream_port != 0 ? 1 : 0;  // an endpoint was chosen
-  r.worker = static_cast<uint16_t>(ctx_.worker);
-  if (d.tls_terminated) {
-    r.record_flags |= stats::kFlagDownstreamTls;
-    r.tls_version = d.tls_version;
-    r.tls_cipher = d.tls_cipher;
-    if (d.tls_resumed) r.record_flags |= stats::kFlagTlsResumed;
-  }
+  const ListenerRuntime* listener = ctx_.tables->listener(d.policy->listener);
+  const AccessLogFields* fields =
+      listener != nullptr && d.policy->chain < listener->chains.size() ? listener->chains[d.policy->chain].log_fields : nullptr;
+  fill_record(ctx_, ex, fields == nullptr || fields->sizes, r);
 
   using stats::StringId;
   const http::HeaderTable& headers = ex.request.headers;
   stats::AccessLogBuilder builder(r);
-  const auto add = [&](StringId id, std::string_view value) { builder.add(id, value); };
-  add(StringId::kResponseCodeDetails, ex.detail_view());
-  if (ex.detail == ResponseDetail::kResetBeforeResponseRefused)
-    add(StringId::kTransportFailure, "delayed_connect_error:_Connection_refused");
-  else if (ex.detail == ResponseDetail::kResetBeforeResponseRemoteConnectionFailure && ex.detail_text != nullptr) {
-    const std::string_view all = ex.detail_view();  // "...{remote_connection_failure|REASON}"
-    const size_t at = all.find('|');
-    if (at != std::string_view::npos) add(StringId::kTransportFailure, all.substr(at + 1, all.size() - at - 2));
+  // A listener that is gone has taken its formats along: all strings then, and no extra headers.
+  for (uint64_t wanted = fields != nullptr ? fields->strings : ~uint64_t{0}; wanted != 0; wanted &= wanted - 1) {
+    const auto id = static_cast<StringId>(std::countr_zero(wanted));
+    builder.add(id, record_string(ex, id));
   }
-  add(StringId::kMethod, ex.request.method);
-  add(StringId::kPath, ex.request.path);
-  add(StringId::kOriginalPath, headers.get(http::HeaderId::kXEnvoyOriginalPath));
-  add(StringId::kAuthority, ex.request.authority);
-  add(StringId::kForwardedFor, headers.get(http::HeaderId::kXForwardedFor));
-  add(StringId::kUserAgent, headers.get(http::HeaderId::kUserAgent));
-  add(StringId::kRequestId, ex.request_id);
-  add(StringId::kReferer, headers.get(http::HeaderId::kReferer));
-  add(StringId::kUpstreamServiceTime, ex.upstream_service_time);
-  add(StringId::kRouteName, ex.route.route_name);
-  add(StringId::kClusterName, ex.route.cluster_name);
-  add(StringId::kVirtualHostName, ex.route.virtual_host_name);
-  add(StringId::kServerName, d.server_name());
-  add(StringId::kScheme, ex.request.scheme);
-  add(StringId::kForwardedProto, headers.get(http::HeaderId::kXForwardedProto));
-  add(StringId::kContentType, headers.get(http::HeaderId::kContentType));
-  const ListenerRuntime* listener = ctx_.tables->listener(d.policy->listener);
-  if (listener != nullptr && d.policy->chain < listener->chains.size()) {
-    const AccessLogFields& fields = *listener->chains[d.policy->chain].log_fields;
-    for (const std::string& name : fields.request_headers)
+  if (fields != nullptr) {
+    for (const std::string& name : fields->request_headers)
       if (const http::Header* h = headers.find(name); h != nullptr && !h->value.empty())
         builder.add(StringId::kExtraRequestHeader, h->value, name);
     if (ex.response_buffer != nullptr)
-      for (const std::string& name : fields.response_headers)
+      for (const std::string& name : fields->response_headers)
         if (const http::Header* h = ex.response.headers.find(name); h != nullptr && !h->value.empty())
           builder.add(StringId::kExtraResponseHeader, h->value, name);
+    if (ex.response_body.trailers != nullptr)
+      for (const std::string& name : fields->response_trailers)
+        if (const http::Header* h = ex.response_body.trailer_table.find(name); h != nullptr && !h->value.empty())
+          builder.add(StringId::kExtraResponseTrailer, h->value, name);
   }
   const std::span<uint8_t> out = ctx_.events->reserve(builder.size());
   if (out.empty()) {

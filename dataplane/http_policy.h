@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string_view>
 
+#include "lib/format/evaluate.h"
 #include "lib/http/forward.h"
 #include "lib/http/h1_parser.h"
 #include "lib/http/h2_connection.h"
@@ -47,6 +49,7 @@ struct HttpPolicy {
   table::HttpCodec codec = table::HttpCodec::kAuto;
   uint32_t max_head_bytes = 0, max_headers_count = 0;
   uint32_t access_logs = 0;  // how many the HCM has; 0: no record is made
+  bool log_names = false;    // they ask for names of routes, virtual hosts or clusters
   bool accept_http_10 = false, allow_absolute_url = true, enable_trailers = false, allow_chunked_length = false;
   table::ForwardClientCert forward_client_cert = table::ForwardClientCert::kSanitize;
   uint8_t client_cert_details = 0;  // table::ClientCertDetail
@@ -135,7 +138,10 @@ struct HttpPolicy {
 // One header edit of a route, kept until the response comes. The strings lie in the exchange's request head buffer.
 struct ResponseEdit {
   std::string_view name, value;
+  std::span<const format::Step> parts = {};  // of a value with %COMMANDS%; its strings lie there too
   table::HeaderAppend append = table::HeaderAppend::kAppendIfExistsOrAdd;
+  uint8_t level = 0;  // of route, virtual host ...: each is applied as a whole
+  bool keep_empty_value = false;
   bool remove = false;
 };
 
@@ -145,7 +151,8 @@ struct RoutePolicy {
   uint32_t timeout_ms = 0;                                       // 0: none
   uint32_t idle_timeout_ms = 0;                                  // 0: none
   std::string_view route_name, virtual_host_name, cluster_name;  // copies in the request head buffer
-  const ResponseEdit* response_edits = nullptr;                  // ditto
+  std::string_view upstream_host_name;                           // ditto; "": the endpoint has none
+  ResponseEdit* response_edits = nullptr;                        // ditto
   uint32_t response_edit_count = 0;
 };
 

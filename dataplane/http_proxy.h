@@ -112,7 +112,11 @@ class HttpProxy {
     const table::HeaderMutations* edits;
   };
   void keep_response_edits(Exchange& ex, const EditLevel* levels, uint32_t count, bool reversed);
-  bool apply_response_edits(Exchange& ex);
+  bool apply_response_edits(Exchange& ex, http::Scratch& scratch);
+  void remember_names(Exchange& ex);
+  template <class T>
+  static T* allocate_array(Exchange& ex, uint32_t count);
+  std::span<const format::Step> keep_steps(Exchange& ex, const void* object, const table::Array<table::FormatPart>& parts);
   bool apply_request_edits(Exchange& ex, const void* object, const table::HeaderMutations& m);
   template <class Write>
   bool write_head(Session& to, Write&& write);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "dataplane/client_cert.h"
+#include "dataplane/exchange_format.h"
 #include "dataplane/http_proxy.h"
 #include "lib/http/connection.h"
 #include "lib/http/forward.h"
@@ -184,7 +185,7 @@ void HttpProxy::route(Exchange& ex) {
   vh[VirtualHostCounter::kRqTotal].add();
   vh[VirtualHostCounter::kRqActive].add();
   const table::VirtualHost& object = *entry->runtime.object;
-  const bool logged = d.policy->http.access_logs != 0;  // only records ask for names
+  const bool logged = d.policy->http.log_names;  // only records, and headers made of commands, ask for names
   if (logged) ex.route.virtual_host_name = ex.scratch.copy(table::view(&object, object.name));
 
   const uint64_t route_random = ctx_.random.next();
@@ -258,7 +259,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   // A route and a cluster that edit nothing: they stand for those of a RouteAction, which says the rest.
   static constexpr table::Route kPlainRoute{};
   static constexpr table::WeightedCluster kPlainChoice{};
-  const bool logged = d.policy->http.access_logs != 0;
+  const bool logged = d.policy->http.log_names;
   const bool plain = match.action != nullptr && !logged;
   const table::Route& route = plain ? kPlainRoute : object.routes.at(&object, match.route);
   const http::ForwardOptions options = d.policy->http.options();
@@ -332,6 +333,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   }
   ex.upstream_address = endpoint->address;
   ex.upstream_port = endpoint->port;
+  if (!hostname.empty()) ex.route.upstream_host_name = ex.scratch.copy(hostname);
   if (route.auto_host_rewrite != 0 && !hostname.empty())
     room = room && http::rewrite_host(&request, ex.scratch.copy(hostname), route.append_xfh != 0, ex.scratch, keep_original);
   if (!room || ex.scratch.overflowed()) {
@@ -353,16 +355,61 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   }
 }
 
+// Of the route that was chosen, for those who ask only now.
+void HttpProxy::remember_names(Exchange& ex) {
+  if (ex.virtual_host == table::kNoObject || ex.route.virtual_host_name.data() != nullptr) return;
+  const VirtualHostEntry* entry = ctx_.tables->virtual_host(ex.virtual_host);
+  if (entry == nullptr) return;
+  const table::VirtualHost& object = *entry->runtime.object;
+  ex.route.virtual_host_name = ex.scratch.copy(table::view(&object, object.name));
+  if (ex.route_rank < object.routes.count)
+    ex.route.route_name = ex.scratch.copy(table::view(&object, object.routes.at(&object, ex.route_rank).name));
+  if (const ClusterRuntime* cluster = ctx_.tables->cluster(ex.route.cluster); cluster != nullptr)
+    ex.route.cluster_name = ex.scratch.copy(table::view(cluster->object, cluster->object->name));
+}
+
+// Fits a small vector in the exchange's scratch. Null: it overflows.
+template <class T>
+T* HttpProxy::allocate_array(Exchange& ex, uint32_t count) {
+  const size_t bytes = count * sizeof(T) + alignof(T);
+  char* raw = ex.scratch.allocate(bytes);
+  if (raw == nullptr) return nullptr;
+  return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(raw) + alignof(T) - 1) & ~(alignof(T) - 1));
+}
+
+// The steps of a value, their strings copied: they outlive the tables of this iteration.
+std::span<const format::Step> HttpProxy::keep_steps(Exchange& ex, const void* object,
+                                                    const table::Array<table::FormatPart>& parts) {
+  auto* steps = allocate_array<format::Step>(ex, parts.count);
+  if (steps == nullptr) return {};
+  for (uint32_t i = 0; i < parts.count; ++i) {
+    steps[i] = format::step_of(object, parts.at(object, i));
+    steps[i].text = ex.scratch.copy(steps[i].text);
+    steps[i].other = ex.scratch.copy(steps[i].other);
+    if (names_something(steps[i].op)) remember_names(ex);
+  }
+  return {steps, parts.count};
+}
+
+// As Envoy: what goes is taken out, then every value is made, then fields are overwritten, then added. So a value may speak of
+// the field that it replaces.
 bool HttpProxy::apply_request_edits(Exchange& ex, const void* object, const table::HeaderMutations& m) {
   for (const table::Str* name = m.request_remove.begin(object); name != m.request_remove.end(object); ++name)
     ex.request.headers.remove(table::view(object, *name));
+  const std::span options(m.request_add.begin(object), m.request_add.count);
+  auto* values = allocate_array<std::string_view>(ex, m.request_add.count);
+  if (values == nullptr) return false;
+  for (size_t i = 0; i < options.size(); ++i) {  // copies: the head outlives the tables of this iteration
+    const table::HeaderOption& o = options[i];
+    values[i] = o.parts.count == 0
+                    ? ex.scratch.copy(table::view(object, o.value))
+                    : format_value(ctx_, ex, keep_steps(ex, object, o.parts), FormatUse::kRequestHeader, ex.scratch);
+  }
   for (const bool overwriting : {true, false}) {
-    for (const table::HeaderOption* o = m.request_add.begin(object); o != m.request_add.end(object); ++o) {
-      const std::string_view value = table::view(object, o->value);
-      if (overwrites(o->append) != overwriting || (value.empty() && o->keep_empty_value == 0)) continue;
-      // Copies: the head outlives the tables of this iteration.
-      if (!apply_edit(ex.request.headers, ex.scratch.copy(table::view(object, o->name)), ex.scratch.copy(value), o->append))
-        return false;
+    for (size_t i = 0; i < options.size(); ++i) {
+      const table::HeaderOption& o = options[i];
+      if (overwrites(o.append) != overwriting || (values[i].empty() && o.keep_empty_value == 0)) continue;
+      if (!apply_edit(ex.request.headers, ex.scratch.copy(table::view(object, o.name)), values[i], o.append)) return false;
     }
   }
   return true;
@@ -374,22 +421,32 @@ void HttpProxy::keep_response_edits(Exchange& ex, const EditLevel* levels, uint3
   uint32_t edits = 0;
   for (uint32_t i = 0; i < count; ++i) edits += levels[i].edits->response_add.count + levels[i].edits->response_remove.count;
   if (edits == 0) return;
-  const size_t bytes = edits * sizeof(ResponseEdit) + alignof(ResponseEdit);
-  char* raw = ex.scratch.allocate(bytes);
-  if (raw == nullptr) return;
-  auto* out = reinterpret_cast<ResponseEdit*>((reinterpret_cast<uintptr_t>(raw) + alignof(ResponseEdit) - 1) &
-                                              ~(alignof(ResponseEdit) - 1));
+  auto* out = allocate_array<ResponseEdit>(ex, edits);
+  if (out == nullptr) return;
   uint32_t n = 0;
   for (uint32_t i = 0; i < count; ++i) {
     const EditLevel& level = levels[reversed ? count - 1 - i : i];
     const table::HeaderMutations& m = *level.edits;
     for (const table::Str* name = m.response_remove.begin(level.object); name != m.response_remove.end(level.object); ++name)
-      out[n++] = {ex.scratch.copy(table::view(level.object, *name)), {}, table::HeaderAppend::kAppendIfExistsOrAdd, true};
+      out[n++] = {ex.scratch.copy(table::view(level.object, *name)),
+                  {},
+                  {},
+                  table::HeaderAppend::kAppendIfExistsOrAdd,
+                  static_cast<uint8_t>(i),
+                  false,
+                  true};
     for (const bool overwriting : {true, false}) {
       for (const table::HeaderOption* o = m.response_add.begin(level.object); o != m.response_add.end(level.object); ++o) {
         const std::string_view value = table::view(level.object, o->value);
-        if (overwrites(o->append) != overwriting || (value.empty() && o->keep_empty_value == 0)) continue;
-        out[n++] = {ex.scratch.copy(table::view(level.object, o->name)), ex.scratch.copy(value), o->append, false};
+        const bool keep_empty = o->keep_empty_value != 0, formatted = o->parts.count != 0;
+        if (overwrites(o->append) != overwriting || (value.empty() && !formatted && !keep_empty)) continue;
+        out[n++] = {ex.scratch.copy(table::view(level.object, o->name)),
+                    ex.scratch.copy(value),
+                    formatted ? keep_steps(ex, level.object, o->parts) : std::span<const format::Step>{},
+                    o->append,
+                    static_cast<uint8_t>(i),
+                    keep_empty,
+                    false};
       }
     }
   }
@@ -397,11 +454,23 @@ void HttpProxy::keep_response_edits(Exchange& ex, const EditLevel* levels, uint3
   ex.route.response_edit_count = n;
 }
 
-bool HttpProxy::apply_response_edits(Exchange& ex) {
-  for (uint32_t i = 0; i < ex.route.response_edit_count; ++i) {
-    const ResponseEdit& e = ex.route.response_edits[i];
-    if (e.remove) ex.response.headers.remove(e.name);
-    else if (!apply_edit(ex.response.headers, e.name, e.value, e.append)) return false;
+// Level by level, each as in apply_request_edits(). `scratch`: of the response's head.
+bool HttpProxy::apply_response_edits(Exchange& ex, http::Scratch& scratch) {
+  const std::span edits(ex.route.response_edits, ex.route.response_edit_count);
+  uint32_t level = UINT32_MAX;
+  for (size_t i = 0; i < edits.size(); ++i) {
+    ResponseEdit& e = edits[i];
+    if (e.remove) {
+      ex.response.headers.remove(e.name);
+      continue;
+    }
+    if (e.level != level) {  // the first behind its level's removals
+      level = e.level;
+      for (size_t k = i; k < edits.size() && edits[k].level == level; ++k)
+        if (!edits[k].parts.empty()) edits[k].value = format_value(ctx_, ex, edits[k].parts, FormatUse::kResponseHeader, scratch);
+    }
+    if (e.value.empty() && !e.keep_empty_value) continue;
+    if (!apply_edit(ex.response.headers, e.name, e.value, e.append)) return false;
   }
   return true;
 }
@@ -471,7 +540,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
                                   : (ctx_.now - ex.request_complete_at) / base::kMillisecond;
   bool room = http::mutate_upstream_response(&response, options, service_ms, scratch);
   ex.upstream_service_time = response.headers.get(HeaderId::kXEnvoyUpstreamServiceTime);
-  room = room && apply_response_edits(ex);
+  room = room && apply_response_edits(ex, scratch);
   room = room && http::mutate_response(&response, options, {ctx_.date, ex.request_id, ex.tunnel_open}, scratch);
   if (!room || scratch.overflowed()) {
     upstreams_.cancel(ex);
@@ -536,7 +605,6 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   h->used = h->head_length = 0;
   http::Scratch scratch(h->scratch());
   ex.local_reply = true;
-  ex.status = status;
   if (ex.detail == ResponseDetail::kNone) ex.detail = detail;
   if (close || outlived(d)) ex.close_downstream = true;
   if (ex.request_phase != RequestPhase::kComplete) answered_early(ex);
@@ -545,7 +613,8 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   bool room = true;
   // Envoy's order: the place, the route's fields, x-envoy-overloaded, then content-length and -type.
   if (!location.empty()) room = ex.response.headers.push({"location", scratch.copy(location), HeaderId::kLocation});
-  room = room && apply_response_edits(ex);
+  ex.status = 0;  // as yet: what %RESPONSE_CODE% of an added field is to Envoy
+  room = room && apply_response_edits(ex, scratch);
   if (ex.flags.has(ResponseFlag::kUpstreamOverflow) && !d.policy->http.forward.suppress_envoy_headers)
     room = room && ex.response.headers.push({"x-envoy-overloaded", "true", HeaderId::kXEnvoyOverloaded});
   room = room && http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, &text);

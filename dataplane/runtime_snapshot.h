@@ -73,9 +73,12 @@ class ObjectMap {
   std::shared_ptr<std::vector<Slot>> owned_;
 };
 
-// Headers that the formats of some access logs ask for beyond what every record carries (lib/stats/events.h, "extra headers").
-// Lower case.
+// What the formats of some access logs ask for: strings that have an id (lib/stats/events.h), and headers that have none ("extra
+// headers"), lower case.
 struct AccessLogFields {
+  uint64_t strings = 0;  // bit i: the string of that stats::StringId is asked for
+  bool sizes = false;    // bytes of heads are
+  bool names = false;    // ... among them names of routes, virtual hosts or clusters
   std::vector<std::string> request_headers, response_headers, response_trailers;
   bool empty() const { return request_headers.empty() && response_headers.empty() && response_trailers.empty(); }
 };

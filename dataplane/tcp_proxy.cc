@@ -255,6 +255,10 @@ void TcpProxy::emit_access_log(const Tunnel& t) {
   r.upstream_remote_port = t.upstream_port;
   r.upstream_local = t.upstream_local_address;
   r.upstream_local_port = t.upstream_local_port;
+  if (t.connected) r.upstream_ready_ns = t.connect_started - t.started_at;
+  r.tcp_handshake_rtt_us = d.handshake_rtt_us;
+  r.tcp_rtt_us = d.connection->tcb.srtt_us;
+  r.tcp_retransmits = tcp::retransmits(d.connection->tcb);
   r.protocol = stats::Protocol::kTcp;
   r.record_flags = stats::kFlagConnectionRecord | (d.tls_terminated ? stats::kFlagDownstreamTls : 0);
   r.tls_version = d.tls_version;

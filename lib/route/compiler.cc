@@ -59,6 +59,7 @@ table::HeaderMutations write_mutations(ObjectWriter& w, const HeaderMutationsSpe
       table::HeaderOption option{};
       option.name = w.string(lower_text(o.name));
       option.value = w.string(o.value);
+      option.parts = table::write_format(w, o.parts);
       option.append = o.append;
       option.keep_empty_value = o.keep_empty_value;
       to.push_back(option);

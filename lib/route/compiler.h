@@ -14,6 +14,7 @@
 
 #include "lib/base/status.h"
 #include "lib/route/pattern_db.h"
+#include "lib/table/format_piece.h"
 #include "lib/table/objects.h"
 
 namespace millrace::route {
@@ -37,6 +38,7 @@ struct HeaderOptionSpec {
   std::string name, value;
   table::HeaderAppend append = table::HeaderAppend::kAppendIfExistsOrAdd;
   bool keep_empty_value = false;
+  std::vector<table::FormatPiece> parts = {};  // of a value with %COMMANDS%, which is then all of it
 };
 struct HeaderMutationsSpec {
   std::vector<HeaderOptionSpec> request_add, response_add;

@@ -116,25 +116,28 @@ RecordError AccessLogView::parse(std::span<const uint8_t> bytes) {
   if (text > bytes.size()) return RecordError::kStringsPastEnd;
   if (count != 0) std::memcpy(refs_, bytes.data() + refs, count * sizeof(StringRef));
   text_ = reinterpret_cast<const char*>(bytes.data() + text);
+  std::memset(first_, 0, sizeof first_);
+  first_extra_ = count;
   uint64_t at = 0;
   for (uint32_t i = 0; i < count; ++i) {
+    const StringRef r = refs_[i];
     offsets_[i] = static_cast<uint32_t>(at);
-    at += refs_[i].size();
+    at += r.size();
     if (text + at > bytes.size()) return RecordError::kStringsPastEnd;
-    if (is_extra(refs_[i].id) && refs_[i].size() == 0) return RecordError::kBadExtra;
+    if (!is_extra(r.id)) {
+      uint8_t& first = first_[static_cast<size_t>(r.id)];
+      if (first == 0) first = static_cast<uint8_t>(i + 1);
+      continue;
+    }
+    if (r.size() == 0) return RecordError::kBadExtra;
+    first_extra_ = std::min(first_extra_, i);
   }
   if (text + at != bytes.size()) return RecordError::kWrongSize;
   return RecordError::kNone;
 }
 
-std::optional<std::string_view> AccessLogView::string(StringId id) const {
-  for (uint32_t i = 0; i < fixed_.string_count; ++i)
-    if (refs_[i].id == id) return string_at(i);
-  return std::nullopt;
-}
-
 std::optional<std::string_view> AccessLogView::extra(StringId kind, std::string_view lower_case_name) const {
-  for (uint32_t i = 0; i < fixed_.string_count; ++i) {
+  for (uint32_t i = first_extra_; i < fixed_.string_count; ++i) {
     if (refs_[i].id != kind) continue;
     const std::string_view all = string_at(i);
     if (all.empty()) continue;

@@ -21,7 +21,7 @@
 
 namespace millrace::stats {
 
-inline constexpr uint16_t kEventVersion = 1;
+inline constexpr uint16_t kEventVersion = 2;
 
 enum class EventType : uint16_t {
   kNone = 0,
@@ -51,6 +51,7 @@ enum AccessLogFlag : uint16_t {
   kFlagDownstreamTls = 1 << 2,
   kFlagUpstreamTls = 1 << 3,
   kFlagTlsResumed = 1 << 4,
+  kFlagResponseCut = 1 << 6,       // the response did not reach its end
   kFlagConnectionRecord = 1 << 5,  // no request: a connection ended (TCP proxy, no filter chain, listener filter timeout)
 };
 
@@ -67,6 +68,10 @@ struct AccessLogRecord {
   uint64_t upstream_rx_first_ns = kNoTime;  // first byte of the response received (RESPONSE_DURATION)
   uint64_t upstream_rx_last_ns = kNoTime;
   uint64_t downstream_tx_first_ns = kNoTime;
+  uint64_t upstream_connect_start_ns = kNoTime;  // of a connection opened for this request
+  uint64_t upstream_connect_end_ns = kNoTime;
+  uint64_t upstream_ready_ns = kNoTime;  // a connection was there (UPSTREAM_CONNECTION_POOL_READY_DURATION)
+  uint64_t tls_handshake_ns = kNoTime;   // of the client's connection, from its first packet (DOWNSTREAM_HANDSHAKE_DURATION)
   uint64_t bytes_received = 0, bytes_sent = 0;  // bodies (BYTES_RECEIVED, BYTES_SENT); of connections: TCP payload
   uint64_t upstream_bytes_sent = 0, upstream_bytes_received = 0;
   uint64_t flags = 0;          // ResponseFlags::bits
@@ -87,8 +92,13 @@ struct AccessLogRecord {
   uint16_t worker = 0, reserved16 = 0;
   Protocol protocol = Protocol::kNone;
   Protocol upstream_protocol = Protocol::kNone;
-  uint32_t string_count = 0;  // StringRefs behind this struct; set by the builder
-  uint32_t reserved = 0;
+  uint32_t string_count = 0;    // StringRefs behind this struct; set by the builder
+  uint32_t sinks = UINT32_MAX;  // bit i: the i-th access log of its list writes it (filters have decided)
+  uint32_t request_headers_bytes = 0, response_headers_bytes = 0, response_trailers_bytes = 0;
+  uint32_t tcp_handshake_rtt_us = 0, tcp_rtt_us = 0;  // of the client's connection; 0: not measured
+  uint32_t tcp_retransmits = 0;                       // segments of the client's connection sent again, so far
+  uint16_t grpc_status = UINT16_MAX;                  // UINT16_MAX: none
+  uint16_t reserved2 = 0;
 };
 static_assert(sizeof(AccessLogRecord) % 8 == 0);
 
@@ -114,6 +124,8 @@ enum class StringId : uint16_t {
   kScheme,
   kForwardedProto,
   kContentType,
+  kJa3,
+  kJa4,
   // Extra headers: any %REQ(X)%, %RESP(X)% or %TRAILER(X)% of a configured format that is not in the list above. The loader reads
   // the formats of a listener's access logs and gives the worker the names it must record (RuntimeSnapshot: AccessLogFields); the
   // string is one byte of name length, the lower-case name, then the value. Read with AccessLogView::extra().
@@ -137,6 +149,7 @@ constexpr uint32_t string_limit(StringId id) {
       return 512;
   }
 }
+inline constexpr uint32_t kPlainStrings = 64;  // ids below it: one of each in a record, found at once
 inline constexpr uint32_t kMaxRecordStrings = 64;
 // Most a record can take: the fixed part, all references, and 16 KB of string bytes (two paths, 24 strings of 512 bytes).
 inline constexpr uint32_t kMaxStringBytes = 16 * 1024;
@@ -220,7 +233,11 @@ class AccessLogView {
     f.bits = fixed_.flags;
     return f;
   }
-  std::optional<std::string_view> string(StringId id) const;  // the first of that id
+  std::optional<std::string_view> string(StringId id) const {  // the first of that id, below kPlainStrings
+    const uint8_t i = first_[static_cast<size_t>(id)];
+    if (i == 0) return std::nullopt;
+    return string_at(i - 1u);
+  }
   // The recorded extra header of that kind and (lower case) name.
   std::optional<std::string_view> extra(StringId kind, std::string_view lower_case_name) const;
   uint32_t string_count() const { return fixed_.string_count; }
@@ -231,6 +248,8 @@ class AccessLogView {
   AccessLogRecord fixed_;
   StringRef refs_[kMaxRecordStrings];
   uint32_t offsets_[kMaxRecordStrings];
+  uint8_t first_[kPlainStrings];  // by id: 1 + its place in refs_; 0: not there
+  uint32_t first_extra_ = 0;      // place of the first extra header; string_count when there is none
   const char* text_ = nullptr;
 };
 

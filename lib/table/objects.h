@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "lib/base/ip_address.h"
+#include "lib/table/format_ops.h"
 #include "lib/table/layout.h"
 
 namespace millrace::table {
@@ -34,10 +35,25 @@ struct ValueMatch {                        // one header or query parameter matc
 };
 
 // ---- header manipulation (envoy.config.core.v3.HeaderValueOption) -----------------------------------------------------
+// One step of a format string such as "a %REQ(X?Y):10% b": the value is what all steps give, one behind the other.
+struct FormatPart {
+  Str text;                 // kLiteral: the text; a header's (lower case) or parameter's name; a time format
+  Str other;                // %REQ(X?Y)%: Y, lower case
+  uint32_t max_length = 0;  // bytes kept; 0: all
+  FormatOp op = FormatOp::kLiteral;
+  uint8_t variant = 0;  // how the command's words were understood (format_ops.h)
+  FormatMoment from = FormatMoment::kRequestFirst, to = FormatMoment::kRequestFirst;  // kCommonDuration
+  template <class V>
+  void refs(V& v) const {
+    v(text);
+    v(other);
+  }
+};
 enum class HeaderAppend : uint8_t { kAppendIfExistsOrAdd, kAddIfAbsent, kOverwriteIfExistsOrAdd, kOverwriteIfExists };
 struct HeaderOption {
-  Str name;   // lower case
-  Str value;  // literal; %VAR% substitution is compiled into `parts` later, rejected until then
+  Str name;                 // lower case
+  Str value;                // literal; unused when there are parts
+  Array<FormatPart> parts;  // of a value with %COMMANDS%; empty: `value` is all there is
   HeaderAppend append = HeaderAppend::kAppendIfExistsOrAdd;
   uint8_t keep_empty_value = 0;
   uint16_t reserved = 0;
@@ -45,6 +61,7 @@ struct HeaderOption {
   void refs(V& v) const {
     v(name);
     v(value);
+    v(parts);
   }
 };
 struct HeaderMutations {

@@ -18,7 +18,8 @@ struct RefNames;
   }
 
 MILLRACE_REF_NAMES(ValueMatch, "name", "value");
-MILLRACE_REF_NAMES(HeaderOption, "name", "value");
+MILLRACE_REF_NAMES(FormatPart, "text", "other");
+MILLRACE_REF_NAMES(HeaderOption, "name", "value", "parts");
 MILLRACE_REF_NAMES(WeightedCluster, "name", MILLRACE_HEADER_MUTATIONS("headers"));
 MILLRACE_REF_NAMES(UpgradeConfig, "type");
 MILLRACE_REF_NAMES(Route, "name", "path", "headers", "query", "clusters", "redirect.scheme", "redirect.host", "redirect.path",

@@ -105,6 +105,7 @@ class Walker {
     return true;
   }
   const uint8_t* base() const { return base_; }
+  Kind kind() const { return kind_; }
   bool failed() const { return failed_; }
   template <class Root>
   const Root& root() const {
@@ -140,7 +141,8 @@ void check(const T&, Walker&) {}
 
 constexpr uint32_t kSha256Bytes = 32, kMaxSniBytes = 255;
 
-uint64_t regex_count(const Walker& w) { return w.root<VirtualHost>().regexes.count; }
+// Only a virtual host has regular expressions.
+uint64_t regex_count(const Walker& w) { return w.kind() == Kind::kVirtualHost ? w.root<VirtualHost>().regexes.count : 0; }
 
 void check(const ValueMatch& m, Walker& w) {
   w.in_enum("kind", m.kind, StringMatchKind::kRange);
@@ -149,6 +151,12 @@ void check(const ValueMatch& m, Walker& w) {
   w.flag("treat_missing_as_empty", m.treat_missing_as_empty);
   if (m.header >= 64 && (m.header < kPseudoMethod || m.header > kPseudoScheme)) w.fail_field("header", "is not a known header");
   if (m.kind == StringMatchKind::kRegex) w.index("regex", m.regex, regex_count(w));
+}
+void check(const FormatPart& p, Walker& w) {
+  w.in_enum("op", p.op, kLastFormatOp);
+  w.in_enum("from", p.from, FormatMoment::kResponseLast);
+  w.in_enum("to", p.to, FormatMoment::kResponseLast);
+  if (p.op == FormatOp::kCommonDuration) w.index("variant", p.variant, std::size(kPrecisionNs));
 }
 void check(const HeaderOption& o, Walker& w) {
   w.in_enum("append", o.append, HeaderAppend::kOverwriteIfExists);

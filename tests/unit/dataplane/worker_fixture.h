@@ -71,6 +71,10 @@ inline route::RouteSpec route_to(std::string cluster = "c", std::string prefix =
   return r;
 }
 
+// What records must carry for `LogEntry`, and a header of each kind.
+inline constexpr std::string_view kLogFormat =
+    "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE_DETAILS% %ROUTE_NAME% %UPSTREAM_CLUSTER% %REQ(X-LOGGED)% %RESP(X-LOGGED)%";
+
 // Control's part: objects into the arena, snapshots into the command ring. Objects that no snapshot names any more are
 // overwritten once the workers have gone on, as control reuses their memory: whoever still looks at them sees garbage.
 class Tables {
@@ -214,6 +218,7 @@ class Tables {
     h.server_name = w.string("envoy");
     std::vector<table::AccessLog> logs(1);
     logs[0].path = w.string("access.log");
+    logs[0].format = w.string(kLogFormat);
     h.access_logs = w.array(logs);
     h.upgrades = w.string(config.upgrades);
     if (config.hcm) config.hcm(h);
