@@ -43,7 +43,8 @@ AccessLogger::~AccessLogger() {
   }
   wake_.notify_all();
   thread_.join();
-  flush();
+  flush();  // what an earlier try left over
+  flush();  // what came since
   for (auto& [path, f] : files_)
     if (f.fd > 2) close(f.fd);
 }

@@ -53,6 +53,7 @@ struct ExchangeState {
   ResponsePhase response_phase = ResponsePhase::kNone;
   bool close_downstream = false;  // the client's connection ends with this exchange
   bool reset_downstream = false;  // with close_downstream: by a reset, because a FIN would make a cut body look complete
+  bool close_told = false;        // the response's head said "connection: close"
   bool client_left = false;       // the client's connection is gone already
   bool local_reply = false;       // the response is the gateway's own
   bool upstream_head_sent = false;

@@ -114,8 +114,7 @@ static void count_heads(const Exchange& ex, stats::AccessLogRecord& r) {
                             pseudo(":scheme", ex.request.scheme);
   if (ex.response_buffer != nullptr && ex.status != 0)
     r.response_headers_bytes = bytes_of(ex.response.headers) + pseudo(":status", "200");
-  if (ex.close_downstream && ex.stream == nullptr && r.response_headers_bytes != 0)
-    r.response_headers_bytes += pseudo("connection", "close");
+  if (ex.close_told && r.response_headers_bytes != 0) r.response_headers_bytes += pseudo("connection", "close");
   if (const http::HeaderTable* t = trailers_of(ex); t != nullptr) r.response_trailers_bytes = bytes_of(*t);
 }
 

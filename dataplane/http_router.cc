@@ -495,6 +495,7 @@ bool HttpProxy::write_head(Session& to, Write&& write) {
 // To the client, whatever it speaks. `end`: there is no body.
 bool HttpProxy::write_response_head(Exchange& ex, const http::ResponseHead& head, const http::ResponseWrite& how, bool end) {
   if (ex.stream != nullptr) return http2_.write_head(*ex.stream, head, end);
+  ex.close_told = how.close;
   return write_head(*ex.downstream, [&](std::span<char> to) { return http::write_response_head(head, how, to); });
 }
 
