@@ -4,12 +4,12 @@
 #include "control/proto_values.h"
 #include "control/socket_options.h"
 #include "control/tls_values.h"
+#include "control/upstream_http.h"
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.proxy_protocol.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
-#include "lib/api/envoy.extensions.upstreams.http.v3.pb.h"
 #include "lib/base/ascii.h"
 #include "lib/base/ip_address.h"
 #include "lib/table/filter_chain_index.h"
@@ -78,27 +78,6 @@ table::Array<table::Str> strings(const Strings& from, ObjectWriter& w) {
   return w.array(out);
 }
 
-void set_http2(const core::Http2ProtocolOptions& o, table::Http2Options* out) {
-  const auto take = [](bool has, uint32_t value, uint32_t* to) {
-    if (has) *to = value;
-  };
-  take(o.has_hpack_table_size(), o.hpack_table_size().value(), &out->hpack_table_size);
-  take(o.has_max_concurrent_streams(), o.max_concurrent_streams().value(), &out->max_concurrent_streams);
-  take(o.has_initial_stream_window_size(), o.initial_stream_window_size().value(), &out->initial_stream_window_size);
-  take(o.has_initial_connection_window_size(), o.initial_connection_window_size().value(), &out->initial_connection_window_size);
-  take(o.has_max_outbound_frames(), o.max_outbound_frames().value(), &out->max_outbound_frames);
-  take(o.has_max_outbound_control_frames(), o.max_outbound_control_frames().value(), &out->max_outbound_control_frames);
-  take(o.has_max_consecutive_inbound_frames_with_empty_payload(), o.max_consecutive_inbound_frames_with_empty_payload().value(),
-       &out->max_consecutive_inbound_frames_with_empty_payload);
-  take(o.has_max_inbound_priority_frames_per_stream(), o.max_inbound_priority_frames_per_stream().value(),
-       &out->max_inbound_priority_frames_per_stream);
-  take(o.has_max_inbound_window_update_frames_per_data_frame_sent(),
-       o.max_inbound_window_update_frames_per_data_frame_sent().value(),
-       &out->max_inbound_window_update_frames_per_data_frame_sent);
-  out->allow_connect = o.allow_connect();
-  out->override_stream_error_on_invalid_http_message = o.override_stream_error_on_invalid_http_message().value();
-}
-
 base::Status set_connection_manager(const api::HttpConnectionManager& h, const std::string& route, ObjectWriter& w,
                                     table::HttpConnectionManager* out) {
   using Hcm = api::HttpConnectionManager;
@@ -113,7 +92,7 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
   out->codec = h.codec_type() == Hcm::HTTP1   ? table::HttpCodec::kHttp1
                : h.codec_type() == Hcm::HTTP2 ? table::HttpCodec::kHttp2
                                               : table::HttpCodec::kAuto;
-  set_http2(h.http2_protocol_options(), &out->http2);
+  compile_http2(h.http2_protocol_options(), &out->http2);
   out->forward_client_cert = static_cast<table::ForwardClientCert>(h.forward_client_cert_details());
   const auto& d = h.set_current_client_cert_details();
   out->client_cert_details = static_cast<uint8_t>((d.subject().value() ? table::kDetailSubject : 0) |
@@ -385,14 +364,7 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
   }
   out.has_tls = c.has_tls;
   if (c.has_tls) set_tls(c, w, &out.tls);
-  for (const auto& [name, any] : config.typed_extension_protocol_options()) {
-    envoy::extensions::upstreams::http::v3::HttpProtocolOptions o;
-    if (!any.UnpackTo(&o)) continue;
-    const auto& common = o.common_http_protocol_options();
-    out.idle_timeout_ms = ms_or(common.has_idle_timeout(), common.idle_timeout(), out.idle_timeout_ms);
-    if (common.has_max_requests_per_connection()) out.max_requests_per_connection = common.max_requests_per_connection().value();
-    out.enable_trailers = o.explicit_http_config().http_protocol_options().enable_trailers();
-  }
+  compile_upstream_http(config, &out);
   return w.finish(out);
 }
 

@@ -3,10 +3,10 @@
 
 #include "control/proto_values.h"
 #include "control/socket_options.h"
+#include "control/upstream_http.h"
 #include "control/validate.h"
 #include "control/validate_rules.h"
 #include "control/validate_tls.h"
-#include "lib/api/envoy.extensions.upstreams.http.v3.pb.h"
 #include "lib/base/ip_address.h"
 
 namespace millrace::control {
@@ -15,9 +15,6 @@ namespace {
 
 using namespace rules;
 namespace core = envoy::config::core::v3;
-using envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
-
-constexpr std::string_view kHttpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 bool complain(const Path& at, ErrorSink& e, std::string message) {
   e.add(at, std::move(message));
@@ -27,32 +24,6 @@ bool complain(const Path& at, ErrorSink& e, std::string message) {
 bool circuit_breakers(const envoy::config::cluster::v3::CircuitBreakers& c, const Path& at, ErrorSink& e) {
   if (c.thresholds_size() <= 1) return true;  // we know one priority
   return complain(Path(at, "thresholds", 1), e, "a second set of thresholds for priority DEFAULT");
-}
-
-// Of the messages that listeners and clusters share, clusters honour a part.
-bool http_options(const HttpProtocolOptions& o, const Path& at, ErrorSink& e) {
-  const Path common(at, "common_http_protocol_options"), config(at, "explicit_http_config"),
-      http1(config, "http_protocol_options");
-  bool ok = true;
-  const auto& c = o.common_http_protocol_options();
-  if (c.has_idle_timeout()) ok = duration(c.idle_timeout(), Path(common, "idle_timeout"), e);
-  const auto not_here = [&](bool set, const Path& path) {
-    if (set) ok = complain(path, e, "not supported by Millrace on clusters yet");
-  };
-  not_here(c.has_max_headers_count(), Path(common, "max_headers_count"));
-  not_here(c.has_max_connection_duration(), Path(common, "max_connection_duration"));
-  not_here(c.has_max_stream_duration(), Path(common, "max_stream_duration"));
-  not_here(c.headers_with_underscores_action() != core::HttpProtocolOptions::ALLOW,
-           Path(common, "headers_with_underscores_action"));
-  if (!o.has_explicit_http_config())
-    return complain(config, e, "is required (with http_protocol_options: HTTP/1.1 is what is spoken to endpoints)");
-  if (!o.explicit_http_config().has_http_protocol_options()) return complain(http1, e, "is required");
-  const auto& h = o.explicit_http_config().http_protocol_options();
-  not_here(h.has_allow_absolute_url(), Path(http1, "allow_absolute_url"));
-  not_here(h.accept_http_10(), Path(http1, "accept_http_10"));
-  not_here(h.allow_chunked_length(), Path(http1, "allow_chunked_length"));
-  not_here(!h.default_host_for_http_10().empty(), Path(http1, "default_host_for_http_10"));
-  return ok;
 }
 
 }  // namespace
@@ -106,7 +77,7 @@ bool transport_socket(const core::TransportSocket& t, const Path& at, ErrorSink&
 }  // namespace
 
 bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
-  const Path root, options(root, "typed_extension_protocol_options", kHttpOptions);
+  const Path root;
   if (!known_fields_only(c, root, e)) return false;
   bool ok = not_empty(c.name(), Path(root, "name"), e);
   if (c.has_connect_timeout()) ok = duration(c.connect_timeout(), Path(root, "connect_timeout"), e, 1) && ok;
@@ -116,14 +87,7 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
   if (c.has_least_request_lb_config() && c.least_request_lb_config().has_choice_count())
     ok = at_least(c.least_request_lb_config().choice_count().value(), 2, Path(lr, "choice_count"), e) && ok;
   ok = circuit_breakers(c.circuit_breakers(), Path(root, "circuit_breakers"), e) && ok;
-  for (const auto& [name, any] : c.typed_extension_protocol_options()) {
-    HttpProtocolOptions o;
-    if (name != kHttpOptions)
-      ok = complain(Path(root, "typed_extension_protocol_options", std::string_view(name)), e,
-                    "not supported by Millrace yet; known is " + std::string(kHttpOptions));
-    else if (!any.UnpackTo(&o)) ok = complain(options, e, "must be a " + std::string(kHttpOptions));
-    else ok = known_fields_only(o, options, e) && http_options(o, options, e) && ok;
-  }
+  ok = validate_upstream_http(c, root, e) && ok;
   if (c.has_transport_socket()) ok = transport_socket(c.transport_socket(), Path(root, "transport_socket"), e) && ok;
   table::TcpOptions tcp;
   ok = cluster_tcp_options(c, root, tcp, &e) && ok;

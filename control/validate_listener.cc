@@ -52,27 +52,6 @@ bool listener_filters(const api::Listener& l, const Path& root, ErrorSink& e) {
   return ok;
 }
 
-// validate.rules of Http2ProtocolOptions.
-bool http2_options(const core::Http2ProtocolOptions& o, const Path& at, ErrorSink& e) {
-  constexpr uint32_t kSmallestWindow = 65'535, kLargest = 2'147'483'647;
-  bool ok = true;
-  const auto within = [&](bool has, uint32_t value, uint32_t least, const char* field) {
-    if (has && (value < least || value > kLargest))
-      ok = complain(Path(at, field), e, "must be from " + std::to_string(least) + " to " + std::to_string(kLargest));
-  };
-  within(o.has_max_concurrent_streams(), o.max_concurrent_streams().value(), 1, "max_concurrent_streams");
-  within(o.has_initial_stream_window_size(), o.initial_stream_window_size().value(), kSmallestWindow,
-         "initial_stream_window_size");
-  within(o.has_initial_connection_window_size(), o.initial_connection_window_size().value(), kSmallestWindow,
-         "initial_connection_window_size");
-  within(o.has_max_outbound_frames(), o.max_outbound_frames().value(), 1, "max_outbound_frames");
-  within(o.has_max_outbound_control_frames(), o.max_outbound_control_frames().value(), 1, "max_outbound_control_frames");
-  within(o.has_max_inbound_window_update_frames_per_data_frame_sent(),
-         o.max_inbound_window_update_frames_per_data_frame_sent().value(), 1,
-         "max_inbound_window_update_frames_per_data_frame_sent");
-  return ok;
-}
-
 bool common_http_options(const core::HttpProtocolOptions& o, const Path& at, ErrorSink& e) {
   bool ok = true;
   if (o.has_idle_timeout()) ok = duration(o.idle_timeout(), Path(at, "idle_timeout"), e);

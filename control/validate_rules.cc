@@ -133,6 +133,37 @@ bool headers_to_remove(const google::protobuf::RepeatedPtrField<std::string>& na
   return ok;
 }
 
+bool http2_options(const core::Http2ProtocolOptions& o, const Path& at, ErrorSink& e) {
+  constexpr uint32_t kSmallestWindow = 65'535, kLargest = 2'147'483'647;
+  bool ok = true;
+  const auto within = [&](bool has, uint32_t value, uint32_t least, const char* field) {
+    if (has && (value < least || value > kLargest))
+      ok = complain(Path(at, field), e, "must be from " + std::to_string(least) + " to " + std::to_string(kLargest));
+  };
+  within(o.has_max_concurrent_streams(), o.max_concurrent_streams().value(), 1, "max_concurrent_streams");
+  within(o.has_initial_stream_window_size(), o.initial_stream_window_size().value(), kSmallestWindow,
+         "initial_stream_window_size");
+  within(o.has_initial_connection_window_size(), o.initial_connection_window_size().value(), kSmallestWindow,
+         "initial_connection_window_size");
+  within(o.has_max_outbound_frames(), o.max_outbound_frames().value(), 1, "max_outbound_frames");
+  within(o.has_max_outbound_control_frames(), o.max_outbound_control_frames().value(), 1, "max_outbound_control_frames");
+  within(o.has_max_inbound_window_update_frames_per_data_frame_sent(),
+         o.max_inbound_window_update_frames_per_data_frame_sent().value(), 1,
+         "max_inbound_window_update_frames_per_data_frame_sent");
+  if (!o.has_connection_keepalive()) return ok;
+  const core::KeepaliveSettings& k = o.connection_keepalive();
+  const Path keepalive(at, "connection_keepalive");
+  if (!k.has_timeout()) ok = complain(Path(keepalive, "timeout"), e, "is required");
+  else ok = duration(k.timeout(), Path(keepalive, "timeout"), e, 1) && ok;
+  if (k.has_interval()) ok = duration(k.interval(), Path(keepalive, "interval"), e, 1) && ok;
+  if (k.has_connection_idle_interval())
+    ok = duration(k.connection_idle_interval(), Path(keepalive, "connection_idle_interval"), e, 1) && ok;
+  const double jitter = k.interval_jitter().value();
+  const Path percent(keepalive, "interval_jitter");
+  if (!(jitter >= 0 && jitter <= 100)) ok = complain(Path(percent, "value"), e, "must be from 0 to 100");
+  return ok;
+}
+
 static bool log_text(std::string_view format, const Path& at, ErrorSink& e) {
   const auto parts = AccessLogTemplate::parse(format);
   return parts.ok() || complain(at, e, parts.error());

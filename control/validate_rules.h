@@ -35,6 +35,9 @@ bool headers_to_remove(const google::protobuf::RepeatedPtrField<std::string>& na
                        ErrorSink& e);
 bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs, const Path& at,
                  ErrorSink& e);
+// validate.rules of Http2ProtocolOptions and KeepaliveSettings.
+bool http2_options(const core::Http2ProtocolOptions& o, const Path& at, ErrorSink& e);
+
 template <class M>
 bool header_mutations(const M& m, const Path& at, ErrorSink& e) {
   bool ok = header_options(m.request_headers_to_add(), "request_headers_to_add", at, e);

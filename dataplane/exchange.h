@@ -27,6 +27,7 @@ using base::TimeNs;
 struct DownstreamSession;
 struct UpstreamSession;
 struct Http2Stream;
+struct Http2ClientStream;
 struct EndpointPool;
 struct ClusterState;
 
@@ -45,9 +46,10 @@ struct BodyRelay {
 // All of an exchange but what links it: copied over by Exchange::renew().
 struct ExchangeState {
   DownstreamSession* downstream = nullptr;
-  Http2Stream* stream = nullptr;        // of a client that speaks HTTP/2; null: the whole connection is this exchange's
-  UpstreamSession* upstream = nullptr;  // null: not (yet, any more) on an upstream connection
-  EndpointPool* endpoint = nullptr;     // chosen endpoint; null before the choice
+  Http2Stream* stream = nullptr;                 // of a client that speaks HTTP/2; null: the whole connection is this exchange's
+  UpstreamSession* upstream = nullptr;           // null: not (yet, any more) on an upstream connection
+  Http2ClientStream* upstream_stream = nullptr;  // of `upstream`, when that speaks HTTP/2
+  EndpointPool* endpoint = nullptr;              // chosen endpoint; null before the choice
   ClusterState* cluster = nullptr;
   RequestPhase request_phase = RequestPhase::kBody;
   ResponsePhase response_phase = ResponsePhase::kNone;
@@ -57,6 +59,8 @@ struct ExchangeState {
   bool client_left = false;       // the client's connection is gone already
   bool local_reply = false;       // the response is the gateway's own
   bool upstream_head_sent = false;
+  bool upstream_http2 = false;  // of the upstream connection it was sent on
+  bool tried_again = false;     // Upstreams::try_again()
   bool counted_active = false;  // in the cluster's and endpoint's active requests
   bool is_head = false, is_connect = false, is_grpc = false, upgrade_requested = false;
   // An upgrade or CONNECT that the configuration allows: what follows the heads are bytes of another protocol. They wait until

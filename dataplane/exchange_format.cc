@@ -23,10 +23,6 @@ std::string_view value_of(const http::HeaderTable& headers, std::string_view nam
   return h->value.data() == nullptr ? std::string_view("") : h->value;
 }
 
-const http::HeaderTable* trailers_of(const Exchange& ex) {
-  return ex.response_body.trailers != nullptr ? &ex.response_body.trailer_table : nullptr;
-}
-
 bool parse_status(std::string_view s, uint16_t* out) {
   constexpr uint32_t kMost = 9999;
   uint32_t v = 0;
@@ -70,7 +66,7 @@ struct Source {
     return response ? value_of(ex.response.headers, name) : kAbsent;
   }
   std::string_view response_trailer(std::string_view name) const {
-    const http::HeaderTable* t = trailers_of(ex);
+    const http::HeaderTable* t = response_trailers(ex);
     return t != nullptr ? value_of(*t, name) : kAbsent;
   }
   std::string_view time(const format::Step& s, uint64_t wall_ns, char* buffer) const {
@@ -85,6 +81,12 @@ struct Source {
 
 }  // namespace
 
+const http::HeaderTable* response_trailers(const Exchange& ex) {
+  if (ex.response_body.trailers != nullptr) return &ex.response_body.trailer_table;
+  // They are the stream's since they were given to it.
+  return ex.stream != nullptr && ex.stream->response_trailer_buffer != nullptr ? &ex.stream->response_trailer_table : nullptr;
+}
+
 bool names_something(format::FormatOp op) {
   return op == format::FormatOp::kRouteName || op == format::FormatOp::kVirtualHostName ||
          op == format::FormatOp::kUpstreamCluster;
@@ -93,7 +95,8 @@ bool names_something(format::FormatOp op) {
 uint16_t grpc_status(const Exchange& ex) {
   if (!ex.is_grpc) return UINT16_MAX;
   uint16_t status = 0;
-  if (const http::HeaderTable* t = trailers_of(ex); t != nullptr && parse_status(t->get(http::HeaderId::kGrpcStatus), &status))
+  if (const http::HeaderTable* t = response_trailers(ex);
+      t != nullptr && parse_status(t->get(http::HeaderId::kGrpcStatus), &status))
     return status;
   if (ex.response_buffer != nullptr && parse_status(ex.response.headers.get(http::HeaderId::kGrpcStatus), &status)) return status;
   return ex.status == 0 ? UINT16_MAX : static_cast<uint16_t>(http::grpc_status_of(ex.status));
@@ -115,7 +118,7 @@ static void count_heads(const Exchange& ex, stats::AccessLogRecord& r) {
   if (ex.response_buffer != nullptr && ex.status != 0)
     r.response_headers_bytes = bytes_of(ex.response.headers) + pseudo(":status", "200");
   if (ex.close_told && r.response_headers_bytes != 0) r.response_headers_bytes += pseudo("connection", "close");
-  if (const http::HeaderTable* t = trailers_of(ex); t != nullptr) r.response_trailers_bytes = bytes_of(*t);
+  if (const http::HeaderTable* t = response_trailers(ex); t != nullptr) r.response_trailers_bytes = bytes_of(*t);
 }
 
 void fill_record(const WorkerContext& ctx, const Exchange& ex, bool sizes, stats::AccessLogRecord& r) {
@@ -159,7 +162,7 @@ void fill_record(const WorkerContext& ctx, const Exchange& ex, bool sizes, stats
   r.protocol = ex.stream != nullptr                           ? stats::Protocol::kHttp2
                : ex.request.version == http::Version::kHttp10 ? stats::Protocol::kHttp10
                                                               : stats::Protocol::kHttp11;
-  if (ex.upstream_sent_at != 0) r.upstream_protocol = stats::Protocol::kHttp11;
+  if (ex.upstream_sent_at != 0) r.upstream_protocol = ex.upstream_http2 ? stats::Protocol::kHttp2 : stats::Protocol::kHttp11;
   r.attempt_count = ex.upstream_port != 0 ? 1 : 0;  // an endpoint was chosen
   r.worker = static_cast<uint16_t>(ctx.worker);
   r.tcp_handshake_rtt_us = d.handshake_rtt_us;

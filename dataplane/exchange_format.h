@@ -16,6 +16,8 @@ namespace millrace::dataplane {
 void fill_record(const WorkerContext& ctx, const Exchange& ex, bool sizes, stats::AccessLogRecord& r);
 // A string of it; absent (null) when it has none. Views live as long as the exchange.
 std::string_view record_string(const Exchange& ex, stats::StringId id);
+// The response's trailers, once they have come whole; null: none, or none were kept.
+const http::HeaderTable* response_trailers(const Exchange& ex);
 // gRPC's status of the response, as Envoy: its trailers, its headers, else what the HTTP status means. UINT16_MAX: no gRPC.
 uint16_t grpc_status(const Exchange& ex);
 

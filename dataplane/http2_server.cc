@@ -79,6 +79,7 @@ bool Http2Server::start(DownstreamSession& d) {
   }
   h->server = this;
   h->downstream = &d;
+  h->keepalive.start(d.policy->http.keepalive, ctx_.now, ctx_.random.next());
   d.phase = DownstreamPhase::kHttp2;
   d.h2 = h;
   ctx_.arm(d.timer, deadline_after(ctx_.now, d.policy->http.idle_timeout_ms));
@@ -93,17 +94,28 @@ void Http2Server::on_downstream(DownstreamSession& d, uint32_t events) {
   if (events & tcp::kEventSendSpace) ctx_.transports.on_send_space(d, ctx_.now);
   proxy_.refresh_policy(d);
   if (d.draining) drain(h);
-  io::PacketQueue& rx = ctx_.transports.rx(d);
-  if (!rx.empty()) {
-    StageScope stage(ctx_.stages, Stage::kHttpParse);
-    do {
-      h.connection.receive(rx, ctx_.now);
-      rx.clear();  // only a connection that is over leaves something
-    } while (ctx_.transports.after_read(d, ctx_.now) && !rx.empty());
-  }
+  receive(h, d.peer_closed);
   process_ready(h);
   mark(h);
   if (d.peer_closed) gone(d, false);
+}
+
+// `last`: the client will send no more, so that nothing is put off.
+void Http2Server::receive(Http2Session& h, bool last) {
+  DownstreamSession& d = *h.downstream;
+  io::PacketQueue& rx = ctx_.transports.rx(d);
+  if (rx.empty()) return;
+  // What slow endpoints leave unread is memory: when that is short, such a connection is read no further for now.
+  if (!last && h.connection.unread() > kHeldUnderPressureBytes && ctx_.stack.memory_pressure() != MemoryPressure::kNone) {
+    if (!h.paused.linked()) paused_.push_back(h);
+    return;
+  }
+  StageScope stage(ctx_.stages, Stage::kHttpParse);
+  do {
+    h.connection.receive(rx, ctx_.now);
+    rx.clear();  // only a connection that is over leaves something
+  } while (ctx_.transports.after_read(d, ctx_.now) && !rx.empty());
+  h.keepalive.heard(d.policy->http.keepalive, ctx_.now, h.connection.counters().ping_acks_rx, ctx_.random.next());
 }
 
 void Http2Server::process_ready(Http2Session& h) {
@@ -230,6 +242,16 @@ void Http2Server::on_timer(DownstreamSession& d) {
     h.goaway_at = base::kNever;
     return h.connection.goaway(http::H2Code::kNoError);
   }
+  switch (h.keepalive.due(ctx_.now)) {
+    case Keepalive::Due::kDead:
+      ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxKeepaliveTimeout].add();
+      return gone(d, true);
+    case Keepalive::Due::kPing:
+      if (h.connection.ping()) h.keepalive.sent(d.policy->http.keepalive, ctx_.now);
+      return;
+    case Keepalive::Due::kNothing:
+      break;
+  }
   if (!h.draining && proxy_.outlived(d)) return drain(h);
   if (ctx_.now >= head_deadline(h)) {  // nothing else can come on this connection before the rest of the head
     const bool idle = ctx_.now < deadline_after(h.head_since, d.policy->http.request_headers_timeout_ms);
@@ -269,6 +291,13 @@ void Http2Server::reset_stalled(Http2Session& h) {
 }
 
 void Http2Server::flush() {
+  if (!paused_.empty() && ctx_.stack.memory_pressure() == MemoryPressure::kNone) [[unlikely]] {
+    while (Http2Session* h = paused_.pop_front()) {
+      receive(*h, false);
+      process_ready(*h);
+      mark(*h);
+    }
+  }
   // Those that get dirty meanwhile wait for the next iteration.
   base::List<Http2Session, &Http2Session::dirty> now;
   now.splice_back(dirty_);
@@ -324,7 +353,7 @@ void Http2Server::settle(Http2Session& h) {
   const Http2Stream* oldest = h.stalled.front();
   const TimeNs stalled =
       oldest == nullptr ? base::kNever : deadline_after(oldest->stalled_since, d.policy->http.stream_idle_timeout_ms);
-  ctx_.arm(d.timer, std::min({h.idle_at, h.goaway_at, outlives, stalled, head_deadline(h)}));
+  ctx_.arm(d.timer, std::min({h.idle_at, h.goaway_at, h.keepalive.deadline(), outlives, stalled, head_deadline(h)}));
 }
 
 void Http2Server::gone(DownstreamSession& d, bool reset) { close(*d.h2, reset); }
@@ -349,6 +378,7 @@ void Http2Server::close(Http2Session& h, bool reset) {
         .add();
   h.connection.stop();
   h.dirty.unlink();
+  h.paused.unlink();
   d.h2 = nullptr;
   sessions_.free(&h);
   if (reset) downstreams_.abort(d);

@@ -51,10 +51,12 @@ struct Http2Session final : http::H2Owner {
   base::List<Http2Stream, &Http2Stream::early> early;
   base::List<Http2Stream, &Http2Stream::stalled> stalled;  // oldest look first
   base::ListNode dirty;                                    // in Http2Server::dirty_: something may be framed
-  bool draining = false;                                   // the client knows (GOAWAY) that no further stream is wanted
-  TimeNs goaway_at = base::kNever;                         // draining: from then on streams are refused
-  TimeNs idle_at = base::kNever;                           // no stream is open: when the idle timeout ends
-  TimeNs head_since = base::kNever;                        // a head is under way, since
+  base::ListNode paused;                                   // in Http2Server::paused_: not read while packet memory is short
+  Keepalive keepalive;
+  bool draining = false;             // the client knows (GOAWAY) that no further stream is wanted
+  TimeNs goaway_at = base::kNever;   // draining: from then on streams are refused
+  TimeNs idle_at = base::kNever;     // no stream is open: when the idle timeout ends
+  TimeNs head_since = base::kNever;  // a head is under way, since
 
   http::H2Stream* open_stream() override;
   bool lend(http::H2Stream& s, bool trailers, http::H2HeadStorage* storage) override;
@@ -63,6 +65,7 @@ struct Http2Session final : http::H2Owner {
 
 class Http2Server {
  public:
+  using Stream = Http2Stream;
   // Response bytes that one stream may hold beyond what its window lets go (bytes).
   static constexpr uint64_t kStreamBufferBytes = 64 * 1024;
 
@@ -101,6 +104,7 @@ class Http2Server {
   void mark(Http2Session& h) {
     if (!h.dirty.linked()) dirty_.push_back(h);
   }
+  void receive(Http2Session& h, bool last);
   void process_ready(Http2Session& h);
   void on_stream(Http2Stream& s);
   void begin(Http2Stream& s);
@@ -119,6 +123,7 @@ class Http2Server {
   base::Pool<Http2Session> sessions_;
   base::Pool<Http2Stream> streams_;
   base::List<Http2Session, &Http2Session::dirty> dirty_;
+  base::List<Http2Session, &Http2Session::paused> paused_;
 };
 
 }  // namespace millrace::dataplane

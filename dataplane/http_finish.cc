@@ -116,7 +116,8 @@ void HttpProxy::response_complete(Exchange& ex) {
   const uint64_t upstream_ns = ctx_.now - ex.upstream_sent_at;
   ctx_.stats->histogram(stats::WorkerHistogram::kUpstreamTime).record(upstream_ns);
   // Whatever the endpoint sent behind its response was not asked for: such a connection is not used again.
-  const bool reuse = ex.request_phase == RequestPhase::kComplete && u.reusable && ctx_.transports.rx(u).empty();
+  const bool reuse = ex.upstream_stream != nullptr ||
+                     (ex.request_phase == RequestPhase::kComplete && u.reusable && ctx_.transports.rx(u).empty());
   upstreams_.finish(ex, reuse);
   finish(ex);
 }
@@ -249,9 +250,9 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
       for (const std::string& name : fields->response_headers)
         if (const http::Header* h = ex.response.headers.find(name); h != nullptr && !h->value.empty())
           builder.add(StringId::kExtraResponseHeader, h->value, name);
-    if (ex.response_body.trailers != nullptr)
+    if (const http::HeaderTable* trailers = response_trailers(ex); trailers != nullptr)
       for (const std::string& name : fields->response_trailers)
-        if (const http::Header* h = ex.response_body.trailer_table.find(name); h != nullptr && !h->value.empty())
+        if (const http::Header* h = trailers->find(name); h != nullptr && !h->value.empty())
           builder.add(StringId::kExtraResponseTrailer, h->value, name);
   }
   const std::span<uint8_t> out = ctx_.events->reserve(builder.size());

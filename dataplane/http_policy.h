@@ -7,6 +7,7 @@
 #include <span>
 #include <string_view>
 
+#include "dataplane/http2_keepalive.h"
 #include "lib/format/evaluate.h"
 #include "lib/http/forward.h"
 #include "lib/http/h1_parser.h"
@@ -36,6 +37,22 @@ class InlineString {
 inline constexpr uint32_t kPseudoHeaders = 5;      // of HTTP/2, which do not count against max_headers_count
 inline constexpr uint32_t kMaxPolicyString = 128;  // bytes of HCM.server_name, HCM.via, default_host_for_http_10
 
+inline http::H2Options h2_options_of(const table::Http2Options& t) {
+  http::H2Options o;
+  o.hpack_table_size = t.hpack_table_size;
+  o.max_concurrent_streams = t.max_concurrent_streams;
+  o.initial_stream_window_size = t.initial_stream_window_size;
+  o.initial_connection_window_size = t.initial_connection_window_size;
+  o.max_outbound_frames = t.max_outbound_frames;
+  o.max_outbound_control_frames = t.max_outbound_control_frames;
+  o.max_consecutive_inbound_frames_with_empty_payload = t.max_consecutive_inbound_frames_with_empty_payload;
+  o.max_inbound_priority_frames_per_stream = t.max_inbound_priority_frames_per_stream;
+  o.max_inbound_window_update_frames_per_data_frame_sent = t.max_inbound_window_update_frames_per_data_frame_sent;
+  o.override_stream_error_on_invalid_http_message = t.override_stream_error_on_invalid_http_message != 0;
+  o.allow_connect = t.allow_connect != 0;
+  return o;
+}
+
 // HttpConnectionManager as a connection uses it; refreshed from the tables when a request starts in a new epoch. Shared by
 // connections (policy_cache.h).
 struct HttpPolicy {
@@ -46,6 +63,7 @@ struct HttpPolicy {
   uint32_t max_requests_per_connection = 0;
   uint32_t drain_timeout_ms = 0;
   http::H2Options http2;  // its limits on heads are set by h2_options()
+  KeepaliveOptions keepalive;
   table::HttpCodec codec = table::HttpCodec::kAuto;
   uint32_t max_head_bytes = 0, max_headers_count = 0;
   uint32_t access_logs = 0;  // how many the HCM has; 0: no record is made
@@ -69,17 +87,8 @@ struct HttpPolicy {
     max_requests_per_connection = h.max_requests_per_connection;
     drain_timeout_ms = h.drain_timeout_ms;
     codec = h.codec;
-    http2.hpack_table_size = h.http2.hpack_table_size;
-    http2.max_concurrent_streams = h.http2.max_concurrent_streams;
-    http2.initial_stream_window_size = h.http2.initial_stream_window_size;
-    http2.initial_connection_window_size = h.http2.initial_connection_window_size;
-    http2.max_outbound_frames = h.http2.max_outbound_frames;
-    http2.max_outbound_control_frames = h.http2.max_outbound_control_frames;
-    http2.max_consecutive_inbound_frames_with_empty_payload = h.http2.max_consecutive_inbound_frames_with_empty_payload;
-    http2.max_inbound_priority_frames_per_stream = h.http2.max_inbound_priority_frames_per_stream;
-    http2.max_inbound_window_update_frames_per_data_frame_sent = h.http2.max_inbound_window_update_frames_per_data_frame_sent;
-    http2.override_stream_error_on_invalid_http_message = h.http2.override_stream_error_on_invalid_http_message != 0;
-    http2.allow_connect = h.http2.allow_connect != 0;
+    http2 = h2_options_of(h.http2);
+    keepalive.assign(h.http2);
     max_head_bytes = h.max_request_headers_bytes;
     max_headers_count = h.max_headers_count;
     access_logs = h.access_logs.count;

@@ -325,12 +325,17 @@ void HttpProxy::refuse_head(DownstreamSession& d, HeadBuffer* head, const http::
 void HttpProxy::on_upstream_ready(Exchange& ex) {
   if (ex.raw_upstream) [[unlikely]]
     return open_raw_tunnel(ex);
+  if (ex.tunnel && ex.upstream_stream != nullptr) [[unlikely]] {  // no extended CONNECT to endpoints yet
+    upstreams_.cancel(ex);
+    return reply(ex, http::LocalReply::kUpgradeRefused);
+  }
   if (!write_upstream_head(ex)) {
     ex.flags.set(stats::ResponseFlag::kOverloadManager);
     upstreams_.cancel(ex);
     return reply(ex, http::LocalReply::kOverload);
   }
   ex.upstream_head_sent = true;
+  ex.upstream_http2 = ex.upstream_stream != nullptr;
   ex.upstream_sent_at = ex.last_activity = ctx_.now;
   relay_request(ex);
 }
@@ -362,6 +367,7 @@ bool HttpProxy::read_response_head(Exchange& ex) {
   }
   http::H1Limits limits;
   limits.max_head_bytes = ex.cluster->max_response_head_bytes;
+  limits.max_header_count = ex.cluster->max_response_headers_count;
   limits.accept_http_10 = true;
   while (true) {
     HeadBuffer* h = ex.response_buffer;
@@ -419,15 +425,46 @@ bool HttpProxy::read_response_head(Exchange& ex) {
   }
 }
 
+void HttpProxy::on_upstream_head(Exchange& ex) {
+  const Http2ClientStream& s = *ex.upstream_stream;
+  HeadBuffer& h = *ex.response_buffer;
+  h.used = h.head_length = s.head_bytes_used();
+  ex.response = s.response;
+  ex.response.headers = http::HeaderTable(h.headers, h.header_capacity, s.response.headers);
+  ex.last_activity = ctx_.now;
+  forward_response_head(ex);
+}
+
 void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
   using http::LocalReply;
+  using http::ResponseDetail;
   using stats::ResponseFlag;
-  const bool started = ex.response_phase != ResponsePhase::kNone;
+  const bool started = ex.response_phase != ResponsePhase::kNone, stream = ex.upstream_stream != nullptr;
   if (ex.upstream != nullptr) upstreams_.cancel(ex);
   ex.endpoint = nullptr;
+  if (started && stream) {
+    switch (failure) {
+      case UpstreamFailure::kStreamReset:
+      case UpstreamFailure::kStreamRefused:
+        ex.flags.set(ResponseFlag::kUpstreamRemoteReset);
+        ex.detail = ResponseDetail::kResetAfterResponseRemoteReset;
+        break;
+      case UpstreamFailure::kProtocol:
+        ex.flags.set(ResponseFlag::kUpstreamProtocolError);
+        ex.detail = ResponseDetail::kResetAfterResponseProtocolError;
+        break;
+      case UpstreamFailure::kNoRoom:
+        ex.flags.set(ResponseFlag::kOverloadManager);
+        break;
+      default:
+        ex.flags.set(ResponseFlag::kUpstreamConnectionTermination);
+        ex.detail = ResponseDetail::kResetAfterResponseConnectionTermination;
+    }
+    return cut_response(ex);
+  }
   if (started && ex.tunnel_open) {
     ex.flags.set(ResponseFlag::kUpstreamConnectionTermination);
-    ex.detail = http::ResponseDetail::kResetAfterResponseConnectionTermination;
+    ex.detail = ResponseDetail::kResetAfterResponseConnectionTermination;
     ex.reset_downstream = true;
     return cut_response(ex);
   }
@@ -437,7 +474,7 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
     ex.detail = http::ResponseDetail::kResetAfterResponseProtocolError;
     return cut_response(ex);
   }
-  const bool partial_head = ex.response_buffer != nullptr && ex.response_buffer->used != 0;
+  const bool partial_head = !stream && ex.response_buffer != nullptr && ex.response_buffer->used != 0;
   ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
   // A head that ends in the middle is an error of the protocol, not a connection that ended (Envoy: codec error).
   if (failure == UpstreamFailure::kClosed && partial_head)
@@ -458,6 +495,14 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
       return reply(ex, LocalReply::kUpstreamClosed, ResponseFlag::kUpstreamConnectionTermination);
     case UpstreamFailure::kOverflow:
       return reply(ex, LocalReply::kUpstreamOverflow, ResponseFlag::kUpstreamOverflow);
+    case UpstreamFailure::kStreamReset:
+      return reply(ex, LocalReply::kUpstreamReset, ResponseFlag::kUpstreamRemoteReset);
+    case UpstreamFailure::kStreamRefused:
+      return reply(ex, LocalReply::kUpstreamRefusedStream, ResponseFlag::kUpstreamRemoteReset);
+    case UpstreamFailure::kProtocol:
+      return reply(ex, LocalReply::kUpstreamProtocolError, ResponseFlag::kUpstreamProtocolError);
+    case UpstreamFailure::kNoRoom:
+      return reply(ex, LocalReply::kOverload, ResponseFlag::kOverloadManager);
   }
 }
 

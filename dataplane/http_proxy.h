@@ -1,4 +1,4 @@
-// HTTP/1 from client to endpoint and back: reads request heads, routes them, relays bodies both ways with back-pressure, answers
+// HTTP from client to endpoint and back: reads request heads, routes them, relays bodies both ways with back-pressure, answers
 // what the gateway itself has to answer, and ends exchanges. One object per worker; files: http_proxy.cc (the two connections),
 // http_relay.cc (bodies), http_tunnel.cc (upgrades, CONNECT), http_router.cc (decisions and heads), http_finish.cc (ends,
 // records).
@@ -38,6 +38,7 @@ class HttpProxy {
   // --- from Upstreams
   void on_upstream_ready(Exchange& ex);
   void on_upstream_readable(Exchange& ex);
+  void on_upstream_head(Exchange& ex);  // HTTP/2: the head of the response is complete, in ex.response_buffer
   void on_upstream_writable(Exchange& ex) { relay_request(ex); }
   void on_upstream_failed(Exchange& ex, UpstreamFailure failure);
 
@@ -60,6 +61,7 @@ class HttpProxy {
  private:
   friend struct HttpProxyTest;
   friend class Http2Server;
+  friend class Http2Client;
 
   // http_proxy.cc
   void read_requests(DownstreamSession& d);
@@ -87,6 +89,7 @@ class HttpProxy {
   void relay_request(Exchange& ex);
   void discard_received_body(Exchange& ex);
   void relay_response(Exchange& ex);
+  void start_response_body(Exchange& ex, http::BodyFraming in, bool chunked_out);
   void start_body(BodyRelay& body, http::BodyFraming in, bool chunked_out, bool trailers);
   void free_body(BodyRelay& body);
 

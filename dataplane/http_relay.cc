@@ -25,6 +25,14 @@ void HttpProxy::start_body(BodyRelay& body, http::BodyFraming in, bool chunked_o
   body.decoder.lend_trailers({body.trailers->data, body.trailers->capacity}, &body.trailer_table);
 }
 
+void HttpProxy::start_response_body(Exchange& ex, http::BodyFraming in, bool chunked_out) {
+  const bool taken = ex.stream != nullptr || (chunked_out && ex.downstream->policy->http.enable_trailers);  // by the client
+  ex.response_body.drop_trailers = !taken;
+  if (ex.upstream_stream == nullptr) return start_body(ex.response_body, in, chunked_out, taken && ex.cluster->enable_trailers);
+  ex.response_body.chunked_out = chunked_out;
+  ex.response_body.decoder.start(in);  // of a stream only asked how the body leaves
+}
+
 void HttpProxy::free_body(BodyRelay& body) {
   ctx_.heads.release(body.trailers);
   body.trailers = nullptr;
@@ -44,11 +52,14 @@ struct ConnectionIn {
   bool over() const { return from.peer_closed; }  // nothing more will come
   bool finish() { return decoder.finish(); }      // ... and that is a legal end
   void taken(uint64_t) { ctx.transports.after_read(from, ctx.now); }
+  HeadBuffer*& trailer_buffer(BodyRelay& body) { return body.trailers; }  // where their text lies
 };
 
+// Side: Http2Server, of clients' streams, or Http2Client, of endpoints'.
+template <class Side>
 struct StreamIn {
-  Http2Server& server;
-  Http2Stream& from;
+  Side& side;
+  typename Side::Stream& from;
   io::PacketQueue& queue() { return from.rx; }
   bool done() const { return from.rx_end && from.rx.empty(); }
   http::BodyDecoder::Step step(base::ByteSpan front) {
@@ -56,7 +67,8 @@ struct StreamIn {
   }
   bool over() const { return from.closed; }
   bool finish() { return from.rx_end; }
-  void taken(uint64_t bytes) { server.consumed(from, bytes); }
+  void taken(uint64_t bytes) { side.consumed(from, bytes); }
+  HeadBuffer*& trailer_buffer(BodyRelay&) { return from.trailer_buffer; }
 };
 
 struct ConnectionOut {
@@ -75,7 +87,7 @@ struct ConnectionOut {
     return !body.chunked_out || ctx.transports.write_copy(to, http::kChunkEnd, ctx.now) == http::kChunkEnd.size();
   }
   void moved() {}
-  bool finish(BodyRelay& body, const http::HeaderTable* trailers) {
+  bool finish(BodyRelay& body, const http::HeaderTable* trailers, HeadBuffer*&) {
     if (!body.chunked_out) return true;
     if (trailers == nullptr || trailers->size() == 0)
       return ctx.transports.write_copy(to, http::kLastChunk, ctx.now) == http::kLastChunk.size();
@@ -84,19 +96,20 @@ struct ConnectionOut {
   }
 };
 
+template <class Side>
 struct StreamOut {
-  Http2Server& server;
-  Http2Stream& to;
+  Side& side;
+  typename Side::Stream& to;
   io::PacketPool& pool;
-  bool has_room() { return server.has_room(to); }
+  bool has_room() { return side.has_room(to); }
   bool begin(const BodyRelay&, uint32_t) { return true; }
-  void write(io::PacketPtr p) { server.write(to, std::move(p)); }
+  void write(io::PacketPtr p) { side.write(to, std::move(p)); }
   bool copy(base::ByteSpan bytes) { return to.tx.append_copy(bytes, pool) == bytes.size(); }
   bool end(const BodyRelay&) { return true; }
-  void moved() { server.written(to, false); }
-  bool finish(BodyRelay& body, const http::HeaderTable* trailers) {
+  void moved() { side.written(to, false); }
+  bool finish(BodyRelay&, const http::HeaderTable* trailers, HeadBuffer*& buffer) {
     const bool has = trailers != nullptr && trailers->size() != 0;
-    server.written(to, true, has ? std::exchange(body.trailers, nullptr) : nullptr, has ? trailers : nullptr);
+    side.written(to, true, has ? std::exchange(buffer, nullptr) : nullptr, has ? trailers : nullptr);
     return true;
   }
 };
@@ -105,7 +118,8 @@ struct StreamOut {
 const http::HeaderTable* trailers_of(const ConnectionIn&, const BodyRelay& body) {
   return body.trailers != nullptr ? &body.trailer_table : nullptr;
 }
-const http::HeaderTable* trailers_of(const StreamIn& in, const BodyRelay& body) {
+template <class Side>
+const http::HeaderTable* trailers_of(const StreamIn<Side>& in, const BodyRelay& body) {
   return in.from.trailers_complete && !body.drop_trailers ? &in.from.trailers : nullptr;
 }
 
@@ -155,7 +169,8 @@ HttpProxy::RelayEnd HttpProxy::relay(In from, Out to, BodyRelay& body, uint64_t*
     to.moved();
   }
   if (end.status == Relay::kBlocked && from.done()) end.status = Relay::kDone;
-  if (end.status == Relay::kDone && !to.finish(body, trailers_of(from, body))) end.status = Relay::kCut;
+  if (end.status == Relay::kDone && !to.finish(body, trailers_of(from, body), from.trailer_buffer(body)))
+    end.status = Relay::kCut;
   return end;
 }
 
@@ -182,10 +197,13 @@ void HttpProxy::relay_request(Exchange& ex) {
   if (ex.tunnel && !ex.tunnel_open && (ex.stream != nullptr || ex.request_body.decoder.done() || ex.is_connect)) return;
   DownstreamSession& d = *ex.downstream;
   const uint64_t before = ex.bytes_received;
-  const ConnectionOut out{ctx_, *ex.upstream};
-  const RelayEnd end = ex.stream == nullptr
-                           ? relay(ConnectionIn{ctx_, d, ex.request_body.decoder}, out, ex.request_body, &ex.bytes_received)
-                           : relay(StreamIn{http2_, *ex.stream}, out, ex.request_body, &ex.bytes_received);
+  const auto to = [&](auto out) {
+    return ex.stream == nullptr ? relay(ConnectionIn{ctx_, d, ex.request_body.decoder}, out, ex.request_body, &ex.bytes_received)
+                                : relay(StreamIn<Http2Server>{http2_, *ex.stream}, out, ex.request_body, &ex.bytes_received);
+  };
+  const RelayEnd end = ex.upstream_stream == nullptr
+                           ? to(ConnectionOut{ctx_, *ex.upstream})
+                           : to(StreamOut<Http2Client>{upstreams_.http2(), *ex.upstream_stream, ctx_.stack.pool()});
   if (ex.bytes_received != before) ex.last_activity = ctx_.now;
   switch (end.status) {
     case Relay::kBlocked:
@@ -215,10 +233,13 @@ void HttpProxy::relay_request(Exchange& ex) {
 void HttpProxy::relay_response(Exchange& ex) {
   if (ex.response_phase != ResponsePhase::kBody || ex.upstream == nullptr) return;
   const uint64_t before = ex.bytes_sent;
-  const ConnectionIn in{ctx_, *ex.upstream, ex.response_body.decoder};
-  const RelayEnd end = ex.stream == nullptr
-                           ? relay(in, ConnectionOut{ctx_, *ex.downstream}, ex.response_body, &ex.bytes_sent)
-                           : relay(in, StreamOut{http2_, *ex.stream, ctx_.stack.pool()}, ex.response_body, &ex.bytes_sent);
+  const auto from = [&](auto in) {
+    return ex.stream == nullptr
+               ? relay(in, ConnectionOut{ctx_, *ex.downstream}, ex.response_body, &ex.bytes_sent)
+               : relay(in, StreamOut<Http2Server>{http2_, *ex.stream, ctx_.stack.pool()}, ex.response_body, &ex.bytes_sent);
+  };
+  const RelayEnd end = ex.upstream_stream == nullptr ? from(ConnectionIn{ctx_, *ex.upstream, ex.response_body.decoder})
+                                                     : from(StreamIn<Http2Client>{upstreams_.http2(), *ex.upstream_stream});
   if (ex.bytes_sent != before) ex.last_activity = ctx_.now;
   switch (end.status) {
     case Relay::kBlocked:
@@ -231,7 +252,9 @@ void HttpProxy::relay_response(Exchange& ex) {
       ex.detail = http::ResponseDetail::kResetAfterResponseProtocolError;
       return cut_response(ex);
     case Relay::kCut:
-      if (!ex.upstream->peer_closed) {
+      if (const Http2ClientStream* s = ex.upstream_stream; s != nullptr && s->closed && !s->rx_end)
+        return on_upstream_failed(ex, Http2Client::failure_of(*s));
+      if (ex.upstream_stream != nullptr || !ex.upstream->peer_closed) {
         ex.flags.set(stats::ResponseFlag::kOverloadManager);
         return cut_response(ex);
       }

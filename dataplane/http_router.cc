@@ -325,7 +325,9 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   ClusterState* cluster = upstreams_.cluster_state(action.cluster, *runtime);
   Upstreams::PickError why = Upstreams::PickError::kTableFull;
   std::string_view hostname;
-  EndpointPool* endpoint = cluster == nullptr ? nullptr : upstreams_.pick(*cluster, *runtime, &why, &hostname);
+  EndpointPool* endpoint = cluster == nullptr
+                               ? nullptr
+                               : upstreams_.pick(*cluster, *runtime, cluster->codec_for(ex.stream != nullptr), &why, &hostname);
   if (endpoint == nullptr) {
     if (why == Upstreams::PickError::kNoHealthy)
       return reply(ex, LocalReply::kNoHealthyUpstream, ResponseFlag::kNoHealthyUpstream);
@@ -339,10 +341,6 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   if (!room || ex.scratch.overflowed()) {
     upstreams_.release_if_unused(*endpoint);
     return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
-  }
-  if (!cluster->enable_trailers) {
-    ex.request_body.drop_trailers = true;
-    free_body(ex.request_body);
   }
   if (ex.request_phase == RequestPhase::kComplete || ex.is_websocket) ex.route_deadline = deadline_after(ctx_.now, timeout_ms);
   arm(ex);
@@ -501,6 +499,14 @@ bool HttpProxy::write_response_head(Exchange& ex, const http::ResponseHead& head
 
 bool HttpProxy::write_upstream_head(Exchange& ex) {
   StageScope stage(ctx_.stages, Stage::kHttpWrite);
+  if (ex.upstream_stream != nullptr) {
+    ex.request_body.chunked_out = false;
+    return upstreams_.http2().write_head(*ex.upstream_stream, ex.request, ex.request_phase == RequestPhase::kComplete);
+  }
+  if (!ex.cluster->enable_trailers) {
+    ex.request_body.drop_trailers = true;
+    free_body(ex.request_body);
+  }
   if (ex.is_websocket && !add_websocket_key(ex)) return false;
   const http::BodyFraming out = http::outgoing_framing(ex.request_body.decoder.framing(), http::Version::kHttp11);
   ex.request_body.chunked_out = out.kind == http::Framing::kChunked;
@@ -531,11 +537,15 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   http::Scratch scratch(ex.response_buffer->scratch());
   ex.detail = ResponseDetail::kViaUpstream;
   ex.status = response.status;
-  if (http::should_close(response.version, response.headers)) u.reusable = false;
   http::BodyFraming in = http::response_framing(response, ex.request.method, ex.tunnel && !ex.is_connect);
+  if (const Http2ClientStream* s = ex.upstream_stream; s != nullptr) {  // the stream says where the body ends
+    if (in.kind == http::Framing::kUntilClose)
+      in.kind = s->rx_end && s->rx.empty() && !s->trailers_complete ? http::Framing::kNone : http::Framing::kChunked;
+  } else if (in.kind == http::Framing::kUntilClose || http::should_close(response.version, response.headers)) {
+    u.reusable = false;
+  }
   if (ex.tunnel && !answer_upgrade(ex, &in)) [[unlikely]]
     return;
-  if (in.kind == http::Framing::kUntilClose) u.reusable = false;
   const uint64_t service_ms = ex.request_phase != RequestPhase::kComplete
                                   ? http::kRequestNotSent
                                   : (ctx_.now - ex.request_complete_at) / base::kMillisecond;
@@ -562,9 +572,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   ex.response_phase = ResponsePhase::kBody;
   ex.request_deadline = base::kNever;  // Envoy: until the response begins
   ex.downstream_first_byte_at = ctx_.now;
-  start_body(ex.response_body, in, ex.stream == nullptr && out.kind == http::Framing::kChunked,
-             (ex.stream != nullptr || (out.kind == http::Framing::kChunked && d.policy->http.enable_trailers)) &&
-                 ex.cluster->enable_trailers);
+  start_response_body(ex, in, ex.stream == nullptr && out.kind == http::Framing::kChunked);
 }
 
 // ---- the gateway's own answers

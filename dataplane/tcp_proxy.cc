@@ -69,7 +69,7 @@ bool TcpProxy::connect(Tunnel& t) {
   ClusterState* cluster = upstreams_->cluster_state(t.cluster, *runtime);
   Upstreams::PickError why = Upstreams::PickError::kTableFull;
   std::string_view hostname;
-  EndpointPool* e = cluster == nullptr ? nullptr : upstreams_->pick(*cluster, *runtime, &why, &hostname);
+  EndpointPool* e = cluster == nullptr ? nullptr : upstreams_->pick(*cluster, *runtime, UpstreamCodec::kHttp1, &why, &hostname);
   if (e == nullptr) {
     t.flags.set(why == Upstreams::PickError::kNoHealthy ? ResponseFlag::kNoHealthyUpstream : ResponseFlag::kUpstreamOverflow);
     return false;

@@ -1,5 +1,6 @@
 #include "dataplane/upstreams.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "dataplane/http_proxy.h"
@@ -11,7 +12,18 @@ using stats::ClusterCounter;
 
 namespace {
 
-constexpr std::string_view kHttp1Alpn = "\x08http/1.1";
+// What a pool offers where its cluster has no alpn_protocols: what it speaks.
+constexpr std::string_view pool_alpn(UpstreamCodec codec) {
+  switch (codec) {
+    case UpstreamCodec::kHttp1:
+      return "\x08http/1.1";
+    case UpstreamCodec::kHttp2:
+      return "\x02h2";
+    case UpstreamCodec::kAlpn:
+      return "\x02h2\x08http/1.1";
+  }
+  return {};
+}
 
 uint32_t buckets_for(uint32_t capacity) { return std::bit_ceil(capacity); }
 
@@ -31,9 +43,10 @@ uint32_t share(uint32_t limit, uint32_t workers) { return limit / workers + (lim
 
 }  // namespace
 
-Upstreams::Upstreams(WorkerContext& context, HttpProxy& proxy)
+Upstreams::Upstreams(WorkerContext& context, HttpProxy& proxy, base::Arena* http2_arena)
     : ctx_(context),
       proxy_(proxy),
+      http2_(context, proxy, *this, http2_arena),
       sessions_(context.limits.connections),
       endpoints_(context.limits.upstream_endpoints),
       clusters_(context.limits.clusters),
@@ -84,10 +97,20 @@ void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
   c.max_pending = share(t.max_pending_requests, ctx_.workers);
   c.max_requests = share(t.max_requests, ctx_.workers);
   c.max_response_head_bytes = t.max_response_headers_bytes;
+  c.max_response_headers_count = t.max_response_headers_count;
   c.enable_trailers = t.enable_trailers != 0;
   c.has_tls = t.has_tls != 0;
   c.context = runtime.tls_context(ctx_.worker);
   c.tcp = t.tcp;
+  c.http = t.http;
+  if (t.http != table::UpstreamHttp::kHttp1) {
+    c.http2 = h2_options_of(t.http2);
+    c.http2.max_head_bytes = t.max_response_headers_bytes;
+    c.http2.max_headers = t.max_response_headers_count + 1;  // :status
+    c.keepalive.assign(t.http2);
+    c.streams_expected = t.http2.max_concurrent_streams;
+    if (c.max_requests_per_connection != 0) c.streams_expected = std::min(c.streams_expected, c.max_requests_per_connection);
+  }
   if (ctx_.worker < runtime.balancers.size()) runtime.balancers[ctx_.worker].set_position(c.balancer_position);
 }
 
@@ -96,20 +119,25 @@ Upstreams::EndpointBucket& Upstreams::endpoint_bucket(const ClusterState& cluste
   return endpoint_buckets_[endpoint_hash(cluster.id, address, port) & endpoint_mask_];
 }
 
-EndpointPool* Upstreams::find_endpoint(const ClusterState& cluster, const base::IpAddress& address, uint16_t port) {
+EndpointPool* Upstreams::find_endpoint(const ClusterState& cluster, const base::IpAddress& address, uint16_t port,
+                                       UpstreamCodec codec) {
   for (EndpointPool& e : endpoint_bucket(cluster, address, port))
-    if (e.cluster == &cluster && e.port == port && e.address == address) return &e;
+    if (e.cluster == &cluster && e.port == port && e.codec == codec && e.address == address) return &e;
   return nullptr;
 }
 
-EndpointPool* Upstreams::endpoint_state(ClusterState& cluster, const table::Endpoint& endpoint, stats::ScopeSlot slot) {
-  EndpointPool* e = find_endpoint(cluster, endpoint.address, endpoint.port);
+EndpointPool* Upstreams::endpoint_state(ClusterState& cluster, const table::Endpoint& endpoint, UpstreamCodec codec,
+                                        stats::ScopeSlot slot) {
+  EndpointPool* e = find_endpoint(cluster, endpoint.address, endpoint.port, codec);
   if (e == nullptr) {
     e = endpoints_.alloc();
     if (e == nullptr) return nullptr;
     e->cluster = &cluster;
     e->address = endpoint.address;
     e->port = endpoint.port;
+    e->codec = codec;
+    e->alpn_http1 = false;
+    e->streams_told = UINT32_MAX;
     e->connections = e->connecting = e->active = e->waiting = 0;
     ++cluster.endpoints;
     endpoint_bucket(cluster, endpoint.address, endpoint.port).push_front(*e);
@@ -127,7 +155,8 @@ void Upstreams::release_if_unused(EndpointPool& e) {
   endpoints_.free(&e);
 }
 
-EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runtime, PickError* why, std::string_view* hostname) {
+EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runtime, UpstreamCodec codec, PickError* why,
+                              std::string_view* hostname) {
   *why = PickError::kNone;
   const table::EndpointSet* set = runtime.endpoints;
   uint32_t index = route::balancer::kNoEndpoint;
@@ -136,7 +165,7 @@ EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runti
     index = balancer.pick(
         [&](uint32_t i) -> uint32_t {
           const table::Endpoint& e = set->endpoints.at(set, i);
-          const EndpointPool* known = find_endpoint(cluster, e.address, e.port);
+          const EndpointPool* known = find_endpoint(cluster, e.address, e.port, codec);
           return known == nullptr ? 0 : known->active;
         },
         [&] { return ctx_.random.next(); }, [](uint32_t) { return true; });
@@ -149,7 +178,7 @@ EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runti
   }
   const table::Endpoint& chosen = set->endpoints.at(set, index);
   *hostname = table::view(set, chosen.hostname);
-  EndpointPool* e = endpoint_state(cluster, chosen, runtime.endpoint_slots[index]);
+  EndpointPool* e = endpoint_state(cluster, chosen, codec, runtime.endpoint_slots[index]);
   if (e == nullptr) *why = PickError::kTableFull;
   return e;
 }
@@ -200,6 +229,15 @@ bool Upstreams::submit(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) 
     attach(*u, ex);
     return true;
   }
+  if (e.codec != UpstreamCodec::kHttp1) {
+    while (UpstreamSession* u = e.multiplexed.front()) {
+      if (http2_.room(*u) != 0) {
+        attach(*u, ex);
+        return true;
+      }
+      u->link.unlink();  // until offer() finds it with room again
+    }
+  }
   if (e.cluster->waiting >= e.cluster->max_pending) {
     count(e, ClusterCounter::kRqPendingOverflow);
     *failure = UpstreamFailure::kOverflow;
@@ -211,7 +249,7 @@ bool Upstreams::submit(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) 
   count(e, ClusterCounter::kRqPendingTotal);
   cluster_stats(e)[ClusterCounter::kRqPendingActive].add();
   endpoint_stats(e)[ClusterCounter::kRqPendingActive].add();
-  if (e.waiting <= e.connecting) return true;  // somebody is already on the way for it
+  if (!e.wants_connection()) return true;  // somebody is already on the way for it
   if (!may_connect(e)) {
     count(e, ClusterCounter::kCxOverflow);
     return true;  // waits for a connection to become free
@@ -263,12 +301,14 @@ UpstreamSession* Upstreams::open_connection(EndpointPool& e, Exchange* own) {
   u->endpoint = &e;
   u->exchange = own;
   u->own = own != nullptr;
+  u->h2 = nullptr;
   if (own != nullptr) own->upstream = u;
   u->fin_received = u->peer_closed = u->shut_down = u->connected = false;
   u->reusable = true;
+  u->awaited = !u->own;
   u->requests = 0;
   u->opened_at = ctx_.now;
-  if (!u->own) ++e.connecting;  // those that can serve who waits
+  if (u->awaited) ++e.connecting;  // those that can serve who waits
   count_connection(e, +1);
   ctx_.arm(u->timer, deadline_after(ctx_.now, e.cluster->connect_timeout_ms));
   return u;
@@ -276,13 +316,18 @@ UpstreamSession* Upstreams::open_connection(EndpointPool& e, Exchange* own) {
 
 void Upstreams::attach(UpstreamSession& u, Exchange& ex) {
   EndpointPool& e = *u.endpoint;
-  ctx_.disarm(u.timer);
-  u.exchange = &ex;
   ex.upstream = &u;
+  if (u.h2 != nullptr) {
+    http2_.open(u, ex);
+  } else {
+    ctx_.disarm(u.timer);
+    u.exchange = &ex;
+  }
   ++u.requests;
   const uint32_t most = e.cluster->max_requests_per_connection;
   if (most != 0 && u.requests >= most) {
     u.reusable = false;
+    if (u.h2 != nullptr) http2_.drain(u);
     count(e, ClusterCounter::kCxMaxRequests);
   }
   ex.counted_active = true;
@@ -296,14 +341,93 @@ void Upstreams::attach(UpstreamSession& u, Exchange& ex) {
   proxy_.on_upstream_ready(ex);
 }
 
+// The first that waits, which waits no more; null: nobody.
+Exchange* Upstreams::pop_pending(EndpointPool& e) {
+  Exchange* ex = e.pending.pop_front();
+  if (ex == nullptr) return nullptr;
+  --e.waiting;
+  --e.cluster->waiting;
+  cluster_stats(e)[ClusterCounter::kRqPendingActive].sub();
+  endpoint_stats(e)[ClusterCounter::kRqPendingActive].sub();
+  return ex;
+}
+
+void Upstreams::not_awaited(UpstreamSession& u) {
+  if (std::exchange(u.awaited, false)) --u.endpoint->connecting;
+}
+
+// The connection is there, and what it speaks is known.
+void Upstreams::established(UpstreamSession& u) {
+  EndpointPool& e = *u.endpoint;
+  if (e.codec == UpstreamCodec::kAlpn) e.alpn_http1 = ctx_.transports.alpn(u) != "h2";
+  if (e.codec == UpstreamCodec::kHttp1 || e.alpn_http1) {
+    e.streams_told = UINT32_MAX;
+    not_awaited(u);
+    ++e.active;  // keeps it
+    connection_ready(u);
+    --e.active;
+    if (e.alpn_http1) open_for_waiting(e);  // it serves one, where many streams were hoped for
+    release_if_unused(e);
+    return;
+  }
+  if (!http2_.start(u)) return connect_failed(u, UpstreamFailure::kLocal);
+  count(e, ClusterCounter::kCxHttp2Total);
+  feed(u);
+}
+
+void Upstreams::settled(UpstreamSession& u) {
+  not_awaited(u);
+  u.endpoint->streams_told = u.h2->connection.stream_limit();
+}
+
+bool Upstreams::feed(UpstreamSession& u) {
+  EndpointPool& e = *u.endpoint;
+  bool any = false;
+  while (!e.pending.empty() && http2_.room(u) != 0) {
+    attach(u, *pop_pending(e));
+    any = true;
+  }
+  return any;
+}
+
+void Upstreams::offer(UpstreamSession& u) {
+  EndpointPool& e = *u.endpoint;
+  const bool room = http2_.room(u) != 0;
+  if (room && !u.link.linked()) e.multiplexed.push_front(u);
+  else if (!room) u.link.unlink();
+  if (u.h2->connection.settings_received()) e.streams_told = u.h2->connection.stream_limit();  // SETTINGS may come again
+  open_for_waiting(e);
+}
+
+void Upstreams::open_for_waiting(EndpointPool& e) {
+  while (e.wants_connection() && may_connect(e))
+    if (!open_connection(e)) return;
+}
+
+bool Upstreams::try_again(Exchange& ex) {
+  if (ex.tried_again || ex.bytes_received != 0 || ex.response_phase != ResponsePhase::kNone) return false;
+  if (ex.request_phase == RequestPhase::kComplete && ex.upstream_stream->tx_trailers != nullptr) return false;
+  EndpointPool& e = *ex.upstream->endpoint;
+  ++e.active;  // keeps it
+  finish(ex, false);
+  ex.tried_again = true;
+  ex.upstream_head_sent = false;
+  ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
+  UpstreamFailure failure = UpstreamFailure::kLocal;
+  const bool submitted = submit(ex, e, &failure);
+  --e.active;
+  count(e, ClusterCounter::kRqRetry);
+  if (submitted) return true;
+  ex.endpoint = nullptr;
+  proxy_.on_upstream_failed(ex, failure);
+  release_if_unused(e);
+  return true;
+}
+
 // A connection without an exchange: the next waiting one gets it, else it idles.
 void Upstreams::connection_ready(UpstreamSession& u) {
   EndpointPool& e = *u.endpoint;
-  if (Exchange* ex = e.pending.pop_front(); ex != nullptr) {
-    --e.waiting;
-    --e.cluster->waiting;
-    cluster_stats(e)[ClusterCounter::kRqPendingActive].sub();
-    endpoint_stats(e)[ClusterCounter::kRqPendingActive].sub();
+  if (Exchange* ex = pop_pending(e); ex != nullptr) {
     attach(u, *ex);
     return;
   }
@@ -325,6 +449,7 @@ void Upstreams::finish(Exchange& ex, bool reuse) {
   if (ex.counted_active) count_active(e, -1);
   ex.counted_active = false;
   count_bytes(u);
+  if (ex.upstream_stream != nullptr) return http2_.release(*ex.upstream_stream);
   if (!reuse || !u.reusable || u.peer_closed || u.fin_received) {
     close_session(u, !reuse && !u.peer_closed);
     return;
@@ -357,21 +482,22 @@ void Upstreams::cancel(Exchange& ex) {
 void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
   EndpointPool& e = *u.endpoint;
   if (u.connected && bytes_due(u)) count_bytes(u);
+  if (u.h2 != nullptr) return http2_.on_ready(u, events);
   if (!u.connected) {
     UpstreamFailure failure = UpstreamFailure::kLocal;
-    const Setup setup = establish(u, e, u.own ? std::string_view() : kHttp1Alpn, &events, &failure);
+    const Setup setup = establish(u, e, u.own ? std::string_view() : pool_alpn(e.codec), &events, &failure);
     if (setup == Setup::kFailed) return connect_failed(u, failure);
     if (setup == Setup::kWait) return;
     u.connected = true;
     u.context = u.tls == nullptr ? nullptr : e.cluster->context;
     start_counting(u);
-    if (!u.own) --e.connecting;
     ctx_.disarm(u.timer);
     ctx_.stats->histogram(stats::WorkerHistogram::kConnectTime).record(ctx_.now - u.opened_at);
     if (u.own) attach(u, *u.exchange);
-    else connection_ready(u);
+    else established(u);
     if (events == 0) return;
     if (u.connection == nullptr) return;
+    if (u.h2 != nullptr) return http2_.on_ready(u, events);
   }
   if (events & (tcp::kEventReset | tcp::kEventTimedOut)) {
     u.peer_closed = u.fin_received = true;
@@ -427,6 +553,7 @@ void Upstreams::tls_failed(UpstreamSession& u) {
 }
 
 void Upstreams::on_timer(UpstreamSession& u) {
+  if (u.h2 != nullptr) return http2_.on_timer(u);
   if (!u.connected) return connect_failed(u, UpstreamFailure::kTimeout);
   count(*u.endpoint, ClusterCounter::kCxIdleTimeout);
   close_session(u, false);
@@ -473,13 +600,16 @@ void Upstreams::close_session(UpstreamSession& u, bool reset) {
   ctx_.disarm(u.timer);
   u.link.unlink();
   count_bytes(u);
-  if (!u.connected && !u.own) --e.connecting;
+  not_awaited(u);
+  if (u.h2 != nullptr) http2_.stop(u);
   count_connection(e, -1);
   if (reset) ctx_.transports.abort(u, ctx_.now);
   else ctx_.transports.detach(u, ctx_.now);
   u.endpoint = nullptr;
   sessions_.free(&u);
-  if (e.waiting > e.connecting && may_connect(e) && !open_connection(e) && e.connections == 0) {
+  if (e.connections == 0 && e.streams_told == 0) e.streams_told = UINT32_MAX;  // asked anew
+  open_for_waiting(e);
+  if (e.waiting != 0 && e.connections == 0) {
     ++e.active;
     fail_pending(e, UpstreamFailure::kLocal);
     --e.active;
@@ -491,6 +621,7 @@ void Upstreams::close_session(UpstreamSession& u, bool reset) {
 void Upstreams::drop_session(UpstreamSession& u) {
   ctx_.disarm(u.timer);
   u.link.unlink();
+  if (u.h2 != nullptr) http2_.stop(u);
   ctx_.transports.abort(u, ctx_.now);
   sessions_.free(&u);
 }
@@ -523,10 +654,13 @@ bool Upstreams::sweep_retired(uint32_t max) {
     if (usable) {
       // Idle connections of another TLS configuration (or of none) go.
       while (UpstreamSession* u = stale_idle(e)) close_session(*u, false);
+      for (UpstreamSession& u : e.multiplexed)
+        if (u.context != e.cluster->context) http2_.drain(u);
       continue;
     }
     ++e.active;  // keeps it while its idle connections go
     while (UpstreamSession* u = e.idle.front()) close_session(*u, false);
+    for (UpstreamSession& u : e.multiplexed) http2_.drain(u);  // those without room end by themselves: `retired`
     --e.active;
     release_if_unused(e);
   }

@@ -1,8 +1,9 @@
 // Connections to endpoints, pooled per worker: HTTP/1 exchanges take one, use it alone, and give it back (Envoy: one request at a
-// time, no pipelining). Also what everybody who picks an endpoint shares: cluster and endpoint state of this worker, balancing,
-// circuit breakers.
+// time, no pipelining); of HTTP/2 there are as few as the streams that the endpoint allows (http2_client.h). Also what everybody
+// who picks an endpoint shares: cluster and endpoint state of this worker, balancing, circuit breakers.
 //
-//   exchange ── submit() ──▶ ClusterState (balancer, breakers) ──▶ EndpointPool ── idle connection? ──▶ attached
+//   exchange ── submit() ──▶ ClusterState (balancer, breakers) ──▶ EndpointPool ── idle connection, room for a stream? ──▶
+//   attached
 //                                                                      │ none
 //                                                                      └──▶ pending FIFO ── a connection gets ready ──▶ attached
 //
@@ -10,10 +11,12 @@
 // nothing. As in Envoy a worker may open one connection to an endpoint that has none, whatever max_connections says.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
 #include "dataplane/exchange.h"
+#include "dataplane/http2_client.h"
 #include "dataplane/transport.h"
 #include "dataplane/worker_context.h"
 #include "lib/base/list.h"
@@ -32,20 +35,30 @@ enum class UpstreamFailure : uint8_t {
   kReset,     // likewise, with a reset (or it fell silent and was given up)
   kTls,       // the TLS handshake failed; Upstreams::tls_failure() says why
   kOverflow,  // a circuit breaker, or a table of ours, is full
+  // Of streams of HTTP/2:
+  kStreamReset,    // the endpoint reset the stream
+  kStreamRefused,  // it refused the stream unprocessed (REFUSED_STREAM, GOAWAY)
+  kProtocol,       // it broke the protocol
+  kNoRoom,         // memory of ours was spent
 };
+
+// What is spoken to an endpoint. kAlpn: what TLS agrees on.
+enum class UpstreamCodec : uint8_t { kHttp1, kHttp2, kAlpn };
 
 struct EndpointPool;
 
 struct UpstreamSession : Session {
   UpstreamSession() : Session(SessionKind::kUpstreamHttp) {}
   EndpointPool* endpoint = nullptr;
-  Exchange* exchange = nullptr;              // in flight; null while connecting or idle
-  base::ListNode link;                       // in EndpointPool::idle
+  Exchange* exchange = nullptr;              // HTTP/1: in flight; null while connecting or idle
+  Http2ClientSession* h2 = nullptr;          // once established, when it speaks HTTP/2
+  base::ListNode link;                       // in EndpointPool::idle, or ::multiplexed
   SessionTimer timer{TimerKind::kUpstream};  // connect timeout, then idle timeout
   TimeNs opened_at = 0;
   const void* context = nullptr;  // ClusterState::context when its handshake was done
   uint32_t requests = 0;
   bool connected = false;  // TLS handshake included
+  bool awaited = false;    // counted in EndpointPool::connecting: how many requests it will take is not known yet
   bool reusable = true;    // false: closed when its exchange ends
   bool own = false;        // opened for one exchange alone: `exchange` is set from the start
 };
@@ -57,34 +70,60 @@ struct ClusterState {
   stats::ScopeSlot slot = stats::kOverflowScope;
   uint32_t connect_timeout_ms = 5'000, idle_timeout_ms = 0, max_requests_per_connection = 0;
   uint32_t max_connections = 1024, max_pending = 1024, max_requests = 1024;  // this worker's share
-  uint32_t max_response_head_bytes = 60 * 1024;
+  uint32_t max_response_head_bytes = 60 * 1024, max_response_headers_count = 100;
   bool enable_trailers = false;
   bool has_tls = false;
   // Which TLS context connections are opened with, null for none: only to be compared. A connection that was opened with another
   // one takes no further request. (A context lives while it has sessions, so its address is not given to a new one meanwhile.)
   const void* context = nullptr;
   table::TcpOptions tcp;
+  table::UpstreamHttp http = table::UpstreamHttp::kHttp1;
+  uint32_t streams_expected = 1;  // of a connection of HTTP/2 whose SETTINGS are not known yet
+  http::H2Options http2;
+  KeepaliveOptions keepalive;
   uint32_t connections = 0, active = 0, waiting = 0, endpoints = 0;
   uint64_t balancer_position = 0;  // carried from snapshot to snapshot
   base::ListNode bucket;
-};
 
-// One endpoint of one cluster. Lives while it has connections, waiting exchanges or requests under way.
+  // For a client that speaks HTTP/2, or 1.
+  UpstreamCodec codec_for(bool http2_client) const {
+    if (http == table::UpstreamHttp::kAsDownstream) return http2_client ? UpstreamCodec::kHttp2 : UpstreamCodec::kHttp1;
+    return static_cast<UpstreamCodec>(http);
+  }
+};
+static_assert(static_cast<UpstreamCodec>(table::UpstreamHttp::kHttp2) == UpstreamCodec::kHttp2 &&
+              static_cast<UpstreamCodec>(table::UpstreamHttp::kAlpn) == UpstreamCodec::kAlpn);
+
+// One endpoint of one cluster, and what is spoken to it. Lives while it has connections, waiting exchanges or requests under way.
 struct EndpointPool {
   ClusterState* cluster = nullptr;
   base::IpAddress address;
   uint16_t port = 0;
   stats::ScopeSlot slot = stats::kOverflowScope;
   uint32_t connections = 0, connecting = 0, active = 0, waiting = 0;
-  bool retired = false;  // left its endpoint set, or drains: takes nothing new, idle connections are closed
-  base::List<UpstreamSession, &UpstreamSession::link> idle;  // most recently used first
+  UpstreamCodec codec = UpstreamCodec::kHttp1;
+  bool retired = false;                // left its endpoint set, or drains: takes nothing new, idle connections are closed
+  bool alpn_http1 = false;             // kAlpn: the last connection agreed on HTTP/1.1
+  uint32_t streams_told = UINT32_MAX;  // HTTP/2: what the last connection's SETTINGS allowed
+  base::List<UpstreamSession, &UpstreamSession::link> idle;         // most recently used first
+  base::List<UpstreamSession, &UpstreamSession::link> multiplexed;  // HTTP/2, with room for streams
   base::List<Exchange, &Exchange::pending> pending;
   base::ListNode bucket;
+
+  // Requests that the connections under way will take.
+  uint64_t expected() const {
+    const bool alone = codec == UpstreamCodec::kHttp1 || alpn_http1;
+    return alone ? connecting : uint64_t{connecting} * std::max(1u, std::min(cluster->streams_expected, streams_told));
+  }
+  // Whether those who wait are more than the connections under way will take. An endpoint that allows no stream at all would
+  // allow none on a further connection either.
+  bool wants_connection() const { return waiting > expected() && (streams_told != 0 || connections == 0); }
 };
 
 class Upstreams {
  public:
-  Upstreams(WorkerContext& context, HttpProxy& proxy);
+  // `http2_arena`: memory of nghttp2; null: malloc (tests).
+  Upstreams(WorkerContext& context, HttpProxy& proxy, base::Arena* http2_arena = nullptr);
   ~Upstreams();
 
   // --- choosing ----------------------------------------------------------------------------------------------------------
@@ -93,7 +132,8 @@ class Upstreams {
   // The balancer's choice among the healthy endpoints; null with *why when there is none. *hostname: Endpoint.hostname, a view
   // into the tables.
   enum class PickError : uint8_t { kNone, kNoHealthy, kTableFull };
-  EndpointPool* pick(ClusterState& cluster, const ClusterRuntime& runtime, PickError* why, std::string_view* hostname);
+  EndpointPool* pick(ClusterState& cluster, const ClusterRuntime& runtime, UpstreamCodec codec, PickError* why,
+                     std::string_view* hostname);
   // An endpoint that was picked and is not used after all, or not any more.
   void release_if_unused(EndpointPool& e);
 
@@ -105,8 +145,25 @@ class Upstreams {
   bool submit_own(Exchange& ex, EndpointPool& endpoint, UpstreamFailure* failure);
   // The exchange is done with its connection. `reuse`: the response was complete and the connection can serve another.
   void finish(Exchange& ex, bool reuse);
-  // The exchange is given up, waiting or in flight: its connection is reset.
+  // The exchange is given up, waiting or in flight: its connection, or its stream, is reset.
   void cancel(Exchange& ex);
+  // Its stream was not processed: once, and if nothing of its body is gone, it goes to another connection, as if nothing had been
+  // sent. False: it cannot.
+  bool try_again(Exchange& ex);
+
+  // --- from Http2Client
+  Http2Client& http2() { return http2_; }
+  // How many streams the connection takes is known.
+  void settled(UpstreamSession& u);
+  // Gives streams to exchanges that wait. True: to some.
+  bool feed(UpstreamSession& u);
+  // Into or out of the list of those with room, and further connections for those that still wait.
+  void offer(UpstreamSession& u);
+  void close_session(UpstreamSession& u, bool reset);
+  void count(EndpointPool& e, stats::ClusterCounter c) {
+    cluster_stats(e)[c].add();
+    endpoint_stats(e)[c].add();
+  }
 
   // --- events --------------------------------------------------------------------------------------------------------------
   void on_ready(UpstreamSession& u, uint32_t events);
@@ -142,12 +199,16 @@ class Upstreams {
   using EndpointBucket = base::List<EndpointPool, &EndpointPool::bucket>;
   using ClusterBucket = base::List<ClusterState, &ClusterState::bucket>;
 
-  EndpointPool* endpoint_state(ClusterState& cluster, const table::Endpoint& e, stats::ScopeSlot slot);
-  EndpointPool* find_endpoint(const ClusterState& cluster, const base::IpAddress& address, uint16_t port);
+  EndpointPool* endpoint_state(ClusterState& cluster, const table::Endpoint& e, UpstreamCodec codec, stats::ScopeSlot slot);
+  EndpointPool* find_endpoint(const ClusterState& cluster, const base::IpAddress& address, uint16_t port, UpstreamCodec codec);
   EndpointBucket& endpoint_bucket(const ClusterState& cluster, const base::IpAddress& address, uint16_t port);
   void refresh(ClusterState& c, const ClusterRuntime& runtime);
   // Opens a connection to serve the endpoint's pending exchanges, or `own`. Null: it could not even be started.
   UpstreamSession* open_connection(EndpointPool& e, Exchange* own = nullptr);
+  void open_for_waiting(EndpointPool& e);
+  void established(UpstreamSession& u);
+  void not_awaited(UpstreamSession& u);
+  Exchange* pop_pending(EndpointPool& e);
   void attach(UpstreamSession& u, Exchange& ex);
   void connection_ready(UpstreamSession& u);
   void connect_failed(UpstreamSession& u, UpstreamFailure failure);
@@ -158,17 +219,13 @@ class Upstreams {
   void count_tls_failure(EndpointPool& e, tls::TlsError error);
   void set_tls_failure(std::string_view text);
   void count_bytes(UpstreamSession& u);
-  void close_session(UpstreamSession& u, bool reset);
   void drop_session(UpstreamSession& u);
   stats::ScopeBlock& cluster_stats(const EndpointPool& e) { return ctx_.stats.scope(e.cluster->slot); }
   stats::ScopeBlock& endpoint_stats(const EndpointPool& e) { return ctx_.stats.scope(e.slot); }
-  void count(EndpointPool& e, stats::ClusterCounter c) {
-    cluster_stats(e)[c].add();
-    endpoint_stats(e)[c].add();
-  }
 
   WorkerContext& ctx_;
   HttpProxy& proxy_;
+  Http2Client http2_;
   base::Pool<UpstreamSession> sessions_;
   base::Pool<EndpointPool> endpoints_;
   base::Pool<ClusterState> clusters_;

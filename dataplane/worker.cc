@@ -64,7 +64,7 @@ Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, Tim
       http_(ctx_, downstreams_, upstreams_, resources.tls_arena),
       tcp_(ctx_, downstreams_),
       downstreams_(ctx_, http_, tcp_),
-      upstreams_(ctx_, http_),
+      upstreams_(ctx_, http_, resources.tls_arena),
       capture_(config.index, resources.inspection),
       inspector_(ctx_, capture_, resources.inspection) {
   stack_.set_tap(capture_);
@@ -125,6 +125,7 @@ bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
   stage.next(stats::Stage::kTables, 0);
   upstreams_.sweep_retired(16);
   stage.next(stats::Stage::kLoop, 0);
+  upstreams_.http2().flush();
   http_.http2().flush();
   transports_.flush_records(now);
   stack_.flush(now);

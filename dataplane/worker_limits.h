@@ -21,7 +21,7 @@ struct WorkerLimits {
   uint32_t upstream_endpoints = 16'384;  // endpoints a worker has connections or waiting requests for; full: 503 with flag UO
   uint32_t clusters = 16'384;            // clusters a worker has state for; full: 503 with flag UO
   uint32_t policies = 4'096;             // different policies of filter chains that connections hold; full: policy_cache.h
-  uint32_t http2_connections = 8'192;    // clients that speak HTTP/2; full: the connection is closed, flag OM
+  uint32_t http2_connections = 8'192;    // of HTTP/2, to clients and to endpoints, each; full: the connection is closed, flag OM
   uint32_t tcp_proxies = 16'384;         // raw TCP sessions; full: the connection is reset
 };
 
@@ -29,6 +29,10 @@ struct WorkerLimits {
 // limit, because poll cores drain a buffer in microseconds; `per_connection_buffer_limit_bytes` lowers it further, never raises
 // it.
 inline constexpr uint32_t kRelayBufferBytes = 256 * 1024;
+
+// While packet memory is short (MemoryPressure), a connection of HTTP/2 whose streams hold more unread body bytes than this is
+// not read: its peer's TCP window closes. Others go on, or the windows that would let these bytes go would never be heard of.
+inline constexpr uint64_t kHeldUnderPressureBytes = 64 * 1024;
 
 // Work of one loop iteration beyond the received burst.
 inline constexpr uint32_t kMaxTimersPerLoop = 64;

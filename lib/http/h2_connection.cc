@@ -31,9 +31,6 @@ constexpr base::TimeNs kPrematureReset = base::kSecond;
 // Packets that must be left before a DATA frame is begun: its header, a split front and a split back.
 constexpr uint32_t kPacketsPerDataFrame = 4;
 
-// What a client assumes of a server whose SETTINGS have not come yet (RFC 9113 5.1.2 recommends no fewer).
-constexpr uint32_t kStreamsBeforeSettings = 100;
-
 // What nghttp2 allocates goes through these.
 void* arena_malloc(size_t n, void* arena) { return static_cast<base::Arena*>(arena)->allocate(n); }
 void arena_free(void* p, void* arena) { static_cast<base::Arena*>(arena)->free_local(p); }
@@ -113,6 +110,9 @@ struct H2Callbacks {
     H2Connection& c = self(user);
     ++c.counters_.frames_rx;
     switch (hd->type) {
+      case NGHTTP2_PUSH_PROMISE:  // RFC 9113 8.4: ENABLE_PUSH is 0 before there is a request that a push could belong to
+        if (c.role_ == H2Role::kClient) c.fail(H2Error::kPush);
+        break;
       case NGHTTP2_HEADERS:
         c.check_stream_id(hd->stream_id);
         [[fallthrough]];
@@ -325,6 +325,10 @@ struct H2Callbacks {
       s.response.version = Version::kHttp2;
       s.response.headers = s.block_;
       s.informational = s.informational_head_ = s.response.status < 200;
+      if (s.informational && ++s.informational_heads_ > kMaxInformationalHeads) {
+        reset(c, s, H2Error::kInformationalFlood);
+        return false;
+      }
     }
     s.head_bytes_used_ = static_cast<uint32_t>(s.room_.data() - s.base_);
     s.head_complete = true;
@@ -356,6 +360,7 @@ struct H2Callbacks {
       return 0;
     }
     s->rx_bytes += n;
+    c.unread_ += n;
     const uint8_t* const end = c.current_.data() + c.current_.size();
     if (n >= kTakeFrom && data + n == end) {
       c.taker_ = s;
@@ -375,7 +380,9 @@ struct H2Callbacks {
     --c.open_streams_;
     s->closed = true;
     s->deferred_ = false;
-    if (code != NGHTTP2_NO_ERROR && s->error == H2Error::kNone) {
+    if (c.role_ == H2Role::kClient && !s->head_sent) {
+      if (s->error == H2Error::kNone) s->error = H2Error::kGoAway;  // nghttp2 would not send it: the peer is going away
+    } else if (code != NGHTTP2_NO_ERROR && s->error == H2Error::kNone) {
       s->peer_code = static_cast<H2Code>(code);
       s->error = c.goaway_received_ && code == NGHTTP2_REFUSED_STREAM ? H2Error::kGoAway
                  : code == NGHTTP2_REFUSED_STREAM                     ? H2Error::kRemoteRefused
@@ -387,9 +394,13 @@ struct H2Callbacks {
     return 0;
   }
 
-  static int on_frame_sent(nghttp2_session*, const nghttp2_frame* frame, void* user) {
+  static int on_frame_sent(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
     H2Connection& c = self(user);
     switch (frame->hd.type) {
+      case NGHTTP2_HEADERS:
+        if (c.role_ == H2Role::kClient)
+          if (H2Stream* s = stream(session, frame->hd.stream_id); s != nullptr) s->head_sent = true;
+        break;
       case NGHTTP2_DATA:
         ++c.counters_.data_frames_tx;
         break;
@@ -517,6 +528,7 @@ bool H2Connection::start(H2Context& context, H2Role role, const H2Options& optio
   counters_ = {};
   error_ = H2Error::kNone;
   open_streams_ = empty_frames_ = 0;
+  unread_ = 0;
   closed_streams_ = premature_resets_ = 0;
   newest_id_ = -1;
   skipped_from_ = skipped_to_ = 0;
@@ -638,7 +650,9 @@ bool H2Connection::receive(io::PacketQueue& in, base::TimeNs now) {
 H2Stream* H2Connection::pop_ready() { return ready_.pop_front(); }
 
 void H2Connection::consumed(H2Stream& s, uint64_t bytes) {
-  if (bytes != 0) nghttp2_session_consume(session_, s.id, bytes);
+  if (bytes == 0) return;
+  unread_ -= bytes;
+  nghttp2_session_consume(session_, s.id, bytes);
 }
 
 size_t H2Connection::add_fields(const HeaderTable& headers, size_t n) {
@@ -707,6 +721,13 @@ void H2Connection::resume(H2Stream& s) {
   nghttp2_session_resume_data(session_, s.id);
 }
 
+bool H2Connection::ping() {
+  if (failed_) return false;
+  if (nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr) == 0) return true;
+  fail(H2Error::kNoMemory);
+  return false;
+}
+
 void H2Connection::reset(H2Stream& s, H2Code code) {
   if (s.closed || s.id == 0) return;
   if (s.error == H2Error::kNone) s.error = H2Error::kLocalReset;
@@ -721,7 +742,10 @@ void H2Connection::reset(H2Stream& s, H2Code code) {
 void H2Connection::release(H2Stream& s) {
   if (!s.closed) reset(s, H2Code::kCancel);
   s.ready_.unlink();
-  if (session_ != nullptr && !s.rx.empty()) nghttp2_session_consume_connection(session_, s.rx.bytes());
+  if (session_ != nullptr && !s.rx.empty()) {
+    unread_ -= s.rx.bytes();
+    nghttp2_session_consume_connection(session_, s.rx.bytes());
+  }
   s.rx.clear();
   s.tx.clear();
 }
@@ -755,9 +779,13 @@ bool H2Connection::finished() const {
 
 uint32_t H2Connection::may_open() const {
   if (failed_ || goaway_received_ || goaway_sent_ || nghttp2_session_check_request_allowed(session_) == 0) return 0;
-  const uint32_t peer = nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-  const uint32_t limit = std::min(peer, options_.max_concurrent_streams);
+  const uint32_t limit = stream_limit();
   return limit > open_streams_ ? limit - open_streams_ : 0;
+}
+
+uint32_t H2Connection::stream_limit() const {
+  const uint32_t peer = nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+  return std::min(peer, options_.max_concurrent_streams);
 }
 
 }  // namespace millrace::http

@@ -35,6 +35,11 @@ enum class H2Role : uint8_t { kServer, kClient };
 // RFC 9113 3.4: what a client says first.
 inline constexpr std::string_view kH2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+// What a client assumes of a server whose SETTINGS have not come yet (RFC 9113 5.1.2 recommends no fewer).
+inline constexpr uint32_t kStreamsBeforeSettings = 100;
+// 1xx heads that a stream may bring before its response: an endless row of them would hold an exchange for ever.
+inline constexpr uint32_t kMaxInformationalHeads = 32;
+
 // RFC 9113 section 7.
 enum class H2Code : uint32_t {
   kNoError = 0,
@@ -107,10 +112,13 @@ struct H2Stream {
   HeaderTable trailers;       // once trailers_complete
   std::string_view protocol;  // server: ":protocol" of an extended CONNECT (RFC 8441)
   bool head_complete = false;
-  bool informational = false;  // client: `response` is a 1xx; the owner clears it, a further head follows
-  bool rx_end = false;         // END_STREAM came: rx will not grow
+  // Client: `response` is a 1xx; the owner clears this and head_complete, a further head follows. One that is followed by its
+  // successor in the same receive() is never seen.
+  bool informational = false;
+  bool rx_end = false;  // END_STREAM came: rx will not grow
   bool trailers_complete = false;
-  bool closed = false;  // both sides are over, or it was reset: no event will follow. release() it when rx has been read.
+  bool head_sent = false;  // client: the request's head is framed; before that the peer knows nothing of the stream
+  bool closed = false;     // both sides are over, or it was reset: no event will follow. release() it when rx has been read.
   H2Error error = H2Error::kNone;       // closed: why, when not in order
   H2Code peer_code = H2Code::kNoError;  // with kRemoteReset: what the peer said
   // --- what goes
@@ -133,6 +141,7 @@ struct H2Stream {
   std::span<char> room_;  // of the field block under way: what is left of its bytes
   HeaderTable block_;     // its fields so far
   uint32_t block_bytes_ = 0, block_fields_ = 0;
+  uint32_t informational_heads_ = 0;
   std::string_view host_;  // the host field, where :authority may be missing
   base::TimeNs opened_at_ = 0;
   bool block_trailers_ = false;      // the block is trailers
@@ -219,6 +228,8 @@ class H2Connection {
   bool submit_request(H2Stream& s, const RequestHead& head, bool end);
   // s.tx grew, or s.tx_end was set.
   void resume(H2Stream& s);
+  // A PING of ours; its answer counts in counters().ping_acks_rx. False: no memory (the connection is over).
+  bool ping();
   // RST_STREAM. The stream is closed with kLocalReset; no event follows.
   void reset(H2Stream& s, H2Code code);
   // The owner's memory of the stream ends: what it did not read goes back to the connection's window. A stream that is not closed
@@ -240,8 +251,14 @@ class H2Connection {
   bool going_away() const { return goaway_received_ || goaway_sent_; }
   bool goaway_received() const { return goaway_received_; }
   uint32_t open_streams() const { return open_streams_; }
+  // Body bytes received that lie in the streams' rx: what this connection costs because somebody else is slow.
+  uint64_t unread() const { return unread_; }
+  // The peer's SETTINGS are known. Before that a client may open kStreamsBeforeSettings streams at most.
+  bool settings_received() const { return counters_.settings_rx != 0; }
   // Client: how many more streams the peer lets us open now (its SETTINGS_MAX_CONCURRENT_STREAMS, GOAWAY, ids left).
   uint32_t may_open() const;
+  // Client: how many streams may be open at once, by the endpoint's SETTINGS and our own limit.
+  uint32_t stream_limit() const;
   const H2Counters& counters() const { return counters_; }
 
  private:
@@ -271,6 +288,7 @@ class H2Connection {
   base::List<H2Stream, &H2Stream::ready_> ready_;
   uint32_t open_streams_ = 0;
   uint32_t empty_frames_ = 0;
+  uint64_t unread_ = 0;
   int32_t newest_id_ = -1, skipped_from_ = 0, skipped_to_ = 0;  // of the peer's streams
   uint64_t closed_streams_ = 0, premature_resets_ = 0;
   base::TimeNs now_ = 0;

@@ -318,8 +318,12 @@ struct Http2Options {                                      // core.v3.Http2Proto
   uint32_t max_inbound_priority_frames_per_stream = 100;
   uint32_t max_inbound_window_update_frames_per_data_frame_sent = 10;
   uint8_t override_stream_error_on_invalid_http_message = 0;
+  uint8_t keepalive_jitter_percent = 15;  // connection_keepalive.interval_jitter, 0..100
   uint8_t allow_connect = 0;
-  uint8_t reserved[2] = {};
+  uint8_t reserved = 0;
+  uint32_t keepalive_interval_ms = 0;       // connection_keepalive.interval; 0: no PING at intervals
+  uint32_t keepalive_timeout_ms = 0;        // .timeout; 0: no connection_keepalive
+  uint32_t keepalive_idle_interval_ms = 0;  // .connection_idle_interval; 0: off
 };
 struct HttpConnectionManager {
   Str stat_prefix;
@@ -486,6 +490,9 @@ struct Listener {
 
 // ---- cluster, endpoints, secret ---------------------------------------------------------------------------------------
 enum class LbPolicy : uint8_t { kRoundRobin, kLeastRequest, kRandom };
+// HttpProtocolOptions.upstream_protocol_options: what is spoken to endpoints. kAlpn: auto_config, what TLS agrees on;
+// kAsDownstream: use_downstream_protocol_config, what the client speaks.
+enum class UpstreamHttp : uint8_t { kHttp1, kHttp2, kAlpn, kAsDownstream };
 struct Cluster {
   ObjectHeader header;
   Str name;
@@ -498,10 +505,13 @@ struct Cluster {
   uint32_t per_connection_buffer_limit_bytes = 1024 * 1024;
   uint32_t max_response_headers_bytes = 60 * 1024;
   TcpOptions tcp;
+  uint32_t max_response_headers_count = 100;  // common_http_protocol_options.max_headers_count
+  Http2Options http2;
   LbPolicy lb_policy = LbPolicy::kRoundRobin;
   uint8_t enable_trailers = 0;  // http_protocol_options.enable_trailers
-  uint8_t has_tls = 0;          // transport_socket: `tls` is spoken to its endpoints
-  uint8_t reserved[9] = {};
+  UpstreamHttp http = UpstreamHttp::kHttp1;
+  uint8_t has_tls = 0;  // transport_socket: `tls` is spoken to its endpoints
+  uint8_t reserved[8] = {};
   UpstreamTls tls;
   template <class V>
   void refs(V& v) const {

@@ -274,6 +274,16 @@ void check(const RouteTable& t, Walker& w) {
 }
 
 void check(const AccessLog& a, Walker& w) { w.flag("json", a.json); }
+// Windows go to nghttp2 as 31 bits; the rest are counts that any value fits.
+void check_http2(const Http2Options& o, Walker& w) {
+  constexpr uint32_t kLargestWindow = 0x7fffffff, kMostPercent = 100;
+  if (o.initial_stream_window_size > kLargestWindow || o.initial_connection_window_size > kLargestWindow)
+    return w.fail_field("http2", "has a window above 2147483647");
+  if (o.max_concurrent_streams == 0) return w.fail_field("http2", "allows no stream");
+  if (o.keepalive_jitter_percent > kMostPercent) return w.fail_field("http2", "has a jitter above 100 %");
+  w.flag("http2.allow_connect", o.allow_connect);
+  w.flag("http2.override_stream_error_on_invalid_http_message", o.override_stream_error_on_invalid_http_message);
+}
 void check(const FilterChain& c, Walker& w) {
   w.in_enum("transport_protocol", c.transport_protocol, TransportProtocol::kRawBuffer);
   w.in_enum("filter", c.filter, NetworkFilterKind::kTcpProxy);
@@ -301,7 +311,8 @@ void check(const FilterChain& c, Walker& w) {
   w.flag("hcm.headers_with_underscores_drop", c.hcm.headers_with_underscores_drop);
   w.flag("hcm.suppress_envoy_headers", c.hcm.suppress_envoy_headers);
   w.flag("hcm.allow_chunked_length", c.hcm.allow_chunked_length);
-  w.flag("hcm.http2.allow_connect", c.hcm.http2.allow_connect);
+  w.in_enum("hcm.codec", c.hcm.codec, HttpCodec::kHttp2);
+  if (c.filter == NetworkFilterKind::kHttpConnectionManager) check_http2(c.hcm.http2, w);
   if (w.failed()) return;
   if (c.has_tls != 0 && c.tls.min_version > c.tls.max_version) return w.fail_field("tls.min_version", "is above tls.max_version");
   if (c.filter == NetworkFilterKind::kTcpProxy) {
@@ -350,6 +361,8 @@ void check(const Cluster& c, Walker& w) {
   w.in_enum("tls.max_version", c.tls.max_version, TlsVersion::kTls13);
   w.flag("tls.auto_host_sni", c.tls.auto_host_sni);
   w.flag("tls.auto_sni_san_validation", c.tls.auto_sni_san_validation);
+  w.in_enum("http", c.http, UpstreamHttp::kAsDownstream);
+  check_http2(c.http2, w);
   if (w.failed()) return;
   if (c.has_tls != 0 && c.tls.min_version > c.tls.max_version) return w.fail_field("tls.min_version", "is above tls.max_version");
   if (c.tls.secrets.count > 1) return w.fail_field("tls.secrets", "holds more than one certificate");

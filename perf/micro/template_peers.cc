@@ -7,6 +7,7 @@
 #include "lib/wire/checksum.h"
 #include "lib/wire/ethernet.h"
 #include "lib/wire/ipv4.h"
+#include "perf/micro/http2_template.h"
 
 namespace millrace::bench {
 
@@ -134,6 +135,8 @@ bool TemplateHost::accept(Flow& f, const Segment& s) {
 // ---- clients ------------------------------------------------------------------------------------------------------------------
 
 TemplateClients::TemplateClients(const PeerWire& wire, const ClientOptions& options) : TemplateHost(wire), options_(options) {
+  if (options_.http2)
+    for (std::string& text : options_.requests) text = http2::request_block(text);
   if (options_.tls != nullptr) sessions_ = std::make_unique<tls::SessionPool>(options_.connections);
 }
 
@@ -164,6 +167,7 @@ void TemplateClients::open(Client& c, TimeNs now) {
   c.flow.snd_nxt = static_cast<uint32_t>(n * 0x9e3779b1u);
   c.state = State::kSynSent;
   c.head.clear();
+  c.stream = 0;
   c.in_body = c.waiting = false;
   by_port_[(c.flow.local.v4_host_order() & 0xff) << 16 | c.flow.local_port] = &c;
   send(c.flow, kTcpSyn, {}, now);
@@ -219,6 +223,12 @@ void TemplateClients::on_segment(Client& c, const Segment& s, TimeNs now) {
 void TemplateClients::request(Client& c, TimeNs now) {
   const std::string& text = options_.requests[next_request_++ % options_.requests.size()];
   c.waiting = true;
+  if (options_.http2) {
+    std::string frame = c.stream == 0 ? http2::client_hello() : std::string();
+    c.stream = c.stream == 0 ? 1 : c.stream + 2;
+    http2::put_frame(frame, http2::kHeaders, http2::kEndHeaders | http2::kEndStream, c.stream, text);
+    return send(c.flow, kTcpPsh | kTcpAck, frame, now);
+  }
   if (c.session == nullptr) return send(c.flow, kTcpPsh | kTcpAck, text, now);
   c.plain_in.append_copy(text, wire_.pool);
   const tls::Progress p = c.session->send({c.cipher_in, c.cipher_out, wire_.pool, 256 * 1024}, c.plain_in, UINT64_MAX, now);
@@ -246,7 +256,33 @@ void TemplateClients::send_cipher(Client& c, TimeNs now) {
   }
 }
 
+bool TemplateClients::on_frames(Client& c, std::string_view bytes) {
+  bool complete = false;
+  c.head.append(bytes);
+  http2::for_frames(c.head, [&](uint8_t type, uint8_t flags, uint32_t stream, std::string_view payload) {
+    if (type == http2::kReset || type == http2::kGoAway) return errors.add("the worker ended a stream or its connection");
+    if (type != http2::kHeaders && type != http2::kData) return;
+    if (!c.waiting || stream != c.stream) return errors.add("a frame of a stream that is not open");
+    if (type == http2::kHeaders) {
+      c.body_done = 0;
+      if (payload.empty() || payload[0] != '\x88') errors.add("not the answer expected");
+      return;
+    }
+    if (payload.size() > options_.body_bytes - c.body_done ||
+        payload != body_text(options_.body_bytes).substr(c.body_done, payload.size()))
+      return errors.add("the body of an answer is wrong");
+    c.body_done += payload.size();
+    if ((flags & http2::kEndStream) == 0) return;
+    if (c.body_done != options_.body_bytes) return errors.add("the body of an answer is short");
+    c.waiting = false;
+    complete = true;
+    ++answered_;
+  });
+  return complete;
+}
+
 bool TemplateClients::on_bytes(Client& c, std::string_view bytes) {
+  if (options_.http2) return on_frames(c, bytes);
   if (!c.waiting) {
     errors.add("bytes that no request asked for");
     return false;
@@ -283,12 +319,36 @@ bool TemplateClients::on_bytes(Client& c, std::string_view bytes) {
 
 // ---- servers ------------------------------------------------------------------------------------------------------------------
 
-TemplateServers::TemplateServers(const PeerWire& wire, const ServerOptions& options) : TemplateHost(wire) {
+TemplateServers::TemplateServers(const PeerWire& wire, const ServerOptions& options) : TemplateHost(wire), options_(options) {
+  block_ = "\x88";
+  http2::put_field(block_, "server", "nginx/1.22.1");
+  http2::put_field(block_, "date", "Mon, 23 Nov 2026 06:00:00 GMT");
+  http2::put_field(block_, "content-type", "text/plain");
+  http2::put_field(block_, "content-length", std::to_string(options.body_bytes));
   response_ =
       "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 23 Nov 2026 06:00:00 GMT\r\nContent-Type: text/plain\r\n"
       "Content-Length: " +
       std::to_string(options.body_bytes) + "\r\nConnection: keep-alive\r\n\r\n";
   response_ += body_text(options.body_bytes);
+}
+
+void TemplateServers::on_frames(Server& c) {
+  if (!c.greeted) {
+    constexpr size_t kPreface = 24;
+    if (c.head.size() < kPreface) return;
+    c.head.erase(0, kPreface);
+    c.greeted = true;
+    http2::put_frame(c.out, http2::kSettings, 0, 0, {});
+  }
+  http2::for_frames(c.head, [&](uint8_t type, uint8_t flags, uint32_t stream, std::string_view) {
+    if (type == http2::kReset || type == http2::kGoAway) return errors.add("the worker gave a stream or the connection up");
+    if (type != http2::kHeaders) return;
+    if ((flags & http2::kEndStream) == 0) return errors.add("a request with a body");
+    http2::put_frame(c.out, http2::kHeaders, http2::kEndHeaders, stream, block_);
+    http2::put_frame(c.out, http2::kData, http2::kEndStream, stream, body_text(options_.body_bytes));
+    ++requests_;
+  });
+  c.to_send = c.out.size();
 }
 
 void TemplateServers::receive(TimeNs now) {
@@ -311,7 +371,9 @@ void TemplateServers::receive(TimeNs now) {
       errors.add("a segment for a server's connection that is not there");
     } else if (accept(slot->flow, s)) {
       for_payload(s, [&](std::string_view bytes) { slot->head.append(bytes); });
-      for (size_t end = slot->head.find("\r\n\r\n"); end != std::string::npos; end = slot->head.find("\r\n\r\n")) {
+      if (options_.http2) on_frames(*slot);
+      for (size_t end = options_.http2 ? std::string::npos : slot->head.find("\r\n\r\n"); end != std::string::npos;
+           end = slot->head.find("\r\n\r\n")) {
         slot->head.erase(0, end + 4);
         slot->to_send += response_.size();
         ++requests_;
@@ -334,13 +396,16 @@ void TemplateServers::pump(TimeNs now) {
     sending_.pop_front();
     // A connection at a time as far as its window goes, as a driver delivers trains of segments.
     while (c.to_send > 0 && wire_.port.rx.size() < kQueueLimit) {
-      const uint64_t left = (c.to_send - 1) % response_.size() + 1;  // of the response that is being sent
+      // Of the response that is being sent; HTTP/2: of all.
+      const uint64_t left = options_.http2 ? c.to_send : (c.to_send - 1) % response_.size() + 1;
       const uint64_t take = std::min<uint64_t>({left, kMss - overhead, c.flow.room()});
       if (take == 0) break;
       const uint8_t psh = take == left ? kTcpPsh : 0;
-      send(c.flow, psh | kTcpAck, std::string_view(response_).substr(response_.size() - left, take), now);
+      const std::string_view text = options_.http2 ? c.out : response_;
+      send(c.flow, psh | kTcpAck, text.substr(text.size() - left, take), now);
       c.to_send -= take;
     }
+    c.out.erase(0, c.out.size() - (options_.http2 ? c.to_send : 0));
     c.queued = c.to_send > 0;
     if (c.queued) sending_.push_back(&c);
   }

@@ -109,6 +109,7 @@ struct ClientOptions {
   uint32_t connections = 64;
   uint64_t body_bytes = 64;
   bool one_request_each = false;      // `connection: close` in the requests, a new connection for each
+  bool http2 = false;                 // one stream at a time
   std::vector<std::string> requests;  // whole heads, drawn in order by all connections together
   IpAddress target;
   uint16_t target_port = 80;
@@ -132,6 +133,7 @@ class TemplateClients : public TemplateHost {
     State state = State::kSynSent;
     std::string head;
     uint64_t body_done = 0;
+    uint32_t stream = 0;  // HTTP/2: of the request under way
     bool in_body = false, waiting = false;
     tls::Session* session = nullptr;
     io::PacketQueue cipher_in, cipher_out, plain_in, plain_out;
@@ -139,6 +141,7 @@ class TemplateClients : public TemplateHost {
   void open(Client& c, TimeNs now);
   void on_segment(Client& c, const Segment& s, TimeNs now);
   bool on_bytes(Client& c, std::string_view bytes);  // true when the response is complete
+  bool on_frames(Client& c, std::string_view bytes);
   void request(Client& c, TimeNs now);
   bool pull_tls(Client& c, TimeNs now);  // true when the response is complete
   void send_cipher(Client& c, TimeNs now);
@@ -152,6 +155,7 @@ class TemplateClients : public TemplateHost {
 
 struct ServerOptions {
   uint64_t body_bytes = 64;
+  bool http2 = false;
 };
 
 class TemplateServers : public TemplateHost {
@@ -167,9 +171,14 @@ class TemplateServers : public TemplateHost {
     Flow flow;
     std::string head;
     uint64_t to_send = 0;  // bytes of responses not sent yet, the last of them `response_`'s end
+    std::string out;       // HTTP/2: what is to be sent, to_send bytes
+    bool greeted = false;  // HTTP/2: the preface came
     bool queued = false, ack_due = false;
   };
+  void on_frames(Server& c);
   std::string response_;
+  std::string block_;  // HTTP/2: the fields of every response
+  ServerOptions options_;
   std::unordered_map<uint64_t, std::unique_ptr<Server>> by_tuple_;
   std::deque<Server*> sending_;
   uint64_t requests_ = 0, connections_ = 0;

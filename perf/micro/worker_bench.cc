@@ -20,7 +20,7 @@ namespace millrace::bench {
 namespace {
 
 std::vector<RigOptions> all_cases() {
-  std::vector<RigOptions> c(8);
+  std::vector<RigOptions> c(9);
   c[0].name = "keepalive";
   c[1].name = "keepalive-log";
   c[1].access_log = true;
@@ -39,6 +39,8 @@ std::vector<RigOptions> all_cases() {
   c[6].tls = true;
   c[7].name = "routes-100000";
   c[7].routes = 100'000;
+  c[8].name = "http2";  // on both sides: the clients' connections, and one to the endpoint that all their streams share
+  c[8].http2 = true;
   return c;
 }
 

@@ -48,11 +48,12 @@ uint64_t clock_ns() {
   return static_cast<uint64_t>(t.tv_sec) * base::kSecond + static_cast<uint64_t>(t.tv_nsec);
 }
 
-std::vector<uint8_t> write_cluster() {
+std::vector<uint8_t> write_cluster(bool http2) {
   table::ObjectWriter w(table::Kind::kCluster, "c");
   table::Cluster o{};
   o.name = w.string("c");
   o.endpoint_set = table::object_id(table::Kind::kEndpointSet, "c");
+  if (http2) o.http = table::UpstreamHttp::kHttp2;
   o.max_connections = o.max_pending_requests = o.max_requests = 65'536;
   return must(w.finish(o));
 }
@@ -212,6 +213,7 @@ Rig::Rig(Gateway& gateway, uint32_t worker) : gateway_(gateway), index_(worker),
   co.body_bytes = options.body_bytes;
   co.one_request_each = options.one_request_each;
   co.requests = request_texts(options);
+  co.http2 = options.http2;
   co.target = ip("10.1.0.1");
   co.tls = client_context_.get();
   if (gateway.workers() > 1)  // as the port's own spreading would have it
@@ -220,7 +222,7 @@ Rig::Rig(Gateway& gateway, uint32_t worker) : gateway_(gateway), index_(worker),
     };
   clients_ = std::make_unique<TemplateClients>(PeerWire{*inside_, payload_, mac(1), mac(101), options.timestamps}, co);
   servers_ = std::make_unique<TemplateServers>(PeerWire{*outside_, payload_, mac(2), mac(102), options.timestamps},
-                                               ServerOptions{options.body_bytes});
+                                               ServerOptions{options.body_bytes, options.http2});
   turn_worker();  // takes the tables
   now_ += kTurn;
   clients_->start(now_);
@@ -264,7 +266,7 @@ void Gateway::publish_tables() {
   table.name = "t";
   table.virtual_hosts = {{object_name, {"*"}}};
   compiled(route::compile_route_table(table));
-  blobs.push_back(write_cluster());
+  blobs.push_back(write_cluster(options_.http2));
   blobs.push_back(write_endpoints());
   blobs.push_back(write_listener(options_));
   if (options_.tls) blobs.push_back(write_secret());

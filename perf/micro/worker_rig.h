@@ -27,7 +27,7 @@ struct RigOptions {
   uint32_t routes = 10;
   uint32_t pool_packets = 65'536;   // payload packets; as bootstrap::LimitsSection
   uint64_t counted_requests = 500;  // so many are enough for a count of instructions
-  bool one_request_each = false, tls = false, access_log = false, timestamps = true, hugepages = false;
+  bool one_request_each = false, tls = false, access_log = false, http2 = false, timestamps = true, hugepages = false;
 };
 
 // start_eal() (eal.h) comes before the first one.

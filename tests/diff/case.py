@@ -36,6 +36,7 @@ class Case:
     tls: dict = None         # {"sni": …, "alpn": […], "max": "1.2"}
     shares: bool = False     # the answers are counted over the whole group, not compared one by one
     timeout: float = 4.0     # of every read
+    http2: list = None       # instead of steps: requests for tests/support/h2_client.py, one after the other on one connection
 
 
 def request(method="GET", path="/", host="a.test", headers=(), body=b"", version="HTTP/1.1", length=None):
@@ -58,6 +59,12 @@ def raw(name, text, method="GET", port=0, responses=1, tls=None, timeout=4.0):
     """These bytes ('\\n' stands for CR LF when given as str) and as many responses."""
     data = text if isinstance(text, bytes) else text.replace("\n", "\r\n").encode("latin-1")
     return Case(name, [data] + [Response(method)] * responses, port=port, tls=tls, timeout=timeout)
+
+
+def over_http2(name, path="/", method="GET", headers=(), body=None, trailers=(), pseudo=None, port=0, authority="a.test"):
+    """One request of a client that speaks HTTP/2; `body` None: END_STREAM comes with the head. `pseudo`: instead of the usual four."""
+    fields = pseudo or [(":method", method), (":scheme", "http"), (":path", path), (":authority", authority)]
+    return Case(name, [], port=port, http2=[{"headers": [list(h) for h in [*fields, *headers]], "body": body, "trailers": [list(t) for t in trailers]}])
 
 
 class Ended(Exception):

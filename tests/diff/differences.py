@@ -19,7 +19,6 @@ _PATH_AS_CAME = "a refused path is logged as it came, not with its slashes unesc
 _EMPTY = "an empty field is written as '-': the record does not tell empty from absent"
 _STRICT = "RFC 9112 strictly, against smuggling: a second Host (3.2), folded fields (5.2), a bare CR (2.2), a chunk without its end (7.1) are 400"
 _MEMBER = "white space behind a comma does not make another member of x-forwarded-host: the last one is not repeated"
-_NO_H2 = "HTTP/2 is not spoken yet: its preface is an unknown version"
 _HALF_CLOSE = "each direction of a tunnel ends by itself, and one that both sides have ended is no error; to Envoy the first end is a disconnect"
 _GAVE_UP = "the bad chunk came with the head: the upstream connection is reset before the head was read there"
 
@@ -31,7 +30,6 @@ INTENDED = [
     ("malformed", "cr in value", "status headers body end upstream", _STRICT),
     ("malformed", "chunk no end", "status headers body end upstream", _STRICT),
     ("malformed", "bad chunk", "upstream", _GAVE_UP),
-    ("malformed", "preface", "status headers body end", _NO_H2),
     ("passthrough", "sni unknown", "end", _LINGERS),
     ("tls", "plain", "end body", _LINGERS),
     ("tls", "*", "cipher", _CIPHER),

@@ -1,7 +1,9 @@
 """The two gateways under comparison: the same addresses, the same upstreams, the same bootstrap, in two laboratories side by side."""
+import json
 import os
 import re
 import ssl
+import subprocess
 import threading
 import time
 
@@ -16,7 +18,11 @@ PEERS = os.environ.get("MILLRACE_PEERS", os.path.expanduser("~/.cache/millrace-p
 ENVOY = os.path.join(PEERS, "envoy-1.40.0", "bin", "envoy")
 HTTP_PORTS = range(9001, 9007)
 TCP_PORTS = range(9900, 9903)
+HTTP2_PORT = 9010    # tests/support/h2_server.py
 REFUSED_PORT = 9999  # nobody listens there
+SUPPORT = os.path.join(os.path.dirname(HERE), "support")
+SYSTEM_PYTHON = "/usr/bin/python3"  # the one that Debian's python3-h2 is for
+HAS_HTTP2 = subprocess.run([SYSTEM_PYTHON, "-c", "import h2"], capture_output=True).returncode == 0
 # The format most configurations use: everything that must be equal, and no time.
 LOG_FORMAT = ("%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL% %RESPONSE_CODE% flags=%RESPONSE_FLAGS% details=%RESPONSE_CODE_DETAILS% "
               "rx=%BYTES_RECEIVED% tx=%BYTES_SENT% up=%UPSTREAM_HOST% cluster=%UPSTREAM_CLUSTER% route=%ROUTE_NAME% host=%REQ(:AUTHORITY)% "
@@ -103,6 +109,8 @@ class Side:
         os.makedirs(self.logs)
         self.offsets = {}
         self.upstreams = Upstreams(lab, [*HTTP_PORTS, *TCP_PORTS], upstream_contexts(pki))
+        if HAS_HTTP2:
+            lab.start("http2", [SYSTEM_PYTHON, os.path.join(SUPPORT, "h2_server.py"), f"0.0.0.0:{HTTP2_PORT}"], lab.upstream).wait_log("listening")
 
     def variables(self, certificates):
         return {"LOGS": self.logs, "UPSTREAM": Lab.upstream4(0), "CERTS": certificates, **self.hashes}
@@ -116,6 +124,8 @@ class Side:
 
     def play(self, case, port):
         self.upstreams.take()
+        if case.http2 is not None:
+            return None, self.play_http2(case, port)
         wire = None
         try:
             wire = Wire(self.lab, case.port or port, case)
@@ -125,6 +135,19 @@ class Side:
             return None, {"responses": [], "end": f"no connection: {e}", "tls": None}
         wire.play(case.steps)
         return wire, wire.seen
+
+
+    def play_http2(self, case, port):
+        """What the client saw, in the words of a Wire."""
+        p = self.lab.client.run([SYSTEM_PYTHON, os.path.join(SUPPORT, "h2_client.py"), "10.77.1.1", str(case.port or port)],
+                                input=json.dumps(case.http2).encode(), timeout=60)
+        seen = {"responses": [], "end": None, "tls": None}
+        for r in json.loads(p.stdout):
+            ends = [f"{k} {r[k]}" for k in ("reset", "goaway") if r[k] is not None]
+            seen["responses"].append({"line": f"HTTP/2 {r['status']}" + "".join(f" after {i}" for i in r["interim"]), "headers": [f"{n}: {v}" for n, v in r["headers"]],
+                                      "body": r["body"].encode("latin-1"), "trailers": [f"{n}: {v}" for n, v in r["trailers"]], "cut": None})
+            seen["end"] = " ".join(ends) or "open"
+        return seen
 
 
 class Gateways:

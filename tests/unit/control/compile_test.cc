@@ -151,6 +151,44 @@ TEST_F(CompileTest, DefaultsAreEnvoys) {
   EXPECT_EQ(c.tcp, table::TcpOptions{});
 }
 
+TEST_F(CompileTest, UpstreamHttp) {
+  compile("upstream_http.yaml");
+  const auto& c = object<table::Cluster>(compiler_, table::Kind::kCluster, "explicit");
+  EXPECT_EQ(c.http, table::UpstreamHttp::kHttp2);
+  EXPECT_EQ(c.idle_timeout_ms, 30'000u);
+  EXPECT_EQ(c.max_requests_per_connection, 100u);
+  EXPECT_EQ(c.max_response_headers_count, 50u);
+  EXPECT_EQ(c.http2.hpack_table_size, 8192u);
+  EXPECT_EQ(c.http2.max_concurrent_streams, 100u);
+  EXPECT_EQ(c.http2.initial_stream_window_size, 65536u);
+  EXPECT_EQ(c.http2.initial_connection_window_size, 1048576u);
+  EXPECT_EQ(c.http2.max_outbound_frames, 5000u);
+  EXPECT_EQ(c.http2.max_outbound_control_frames, 500u);
+  EXPECT_EQ(c.http2.max_consecutive_inbound_frames_with_empty_payload, 2u);
+  EXPECT_EQ(c.http2.max_inbound_priority_frames_per_stream, 50u);
+  EXPECT_EQ(c.http2.max_inbound_window_update_frames_per_data_frame_sent, 5u);
+  EXPECT_EQ(c.http2.override_stream_error_on_invalid_http_message, 1u);
+  EXPECT_EQ(c.http2.keepalive_interval_ms, 30'000u);
+  EXPECT_EQ(c.http2.keepalive_timeout_ms, 5'000u);
+  EXPECT_EQ(c.http2.keepalive_jitter_percent, 20u);
+  EXPECT_EQ(c.http2.keepalive_idle_interval_ms, 60'000u);
+  const auto& same = object<table::Cluster>(compiler_, table::Kind::kCluster, "as_downstream");
+  EXPECT_EQ(same.http, table::UpstreamHttp::kAsDownstream);
+  EXPECT_EQ(same.enable_trailers, 1u);
+  EXPECT_EQ(same.http2.max_concurrent_streams, 7u);
+  EXPECT_EQ(same.http2.keepalive_timeout_ms, 0u);
+  EXPECT_EQ(same.http2.keepalive_jitter_percent, 15u);
+  const auto& old = object<table::Cluster>(compiler_, table::Kind::kCluster, "old_style");
+  EXPECT_EQ(old.http, table::UpstreamHttp::kHttp2);
+  EXPECT_EQ(old.http2.max_concurrent_streams, 9u);
+  EXPECT_EQ(old.idle_timeout_ms, 20'000u);
+  EXPECT_EQ(old.max_requests_per_connection, 11u);
+  const auto& plain = object<table::Cluster>(compiler_, table::Kind::kCluster, "plain");
+  EXPECT_EQ(plain.http, table::UpstreamHttp::kHttp1);
+  EXPECT_EQ(plain.http2.max_concurrent_streams, 1024u);
+  EXPECT_EQ(plain.max_response_headers_count, 100u);
+}
+
 TEST_F(CompileTest, ClusterAndEndpoints) {
   compile("tls.yaml");
   const auto& c = object<table::Cluster>(compiler_, table::Kind::kCluster, "api");

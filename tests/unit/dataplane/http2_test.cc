@@ -1,5 +1,5 @@
 // Clients that speak HTTP/2 to a whole worker in virtual time, endpoints that speak HTTP/1.1.
-#include "tests/unit/dataplane/http2_client.h"
+#include "tests/unit/dataplane/http2_fixture.h"
 
 namespace millrace::dataplane::test {
 namespace {
@@ -250,6 +250,25 @@ TEST(Http2, TheIdleConnectionIsToldAndClosed) {
   EXPECT_LE(w.now - from, 5100 * kMillisecond);
   ASSERT_TRUE(c.until([&] { return !c.peer.open(); }, 10 * kSecond));
   EXPECT_TRUE(c.peer.fin);
+}
+
+TEST(Http2, KeepalivePingsEndAConnectionThatIsDead) {
+  Config config;
+  config.hcm = [](table::HttpConnectionManager& h) {
+    h.http2.keepalive_interval_ms = 2000;
+    h.http2.keepalive_timeout_ms = 1000;
+    h.http2.keepalive_jitter_percent = 0;
+  };
+  World w(config);
+  Http2Client c(w);
+  ClientStream& s = c.request("GET", "/");
+  c.until([] { return false; }, 9 * kSecond);
+  EXPECT_EQ(c.h2.counters().pings_rx, 4u);
+  EXPECT_FALSE(s.done);
+  const base::TimeNs from = w.now;  // from here on the client's codec sees nothing, and says nothing
+  ASSERT_TRUE(w.run_until([&] { return !c.peer.open(); }, 60 * kSecond));
+  EXPECT_LE(w.now - from, 3100 * kMillisecond);
+  EXPECT_EQ(w.last(), "0 DC");
 }
 
 TEST(Http2, ARemovedListenerDrainsWithoutAFailedRequest) {

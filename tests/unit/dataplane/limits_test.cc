@@ -1,6 +1,6 @@
 // Connections and requests that last too long, or that somebody keeps alive by as little as possible: what ends them, and that
 // the others do not notice. Virtual time, to the millisecond.
-#include "tests/unit/dataplane/http2_client.h"
+#include "tests/unit/dataplane/http2_fixture.h"
 
 namespace millrace::dataplane::test {
 namespace {

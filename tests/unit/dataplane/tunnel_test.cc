@@ -1,6 +1,6 @@
 // Upgrades and CONNECT through a whole worker in virtual time, from clients of HTTP/1.1 and of HTTP/2.
 #include "lib/http/websocket.h"
-#include "tests/unit/dataplane/http2_client.h"
+#include "tests/unit/dataplane/http2_fixture.h"
 
 namespace millrace::dataplane::test {
 namespace {

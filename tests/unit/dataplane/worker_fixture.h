@@ -407,7 +407,7 @@ class World {
     r.scopes = 128;
     r.port_names = {"in", "out"};
     r.incarnation = 5;
-    const uint64_t size = (stats::region_size(r) + 63) & ~uint64_t{63};
+    const uint64_t size = region_bytes_ = (stats::region_size(r) + 63) & ~uint64_t{63};
     region_memory_.reset(static_cast<uint8_t*>(std::aligned_alloc(64, size)));
     std::memset(region_memory_.get(), 0, size);
     auto region = stats::Region::create({region_memory_.get(), size}, r);
@@ -593,6 +593,15 @@ class World {
         sum += region_->worker_stats(0).scope(i)[c].read();
     return sum;
   }
+  // Of all clusters together.
+  uint64_t cluster_count(stats::ClusterCounter c) {
+    const auto view = stats::RegionView::attach({region_memory_.get(), region_bytes_});
+    EXPECT_TRUE(view.ok());
+    uint64_t n = 0;
+    for (const stats::Scope& s : view->all_scopes())
+      if (s.kind == stats::ScopeKind::kCluster) n += view->sum(s.slot, c);
+    return n;
+  }
 
   // Both sides go away; then nothing of the worker's may be lent out any more.
   void expect_balanced() {
@@ -645,6 +654,7 @@ class World {
 
   io::Steering steering_;
   std::unique_ptr<uint8_t, Free> region_memory_, events_memory_, inspection_memory_;
+  uint64_t region_bytes_ = 0;
   shm::RingProducer inspection_;
   std::optional<stats::Region> region_;
   shm::RingProducer events_;
