@@ -154,8 +154,7 @@ void Http2Client::consumed(Http2ClientStream& s, uint64_t bytes) {
   mark(*s.session);
 }
 
-// ---- in
-// -------------------------------------------------------------------------------------------------------------------------
+// ---- in -------------------------------------------------------------------------------------------------------------------
 
 // `last`: the endpoint is gone, so that nothing is put off.
 void Http2Client::receive(Http2ClientSession& h, bool last) {
@@ -262,8 +261,7 @@ void Http2Client::end(Http2ClientSession& h, UpstreamFailure failure, bool reset
   }
 }
 
-// ---- out
-// ------------------------------------------------------------------------------------------------------------------------
+// ---- out ------------------------------------------------------------------------------------------------------------------
 
 void Http2Client::on_timer(UpstreamSession& u) {
   Http2ClientSession& h = *u.h2;

@@ -281,8 +281,6 @@ void check_http2(const Http2Options& o, Walker& w) {
     return w.fail_field("http2", "has a window above 2147483647");
   if (o.max_concurrent_streams == 0) return w.fail_field("http2", "allows no stream");
   if (o.keepalive_jitter_percent > kMostPercent) return w.fail_field("http2", "has a jitter above 100 %");
-  w.flag("http2.allow_connect", o.allow_connect);
-  w.flag("http2.override_stream_error_on_invalid_http_message", o.override_stream_error_on_invalid_http_message);
 }
 void check(const FilterChain& c, Walker& w) {
   w.in_enum("transport_protocol", c.transport_protocol, TransportProtocol::kRawBuffer);
@@ -312,6 +310,8 @@ void check(const FilterChain& c, Walker& w) {
   w.flag("hcm.suppress_envoy_headers", c.hcm.suppress_envoy_headers);
   w.flag("hcm.allow_chunked_length", c.hcm.allow_chunked_length);
   w.in_enum("hcm.codec", c.hcm.codec, HttpCodec::kHttp2);
+  w.flag("hcm.http2.allow_connect", c.hcm.http2.allow_connect);
+  w.flag("hcm.http2.override_stream_error_on_invalid_http_message", c.hcm.http2.override_stream_error_on_invalid_http_message);
   if (c.filter == NetworkFilterKind::kHttpConnectionManager) check_http2(c.hcm.http2, w);
   if (w.failed()) return;
   if (c.has_tls != 0 && c.tls.min_version > c.tls.max_version) return w.fail_field("tls.min_version", "is above tls.max_version");
@@ -362,6 +362,8 @@ void check(const Cluster& c, Walker& w) {
   w.flag("tls.auto_host_sni", c.tls.auto_host_sni);
   w.flag("tls.auto_sni_san_validation", c.tls.auto_sni_san_validation);
   w.in_enum("http", c.http, UpstreamHttp::kAsDownstream);
+  w.flag("http2.allow_connect", c.http2.allow_connect);
+  w.flag("http2.override_stream_error_on_invalid_http_message", c.http2.override_stream_error_on_invalid_http_message);
   check_http2(c.http2, w);
   if (w.failed()) return;
   if (c.has_tls != 0 && c.tls.min_version > c.tls.max_version) return w.fail_field("tls.min_version", "is above tls.max_version");

@@ -287,6 +287,13 @@ TEST(Validate, FieldTable) {
       // cluster, endpoints
       {"policy", cluster, [](auto& b) { root<Cluster>(b).lb_policy = static_cast<LbPolicy>(3); },
        "cluster: lb_policy is not one of its values"},
+      {"http", cluster, [](auto& b) { root<Cluster>(b).http = static_cast<UpstreamHttp>(4); }, "cluster: http is not one of its values"},
+      {"http2 window", cluster, [](auto& b) { root<Cluster>(b).http2.initial_stream_window_size = 0x80000000; },
+       "cluster: http2 has a window above 2147483647"},
+      {"http2 streams", cluster, [](auto& b) { root<Cluster>(b).http2.max_concurrent_streams = 0; },
+       "cluster: http2 allows no stream"},
+      {"http2 jitter", cluster, [](auto& b) { root<Cluster>(b).http2.keepalive_jitter_percent = 101; },
+       "cluster: http2 has a jitter above 100 %"},
       {"congestion", cluster, [](auto& b) { root<Cluster>(b).tcp.congestion = static_cast<TcpCongestion>(4); },
        "cluster: tcp.congestion is not one of its values"},
       {"keepalive", listener, [](auto& b) { root<Listener>(b).tcp.keepalive = static_cast<TcpKeepalive>(3); },
