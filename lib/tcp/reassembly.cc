@@ -21,14 +21,23 @@ void Reassembly::link_after(rte_mbuf* prev, rte_mbuf* m) {
   truesize_ += truesize_of(m);
 }
 
-void Reassembly::unlink_after(rte_mbuf* prev) {
+// The whole range behind `prev`, which is the last packet of another one, or null: the first range.
+void Reassembly::drop_range_after(rte_mbuf* prev) {
   rte_mbuf*& slot = prev == nullptr ? head_ : prev->next;
-  rte_mbuf* m = std::exchange(slot, slot->next);
-  if (tail_ == m) tail_ = prev;
-  bytes_ -= m->data_len;
-  truesize_ -= truesize_of(m);
-  m->next = nullptr;
-  io::PacketPtr(m).reset();
+  rte_mbuf* const last = last_of(slot);
+  if (latest_ == slot) latest_ = nullptr;
+  if (highest_ == slot) highest_ = nullptr;  // the caller's to mend
+  for (bool more = true; more;) {
+    rte_mbuf* m = std::exchange(slot, slot->next);
+    more = m != last;
+    bytes_ -= m->data_len;
+    truesize_ -= truesize_of(m);
+    m->next = nullptr;
+    m->tx_offload = 0;
+    io::PacketPtr(m).reset();
+  }
+  if (tail_ == last) tail_ = prev;
+  --ranges_;
 }
 
 bool Reassembly::appendable(const rte_mbuf* m, uint32_t n) {
@@ -42,68 +51,65 @@ void Reassembly::append_to(rte_mbuf* m, base::ByteSpan bytes) {
   bytes_ += static_cast<uint32_t>(bytes.size());
 }
 
+// The highest range that begins at `seq` or below; null: there is none. False: too far to look.
+bool Reassembly::find(uint32_t seq, rte_mbuf*& range) const {
+  range = nullptr;
+  if (highest_ != nullptr && seq_ge(seq, seq_of(highest_))) {  // most segments continue the highest range, or start one above it
+    range = highest_;
+    return true;
+  }
+  rte_mbuf* m = latest_ != nullptr && seq_ge(seq, seq_of(latest_)) ? latest_ : head_;
+  for (uint32_t walked = 0; m != nullptr && seq_le(seq_of(m), seq); m = range_after(m)) {
+    if (++walked > kMaxWalk) return false;
+    range = m;
+  }
+  return true;
+}
+
 Reassembly::Outcome Reassembly::insert(uint32_t seq, io::PacketPtr p, uint32_t max_truesize) {
-  // Most segments continue the highest range, or start one above it: no walk.
-  rte_mbuf* prev = nullptr;
-  bool at_tail = false;
-  uint32_t left = seq;  // of the range that the new bytes end up in
-  if (tail_ != nullptr && seq_ge(seq, end_of(tail_))) {
-    prev = tail_;
-    at_tail = true;
-    if (seq == end_of(tail_)) left = last_left_;
-  } else {
-    uint32_t run = seq;  // left end of the range that prev belongs to
-    for (rte_mbuf* m = head_; m != nullptr && seq_le(seq_of(m), seq); m = m->next) {
-      if (prev == nullptr || end_of(prev) != seq_of(m)) run = seq_of(m);
-      prev = m;
-      if (seq_ge(seq, end_of(m))) continue;
-      const uint32_t overlap = end_of(m) - seq;
-      if (overlap >= p.size()) {
-        note_recent(run, run_end(m));
-        return Outcome::kDuplicate;
-      }
-      p.trim_front(overlap);
-      seq += overlap;
+  rte_mbuf* range = nullptr;
+  if (!find(seq, range)) return Outcome::kFull;
+  rte_mbuf* const prev = range == nullptr ? nullptr : last_of(range);
+  if (prev != nullptr && seq_lt(seq, end_of(prev))) {
+    const uint32_t overlap = end_of(prev) - seq;
+    if (overlap >= p.size()) {
+      note_recent(seq_of(range), end_of(prev));
+      return Outcome::kDuplicate;
     }
-    if (prev != nullptr && seq == end_of(prev)) left = run;
+    p.trim_front(overlap);
+    seq += overlap;
   }
   const bool joins_left = prev != nullptr && seq == end_of(prev);
-  if (!joins_left) left = seq;
   const bool append = joins_left && appendable(prev, p.size());  // small pieces do not pin a buffer each
   if (truesize_ + p.truesize() > max_truesize && !append) return Outcome::kFull;
-  if (!joins_left && ranges_ >= kMaxRanges) return Outcome::kFull;
 
-  // What lies above: packets that the new one covers go, the first that it only reaches into cuts it short.
-  uint32_t end = seq + p.size();
-  if (!at_tail) {
-    const auto above = [&] { return prev == nullptr ? head_ : prev->next; };
-    while (above() != nullptr && seq_le(end_of(above()), end)) {
-      unlink_after(prev);
-    }
-    if (above() != nullptr && seq_gt(end, seq_of(above()))) {
-      p.trim_back(end - seq_of(above()));  // at least one byte is left: what lies above starts above `seq`
-      end = seq_of(above());
-    }
-  }
+  // What lies above: ranges that the new bytes cover go, the first that they only reach into cuts them short.
+  const uint32_t end = seq + p.size();
+  const auto above = [&] { return prev == nullptr ? head_ : prev->next; };
+  while (above() != nullptr && seq_le(end_of(last_of(above())), end)) drop_range_after(prev);
+  rte_mbuf* const next = above();
+  if (next != nullptr && seq_gt(end, seq_of(next))) p.trim_back(end - seq_of(next));  // a byte is left: it starts above `seq`
+  const bool joins_right = next != nullptr && seq + p.size() == seq_of(next);
+
+  rte_mbuf* last = prev;
   if (append) {
     append_to(prev, p.bytes());
   } else {
-    rte_mbuf* m = p.release();
-    m->hash.usr = seq;
-    link_after(prev, m);
-    prev = m;
+    last = p.release();
+    last->hash.usr = seq;
+    link_after(prev, last);
   }
-  uint32_t right = end;
-  if (at_tail) {
-    if (!joins_left) {
-      ++ranges_;
-      last_left_ = seq;
-    }
-  } else {
-    right = run_end(prev);
-    recount();
+  rte_mbuf* const first = joins_left ? range : last;
+  if (joins_right) {
+    last = last_of(next);
+    next->tx_offload = 0;
   }
-  note_recent(left, right);
+  set_last(first, last);
+  if (joins_left && joins_right) --ranges_;
+  if (!joins_left && !joins_right) ++ranges_;
+  if (last == tail_) highest_ = first;
+  latest_ = first;
+  note_recent(seq_of(first), end_of(last));
   return Outcome::kStored;
 }
 
@@ -111,9 +117,16 @@ uint32_t Reassembly::deliver(uint32_t rcv_nxt, io::PacketQueue& out) {
   uint32_t moved = 0;
   while (head_ != nullptr && seq_le(seq_of(head_), rcv_nxt)) {
     rte_mbuf* m = head_;
+    rte_mbuf* const last = last_of(m);
     head_ = m->next;
     if (head_ == nullptr) tail_ = nullptr;
+    rte_mbuf* const rest = m == last ? nullptr : head_;  // of its range
+    if (rest != nullptr) set_last(rest, last);
+    else --ranges_;
+    if (latest_ == m) latest_ = rest;
+    if (highest_ == m) highest_ = rest;
     m->next = nullptr;
+    m->tx_offload = 0;
     bytes_ -= m->data_len;
     truesize_ -= truesize_of(m);
     io::PacketPtr p(m);
@@ -128,32 +141,13 @@ uint32_t Reassembly::deliver(uint32_t rcv_nxt, io::PacketQueue& out) {
   for (uint8_t i = 0; i < recent_count_; ++i)
     if (seq_gt(recent_[i].right, rcv_nxt)) recent_[kept++] = recent_[i];
   recent_count_ = kept;
-  recount();
   return moved;
 }
 
 void Reassembly::clear() {
-  while (head_ != nullptr) unlink_after(nullptr);
-  ranges_ = 0;
+  while (head_ != nullptr) drop_range_after(nullptr);
   recent_count_ = 0;
   has_duplicate_ = false;
-}
-
-uint32_t Reassembly::run_end(const rte_mbuf* m) {
-  uint32_t right = end_of(m);
-  while ((m = m->next) != nullptr && seq_of(m) == right) right = end_of(m);
-  return right;
-}
-
-void Reassembly::recount() {
-  ranges_ = 0;
-  const rte_mbuf* prev = nullptr;
-  for (const rte_mbuf* m = head_; m != nullptr; prev = m, m = m->next) {
-    if (prev == nullptr || end_of(prev) != seq_of(m)) {
-      ++ranges_;
-      last_left_ = seq_of(m);
-    }
-  }
 }
 
 void Reassembly::note_recent(uint32_t left, uint32_t right) {

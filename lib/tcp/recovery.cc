@@ -93,13 +93,12 @@ Scoreboard::Range Scoreboard::first_lost() const {
 }
 
 uint32_t Scoreboard::skip(uint32_t seq) const {
-  for (uint32_t i = 0; reported_ > 0 && i < count_; ++i)
-    if ((ranges_[i].marks & kReported) != 0 && seq_in(seq, left_of(i), ranges_[i].right)) return ranges_[i].right;
-  return seq;
+  const uint32_t i = reported_ > 0 && seq_ge(seq, una_) ? first_above(seq) : count_;
+  return i < count_ && (ranges_[i].marks & kReported) != 0 ? ranges_[i].right : seq;
 }
 
 uint32_t Scoreboard::next_left(uint32_t seq, uint32_t end) const {
-  for (uint32_t i = 0; reported_ > 0 && i < count_; ++i)
+  for (uint32_t i = reported_ > 0 ? first_above(seq) : count_; i < count_; ++i)
     if ((ranges_[i].marks & kReported) != 0 && seq_gt(left_of(i), seq)) return seq_min(left_of(i), end);
   return end;
 }
@@ -114,15 +113,19 @@ uint32_t Scoreboard::bytes_in(uint32_t from, uint32_t to) const {
   return sum;
 }
 
+// The first range that ends above `seq`; count_ when none does.
+uint32_t Scoreboard::first_above(uint32_t seq) const {
+  return static_cast<uint32_t>(
+      std::partition_point(ranges_, ranges_ + count_, [seq](const Packed& p) { return seq_le(p.right, seq); }) - ranges_);
+}
+
 bool Scoreboard::cut_at(uint32_t seq) const {
-  for (uint32_t i = 0; i < count_; ++i)
-    if (ranges_[i].right == seq) return true;
-  return false;
+  const uint32_t i = first_above(seq);
+  return i > 0 && ranges_[i - 1].right == seq;
 }
 
 uint32_t Scoreboard::cut(uint32_t seq) {
-  uint32_t i = 0;
-  while (i < count_ && seq_le(ranges_[i].right, seq)) ++i;
+  const uint32_t i = first_above(seq);
   if (i == count_ || left_of(i) == seq) return i;
   Packed below = ranges_[i];
   below.right = seq;
@@ -131,29 +134,49 @@ uint32_t Scoreboard::cut(uint32_t seq) {
 }
 
 void Scoreboard::insert(uint32_t i, Packed p) {
-  std::move_backward(ranges_.begin() + i, ranges_.begin() + count_, ranges_.begin() + count_ + 1);
+  std::move_backward(ranges_ + i, ranges_ + count_, ranges_ + count_ + 1);
   ranges_[i] = p;
   ++count_;
 }
 
 void Scoreboard::erase(uint32_t first, uint32_t n) {
   if (n == 0) return;
-  std::move(ranges_.begin() + first + n, ranges_.begin() + count_, ranges_.begin() + first);
-  count_ = static_cast<uint8_t>(count_ - n);
+  std::move(ranges_ + first + n, ranges_ + count_, ranges_ + first);
+  count_ = static_cast<uint16_t>(count_ - n);
+}
+
+void Scoreboard::give_back() {
+  if (annex_ == nullptr) return;
+  std::copy_n(ranges_, std::min<uint32_t>(count_, kOwnRanges), own_.data());
+  annexes_->free(annex_);
+  annex_ = nullptr;
+  ranges_ = own_.data();
+  capacity_ = kOwnRanges;
 }
 
 void Scoreboard::make_room(uint32_t places) {
+  if (count_ + places <= capacity_) return;
   const auto later = [](uint32_t a, uint32_t b) { return sent_since(a, b) > 0 ? a : b; };
-  for (uint32_t i = 1; count_ + places > kMaxRanges && i < count_;) {  // what differs only in time
-    if (ranges_[i - 1].marks != ranges_[i].marks) {
-      ++i;
-      continue;
+  uint32_t n = 1;  // what differs only in time
+  for (uint32_t i = 1, more = count_ + places - capacity_; i < count_; ++i) {
+    if (more > 0 && ranges_[n - 1].marks == ranges_[i].marks) {
+      const uint32_t sent = later(ranges_[n - 1].sent, ranges_[i].sent);
+      ranges_[n - 1] = ranges_[i];
+      ranges_[n - 1].sent = sent;
+      --more;
+    } else {
+      ranges_[n++] = ranges_[i];
     }
-    ranges_[i].sent = later(ranges_[i - 1].sent, ranges_[i].sent);
-    erase(i - 1, 1);
   }
-  if (count_ + places <= kMaxRanges) return;
-  while (count_ + places > kMaxRanges) {
+  count_ = static_cast<uint16_t>(n);
+  if (count_ + places <= capacity_) return;
+  if (annex_ == nullptr && annexes_ != nullptr && (annex_ = annexes_->alloc()) != nullptr) {
+    std::copy_n(ranges_, count_, annex_->data());
+    ranges_ = annex_->data();
+    capacity_ = kMaxRanges;
+    return;
+  }
+  while (count_ + places > capacity_) {
     Packed& top = ranges_[count_ - 1];
     Packed& below = ranges_[count_ - 2];
     below = {.right = top.right,
@@ -183,8 +206,10 @@ void Scoreboard::melt() {
       ranges_[n++] = p;
     }
   }
-  count_ = static_cast<uint8_t>(n);
-  for (uint32_t i = 0; i < count_; ++i) reported_ranges_ += (ranges_[i].marks & kReported) != 0;
+  count_ = static_cast<uint16_t>(n);
+  for (uint32_t i = 0; i < count_; ++i)
+    if ((ranges_[i].marks & kReported) != 0) ++reported_ranges_;
+  if (annex_ != nullptr && count_ <= kOwnRanges / 4) give_back();
 }
 
 void Scoreboard::drop(uint32_t gone, uint32_t una) {

@@ -5,13 +5,16 @@
 //   snd_una                                                                   snd_max
 //   │ lost, to be sent │ reported │ sent again at t3 │ reported │ sent at t1 │ sent at t2 │
 //
-// Bounded, without heap. When there are more pieces than places, pieces that differ only in time melt, then those at the top:
-// their reports are forgotten and the later time counts, which is safe: at worst something is sent again.
+// Bounded, without heap. Of its own a board has places for what ordinary loss makes of a window. When there are more pieces,
+// those that differ only in time melt; then a larger board is borrowed, for a queue on the way that overflowed has lost every
+// second segment; and when that is full or none is left, the pieces at the top melt: their reports are forgotten and the later
+// time counts, which is safe: at worst something is sent again.
 #pragma once
 
 #include <array>
 #include <cstdint>
 
+#include "lib/base/pool.h"
 #include "lib/tcp/seq.h"
 #include "lib/wire/tcp.h"
 
@@ -28,7 +31,21 @@ constexpr int32_t sent_since(uint32_t now_us, uint32_t then_us) {
 
 class Scoreboard {
  public:
-  static constexpr uint32_t kMaxRanges = 32;
+  static constexpr uint32_t kOwnRanges = 32, kMaxRanges = 1024;
+  struct Packed {
+    uint32_t right = 0;
+    uint32_t sent : kSentBits = 0, marks : 3 = 0;
+  };
+  using Places = std::array<Packed, kMaxRanges>;  // what is borrowed: 8 KB
+  using Annexes = base::Pool<Places>;
+
+  Scoreboard() = default;
+  Scoreboard(const Scoreboard&) = delete;
+  Scoreboard& operator=(const Scoreboard&) = delete;
+  ~Scoreboard() { give_back(); }
+  // Where to borrow from; outlives the board. Null, as at first: nowhere.
+  void set_annexes(Annexes* annexes) { annexes_ = annexes; }
+
   enum Mark : uint8_t {
     kReported = 1,  // the peer has it (SACK)
     kLost = 2,      // to be sent again
@@ -113,26 +130,28 @@ class Scoreboard {
   uint32_t bytes_in(uint32_t from, uint32_t to) const;
 
  private:
-  struct Packed {
-    uint32_t right = 0;
-    uint32_t sent : kSentBits = 0, marks : 3 = 0;
-  };
   uint32_t left_of(uint32_t i) const { return i == 0 ? una_ : ranges_[i - 1].right; }
   Range at(uint32_t i, bool whole) const {
     return {left_of(i), ranges_[i].right, ranges_[i].sent, static_cast<uint8_t>(ranges_[i].marks), whole};
   }
+  uint32_t first_above(uint32_t seq) const;
   bool cut_at(uint32_t seq) const;  // is `seq` the end of a range already?
   uint32_t cut(uint32_t seq);       // the range that begins at `seq` from now on; count_ when seq is max
   void insert(uint32_t i, Packed p);
   void erase(uint32_t first, uint32_t n);
   void make_room(uint32_t places);
+  void give_back();
   void melt();  // joins neighbours that need not be told apart, and counts anew
   void drop(uint32_t gone, uint32_t una);
 
   uint32_t una_ = 0;
   uint32_t reported_ = 0, lost_ = 0, repeated_ = 0;
-  uint8_t count_ = 0, reported_ranges_ = 0;
-  std::array<Packed, kMaxRanges> ranges_;
+  uint16_t count_ = 0, reported_ranges_ = 0;
+  uint16_t capacity_ = kOwnRanges;
+  Annexes* annexes_ = nullptr;
+  Places* annex_ = nullptr;
+  Packed* ranges_ = own_.data();  // or the annex's
+  std::array<Packed, kOwnRanges> own_;
 };
 
 }  // namespace millrace::tcp

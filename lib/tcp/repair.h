@@ -11,6 +11,7 @@
 //             duplicate is reported (RFC 2883 is optional). Each refusal is counted.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -70,7 +71,7 @@ struct Repair {
   PathSearch path;
   uint32_t reordering_events = 0;  // duplicates that the peer reported (RFC 2883)
 };
-static_assert(sizeof(Repair) <= 832, "memory per connection in trouble: update the sum in README.md");
+static_assert(sizeof(Repair) <= 880, "memory per connection in trouble: update the sum in README.md");
 
 // What happened to all that ever borrowed: for statistics, which know the kernel's name of each (lib/stats/kernel_counters.def).
 struct RecoveryCounts {
@@ -96,7 +97,7 @@ struct RecoveryCounts {
 // Not thread-safe; outlives every TCB that borrows from it.
 class RepairPool {
  public:
-  explicit RepairPool(uint32_t capacity) : pool_(capacity) {}
+  explicit RepairPool(uint32_t capacity) : annexes_(std::max(kFewestAnnexes, capacity / 64)), pool_(capacity) {}
 
   RecoveryCounts& counts() { return counts_; }
   const RecoveryCounts& counts() const { return counts_; }
@@ -104,6 +105,7 @@ class RepairPool {
   Repair* take() {  // fresh; null when all are lent
     Repair* r = pool_.alloc();
     if (r == nullptr) ++refused_;
+    else r->scoreboard.set_annexes(&annexes_);
     return r;
   }
   void give(Repair* r) {
@@ -114,8 +116,11 @@ class RepairPool {
   uint32_t in_use() const { return pool_.in_use(); }
   uint32_t capacity() const { return pool_.capacity(); }
   uint64_t refused() const { return refused_; }
+  uint32_t annexes_in_use() const { return annexes_.in_use(); }
 
  private:
+  static constexpr uint32_t kFewestAnnexes = 16;
+  Scoreboard::Annexes annexes_;  // before what borrows from it
   base::Pool<Repair> pool_;
   uint64_t refused_ = 0;
   RecoveryCounts counts_;

@@ -107,7 +107,7 @@ TEST(ScoreboardTest, AgreesWithARecordForEachByte) {
           break;
         }
       }
-      ASSERT_LE(s.ranges(), Scoreboard::kMaxRanges);
+      ASSERT_LE(s.ranges(), Scoreboard::kOwnRanges);
       ASSERT_EQ(s.una(), origin + una);
       ASSERT_EQ(s.max(), origin + max);
       ASSERT_EQ(s.bytes(), count([](const ByteRecord& b) { return b.reported; }));
@@ -135,14 +135,62 @@ TEST(ScoreboardTest, WhatDoesNotFitIsForgottenFromTheTop) {
   Scoreboard s;
   s.reset(0, 0, 0);
   for (uint32_t i = 1; i <= 40; ++i) s.extend(i * 1000, i * 1000, 0);
-  EXPECT_LE(s.ranges(), Scoreboard::kMaxRanges);
+  EXPECT_LE(s.ranges(), Scoreboard::kOwnRanges);
   EXPECT_EQ(s.in_flight(), 40'000u);
   for (uint32_t i = 1; i < 40; i += 2) s.report(i * 1000, i * 1000 + 1000, [](const Scoreboard::Range&) {});
-  EXPECT_LE(s.ranges(), Scoreboard::kMaxRanges);
+  EXPECT_LE(s.ranges(), Scoreboard::kOwnRanges);
   EXPECT_EQ(s.max(), 40'000u);
   EXPECT_EQ(s.in_flight() + s.bytes(), 40'000u);
   EXPECT_GE(s.bytes(), 14'000u);  // the lowest reports are the ones that are kept
   for (uint32_t i = 1; i < 28; i += 2) EXPECT_EQ(s.skip(i * 1000), i * 1000 + 1000);
+}
+
+// Of a window of which a queue has lost every second segment, all is remembered, and the places go back when they do no more.
+TEST(ScoreboardTest, WhatDoesNotFitIsBorrowed) {
+  Scoreboard::Annexes annexes(1);
+  Scoreboard s, other;
+  s.set_annexes(&annexes);
+  other.set_annexes(&annexes);
+  const auto nothing = [](const Scoreboard::Range&) {};
+  s.reset(0, 800'000, 0);
+  for (uint32_t i = 1; i < 800; i += 2) s.report(i * 1000, i * 1000 + 1000, nothing);
+  EXPECT_EQ(s.bytes(), 400'000u);
+  EXPECT_EQ(s.ranges(), 800u);
+  EXPECT_EQ(s.reported_ranges(), 400u);
+  EXPECT_EQ(annexes.in_use(), 1u);
+  EXPECT_EQ(s.lose([](const Scoreboard::Range&) { return true; }), 400'000u);
+  for (uint32_t i = 0; i < 800; i += 2) {
+    ASSERT_EQ(s.first_lost().left, i * 1000);
+    ASSERT_EQ(s.next_left(i * 1000, 800'000), i * 1000 + 1000);
+    ASSERT_EQ(s.skip(i * 1000 + 1500), i * 1000 + 2000);
+    s.repeat(i * 1000, i * 1000 + 1000, i, 0);
+  }
+  EXPECT_EQ(s.repeated(), 400'000u);
+  // Nothing is left for another one, which forgets from its top.
+  other.reset(0, 800'000, 0);
+  for (uint32_t i = 1; i < 800; i += 2) other.report(i * 1000, i * 1000 + 1000, nothing);
+  EXPECT_LE(other.ranges(), Scoreboard::kOwnRanges);
+  EXPECT_EQ(other.skip(1000), 2000u);
+  s.advance(795'000, nothing);
+  EXPECT_EQ(annexes.in_use(), 0u);
+  EXPECT_EQ(s.bytes(), 3000u);
+  EXPECT_EQ(s.skip(795'000), 796'000u);
+  EXPECT_EQ(s.skip(796'000), 796'000u);
+}
+
+TEST(ScoreboardTest, EvenWhatIsBorrowedIsFullAtLast) {
+  Scoreboard::Annexes annexes(1);
+  {
+    Scoreboard s;
+    s.set_annexes(&annexes);
+    s.reset(0, 4'000'000, 0);
+    for (uint32_t i = 1; i < 4000; i += 2) s.report(i * 1000, i * 1000 + 1000, [](const Scoreboard::Range&) {});
+    EXPECT_LE(s.ranges(), Scoreboard::kMaxRanges);
+    EXPECT_EQ(s.max(), 4'000'000u);
+    EXPECT_GE(s.bytes(), 510'000u);  // the lowest
+    for (uint32_t i = 1; i < 1020; i += 2) ASSERT_EQ(s.skip(i * 1000), i * 1000 + 1000);
+  }
+  EXPECT_EQ(annexes.in_use(), 0u);
 }
 
 TEST(ScoreboardTest, OfMeltedRangesTheLaterTimeCounts) {
@@ -185,7 +233,7 @@ TEST(ReassemblyTest, AgreesWithAnArray) {
           ASSERT_EQ(outcome == Reassembly::Outcome::kStored, any_new);
           for (uint32_t i = left; i < left + n; ++i) held[i] = true;
         } else {
-          ASSERT_EQ(q.ranges(), Reassembly::kMaxRanges);
+          ASSERT_GT(q.ranges(), Reassembly::kMaxWalk);
         }
         // The first block reported holds what came last.
         wire::SackBlocks blocks;
@@ -224,6 +272,36 @@ TEST(ReassemblyTest, AgreesWithAnArray) {
       ASSERT_EQ(q.ranges(), ranges);
     }
   }
+}
+
+// A queue on the way that overflows loses every second segment of a large window; what is sent again fills the gaps in order.
+TEST(ReassemblyTest, HoldsAsManyRangesAsItsBudgetAllows) {
+  support::HeapPacketPool pool(4096, 2048);
+  Reassembly q;
+  io::PacketQueue out;
+  const std::string segment(1000, 'x');
+  for (uint32_t i = 1; i < 2000; i += 2)
+    ASSERT_EQ(q.insert(i * 1000, pool.make(segment), UINT32_MAX), Reassembly::Outcome::kStored);
+  EXPECT_EQ(q.ranges(), 1000u);
+  for (uint32_t i = 2; i < 2000; i += 2)
+    ASSERT_EQ(q.insert(i * 1000, pool.make(segment), UINT32_MAX), Reassembly::Outcome::kStored);
+  EXPECT_EQ(q.ranges(), 1u);
+  EXPECT_EQ(q.deliver(1000, out), 1'999'000u);
+  EXPECT_EQ(q.ranges(), 0u);
+  EXPECT_TRUE(q.empty());
+}
+
+TEST(ReassemblyTest, ASearchIsBounded) {
+  support::HeapPacketPool pool(4096, 2048);
+  Reassembly q;
+  const std::string byte(1, 'x');
+  for (uint32_t i = 1; i <= 1000; ++i) ASSERT_EQ(q.insert(i * 1000, pool.make(byte), UINT32_MAX), Reassembly::Outcome::kStored);
+  constexpr uint32_t kNear = Reassembly::kMaxWalk * 1000;
+  EXPECT_EQ(q.insert(500'500, pool.make(byte), UINT32_MAX), Reassembly::Outcome::kFull);            // in the middle of nowhere
+  EXPECT_EQ(q.insert(kNear + 500, pool.make(byte), UINT32_MAX), Reassembly::Outcome::kStored);      // near the head,
+  EXPECT_EQ(q.insert(2 * kNear - 500, pool.make(byte), UINT32_MAX), Reassembly::Outcome::kStored);  // near the last place,
+  EXPECT_EQ(q.insert(1'000'500, pool.make(byte), UINT32_MAX), Reassembly::Outcome::kStored);        // at the top
+  EXPECT_EQ(q.ranges(), 1003u);
 }
 
 TEST(ReassemblyTest, RespectsItsBudget) {

@@ -488,7 +488,7 @@ TEST(Receive, ReassemblyIsBounded) {
     t.drain();
   }
   EXPECT_EQ(t.last.drop, DropReason::kTcpReassemblyFull);
-  EXPECT_LE(held, Reassembly::kMaxRanges);
+  EXPECT_LE(held, 20'000u * kReceiveTruesizeFactor / 2'048);
   ASSERT_NE(t.t.repair, nullptr);
   EXPECT_LE(t.t.repair->reassembly.truesize(), 20'000u * kReceiveTruesizeFactor);
   t.drain();
