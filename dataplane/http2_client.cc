@@ -223,8 +223,8 @@ UpstreamFailure Http2Client::failure_of(const Http2ClientStream& s) {
     case H2Error::kNone:
     case H2Error::kLocalReset:
       return s.session->failure;
-    case H2Error::kRemoteReset:
-      return UpstreamFailure::kStreamReset;
+    case H2Error::kRemoteReset:  // Envoy: one for PROTOCOL_ERROR is the protocol's
+      return s.peer_code == http::H2Code::kProtocolError ? UpstreamFailure::kProtocol : UpstreamFailure::kStreamReset;
     case H2Error::kRemoteRefused:
     case H2Error::kGoAway:
       return UpstreamFailure::kStreamRefused;
@@ -242,7 +242,7 @@ void Http2Client::fail(Http2ClientStream& s) {
   const bool unprocessed = s.error == http::H2Error::kGoAway || (s.error == http::H2Error::kRemoteRefused && s.guessed);
   if (unprocessed && upstreams_.try_again(ex)) return;
   const UpstreamFailure failure = failure_of(s);
-  if (failure == UpstreamFailure::kStreamReset || failure == UpstreamFailure::kStreamRefused)
+  if (s.error == http::H2Error::kRemoteReset || failure == UpstreamFailure::kStreamRefused)
     upstreams_.count(*s.session->upstream->endpoint, ClusterCounter::kRqRxReset);
   proxy_.on_upstream_failed(ex, failure);
 }

@@ -124,7 +124,7 @@ void Http2Server::process_ready(Http2Session& h) {
 
 void Http2Server::on_stream(Http2Stream& s) {
   if (!s.begun) {
-    if (s.closed) return free_stream(s);
+    if (s.closed) return is_malformed(s) ? refuse(s) : free_stream(s);
     if (!s.head_complete) return;
     return begin(s);
   }
@@ -139,6 +139,22 @@ void Http2Server::on_stream(Http2Stream& s) {
   Exchange* ex = s.exchange;
   proxy_.relay_request(*ex);
   if (s.exchange == ex) proxy_.relay_response(*ex);
+}
+
+// A request that is none: nothing of it is looked at, but it is counted and logged, as Envoy's.
+void Http2Server::refuse(Http2Stream& s) {
+  Http2Session& h = *s.session;
+  s.closed = s.begun = true;
+  h.head_since = base::kNever;
+  HeadBuffer* head = s.head != nullptr ? std::exchange(s.head, nullptr) : ctx_.heads.acquire();
+  if (head == nullptr) return free_stream(s);
+  head->used = head->head_length = 0;
+  s.request = {};
+  s.protocol = {};
+  h.downstream->head_started = ctx_.now;
+  Exchange* ex = proxy_.begin_stream(*h.downstream, s, head);
+  if (ex == nullptr) return free_stream(s);
+  proxy_.stream_gone(*ex);  // frees it
 }
 
 void Http2Server::begin(Http2Stream& s) {
@@ -368,6 +384,8 @@ void Http2Server::close(Http2Session& h, bool reset) {
       s->closed = true;
       if (failed && s->error == http::H2Error::kNone) s->error = h.connection.error();
       proxy_.stream_gone(*s->exchange);  // frees it
+    } else if (!s->begun && is_malformed(*s)) {
+      refuse(*s);
     } else {
       free_stream(*s);
     }

@@ -108,6 +108,10 @@ class Http2Server {
   void process_ready(Http2Session& h);
   void on_stream(Http2Stream& s);
   void begin(Http2Stream& s);
+  static bool is_malformed(const Http2Stream& s) {
+    return s.error == http::H2Error::kInvalidHeader || s.error == http::H2Error::kMessaging;
+  }
+  void refuse(Http2Stream& s);
   void free_stream(Http2Stream& s);
   void drain(Http2Session& h);
   bool flush(Http2Session& h);

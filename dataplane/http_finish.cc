@@ -140,7 +140,8 @@ void HttpProxy::stream_gone(Exchange& ex) {
   const Http2Stream& s = *ex.stream;
   ctx_.stats.scope(ex.downstream->policy->http.stat_slot)[HcmCounter::kRqRxReset].add();
   const http::H2ErrorInfo& why = http::info(s.error);
-  if (s.error != http::H2Error::kNone && s.error != http::H2Error::kRemoteReset && s.error != http::H2Error::kLocalReset) {
+  const bool theirs = s.error == http::H2Error::kRemoteReset && s.peer_code != http::H2Code::kProtocolError;
+  if (s.error != http::H2Error::kNone && !theirs && s.error != http::H2Error::kLocalReset) {
     ex.flags.set(ResponseFlag::kDownstreamProtocolError);
     ex.detail_text = why.details;
   } else {

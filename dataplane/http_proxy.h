@@ -89,7 +89,6 @@ class HttpProxy {
   void relay_request(Exchange& ex);
   void discard_received_body(Exchange& ex);
   void relay_response(Exchange& ex);
-  void start_response_body(Exchange& ex, http::BodyFraming in, bool chunked_out);
   void start_body(BodyRelay& body, http::BodyFraming in, bool chunked_out, bool trailers);
   void free_body(BodyRelay& body);
 

@@ -25,14 +25,6 @@ void HttpProxy::start_body(BodyRelay& body, http::BodyFraming in, bool chunked_o
   body.decoder.lend_trailers({body.trailers->data, body.trailers->capacity}, &body.trailer_table);
 }
 
-void HttpProxy::start_response_body(Exchange& ex, http::BodyFraming in, bool chunked_out) {
-  const bool taken = ex.stream != nullptr || (chunked_out && ex.downstream->policy->http.enable_trailers);  // by the client
-  ex.response_body.drop_trailers = !taken;
-  if (ex.upstream_stream == nullptr) return start_body(ex.response_body, in, chunked_out, taken && ex.cluster->enable_trailers);
-  ex.response_body.chunked_out = chunked_out;
-  ex.response_body.decoder.start(in);  // of a stream only asked how the body leaves
-}
-
 void HttpProxy::free_body(BodyRelay& body) {
   ctx_.heads.release(body.trailers);
   body.trailers = nullptr;

@@ -572,7 +572,13 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   ex.response_phase = ResponsePhase::kBody;
   ex.request_deadline = base::kNever;  // Envoy: until the response begins
   ex.downstream_first_byte_at = ctx_.now;
-  start_response_body(ex, in, ex.stream == nullptr && out.kind == http::Framing::kChunked);
+  const bool chunked_out = ex.stream == nullptr && out.kind == http::Framing::kChunked;
+  const bool trailers = ex.stream != nullptr || (chunked_out && d.policy->http.enable_trailers);  // the client takes them
+  ex.response_body.drop_trailers = !trailers;
+  if (ex.upstream_stream == nullptr) [[likely]]
+    return start_body(ex.response_body, in, chunked_out, trailers && ex.cluster->enable_trailers);
+  ex.response_body.chunked_out = chunked_out;
+  ex.response_body.decoder.start(in);  // of a stream only asked how the body leaves
 }
 
 // ---- the gateway's own answers

@@ -427,10 +427,7 @@ bool Upstreams::try_again(Exchange& ex) {
 // A connection without an exchange: the next waiting one gets it, else it idles.
 void Upstreams::connection_ready(UpstreamSession& u) {
   EndpointPool& e = *u.endpoint;
-  if (Exchange* ex = pop_pending(e); ex != nullptr) {
-    attach(u, *ex);
-    return;
-  }
+  if (!e.pending.empty()) return attach(u, *pop_pending(e));
   if (e.retired || u.context != e.cluster->context) {
     close_session(u, false);
     return;

@@ -335,9 +335,14 @@ struct H2Callbacks {
     return true;
   }
 
-  // RFC 9113 8.2.3: what a client split for HPACK's sake is one field for everybody behind us.
+  // RFC 9113 8.2.3: what a client split for HPACK's sake is one field for everybody behind us; as Envoy's it stands last.
   static bool join_cookies(H2Stream& s) {
-    if ((s.block_.repeated() & bit_of(HeaderId::kCookie)) == 0) return true;
+    if (!s.block_.has(HeaderId::kCookie)) return true;
+    if ((s.block_.repeated() & bit_of(HeaderId::kCookie)) == 0) {
+      const std::string_view value = s.block_.get(HeaderId::kCookie);
+      s.block_.remove(HeaderId::kCookie);
+      return s.block_.add(HeaderId::kCookie, value);
+    }
     char* const at = s.room_.data();
     size_t n = 0;
     for (const Header& h : s.block_) {
@@ -349,7 +354,8 @@ struct H2Callbacks {
       n += separator + h.value.size();
     }
     s.room_ = s.room_.subspan(n);
-    return s.block_.set(HeaderId::kCookie, {at, n});
+    s.block_.remove(HeaderId::kCookie);
+    return s.block_.add(HeaderId::kCookie, {at, n});
   }
 
   static int on_data(nghttp2_session* session, uint8_t, int32_t id, const uint8_t* data, size_t n, void* user) {

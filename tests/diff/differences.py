@@ -21,6 +21,7 @@ _STRICT = "RFC 9112 strictly, against smuggling: a second Host (3.2), folded fie
 _MEMBER = "white space behind a comma does not make another member of x-forwarded-host: the last one is not repeated"
 _HALF_CLOSE = "each direction of a tunnel ends by itself, and one that both sides have ended is no error; to Envoy the first end is a disconnect"
 _GAVE_UP = "the bad chunk came with the head: the upstream connection is reset before the head was read there"
+_LIES = "how far a request gets whose body lies about its length depends on what has come when, and on whether a connection to the endpoint is idle"
 
 INTENDED = [
     ("rewrites", "xfh two", "upstream", _MEMBER),
@@ -41,10 +42,13 @@ INTENDED = [
     ("http10", "8157 chunked", "status headers body upstream end", _HTTP10_CHUNKED),
     ("passthrough", "refused", "end", _LINGERS),
     ("limits", "*", "end body", _LINGERS),
+    ("http2", "malformed lying*", "upstream", _LIES),
     ("failures", "101", "status headers body end", _UNASKED_101),
     ("failures", "/unhealthy", "status headers body upstream", _PANIC),
 ]
 INTENDED_LOG = [
+    ("http2", r"^(POST \S+ HTTP/2 200 flags=UF .*) rx=[05] ", r"\1 rx=<some> ", "whether the body comes before the endpoint refuses is a race"),
+    ("http2", r"^(POST /1/x HTTP/2 0 flags=DPE details=http2\.remote_reset) rx=[03] ", r"\1 rx=<some> ", _LIES),
     ("malformed", r"^(GET|POST) / HTTP/1\.1 200 .*|^- - .*|^POST / HTTP/1\.1 400 .*", "", _STRICT),
     ("upgrades", r"(GET|CONNECT) (\S+) HTTP/1\.1 (101|200) flags=(?:DC|UC|-) details=\S+ (rx=[1-9])", r"\1 \2 HTTP/1.1 \3 <ended> \4", _HALF_CLOSE),
     ("http10", r"^POST / HTTP/1\.0 200 .* host=a .*|^- - \S+ 400 flags=DPE .*", "<chunked 1.0>", _HTTP10_CHUNKED),

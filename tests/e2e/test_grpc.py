@@ -7,7 +7,7 @@ import pytest
 
 import conftest
 import lab as laboratory
-from conftest import HTTP, Gateway
+from conftest import HTTP, Gateway, until
 from lab import bootstrap, cluster, hcm, listener
 from test_http2_upstream import SYSTEM_PYTHON, http2
 
@@ -26,7 +26,11 @@ def configuration(lab):
         {"match": {"path": "/test.T/Denied"}, "direct_response": {"status": 403, "body": {"inline_string": "not you, 100 %"}}},
         {"match": {"prefix": "/test.T/", "grpc": {}}, "route": {"cluster": "grpc", "timeout": "0s"}},
         {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": "no gRPC"}}}]
-    return bootstrap([listener("plain", HTTP, hcm([{"name": "v", "domains": ["*"], "routes": routes}], access_log=log))],
+    edge = hcm([{"name": "v", "domains": ["*"], "routes": routes}], access_log=log)
+    edge["typed_config"]["access_log"].append({"name": "envoy.access_loggers.file", "typed_config": {
+        "@type": laboratory.TYPES["file_log"], "path": os.path.join(lab.dir, "status.log"),
+        "log_format": {"text_format_source": {"inline_string": "%PATH% %PROTOCOL% %UPSTREAM_PROTOCOL% %RESPONSE_CODE% %GRPC_STATUS% %TRAILER(x-sent)%\n"}}}})
+    return bootstrap([listener("plain", HTTP, edge)],
                      [cluster("grpc", [(u, GRPC)], **http2(), **many), cluster("refused", [(u, 9)], **http2())])
 
 
@@ -53,6 +57,14 @@ def test_unary(gateway):
     r = call(gateway, "unary", "hello")
     assert (r["code"], r["answers"]) == ("OK", ["HELLO"])
     assert r["trailing"]["x-sent"] == "metadata"
+
+
+def test_status_and_trailers_are_logged(gateway):
+    call(gateway, "unary", "hello")
+    call(gateway, "fail", "NOT_FOUND", "what")
+    call(gateway, "method", "/test.T/Denied", "x")
+    want = ["/test.T/Unary HTTP/2 HTTP/2 200 OK metadata", "/test.T/Fail HTTP/2 HTTP/2 200 NotFound -", "/test.T/Denied HTTP/2 - 200 PermissionDenied -"]
+    until(lambda: set(want) <= set(gateway.lab.access_log("status.log")), 15, want)
 
 
 def test_streams_of_the_client(gateway):

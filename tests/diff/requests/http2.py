@@ -1,6 +1,6 @@
 from case import Case, Response, one, over_http2, request
 
-PORT = 8260
+PORT = 8310
 LOGS = ["http2"]
 NEEDS_HTTP2 = True
 GRPC = [("content-type", "application/grpc"), ("te", "trailers")]

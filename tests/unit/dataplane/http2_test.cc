@@ -207,6 +207,41 @@ TEST(Http2, AResetEndsItsExchangeAlone) {
   EXPECT_EQ(stays.response.status, 200);
 }
 
+TEST(Http2, AResetForABrokenProtocolIsLoggedAsThat) {
+  World w;
+  Http2Client c(w);
+  ClientStream& left = c.request("GET", "/left");
+  ASSERT_TRUE(w.run_until([&] { return w.server.peers.size() == 1; }, kSecond));
+  c.h2.reset(left, H2Code::kProtocolError);
+  c.step();
+  ASSERT_TRUE(c.until([&] { return w.log().size() == 1; }, kSecond));
+  EXPECT_EQ(w.last(), "0 DPE");
+  EXPECT_EQ(w.log()[0].details, "http2.remote_reset");
+}
+
+// By default the whole connection ends for it, else its stream alone.
+TEST(Http2, AMalformedRequestIsCountedAndLogged) {
+  for (const bool stream_only : {false, true}) {
+    Config config;
+    config.hcm = [&](auto& h) { h.http2.override_stream_error_on_invalid_http_message = stream_only; };
+    World w(config);
+    Peer& p = w.connect();
+    // GET http://a/ with a field that RFC 9113 8.2.2 forbids.
+    const std::string block(
+        "\x82\x86\x84\x41\x01"
+        "a\x00\x11transfer-encoding\x07"
+        "chunked",
+        33);
+    w.send(p, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string("\0\0\0\4\0\0\0\0\0", 9) + std::string("\0\0\x21\1\5\0\0\0\1", 9) +
+                  block);
+    ASSERT_TRUE(w.run_until([&] { return w.log().size() == 1; }, kSecond)) << stream_only;
+    EXPECT_EQ(w.last(), "0 DPE");
+    EXPECT_EQ(w.log()[0].details, "http2.invalid.header.field");
+    EXPECT_EQ(w.log()[0].method, "-");
+    EXPECT_TRUE(w.server.peers.empty());
+  }
+}
+
 TEST(Http2, AnEndpointThatBreaksOffCostsItsStreamAlone) {
   World w;
   Http2Client c(w);

@@ -199,6 +199,7 @@ TEST_F(H2, CookiesAreJoinedAndHostStandsInForAuthority) {
   EXPECT_EQ(s->request.authority, "h.test");
   EXPECT_EQ(s->request.headers.get(HeaderId::kCookie), "a=1; b=2");
   EXPECT_EQ(s->request.headers.size(), 2u);
+  EXPECT_EQ(s->request.headers.begin()[1].id, HeaderId::kCookie) << "last, as Envoy's";
   server.release(*s);
 }
 
