@@ -16,7 +16,8 @@ std::vector<AccessLogSink> sinks_of(const void* object, const table::Array<table
   std::vector<AccessLogSink> out;
   for (const table::AccessLog* l = logs.begin(object); l != logs.end(object); ++l) {
     const std::string_view text = table::view(object, l->format);
-    auto format = l->json != 0 ? AccessLogFormat::json(text) : AccessLogFormat::text(text);
+    const bool omit = l->omit_empty_values != 0;
+    auto format = l->json != 0 ? AccessLogFormat::json(text, omit) : AccessLogFormat::text(text, omit);
     if (!format.ok()) format = AccessLogFormat::text("");
     out.push_back({std::string(table::view(object, l->path)), std::make_shared<AccessLogFormat>(std::move(format).value())});
   }

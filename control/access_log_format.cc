@@ -18,6 +18,7 @@ using format::kAbsent;
 using stats::AccessLogView;
 using stats::StringId;
 using table::FormatOp;
+using table::FormatQuote;
 
 namespace {
 
@@ -57,42 +58,39 @@ void put_json_text(std::string_view s, LineBuffer& out) {
 
 }  // namespace
 
+AccessLogFormat::AccessLogFormat(const AccessLogTemplate& t, bool omit_empty_values) {
+  if (omit_empty_values) missing_ = "";
+  for (const Part& p : t.flat(omit_empty_values)) {
+    if (p.op == FormatOp::kLiteral) add_text(p);
+    else add_value(p);
+  }
+}
+
 Result<AccessLogFormat> AccessLogFormat::text(std::string_view format, bool omit_empty_values) {
   const auto t = AccessLogTemplate::text(format);
   if (!t.ok()) return Error{t.error()};
-  AccessLogFormat out;
-  if (omit_empty_values) out.missing_ = "";
-  for (const Part& p : t->parts()) {
-    if (p.op == FormatOp::kLiteral) out.add_text(p.text);
-    else out.add_value(Kind::kValue, p);
-  }
-  return out;
+  return AccessLogFormat(*t, omit_empty_values);
 }
 
 Result<AccessLogFormat> AccessLogFormat::json(std::string_view object, bool omit_empty_values) {
   const auto t = AccessLogTemplate::json(object);
   if (!t.ok()) return Error{t.error()};
-  AccessLogFormat out;
-  if (omit_empty_values) out.missing_ = "";
-  out.add_node(t->root());
-  out.add_text("\n");
-  return out;
+  return AccessLogFormat(*t, omit_empty_values);
 }
 
-void AccessLogFormat::add_text(std::string_view text) {
-  if (steps_.empty() || steps_.back().kind != Kind::kText) steps_.emplace_back();
-  steps_.back().text += text;
-}
-
-void AccessLogFormat::add_value(Kind kind, const Part& part) {
+void AccessLogFormat::add_text(const Part& part) {
   Step s;
-  s.kind = kind;
+  s.quote = part.quote;
+  s.text = part.text;
+  steps_.push_back(std::move(s));
+}
+
+void AccessLogFormat::add_value(const Part& part) {
+  Step s;
+  s.quote = part.quote;
   s.text = part.text;
   s.other = part.other;
-  s.value = {part.op, part.variant, part.from, part.to, 0, 0, part.max_length, {}, {}};
-  for (const table::FormatCommand& c : table::kFormatCommands)
-    if (c.op == part.op) s.number = c.type == table::FormatType::kNumber;
-  if (part.op == FormatOp::kGrpcStatus) s.number = part.variant == table::kGrpcNumber;
+  s.value = {part.op, part.variant, part.from, part.to, part.quote, 0, 0, part.max_length, {}, {}};
   if (part.op == FormatOp::kReq) {
     s.value.id = recorded_request(part.text);
     s.value.other_id = recorded_request(part.other);
@@ -108,36 +106,6 @@ void AccessLogFormat::add_value(Kind kind, const Part& part) {
     times_.back().local = part.op == FormatOp::kStartTimeLocal || part.op == FormatOp::kEmitTimeLocal;
   }
   steps_.push_back(std::move(s));
-}
-
-void AccessLogFormat::add_node(const Node& n) {
-  switch (n.kind) {
-    case Node::Kind::kRaw:
-      return add_text(n.raw);
-    case Node::Kind::kParts:
-      if (n.parts.size() == 1 && n.parts[0].op != FormatOp::kLiteral) return add_value(Kind::kJsonValue, n.parts[0]);
-      add_text("\"");
-      for (const Part& p : n.parts) {
-        if (p.op == FormatOp::kLiteral) {
-          const std::string quoted = json_quote(p.text);
-          add_text(std::string_view(quoted).substr(1, quoted.size() - 2));
-        } else {
-          add_value(Kind::kJsonPiece, p);
-        }
-      }
-      return add_text("\"");
-    case Node::Kind::kObject:
-    case Node::Kind::kArray: {
-      const bool object = n.kind == Node::Kind::kObject;
-      add_text(object ? "{" : "[");
-      for (size_t i = 0; i < n.members.size(); ++i) {
-        if (i != 0) add_text(",");
-        if (object) add_text(json_quote(n.members[i].first) + ":");
-        add_node(n.members[i].second);
-      }
-      return add_text(object ? "}" : "]");
-    }
-  }
 }
 
 // What evaluate() asks of a record.
@@ -188,9 +156,23 @@ struct AccessLogFormat::Source {
 
 void AccessLogFormat::append(const AccessLogView& record, LineBuffer& out) {
   char buffer[format::kValueRoom];
+  format::JsonShape shape;
   for (const Step& s : steps_) {
-    if (s.kind == Kind::kText) {
-      out.put(s.text);
+    if (s.value.op == FormatOp::kLiteral) {
+      switch (s.quote) {
+        case FormatQuote::kJsonKey:
+          shape.key(s.text);
+          break;
+        case FormatQuote::kJsonOpen:
+          shape.open(s.text, out);
+          break;
+        case FormatQuote::kJsonClose:
+          shape.close(s.text, out);
+          break;
+        default:
+          shape.begin_value(out);
+          out.put(s.text);
+      }
       continue;
     }
     format::Step step = s.value;
@@ -198,20 +180,24 @@ void AccessLogFormat::append(const AccessLogView& record, LineBuffer& out) {
     step.other = s.other;
     std::string_view v = format::evaluate(step, Source{*this, record, s.time}, buffer);
     const bool absent = format::is_absent(v);
-    if (absent && s.kind == Kind::kJsonValue) {
-      out.put("null");
+    if (absent && s.quote >= FormatQuote::kJsonString) {
+      if (!shape.skip_value()) out.put("null");
       continue;
     }
+    shape.begin_value(out);
     if (absent) v = missing_;
     if (step.max_length != 0) v = v.substr(0, step.max_length);
-    if (s.kind == Kind::kValue || (s.number && !absent)) {
-      out.put(v);
-    } else if (s.kind == Kind::kJsonPiece) {
-      put_json_text(v, out);
-    } else {
-      out.put('"');
-      put_json_text(v, out);
-      out.put('"');
+    switch (s.quote) {
+      case FormatQuote::kJsonPiece:
+        put_json_text(v, out);
+        break;
+      case FormatQuote::kJsonString:
+        out.put('"');
+        put_json_text(v, out);
+        out.put('"');
+        break;
+      default:
+        out.put(v);
     }
   }
 }

@@ -1,5 +1,5 @@
 // Access log lines: a format (access_log_template.h) applied to binary records. "-" stands for what a request does not have (null
-// in JSON); with omit_empty_values nothing does.
+// in JSON); with omit_empty_values nothing does (in JSON, not even its key).
 //
 // A format is compiled to a flat run of steps, JSON too: text that stands between the values is one copy, a value is a view into
 // the record or a few digits on the stack, and the text of a second is made once in that second.
@@ -14,6 +14,7 @@
 #include "lib/base/status.h"
 #include "lib/base/time_text.h"
 #include "lib/format/evaluate.h"
+#include "lib/format/json_shape.h"
 #include "lib/stats/events.h"
 
 namespace millrace::control {
@@ -30,16 +31,8 @@ class AccessLogFormat {
 
  private:
   using Part = table::FormatPiece;
-  using Node = AccessLogTemplate::Node;
-  enum class Kind : uint8_t {
-    kText,       // `text` as it stands
-    kValue,      // a value in a text format
-    kJsonValue,  // a value alone: a number, a string, or null
-    kJsonPiece,  // a value inside a JSON string
-  };
   struct Step {
-    Kind kind = Kind::kText;
-    bool number = false;
+    table::FormatQuote quote = table::FormatQuote::kNone;
     std::string text, other;
     format::Step value;  // its views are set when it is evaluated: steps move
     uint32_t time = 0;   // index into times_, where the value is a time
@@ -54,9 +47,9 @@ class AccessLogFormat {
   };
   struct Source;
 
-  void add_text(std::string_view text);
-  void add_value(Kind kind, const Part& part);
-  void add_node(const Node& n);
+  AccessLogFormat(const AccessLogTemplate& t, bool omit_empty_values);
+  void add_text(const Part& part);
+  void add_value(const Part& part);
 
   std::vector<Step> steps_;
   std::vector<TimeText> times_;

@@ -34,6 +34,7 @@ using table::FormatArgument;
 using table::FormatCommand;
 using table::FormatOp;
 using table::FormatPiece;
+using table::FormatQuote;
 using table::FormatWhere;
 
 std::vector<std::string_view> command_names(FormatWhere where) {
@@ -255,13 +256,13 @@ Result<AccessLogTemplate> AccessLogTemplate::text(std::string_view format) {
 
 // JSON is YAML, and yaml-cpp keeps the keys in order.
 struct AccessLogTemplate::Parser {
-  static Result<Node> node(const YAML::Node& y, int depth) {
+  static Result<Node> node(const YAML::Node& y, int depth, FormatWhere where) {
     Node n;
     if (depth > kMaxDepth) return Error{"json_format: nested deeper than " + std::to_string(kMaxDepth) + " levels"};
     if (y.IsMap() || y.IsSequence()) {
       n.kind = y.IsMap() ? Node::Kind::kObject : Node::Kind::kArray;
       for (auto it = y.begin(); it != y.end(); ++it) {
-        auto child = node(y.IsMap() ? YAML::Node(it->second) : YAML::Node(*it), depth + 1);
+        auto child = node(y.IsMap() ? YAML::Node(it->second) : YAML::Node(*it), depth + 1, where);
         if (!child.ok()) return child;
         n.members.emplace_back(y.IsMap() ? it->first.Scalar() : std::string(), std::move(child).value());
       }
@@ -277,20 +278,96 @@ struct AccessLogTemplate::Parser {
       n.raw = y.Scalar();
       return n;
     }
-    auto parts = parse(y.Scalar());
+    auto parts = parse(y.Scalar(), where);
     if (!parts.ok()) return Error{parts.error()};
     n.parts = std::move(parts).value();
     return n;
   }
 };
 
-Result<AccessLogTemplate> AccessLogTemplate::json(std::string_view object) {
+namespace {
+
+void put_text(std::vector<FormatPiece>& out, std::string_view text) {
+  if (out.empty() || out.back().op != FormatOp::kLiteral || out.back().quote != FormatQuote::kNone) out.push_back({});
+  out.back().text += text;
+}
+
+void put_shape(std::vector<FormatPiece>& out, FormatQuote quote, std::string text) {
+  out.push_back({.op = FormatOp::kLiteral, .text = std::move(text), .quote = quote});
+}
+
+std::string inside_quotes(std::string_view text) {
+  const std::string quoted = json_quote(text);
+  return quoted.substr(1, quoted.size() - 2);
+}
+
+void put_value(std::vector<FormatPiece>& out, FormatPiece piece, bool alone) {
+  bool number = piece.op == FormatOp::kGrpcStatus && piece.variant == table::kGrpcNumber;
+  for (const FormatCommand& c : table::kFormatCommands)
+    if (c.op == piece.op) number = number || c.type == table::FormatType::kNumber;
+  piece.quote = !alone ? FormatQuote::kJsonPiece : number ? FormatQuote::kJsonNumber : FormatQuote::kJsonString;
+  out.push_back(std::move(piece));
+}
+
+void flatten_value(const AccessLogTemplate::Node& n, std::vector<FormatPiece>& out) {
+  if (n.kind == AccessLogTemplate::Node::Kind::kRaw) return put_text(out, n.raw);
+  if (n.parts.size() == 1 && n.parts[0].op != FormatOp::kLiteral) return put_value(out, n.parts[0], true);
+  put_text(out, "\"");
+  for (const FormatPiece& p : n.parts) {
+    if (p.op == FormatOp::kLiteral) put_text(out, inside_quotes(p.text));
+    else put_value(out, p, false);
+  }
+  put_text(out, "\"");
+}
+
+bool is_bracket(const AccessLogTemplate::Node& n) {
+  using Kind = AccessLogTemplate::Node::Kind;
+  return n.kind == Kind::kObject || n.kind == Kind::kArray;
+}
+
+void flatten(const AccessLogTemplate::Node& n, std::vector<FormatPiece>& out) {
+  if (!is_bracket(n)) return flatten_value(n, out);
+  const bool object = n.kind == AccessLogTemplate::Node::Kind::kObject;
+  put_text(out, object ? "{" : "[");
+  for (size_t i = 0; i < n.members.size(); ++i) {
+    if (i != 0) put_text(out, ",");
+    if (object) put_text(out, json_quote(n.members[i].first) + ":");
+    flatten(n.members[i].second, out);
+  }
+  put_text(out, object ? "}" : "]");
+}
+
+// With omit_empty_values. `key`: with its colon.
+void flatten_omitting(const std::string& key, const AccessLogTemplate::Node& n, std::vector<FormatPiece>& out) {
+  if (!is_bracket(n)) {
+    if (n.kind == AccessLogTemplate::Node::Kind::kRaw && n.raw == "null") return;
+    put_shape(out, FormatQuote::kJsonKey, key);
+    return flatten_value(n, out);
+  }
+  const bool object = n.kind == AccessLogTemplate::Node::Kind::kObject;
+  put_shape(out, FormatQuote::kJsonOpen, key + (object ? "{" : "["));
+  for (const auto& [name, member] : n.members) flatten_omitting(object ? json_quote(name) + ":" : "", member, out);
+  put_shape(out, FormatQuote::kJsonClose, object ? "}" : "]");
+}
+
+}  // namespace
+
+std::vector<AccessLogTemplate::Part> AccessLogTemplate::flat(bool omit_empty_values) const {
+  if (!json_) return parts_;
+  std::vector<Part> out;
+  if (omit_empty_values) flatten_omitting("", root_, out);
+  else flatten(root_, out);
+  put_text(out, "\n");
+  return out;
+}
+
+Result<AccessLogTemplate> AccessLogTemplate::json(std::string_view object, FormatWhere where) {
   AccessLogTemplate f;
   f.json_ = true;
   try {
     const YAML::Node y = YAML::Load(std::string(object));
     if (!y.IsMap()) return Error{"json_format: must be an object"};
-    auto root = Parser::node(y, 0);
+    auto root = Parser::node(y, 0, where);
     if (!root.ok()) return Error{root.error()};
     f.root_ = std::move(root).value();
   } catch (const YAML::Exception& e) {

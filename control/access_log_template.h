@@ -38,11 +38,14 @@ class AccessLogTemplate {
   // Text; `format` empty: the default one.
   static base::Result<AccessLogTemplate> text(std::string_view format);
   // `object`: a JSON object (as text) whose values are formats, objects or arrays of such; keys stay in the order written.
-  static base::Result<AccessLogTemplate> json(std::string_view object);
+  static base::Result<AccessLogTemplate> json(std::string_view object, table::FormatWhere where = table::FormatWhere::kLog);
 
   bool is_json() const { return json_; }
   const std::vector<Part>& parts() const { return parts_; }  // of a text
   const Node& root() const { return root_; }                 // of JSON
+  // All of it as one run of parts, JSON with its quotes (FormatPiece::quote), and with `omit_empty_values` in pieces of which
+  // some may be left out (lib/format/json_shape.h).
+  std::vector<Part> flat(bool omit_empty_values) const;
 
  private:
   struct Parser;

@@ -1,7 +1,10 @@
 #include "control/compile_objects.h"
 
+#include "control/access_log_filter.h"
+#include "control/access_log_template.h"
 #include "control/config_loader.h"
 #include "control/proto_values.h"
+#include "control/route_spec.h"
 #include "control/socket_options.h"
 #include "control/tls_values.h"
 #include "control/upstream_http.h"
@@ -26,6 +29,7 @@ using table::ObjectWriter;
 using AccessLogs = google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>;
 
 base::Status set_format(const core::SubstitutionFormatString& f, ObjectWriter& w, table::AccessLog* out) {
+  out->omit_empty_values = f.omit_empty_values();
   switch (f.format_case()) {
     case core::SubstitutionFormatString::kTextFormat:
       out->format = w.string(f.text_format());
@@ -66,9 +70,67 @@ base::Result<table::Array<table::AccessLog>> access_logs(const AccessLogs& logs,
       ok = set_format(to_err.log_format(), w, &a);
     }
     if (!ok.ok()) return base::Error{ok.error()};
+    if (log.has_filter()) a.filter = compile_filter(log.filter(), w);
     out.push_back(a);
   }
   return w.array(out);
+}
+
+// A body that a poll core makes.
+base::Result<table::BodyFormat> body_format(const core::SubstitutionFormatString& f, ObjectWriter& w) {
+  constexpr auto kWhere = table::FormatWhere::kAnywhere;
+  const bool json = f.format_case() == core::SubstitutionFormatString::kJsonFormat;
+  base::Result<std::vector<table::FormatPiece>> parts = std::vector<table::FormatPiece>{};
+  if (json) {
+    const auto made = AccessLogTemplate::json(to_json(f.json_format(), false, false), kWhere);
+    if (!made.ok()) return base::Error{made.error()};
+    parts = made->flat(f.omit_empty_values());
+  } else if (f.has_text_format_source()) {
+    const auto text = read_data_source(f.text_format_source());
+    if (!text.ok()) return base::Error{text.error()};
+    parts = AccessLogTemplate::parse(*text, kWhere);
+  } else {
+    parts = AccessLogTemplate::parse(f.text_format(), kWhere);
+  }
+  if (!parts.ok()) return base::Error{parts.error()};
+  if (parts->empty()) parts->push_back({});  // an empty body is a format too
+  table::BodyFormat out{};
+  out.parts = table::write_format(w, *parts);
+  out.content_type = w.string(!f.content_type().empty() ? f.content_type() : json ? "application/json" : "text/plain");
+  out.omit_empty_values = f.omit_empty_values();
+  return out;
+}
+
+base::Status set_local_reply(const envoy::extensions::filters::network::http_connection_manager::v3::LocalReplyConfig& c,
+                             ObjectWriter& w, table::HttpConnectionManager* out) {
+  if (c.has_body_format()) {
+    const auto format = body_format(c.body_format(), w);
+    if (!format.ok()) return base::Error{format.error()};
+    out->local_reply_format = *format;
+  }
+  std::vector<table::LocalReplyMapper> mappers;
+  for (const auto& m : c.mappers()) {
+    table::LocalReplyMapper mapper{};
+    mapper.filter = compile_filter(m.filter(), w);
+    std::vector<route::HeaderOptionSpec> headers;
+    for (const auto& h : m.headers_to_add()) headers.push_back(header_option_spec(h));
+    mapper.headers_to_add = route::write_header_options(w, headers);
+    if (m.has_body()) {
+      const auto body = read_data_source(m.body());
+      if (!body.ok()) return base::Error{body.error()};
+      mapper.body = w.string(*body);
+      mapper.has_body = 1;
+    }
+    if (m.has_body_format_override()) {
+      const auto format = body_format(m.body_format_override(), w);
+      if (!format.ok()) return base::Error{format.error()};
+      mapper.format = *format;
+    }
+    mapper.status = static_cast<uint16_t>(m.status_code().value());
+    mappers.push_back(mapper);
+  }
+  out->local_reply_mappers = w.array(mappers);
+  return {};
 }
 
 template <class Strings>
@@ -144,6 +206,23 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
     default:
       out->escaped_slashes = table::EscapedSlashes::kKeepUnchanged;
   }
+  if (const auto ok = set_local_reply(h.local_reply_config(), w, out); !ok.ok()) return ok;
+  std::vector<table::AddressRange> internal;
+  for (const auto& r : h.internal_address_config().cidr_ranges()) {
+    table::AddressRange range{};
+    range.network = *base::IpAddress::parse(r.address_prefix());
+    range.prefix_bits = static_cast<uint8_t>(r.prefix_len().value());
+    internal.push_back(range);
+  }
+  out->internal_ranges = w.array(internal);
+  out->strip_port = h.strip_any_host_port()        ? table::StripPort::kAny
+                    : h.strip_matching_host_port() ? table::StripPort::kMatching
+                                                   : table::StripPort::kNo;
+  out->strip_trailing_host_dot = h.strip_trailing_host_dot();
+  out->append_x_forwarded_port = h.append_x_forwarded_port();
+  if (h.has_scheme_header_transformation())
+    out->scheme_overwrite = h.scheme_header_transformation().scheme_to_overwrite() == "https" ? table::SchemeOverwrite::kHttps
+                                                                                              : table::SchemeOverwrite::kHttp;
   out->use_remote_address = h.use_remote_address().value();
   out->skip_xff_append = h.skip_xff_append();
   out->generate_request_id = !h.has_generate_request_id() || h.generate_request_id().value();
@@ -159,7 +238,9 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
   out->headers_with_underscores_drop = c.headers_with_underscores_action() == core::HttpProtocolOptions::DROP_HEADER;
   for (const auto& f : h.http_filters()) {
     envoy::extensions::filters::http::router::v3::Router router;
-    if (f.typed_config().UnpackTo(&router)) out->suppress_envoy_headers = router.suppress_envoy_headers();
+    if (!f.typed_config().UnpackTo(&router)) continue;
+    out->suppress_envoy_headers = router.suppress_envoy_headers();
+    out->respect_expected_rq_timeout = router.respect_expected_rq_timeout();
   }
   return {};
 }

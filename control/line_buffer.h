@@ -46,6 +46,8 @@ class LineBuffer {
     *reserve(1) = c;
     ++size_;
   }
+  // Back to an earlier size().
+  void truncate(size_t n) { size_ = n; }
   // The first `n` bytes have been written.
   void consume(size_t n) {
     size_ -= n;

@@ -64,45 +64,6 @@ void set_string_match(const StringMatcher& m, route::MatcherSpec* out) {
   }
 }
 
-route::MatcherSpec header_matcher(const rt::HeaderMatcher& m) {
-  route::MatcherSpec out;
-  out.name = m.name();
-  out.invert = m.invert_match();
-  out.treat_missing_as_empty = m.treat_missing_header_as_empty();
-  switch (m.header_match_specifier_case()) {
-    case rt::HeaderMatcher::kStringMatch:
-      set_string_match(m.string_match(), &out);
-      break;
-    case rt::HeaderMatcher::kExactMatch:
-      out.kind = m.exact_match().empty() ? StringMatchKind::kPrefix : StringMatchKind::kExact;
-      out.value = m.exact_match();
-      break;
-    case rt::HeaderMatcher::kPrefixMatch:
-      out.kind = StringMatchKind::kPrefix, out.value = m.prefix_match();
-      break;
-    case rt::HeaderMatcher::kSuffixMatch:
-      out.kind = StringMatchKind::kSuffix, out.value = m.suffix_match();
-      break;
-    case rt::HeaderMatcher::kContainsMatch:
-      out.kind = StringMatchKind::kContains, out.value = m.contains_match();
-      break;
-    case rt::HeaderMatcher::kSafeRegexMatch:
-      out.kind = StringMatchKind::kRegex, out.value = m.safe_regex_match().regex();
-      break;
-    case rt::HeaderMatcher::kRangeMatch:
-      out.kind = StringMatchKind::kRange;
-      out.range_start = m.range_match().start();
-      out.range_end = m.range_match().end();
-      break;
-    case rt::HeaderMatcher::kPresentMatch:
-      out.invert = out.invert != !m.present_match();
-      break;
-    case rt::HeaderMatcher::HEADER_MATCH_SPECIFIER_NOT_SET:
-      break;
-  }
-  return out;
-}
-
 route::MatcherSpec query_matcher(const rt::QueryParameterMatcher& m) {
   route::MatcherSpec out;
   out.name = m.name();
@@ -138,7 +99,7 @@ void set_match(const rt::RouteMatch& m, route::RouteSpec* out) {
   };
   out->presented = wanted(m.tls_context().has_presented(), m.tls_context().presented().value());
   out->validated = wanted(m.tls_context().has_validated(), m.tls_context().validated().value());
-  for (const auto& h : m.headers()) out->headers.push_back(header_matcher(h));
+  for (const auto& h : m.headers()) out->headers.push_back(header_matcher_spec(h));
   for (const auto& q : m.query_parameters()) out->query.push_back(query_matcher(q));
   if (m.has_runtime_fraction()) {
     const auto& f = m.runtime_fraction().default_value();
@@ -196,6 +157,45 @@ void set_redirect(const rt::RedirectAction& a, route::RedirectSpec* out) {
 }
 
 }  // namespace
+
+route::MatcherSpec header_matcher_spec(const rt::HeaderMatcher& m) {
+  route::MatcherSpec out;
+  out.name = m.name();
+  out.invert = m.invert_match();
+  out.treat_missing_as_empty = m.treat_missing_header_as_empty();
+  switch (m.header_match_specifier_case()) {
+    case rt::HeaderMatcher::kStringMatch:
+      set_string_match(m.string_match(), &out);
+      break;
+    case rt::HeaderMatcher::kExactMatch:
+      out.kind = m.exact_match().empty() ? StringMatchKind::kPrefix : StringMatchKind::kExact;
+      out.value = m.exact_match();
+      break;
+    case rt::HeaderMatcher::kPrefixMatch:
+      out.kind = StringMatchKind::kPrefix, out.value = m.prefix_match();
+      break;
+    case rt::HeaderMatcher::kSuffixMatch:
+      out.kind = StringMatchKind::kSuffix, out.value = m.suffix_match();
+      break;
+    case rt::HeaderMatcher::kContainsMatch:
+      out.kind = StringMatchKind::kContains, out.value = m.contains_match();
+      break;
+    case rt::HeaderMatcher::kSafeRegexMatch:
+      out.kind = StringMatchKind::kRegex, out.value = m.safe_regex_match().regex();
+      break;
+    case rt::HeaderMatcher::kRangeMatch:
+      out.kind = StringMatchKind::kRange;
+      out.range_start = m.range_match().start();
+      out.range_end = m.range_match().end();
+      break;
+    case rt::HeaderMatcher::kPresentMatch:
+      out.invert = out.invert != !m.present_match();
+      break;
+    case rt::HeaderMatcher::HEADER_MATCH_SPECIFIER_NOT_SET:
+      break;
+  }
+  return out;
+}
 
 route::HeaderOptionSpec header_option_spec(const HeaderValueOption& o) {
   route::HeaderOptionSpec out{o.header().key(), {}, append_of(o), o.keep_empty_value()};

@@ -16,6 +16,7 @@ route::VirtualHostSpec virtual_host_spec(const api::VirtualHost& host);
 route::RouteTableSpec route_table_spec(const std::string& table, const api::RouteConfiguration& config,
                                        const std::vector<std::shared_ptr<const api::VirtualHost>>& hosts);
 
+route::MatcherSpec header_matcher_spec(const envoy::config::route::v3::HeaderMatcher& matcher);
 // A header to add; its value compiled where it has %COMMANDS% ("%%" is a percent sign).
 route::HeaderOptionSpec header_option_spec(const envoy::config::core::v3::HeaderValueOption& option);
 

@@ -130,6 +130,18 @@ bool connection_manager(const api::HttpConnectionManager& h, const Path& at, Err
   if (h.has_request_headers_timeout()) ok = duration(h.request_headers_timeout(), Path(at, "request_headers_timeout"), e) && ok;
   if (h.has_drain_timeout()) ok = duration(h.drain_timeout(), Path(at, "drain_timeout"), e) && ok;
   if (h.has_delayed_close_timeout()) ok = duration(h.delayed_close_timeout(), Path(at, "delayed_close_timeout"), e) && ok;
+  if (h.has_local_reply_config()) ok = local_reply_config(h.local_reply_config(), Path(at, "local_reply_config"), e) && ok;
+  if (h.strip_matching_host_port() && h.strip_any_host_port())
+    ok = complain(Path(at, "strip_any_host_port"), e, "cannot be combined with strip_matching_host_port");
+  const std::string& scheme = h.scheme_header_transformation().scheme_to_overwrite();
+  if (h.has_scheme_header_transformation() && scheme != "http" && scheme != "https")
+    ok = complain(Path(Path(at, "scheme_header_transformation"), "scheme_to_overwrite"), e, "must be http or https");
+  const Path internal(at, "internal_address_config");
+  const int ranges = h.internal_address_config().cidr_ranges_size();
+  if (ranges > static_cast<int>(table::kMaxInternalRanges))
+    ok = complain(Path(internal, "cidr_ranges"), e, "has more than " + std::to_string(table::kMaxInternalRanges) + " elements");
+  for (int i = 0; i < ranges; ++i)
+    ok = cidr_range(h.internal_address_config().cidr_ranges(i), Path(internal, "cidr_ranges", i), e) && ok;
   return access_logs(h.access_log(), at, e) && ok;
 }
 

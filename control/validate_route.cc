@@ -45,26 +45,6 @@ bool string_matcher(const StringMatcher& m, const Path& at, ErrorSink& e) {
   return complain(at, e, "needs one of exact, prefix, suffix, contains or safe_regex");
 }
 
-bool header_matcher(const rt::HeaderMatcher& m, const Path& at, ErrorSink& e) {
-  const Path name(at, "name");
-  bool ok =
-      m.name().starts_with(':') ? header_name(std::string_view(m.name()).substr(1), name, e) : header_name(m.name(), name, e);
-  switch (m.header_match_specifier_case()) {
-    case rt::HeaderMatcher::kStringMatch:
-      return string_matcher(m.string_match(), Path(at, "string_match"), e) && ok;
-    case rt::HeaderMatcher::kSafeRegexMatch:
-      return regex(m.safe_regex_match(), Path(at, "safe_regex_match"), e) && ok;
-    case rt::HeaderMatcher::kPrefixMatch:
-      return not_empty(m.prefix_match(), Path(at, "prefix_match"), e) && ok;
-    case rt::HeaderMatcher::kSuffixMatch:
-      return not_empty(m.suffix_match(), Path(at, "suffix_match"), e) && ok;
-    case rt::HeaderMatcher::kContainsMatch:
-      return not_empty(m.contains_match(), Path(at, "contains_match"), e) && ok;
-    default:
-      return ok;
-  }
-}
-
 bool query_matcher(const rt::QueryParameterMatcher& m, const Path& at, ErrorSink& e) {
   constexpr size_t kMostNameBytes = 1024;  // validate.rules
   const Path name(at, "name");
@@ -221,6 +201,30 @@ bool virtual_host(const api::VirtualHost& h, uint32_t max_body, const Path& at, 
 }
 
 }  // namespace
+
+namespace rules {
+
+bool header_matcher(const rt::HeaderMatcher& m, const Path& at, ErrorSink& e) {
+  const Path name(at, "name");
+  bool ok =
+      m.name().starts_with(':') ? header_name(std::string_view(m.name()).substr(1), name, e) : header_name(m.name(), name, e);
+  switch (m.header_match_specifier_case()) {
+    case rt::HeaderMatcher::kStringMatch:
+      return string_matcher(m.string_match(), Path(at, "string_match"), e) && ok;
+    case rt::HeaderMatcher::kSafeRegexMatch:
+      return regex(m.safe_regex_match(), Path(at, "safe_regex_match"), e) && ok;
+    case rt::HeaderMatcher::kPrefixMatch:
+      return not_empty(m.prefix_match(), Path(at, "prefix_match"), e) && ok;
+    case rt::HeaderMatcher::kSuffixMatch:
+      return not_empty(m.suffix_match(), Path(at, "suffix_match"), e) && ok;
+    case rt::HeaderMatcher::kContainsMatch:
+      return not_empty(m.contains_match(), Path(at, "contains_match"), e) && ok;
+    default:
+      return ok;
+  }
+}
+
+}  // namespace rules
 
 uint32_t max_direct_response_body(const api::RouteConfiguration& config) {
   return config.has_max_direct_response_body_size_bytes() ? config.max_direct_response_body_size_bytes().value()

@@ -164,39 +164,41 @@ bool http2_options(const core::Http2ProtocolOptions& o, const Path& at, ErrorSin
   return ok;
 }
 
-static bool log_text(std::string_view format, const Path& at, ErrorSink& e) {
-  const auto parts = AccessLogTemplate::parse(format);
+static bool log_text(std::string_view format, const Path& at, ErrorSink& e, table::FormatWhere where) {
+  const auto parts = AccessLogTemplate::parse(format, where);
   return parts.ok() || complain(at, e, parts.error());
 }
 
-static bool log_value(const google::protobuf::Value& v, const Path& at, ErrorSink& e, int depth);
-static bool log_object(const google::protobuf::Struct& object, const Path& at, ErrorSink& e, int depth) {
+static bool log_value(const google::protobuf::Value& v, const Path& at, ErrorSink& e, int depth, table::FormatWhere where);
+static bool log_object(const google::protobuf::Struct& object, const Path& at, ErrorSink& e, int depth,
+                       table::FormatWhere where) {
   bool ok = true;
-  for (const auto& [key, value] : object.fields()) ok = log_value(value, Path(at, key), e, depth + 1) && ok;
+  for (const auto& [key, value] : object.fields()) ok = log_value(value, Path(at, key), e, depth + 1, where) && ok;
   return ok;
 }
-static bool log_value(const google::protobuf::Value& v, const Path& at, ErrorSink& e, int depth) {
+static bool log_value(const google::protobuf::Value& v, const Path& at, ErrorSink& e, int depth, table::FormatWhere where) {
   if (depth > AccessLogTemplate::kMaxDepth)
     return complain(at, e, "is nested deeper than " + std::to_string(AccessLogTemplate::kMaxDepth) + " levels");
   bool ok = true;
   switch (v.kind_case()) {
     case google::protobuf::Value::kStringValue:
-      return log_text(v.string_value(), at, e);
+      return log_text(v.string_value(), at, e, where);
     case google::protobuf::Value::kStructValue:
-      return log_object(v.struct_value(), at, e, depth);
+      return log_object(v.struct_value(), at, e, depth, where);
     case google::protobuf::Value::kListValue:
-      for (const auto& element : v.list_value().values()) ok = log_value(element, at, e, depth + 1) && ok;
+      for (const auto& element : v.list_value().values()) ok = log_value(element, at, e, depth + 1, where) && ok;
       return ok;
     default:
       return true;  // numbers, booleans and null are written as they are
   }
 }
 
-static bool log_format(const core::SubstitutionFormatString& f, const Path& at, ErrorSink& e) {
+bool substitution_format(const core::SubstitutionFormatString& f, const Path& at, ErrorSink& e, table::FormatWhere where) {
   const Path source(at, "text_format_source"), text(at, "text_format"), json(at, "json_format");
+  if (!header_value(f.content_type(), Path(at, "content_type"), e)) return false;
   switch (f.format_case()) {
     case core::SubstitutionFormatString::kTextFormat:
-      return not_empty(f.text_format(), text, e) && log_text(f.text_format(), text, e);
+      return not_empty(f.text_format(), text, e) && log_text(f.text_format(), text, e, where);
     case core::SubstitutionFormatString::kTextFormatSource: {
       if (!data_source(f.text_format_source(), source, e)) return false;
       const auto read = read_data_source(f.text_format_source());
@@ -205,10 +207,10 @@ static bool log_format(const core::SubstitutionFormatString& f, const Path& at, 
       const Path inner(source, in_line                                     ? "inline_string"
                                : f.text_format_source().has_inline_bytes() ? "inline_bytes"
                                                                            : "filename");
-      return log_text(*read, inner, e);
+      return log_text(*read, inner, e, where);
     }
     case core::SubstitutionFormatString::kJsonFormat:
-      return log_object(f.json_format(), json, e, 0);
+      return log_object(f.json_format(), json, e, 0, where);
     case core::SubstitutionFormatString::FORMAT_NOT_SET:
       break;
   }
@@ -224,16 +226,17 @@ bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accessl
     loggers::file::v3::FileAccessLog file;
     loggers::stream::v3::StdoutAccessLog out;
     loggers::stream::v3::StderrAccessLog err;
+    if (logs[i].has_filter()) ok = access_log_filter(logs[i].filter(), Path(here, "filter"), e) && ok;
     if (!logs[i].has_typed_config()) {
       ok = complain(config, e, "is required");
     } else if (logs[i].typed_config().UnpackTo(&file)) {
       ok = not_empty(file.path(), Path(config, "path"), e) && ok;
-      if (file.has_log_format()) ok = log_format(file.log_format(), format, e) && ok;
-      else ok = log_text(file.format(), Path(config, "format"), e) && ok;
+      if (file.has_log_format()) ok = substitution_format(file.log_format(), format, e, table::FormatWhere::kLog) && ok;
+      else ok = log_text(file.format(), Path(config, "format"), e, table::FormatWhere::kLog) && ok;
     } else if (logs[i].typed_config().UnpackTo(&out)) {
-      if (out.has_log_format()) ok = log_format(out.log_format(), format, e) && ok;
+      if (out.has_log_format()) ok = substitution_format(out.log_format(), format, e, table::FormatWhere::kLog) && ok;
     } else if (logs[i].typed_config().UnpackTo(&err)) {
-      if (err.has_log_format()) ok = log_format(err.log_format(), format, e) && ok;
+      if (err.has_log_format()) ok = substitution_format(err.log_format(), format, e, table::FormatWhere::kLog) && ok;
     } else {
       ok = complain(config, e, logs[i].typed_config().type_url() + " is not supported by Millrace");
     }

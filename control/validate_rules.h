@@ -10,6 +10,8 @@
 #include "control/source_map.h"
 #include "lib/api/envoy.config.accesslog.v3.pb.h"
 #include "lib/api/envoy.config.core.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.network.http_connection_manager.v3.pb.h"
+#include "lib/table/format_ops.h"
 
 namespace millrace::control::rules {
 
@@ -37,6 +39,15 @@ bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accessl
                  ErrorSink& e);
 // validate.rules of Http2ProtocolOptions and KeepaliveSettings.
 bool http2_options(const core::Http2ProtocolOptions& o, const Path& at, ErrorSink& e);
+// `where`: who evaluates it.
+bool substitution_format(const core::SubstitutionFormatString& f, const Path& at, ErrorSink& e, table::FormatWhere where);
+// validate_access_log.cc
+bool access_log_filter(const envoy::config::accesslog::v3::AccessLogFilter& f, const Path& at, ErrorSink& e);
+bool local_reply_config(const envoy::extensions::filters::network::http_connection_manager::v3::LocalReplyConfig& c,
+                        const Path& at, ErrorSink& e);
+bool cidr_range(const core::CidrRange& r, const Path& at, ErrorSink& e);
+// validate_route.cc
+bool header_matcher(const envoy::config::route::v3::HeaderMatcher& m, const Path& at, ErrorSink& e);
 
 template <class M>
 bool header_mutations(const M& m, const Path& at, ErrorSink& e) {

@@ -30,6 +30,14 @@ uint32_t find_chain(const table::Listener& l, uint64_t key, uint32_t likely) {
   return UINT32_MAX;
 }
 
+CurrentChain current_chain(const WorkerContext& ctx, const DownstreamSession& d) {
+  const ListenerRuntime* listener = ctx.tables->listener(d.policy->listener);
+  if (listener == nullptr) return {};
+  uint32_t chain = d.policy->chain;
+  if (d.policy->epoch != ctx.tables->epoch()) chain = find_chain(*listener->object, d.policy->chain_key, chain);
+  return chain < listener->chains.size() ? CurrentChain{listener->object, &listener->chains[chain]} : CurrentChain{};
+}
+
 Downstreams::Downstreams(WorkerContext& context, HttpProxy& http, TcpProxy& tcp)
     : ctx_(context),
       http_(http),

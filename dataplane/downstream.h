@@ -70,6 +70,13 @@ static_assert(sizeof(DownstreamSession) <= 152, "memory per connection: update t
 // The chain of that key (chain_key), looking at `likely` first; UINT32_MAX when the listener has it no more.
 uint32_t find_chain(const table::Listener& listener, uint64_t key, uint32_t likely);
 
+// The filter chain that a connection came through as this iteration's tables have it: `object` is null when it is gone.
+struct CurrentChain {
+  const table::Listener* object = nullptr;
+  const FilterChainRuntime* runtime = nullptr;
+};
+CurrentChain current_chain(const WorkerContext& ctx, const DownstreamSession& d);
+
 class Downstreams {
  public:
   Downstreams(WorkerContext& context, HttpProxy& http, TcpProxy& tcp);

@@ -5,12 +5,14 @@
 
 #include "dataplane/downstream.h"
 #include "dataplane/http2_server.h"
+#include "lib/format/json_shape.h"
 #include "lib/tcp/tcp.h"
 
 namespace millrace::dataplane {
 
 using format::kAbsent;
 using stats::StringId;
+using table::FormatQuote;
 
 namespace {
 
@@ -43,6 +45,20 @@ std::string_view transport_failure(const Exchange& ex) {
   const std::string_view all = ex.detail_view();  // "...{remote_connection_failure|REASON}"
   const size_t at = all.find('|');
   return at == std::string_view::npos ? kAbsent : all.substr(at + 1, all.size() - at - 2);
+}
+
+// Bytes of the UTF-8 character that `s` begins with (RFC 3629); 0: it begins with none.
+size_t utf8_bytes(std::string_view s) {
+  const auto at = [&](size_t i) { return static_cast<uint8_t>(s[i]); };
+  const auto tail = [&](size_t i, uint8_t low = 0x80, uint8_t high = 0xbf) {
+    return i < s.size() && at(i) >= low && at(i) <= high;
+  };
+  const uint8_t c = at(0);
+  if (c < 0x80) return 1;
+  if (c >= 0xc2 && c <= 0xdf) return tail(1) ? 2 : 0;
+  if ((c & 0xf0) == 0xe0) return tail(1, c == 0xe0 ? 0xa0 : 0x80, c == 0xed ? 0x9f : 0xbf) && tail(2) ? 3 : 0;
+  if (c >= 0xf0 && c <= 0xf4) return tail(1, c == 0xf0 ? 0x90 : 0x80, c == 0xf4 ? 0x8f : 0xbf) && tail(2) && tail(3) ? 4 : 0;
+  return 0;
 }
 
 struct Source {
@@ -87,20 +103,53 @@ const http::HeaderTable* response_trailers(const Exchange& ex) {
   return ex.stream != nullptr && ex.stream->response_trailer_buffer != nullptr ? &ex.stream->response_trailer_table : nullptr;
 }
 
+bool append_json(std::string_view v, char* out, size_t room, size_t* used) {
+  constexpr std::string_view kReplacement = "\xef\xbf\xbd";
+  const auto put = [&](std::string_view s) {
+    if (s.size() > room - *used) return false;
+    std::memcpy(out + *used, s.data(), s.size());
+    *used += s.size();
+    return true;
+  };
+  for (size_t i = 0; i < v.size();) {
+    const auto c = static_cast<uint8_t>(v[i]);
+    bool ok = true;
+    size_t n = 1;
+    if (c == '"' || c == '\\') {
+      const char escaped[] = {'\\', v[i]};
+      ok = put({escaped, 2});
+    } else if (c < 0x20) {
+      const char* const hex = "0123456789abcdef";
+      const char escaped[] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+      ok = c == '\n' ? put("\\n") : c == '\t' ? put("\\t") : c == '\r' ? put("\\r") : put({escaped, sizeof escaped});
+    } else if (c < 0x80) {
+      ok = put(v.substr(i, 1));
+    } else {
+      n = utf8_bytes(v.substr(i));
+      ok = put(n == 0 ? kReplacement : v.substr(i, n));
+      n = std::max<size_t>(n, 1);
+    }
+    if (!ok) return false;
+    i += n;
+  }
+  return true;
+}
+
 bool names_something(format::FormatOp op) {
   return op == format::FormatOp::kRouteName || op == format::FormatOp::kVirtualHostName ||
          op == format::FormatOp::kUpstreamCluster;
 }
 
-uint16_t grpc_status(const Exchange& ex) {
-  if (!ex.is_grpc) return UINT16_MAX;
+static uint16_t grpc_status_of_response(const Exchange& ex) {
   uint16_t status = 0;
   if (const http::HeaderTable* t = response_trailers(ex);
       t != nullptr && parse_status(t->get(http::HeaderId::kGrpcStatus), &status))
     return status;
   if (ex.response_buffer != nullptr && parse_status(ex.response.headers.get(http::HeaderId::kGrpcStatus), &status)) return status;
-  return ex.status == 0 ? UINT16_MAX : static_cast<uint16_t>(http::grpc_status_of(ex.status));
+  return static_cast<uint16_t>(http::grpc_status_of(ex.status));
 }
+
+uint16_t grpc_status(const Exchange& ex) { return !ex.is_grpc || ex.status == 0 ? UINT16_MAX : grpc_status_of_response(ex); }
 
 // Envoy's byte sizes: names and values, without what a codec puts between them.
 static uint32_t bytes_of(const http::HeaderTable& headers) {
@@ -119,6 +168,18 @@ static void count_heads(const Exchange& ex, stats::AccessLogRecord& r) {
     r.response_headers_bytes = bytes_of(ex.response.headers) + pseudo(":status", "200");
   if (ex.close_told && r.response_headers_bytes != 0) r.response_headers_bytes += pseudo("connection", "close");
   if (const http::HeaderTable* t = response_trailers(ex); t != nullptr) r.response_trailers_bytes = bytes_of(*t);
+}
+
+LogFacts log_facts(const WorkerContext& ctx, const Exchange& ex) {
+  LogFacts f;
+  f.status = ex.status;
+  f.duration_ms = (ctx.now - ex.started_at) / base::kMillisecond;
+  f.flags = ex.flags.bits;
+  f.grpc_status = grpc_status_of_response(ex);
+  f.request = &ex.request;
+  f.request_id = ex.request_id;
+  f.random = ctx.random.next();
+  return f;
 }
 
 void fill_record(const WorkerContext& ctx, const Exchange& ex, bool sizes, stats::AccessLogRecord& r) {
@@ -225,36 +286,97 @@ std::string_view record_string(const Exchange& ex, StringId id) {
   }
 }
 
-std::string_view format_value(const WorkerContext& ctx, const Exchange& ex, std::span<const format::Step> steps, FormatUse use,
+namespace {
+
+// What is written so far; once something has not fitted, nothing more is.
+struct Written {
+  char* out;
+  size_t room, used = 0;
+  bool fits = true;
+
+  void put(std::string_view s) {
+    fits = fits && s.size() <= room - used;
+    if (!fits || s.empty()) return;
+    std::memcpy(out + used, s.data(), s.size());
+    used += s.size();
+  }
+  void put_json(std::string_view s) { fits = fits && append_json(s, out, room, &used); }
+  size_t size() const { return used; }
+  void truncate(size_t n) { used = std::min(used, n); }
+};
+
+void write_literal(const format::Step& s, format::JsonShape& shape, Written& w) {
+  switch (s.quote) {
+    case FormatQuote::kJsonKey:
+      return shape.key(s.text);
+    case FormatQuote::kJsonOpen:
+      return shape.open(s.text, w);
+    case FormatQuote::kJsonClose:
+      return shape.close(s.text, w);
+    default:
+      shape.begin_value(w);
+      w.put(s.text);
+  }
+}
+
+void write_value(const format::Step& s, std::string_view v, std::string_view missing, format::JsonShape& shape, Written& w) {
+  const bool absent = format::is_absent(v);
+  if (absent && s.quote >= FormatQuote::kJsonString) {
+    if (!shape.skip_value()) w.put("null");
+    return;
+  }
+  shape.begin_value(w);
+  if (absent) v = missing;
+  if (s.max_length != 0) v = v.substr(0, s.max_length);
+  if (s.quote == FormatQuote::kJsonString) w.put("\"");
+  if (s.quote == FormatQuote::kJsonString || s.quote == FormatQuote::kJsonPiece) w.put_json(v);
+  else w.put(v);
+  if (s.quote == FormatQuote::kJsonString) w.put("\"");
+}
+
+// `step(i)`: the i-th of `count`.
+template <class StepAt>
+std::string_view format_steps(const WorkerContext& ctx, const Exchange& ex, uint32_t count, const StepAt& step, FormatUse use,
                               http::Scratch& scratch, std::string_view local_reply_body, std::string_view missing) {
   stats::AccessLogRecord record;
-  if (std::any_of(steps.begin(), steps.end(), [](const format::Step& s) { return format::needs_record(s.op); }))
-    fill_record(ctx, ex, true, record);
+  bool looks_at_record = false;
+  for (uint32_t i = 0; i < count; ++i) looks_at_record |= format::needs_record(step(i).op);
+  if (looks_at_record) fill_record(ctx, ex, true, record);
   const Source source{ctx, ex, record, use != FormatUse::kRequestHeader, local_reply_body};
   const size_t room = scratch.left();
-  char* const out = scratch.allocate(room);
-  size_t used = 0;
-  bool fits = true;
+  Written w{scratch.allocate(room), room};
+  format::JsonShape shape;
   char buffer[format::kValueRoom];
-  for (const format::Step& s : steps) {
-    std::string_view v = format::evaluate(s, source, buffer);
-    if (format::is_absent(v)) v = missing;
-    if (s.max_length != 0) v = v.substr(0, s.max_length);
-    fits = fits && v.size() <= room - used;
-    if (!fits) break;
-    if (!v.empty()) std::memcpy(out + used, v.data(), v.size());
-    used += v.size();
+  for (uint32_t i = 0; i < count && w.fits; ++i) {
+    const format::Step s = step(i);
+    if (s.op == format::FormatOp::kLiteral) write_literal(s, shape, w);
+    else write_value(s, format::evaluate(s, source, buffer), missing, shape, w);
   }
-  if (!fits) {
+  if (!w.fits) {
     scratch.give_back(room);
     (void)scratch.allocate(room + 1);  // overflowed
     return {};
   }
-  scratch.give_back(room - used);
-  if (use == FormatUse::kBody) return {out, used};
-  for (char& c : std::span(out, used))
+  scratch.give_back(room - w.used);
+  if (use == FormatUse::kBody) return {w.out, w.used};
+  for (char& c : std::span(w.out, w.used))
     if ((static_cast<uint8_t>(c) < 0x20 && c != '\t') || c == 0x7f) c = '_';
-  return {out, used};
+  return {w.out, w.used};
+}
+
+}  // namespace
+
+std::string_view format_value(const WorkerContext& ctx, const Exchange& ex, std::span<const format::Step> steps, FormatUse use,
+                              http::Scratch& scratch) {
+  return format_steps(ctx, ex, static_cast<uint32_t>(steps.size()), [&](uint32_t i) { return steps[i]; }, use, scratch, {}, {});
+}
+
+std::string_view format_value(const WorkerContext& ctx, const Exchange& ex, const void* object,
+                              const table::Array<table::FormatPart>& parts, FormatUse use, http::Scratch& scratch,
+                              std::string_view local_reply_body, std::string_view missing) {
+  return format_steps(
+      ctx, ex, parts.count, [&](uint32_t i) { return format::step_of(object, parts.at(object, i)); }, use, scratch,
+      local_reply_body, missing);
 }
 
 }  // namespace millrace::dataplane

@@ -230,9 +230,12 @@ void HttpProxy::emit_access_log(const Exchange& ex) {
   if (ctx_.events == nullptr) return;
   const DownstreamSession& d = *ex.downstream;
   stats::AccessLogRecord r;
-  const ListenerRuntime* listener = ctx_.tables->listener(d.policy->listener);
-  const AccessLogFields* fields =
-      listener != nullptr && d.policy->chain < listener->chains.size() ? listener->chains[d.policy->chain].log_fields : nullptr;
+  const CurrentChain chain = current_chain(ctx_, d);
+  const AccessLogFields* fields = chain.object != nullptr ? chain.runtime->log_fields : nullptr;
+  if (fields != nullptr && fields->filters) {
+    r.sinks = wanted_logs(chain.object, chain.runtime->chain->hcm.access_logs, log_facts(ctx_, ex));
+    if (r.sinks == 0) return;
+  }
   fill_record(ctx_, ex, fields == nullptr || fields->sizes, r);
 
   using stats::StringId;

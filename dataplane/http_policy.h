@@ -66,8 +66,11 @@ struct HttpPolicy {
   KeepaliveOptions keepalive;
   table::HttpCodec codec = table::HttpCodec::kAuto;
   uint32_t max_head_bytes = 0, max_headers_count = 0;
-  uint32_t access_logs = 0;  // how many the HCM has; 0: no record is made
-  bool log_names = false;    // they ask for names of routes, virtual hosts or clusters
+  uint32_t access_logs = 0;    // how many the HCM has; 0: no record is made
+  bool log_names = false;      // they ask for names of routes, virtual hosts or clusters
+  bool local_replies = false;  // local_reply_config has something to say
+  bool respect_expected_rq_timeout = false;
+  http::AddressRange internal_ranges[table::kMaxInternalRanges];
   bool accept_http_10 = false, allow_absolute_url = true, enable_trailers = false, allow_chunked_length = false;
   table::ForwardClientCert forward_client_cert = table::ForwardClientCert::kSanitize;
   uint8_t client_cert_details = 0;  // table::ClientCertDetail
@@ -113,6 +116,17 @@ struct HttpPolicy {
     forward.underscores = h.headers_with_underscores_reject != 0 ? http::UnderscoreAction::kReject
                           : h.headers_with_underscores_drop != 0 ? http::UnderscoreAction::kDrop
                                                                  : http::UnderscoreAction::kAllow;
+    forward.append_x_forwarded_port = h.append_x_forwarded_port != 0;
+    forward.strip_trailing_host_dot = h.strip_trailing_host_dot != 0;
+    forward.strip_port = static_cast<http::StripPortMode>(h.strip_port);
+    forward.scheme_overwrite = static_cast<http::SchemeTransform>(h.scheme_overwrite);
+    forward.internal_range_count = h.internal_ranges.count;
+    for (uint32_t i = 0; i < h.internal_ranges.count; ++i) {
+      const table::AddressRange& r = h.internal_ranges.at(object, i);
+      internal_ranges[i] = {r.network, r.prefix_bits};
+    }
+    local_replies = h.local_reply_mappers.count != 0 || h.local_reply_format.parts.count != 0;
+    respect_expected_rq_timeout = h.respect_expected_rq_timeout != 0;
     forward.server_header = static_cast<http::ServerHeaderMode>(h.server_header);
     server_name.assign(table::view(object, h.server_name));
     via.assign(table::view(object, h.via));
@@ -124,6 +138,7 @@ struct HttpPolicy {
     http::ForwardOptions o = forward;
     o.server_name = server_name.view();
     o.via = via.view();
+    o.internal_ranges = internal_ranges;
     return o;
   }
   http::H2Options h2_options() const {

@@ -12,6 +12,7 @@
 
 #include "dataplane/downstream.h"
 #include "dataplane/exchange.h"
+#include "dataplane/exchange_format.h"
 #include "dataplane/http2_server.h"
 #include "dataplane/upstreams.h"
 #include "dataplane/worker_context.h"
@@ -115,9 +116,16 @@ class HttpProxy {
   };
   void keep_response_edits(Exchange& ex, const EditLevel* levels, uint32_t count, bool reversed);
   bool apply_response_edits(Exchange& ex, http::Scratch& scratch);
+  bool apply_options(Exchange& ex, http::HeaderTable& headers, const void* object,
+                     const table::Array<table::HeaderOption>& options, FormatUse use, http::Scratch& scratch);
+  bool make_local_reply(Exchange& ex, uint16_t status, std::string_view body, std::string_view location, std::string_view* text);
+  // local_replies.cc
+  bool rewrite_local_reply(Exchange& ex, uint16_t* status, std::string_view* body, std::string_view* content_type,
+                           http::Scratch& scratch);
   void remember_names(Exchange& ex);
+  void remember_names_for(Exchange& ex, const void* object, const table::Array<table::FormatPart>& parts);
   template <class T>
-  static T* allocate_array(Exchange& ex, uint32_t count);
+  static T* allocate_array(http::Scratch& scratch, uint32_t count);
   std::span<const format::Step> keep_steps(Exchange& ex, const void* object, const table::Array<table::FormatPart>& parts);
   bool apply_request_edits(Exchange& ex, const void* object, const table::HeaderMutations& m);
   template <class Write>

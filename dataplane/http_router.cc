@@ -89,6 +89,9 @@ void HttpProxy::route(Exchange& ex) {
     if (!ex.close_downstream) hcm[HcmCounter::kCxMaxRequests].add();
     ex.close_downstream = true;
   }
+  const http::ForwardOptions options = d.policy->http.options();
+  std::string_view with_port;
+  const bool host_fits = http::normalize_host(&request, options, d.tuple().local_port, ex.scratch, &with_port);
   // The virtual host is found here already, so that the route's cache lines are on their way while the head is edited, which
   // changes neither authority nor, but for normalisation, the path.
   const RouteTableRuntime* routes = ctx_.tables->route_table(d.policy->http.route_table);
@@ -127,7 +130,7 @@ void HttpProxy::route(Exchange& ex) {
   ex.route.idle_timeout_ms =
       d.policy->http.stream_idle_timeout_ms;  // route_to_cluster() arms the timer; all other ways end at once
 
-  const http::ForwardOptions options = d.policy->http.options();
+  if (!host_fits) return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
   if (!http::check_underscores(request.headers, options.underscores)) {
     ex.detail_text = http::info(http::H1Error::kUnderscore).details;
     ex.flags.set(ResponseFlag::kDownstreamProtocolError);
@@ -219,6 +222,7 @@ void HttpProxy::route(Exchange& ex) {
       return reply(ex, LocalReply::kUpgradeRefused);
     }
     begin_tunnel(ex, own_body);
+    if (ex.is_connect) request.authority = with_port;  // it was stripped for the choice of a route
   }
   // Where the index says all there is to do, the route itself stays where it is: three cache lines of its own.
   if (match.action != nullptr && !logged) return route_to_cluster(ex, *entry, *routes->object, match, route_random);
@@ -288,10 +292,16 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
 
   // The route's timeout, unless a trusted client asks for another one (Envoy: FilterUtility::finalTimeout).
   uint32_t timeout_ms = action.timeout_ms;
-  if (request.headers.has(HeaderId::kXEnvoyUpstreamRqTimeoutMs)) {
+  // Router.respect_expected_rq_timeout: what an Envoy before us has told its endpoint, us, holds; then nothing else does.
+  const bool expected = d.policy->http.respect_expected_rq_timeout && request.headers.has(HeaderId::kXEnvoyExpectedRqTimeoutMs);
+  if (expected) [[unlikely]] {
+    parse_decimal(request.headers.get(HeaderId::kXEnvoyExpectedRqTimeoutMs), &timeout_ms);
+  } else if (request.headers.has(HeaderId::kXEnvoyUpstreamRqTimeoutMs)) {
     parse_decimal(request.headers.get(HeaderId::kXEnvoyUpstreamRqTimeoutMs), &timeout_ms);
     request.headers.remove(HeaderId::kXEnvoyUpstreamRqTimeoutMs);
   }
+  if (ex.origin.internal) [[unlikely]]
+    http::remove_retry_fields(request.headers);
   ex.route.timeout_ms = timeout_ms;
   if (action.idle_timeout_ms != UINT32_MAX) ex.route.idle_timeout_ms = action.idle_timeout_ms;
   if (!plain) {
@@ -366,11 +376,16 @@ void HttpProxy::remember_names(Exchange& ex) {
     ex.route.cluster_name = ex.scratch.copy(table::view(cluster->object, cluster->object->name));
 }
 
-// Fits a small vector in the exchange's scratch. Null: it overflows.
+void HttpProxy::remember_names_for(Exchange& ex, const void* object, const table::Array<table::FormatPart>& parts) {
+  if (std::any_of(parts.begin(object), parts.end(object), [](const table::FormatPart& p) { return names_something(p.op); }))
+    remember_names(ex);
+}
+
+// Fits a small vector in the scratch. Null: it overflows.
 template <class T>
-T* HttpProxy::allocate_array(Exchange& ex, uint32_t count) {
+T* HttpProxy::allocate_array(http::Scratch& scratch, uint32_t count) {
   const size_t bytes = count * sizeof(T) + alignof(T);
-  char* raw = ex.scratch.allocate(bytes);
+  char* raw = scratch.allocate(bytes);
   if (raw == nullptr) return nullptr;
   return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(raw) + alignof(T) - 1) & ~(alignof(T) - 1));
 }
@@ -378,14 +393,14 @@ T* HttpProxy::allocate_array(Exchange& ex, uint32_t count) {
 // The steps of a value, their strings copied: they outlive the tables of this iteration.
 std::span<const format::Step> HttpProxy::keep_steps(Exchange& ex, const void* object,
                                                     const table::Array<table::FormatPart>& parts) {
-  auto* steps = allocate_array<format::Step>(ex, parts.count);
+  auto* steps = allocate_array<format::Step>(ex.scratch, parts.count);
   if (steps == nullptr) return {};
   for (uint32_t i = 0; i < parts.count; ++i) {
     steps[i] = format::step_of(object, parts.at(object, i));
     steps[i].text = ex.scratch.copy(steps[i].text);
     steps[i].other = ex.scratch.copy(steps[i].other);
-    if (names_something(steps[i].op)) remember_names(ex);
   }
+  remember_names_for(ex, object, parts);
   return {steps, parts.count};
 }
 
@@ -394,20 +409,25 @@ std::span<const format::Step> HttpProxy::keep_steps(Exchange& ex, const void* ob
 bool HttpProxy::apply_request_edits(Exchange& ex, const void* object, const table::HeaderMutations& m) {
   for (const table::Str* name = m.request_remove.begin(object); name != m.request_remove.end(object); ++name)
     ex.request.headers.remove(table::view(object, *name));
-  const std::span options(m.request_add.begin(object), m.request_add.count);
-  auto* values = allocate_array<std::string_view>(ex, m.request_add.count);
+  return apply_options(ex, ex.request.headers, object, m.request_add, FormatUse::kRequestHeader, ex.scratch);
+}
+
+bool HttpProxy::apply_options(Exchange& ex, http::HeaderTable& headers, const void* object,
+                              const table::Array<table::HeaderOption>& list, FormatUse use, http::Scratch& scratch) {
+  const std::span options(list.begin(object), list.count);
+  auto* values = allocate_array<std::string_view>(scratch, list.count);
   if (values == nullptr) return false;
   for (size_t i = 0; i < options.size(); ++i) {  // copies: the head outlives the tables of this iteration
     const table::HeaderOption& o = options[i];
-    values[i] = o.parts.count == 0
-                    ? ex.scratch.copy(table::view(object, o.value))
-                    : format_value(ctx_, ex, keep_steps(ex, object, o.parts), FormatUse::kRequestHeader, ex.scratch);
+    remember_names_for(ex, object, o.parts);
+    values[i] =
+        o.parts.count == 0 ? scratch.copy(table::view(object, o.value)) : format_value(ctx_, ex, object, o.parts, use, scratch);
   }
   for (const bool overwriting : {true, false}) {
     for (size_t i = 0; i < options.size(); ++i) {
       const table::HeaderOption& o = options[i];
       if (overwrites(o.append) != overwriting || (values[i].empty() && o.keep_empty_value == 0)) continue;
-      if (!apply_edit(ex.request.headers, ex.scratch.copy(table::view(object, o.name)), values[i], o.append)) return false;
+      if (!apply_edit(headers, scratch.copy(table::view(object, o.name)), values[i], o.append)) return false;
     }
   }
   return true;
@@ -419,7 +439,7 @@ void HttpProxy::keep_response_edits(Exchange& ex, const EditLevel* levels, uint3
   uint32_t edits = 0;
   for (uint32_t i = 0; i < count; ++i) edits += levels[i].edits->response_add.count + levels[i].edits->response_remove.count;
   if (edits == 0) return;
-  auto* out = allocate_array<ResponseEdit>(ex, edits);
+  auto* out = allocate_array<ResponseEdit>(ex.scratch, edits);
   if (out == nullptr) return;
   uint32_t n = 0;
   for (uint32_t i = 0; i < count; ++i) {
@@ -609,6 +629,33 @@ void HttpProxy::reply_tls_failure(Exchange& ex, std::string_view reason) {
   reply(ex, LocalReply::kUpstreamConnectFailure, ResponseFlag::kUpstreamConnectionFailure);
 }
 
+// The response's head in its buffer; `text` is the body that follows. False: no room.
+bool HttpProxy::make_local_reply(Exchange& ex, uint16_t status, std::string_view body, std::string_view location,
+                                 std::string_view* text) {
+  HeadBuffer* const h = ex.response_buffer;
+  const HttpPolicy& policy = ex.downstream->policy->http;
+  http::Scratch scratch(h->scratch());
+  ex.response.headers = http::HeaderTable(h->headers, h->header_capacity);
+  bool room = true;
+  // Envoy's order: the place, the route's fields, x-envoy-overloaded, then content-length and -type.
+  if (!location.empty()) room = ex.response.headers.push({"location", scratch.copy(location), HeaderId::kLocation});
+  ex.status = 0;  // as yet: what %RESPONSE_CODE% of an added field is to Envoy
+  room = room && apply_response_edits(ex, scratch);
+  if (ex.flags.has(ResponseFlag::kUpstreamOverflow) && !policy.forward.suppress_envoy_headers)
+    room = room && ex.response.headers.push({"x-envoy-overloaded", "true", HeaderId::kXEnvoyOverloaded});
+  std::string_view content_type = "text/plain";
+  bool other_body = false;
+  if (policy.local_replies) [[unlikely]] {
+    const std::string_view before = body;
+    room = room && rewrite_local_reply(ex, &status, &body, &content_type, scratch);
+    other_body = body != before;
+  }
+  room = room && http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, text, content_type, other_body);
+  ex.status = ex.response.status;  // a gRPC request is answered with 200
+  room = room && http::mutate_response(&ex.response, policy.options(), {ctx_.date, ex.request_id, false}, scratch);
+  return room && !scratch.overflowed();
+}
+
 void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body, ResponseDetail detail, bool close,
                            std::string_view location) {
   if (ex.response_phase != ResponsePhase::kNone) return cut_response(ex);
@@ -618,24 +665,19 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   HeadBuffer* h = ex.response_buffer;
   if (h == nullptr) return cut_response(ex);
   h->used = h->head_length = 0;
-  http::Scratch scratch(h->scratch());
   ex.local_reply = true;
   if (ex.detail == ResponseDetail::kNone) ex.detail = detail;
   if (close || outlived(d)) ex.close_downstream = true;
   if (ex.request_phase != RequestPhase::kComplete) answered_early(ex);
-  ex.response.headers = http::HeaderTable(h->headers, h->header_capacity);
   std::string_view text;
-  bool room = true;
-  // Envoy's order: the place, the route's fields, x-envoy-overloaded, then content-length and -type.
-  if (!location.empty()) room = ex.response.headers.push({"location", scratch.copy(location), HeaderId::kLocation});
-  ex.status = 0;  // as yet: what %RESPONSE_CODE% of an added field is to Envoy
-  room = room && apply_response_edits(ex, scratch);
-  if (ex.flags.has(ResponseFlag::kUpstreamOverflow) && !d.policy->http.forward.suppress_envoy_headers)
-    room = room && ex.response.headers.push({"x-envoy-overloaded", "true", HeaderId::kXEnvoyOverloaded});
-  room = room && http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, &text);
-  ex.status = ex.response.status;  // a gRPC request is answered with 200
-  room = room && http::mutate_response(&ex.response, d.policy->http.options(), {ctx_.date, ex.request_id, false}, scratch);
-  if (!room || scratch.overflowed()) return cut_response(ex);
+  bool room = make_local_reply(ex, status, body, location, &text);
+  if (!room && d.policy->http.local_replies) [[unlikely]] {  // the form of a body may be long
+    if (HeadBuffer* large = ctx_.heads.grow(h); large != nullptr) {
+      ex.response_buffer = large;
+      room = make_local_reply(ex, status, body, location, &text);
+    }
+  }
+  if (!room) return cut_response(ex);
   const http::BodyFraming framing =
       text.empty() ? http::BodyFraming{} : http::BodyFraming{http::Framing::kContentLength, text.size()};
   const http::ResponseWrite how{framing, ex.request.version, ex.close_downstream, ex.is_head};

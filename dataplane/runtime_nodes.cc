@@ -45,6 +45,7 @@ std::vector<std::string> strings(const void* object, const table::Array<T>& list
 }
 
 void collect_fields(const void* object, const table::Array<table::AccessLog>& logs, AccessLogFields& out) {
+  for (uint32_t i = 0; i < logs.count; ++i) out.filters |= logs.at(object, i).filter.count != 0;
   for (uint32_t i = 0; i < logs.count; ++i) collect_access_log_fields(table::view(object, logs.at(object, i).format), out);
 }
 

@@ -77,6 +77,7 @@ class ObjectMap {
 // headers"), lower case.
 struct AccessLogFields {
   uint64_t strings = 0;  // bit i: the string of that stats::StringId is asked for
+  bool filters = false;  // some log has a filter
   bool sizes = false;    // bytes of heads are
   bool names = false;    // ... among them names of routes, virtual hosts or clusters
   std::vector<std::string> request_headers, response_headers, response_trailers;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "dataplane/log_filter.h"
 #include "lib/stats/events.h"
 
 namespace millrace::dataplane {
@@ -134,7 +135,7 @@ void TcpProxy::on_upstream(Tunnel& t, uint32_t events) {
     if (setup == Upstreams::Setup::kFailed) return connect_failed(t, failure);
     if (setup == Upstreams::Setup::kWait) return;
     t.connected = true;
-    t.last_activity = ctx_.now;
+    t.last_activity = t.ready_at = ctx_.now;
     ctx_.stats->histogram(stats::WorkerHistogram::kConnectTime).record(ctx_.now - t.connect_started);
     upstreams_->count_active(*t.endpoint, +1);
     arm(t);
@@ -255,7 +256,7 @@ void TcpProxy::emit_access_log(const Tunnel& t) {
   r.upstream_remote_port = t.upstream_port;
   r.upstream_local = t.upstream_local_address;
   r.upstream_local_port = t.upstream_local_port;
-  if (t.connected) r.upstream_ready_ns = t.connect_started - t.started_at;
+  if (t.connected) r.upstream_ready_ns = t.ready_at - t.started_at;
   r.tcp_handshake_rtt_us = d.handshake_rtt_us;
   r.tcp_rtt_us = d.connection->tcb.srtt_us;
   r.tcp_retransmits = tcp::retransmits(d.connection->tcb);
@@ -264,6 +265,15 @@ void TcpProxy::emit_access_log(const Tunnel& t) {
   r.tls_version = d.tls_version;
   r.tls_cipher = d.tls_cipher;
   r.worker = static_cast<uint16_t>(ctx_.worker);
+  if (const CurrentChain chain = current_chain(ctx_, d); chain.object != nullptr && chain.runtime->log_fields->filters) {
+    LogFacts facts;
+    facts.duration_ms = r.duration_ns / base::kMillisecond;
+    facts.flags = r.flags;
+    facts.type = table::LogType::kTcpConnectionEnd;
+    facts.random = ctx_.random.next();
+    r.sinks = wanted_logs(chain.object, chain.runtime->chain->tcp.access_logs, facts);
+    if (r.sinks == 0) return;
+  }
   const stats::LogString strings[] = {{stats::StringId::kClusterName, t.cluster_name.view()},
                                       {stats::StringId::kServerName, d.server_name()}};
   const stats::AccessLogBuilder builder(r, strings);

@@ -20,7 +20,7 @@ struct Tunnel : Session {  // the upstream side; its timer is connect, then idle
   uint32_t attempts = 0, max_attempts = 1;
   uint32_t idle_timeout_ms = 0;
   TimeNs duration_deadline = base::kNever;
-  TimeNs started_at = 0, last_activity = 0, connect_started = 0;
+  TimeNs started_at = 0, last_activity = 0, connect_started = 0, ready_at = 0;
   uint64_t started_wall_ns = 0;
   uint64_t bytes_received = 0, bytes_sent = 0;    // from, to the client
   stats::ScopeSlot slot = stats::kOverflowScope;  // of the stat_prefix

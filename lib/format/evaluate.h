@@ -22,12 +22,13 @@ struct Step {
   FormatOp op = FormatOp::kLiteral;
   uint8_t variant = 0;
   FormatMoment from = FormatMoment::kRequestFirst, to = FormatMoment::kRequestFirst;
+  table::FormatQuote quote = table::FormatQuote::kNone;
   uint8_t id = 0, other_id = 0;  // of the headers `text` and `other` of kReq: what the source wants to be reminded of; 0: nothing
   uint32_t max_length = 0;       // bytes kept; 0: all
   std::string_view text, other;
 };
 inline Step step_of(const void* object, const table::FormatPart& p) {
-  return {p.op, p.variant, p.from, p.to, 0, 0, p.max_length, table::view(object, p.text), table::view(object, p.other)};
+  return {p.op, p.variant, p.from, p.to, p.quote, 0, 0, p.max_length, table::view(object, p.text), table::view(object, p.other)};
 }
 
 // A value that is not there: .data() is null. An empty value is something else.

@@ -54,6 +54,15 @@ constexpr uint64_t kUntrustedIds = bit_of(HeaderId::kXEnvoyUpstreamRqTimeoutMs) 
 constexpr uint64_t kEdgeIds =
     bit_of(HeaderId::kXEnvoyDecoratorOperation) | bit_of(HeaderId::kXEnvoyOriginalPath) | bit_of(HeaderId::kXEnvoyOriginalHost);
 
+// RetryStateImpl::create: what a client that is believed may say about retries is said to us.
+constexpr std::string_view kRetryNames[] = {"retry-on",
+                                            "retry-grpc-on",
+                                            "max-retries",
+                                            "hedge-on-per-try-timeout",
+                                            "retriable-header-names",
+                                            "retriable-status-codes",
+                                            "upstream-rq-per-try-timeout-ms"};
+
 // The same of the names that have no id.
 bool is_removed_name(std::string_view name, bool internal, bool edge, bool keep_client_cert) {
   if (name.starts_with(kEnvoyPrefix)) {
@@ -246,8 +255,8 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
   origin->client = found ? from_xff : downstream.remote;
   origin->client_port = found ? 0 : downstream.remote_port;
   // Without use_remote_address only an address of x-forwarded-for can make a request internal.
-  origin->internal = options.internal_private_addresses && single && (found || options.use_remote_address) &&
-                     is_internal_address(origin->client);
+  origin->internal = options.internal_range_count != 0 && single && (found || options.use_remote_address) &&
+                     is_internal_address(origin->client, options);
   origin->edge = !origin->internal && options.use_remote_address;
 
   remove_from_request(head, origin->internal, origin->edge, options.keep_client_cert);
@@ -265,11 +274,20 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
     room &= headers.set(HeaderId::kXForwardedProto, connection_scheme);
     forwarded = connection_scheme;
   }
+  if (options.append_x_forwarded_port) [[unlikely]] {
+    const bool overwritten = options.use_remote_address && options.xff_num_trusted_hops == 0;
+    if (overwritten || !headers.has(HeaderId::kXForwardedPort))
+      room &= headers.set(HeaderId::kXForwardedPort, scratch.decimal(downstream.local_port));
+  }
   if (head->scheme.empty()) {
     head->scheme = forwarded.data() == connection_scheme.data() ? connection_scheme
                    : equals_ignore_case(forwarded, "https")     ? std::string_view("https")
                    : equals_ignore_case(forwarded, "http")      ? std::string_view("http")
                                                                 : connection_scheme;
+  }
+  if (options.scheme_overwrite != SchemeTransform::kNo) [[unlikely]] {
+    head->scheme = options.scheme_overwrite == SchemeTransform::kHttps ? std::string_view("https") : std::string_view("http");
+    room &= headers.set(HeaderId::kXForwardedProto, head->scheme);
   }
   if (origin->internal) room &= headers.set(HeaderId::kXEnvoyInternal, "true");
   if (!options.via.empty()) room &= append_value(headers, HeaderId::kVia, ", ", options.via, scratch);
@@ -357,6 +375,14 @@ bool rewrite_host(RequestHead* head, std::string_view host, bool append_x_forwar
   return room && !scratch.overflowed();
 }
 
+void remove_retry_fields(HeaderTable& headers) {
+  if (!headers.may_have_guarded_names()) return;
+  headers.remove_if([](const Header& h) {
+    return h.id == HeaderId::kOther && h.name.starts_with(kEnvoyPrefix) &&
+           is_one_of(h.name.substr(kEnvoyPrefix.size()), kRetryNames);
+  });
+}
+
 bool mutate_upstream_request(RequestHead* head, const ForwardOptions& options, uint32_t timeout_ms, Scratch& scratch) {
   if (options.suppress_envoy_headers || timeout_ms == 0) return true;
   const std::string_view text = scratch.decimal(timeout_ms);
@@ -384,12 +410,47 @@ bool mutate_response(ResponseHead* head, const ForwardOptions& options, const Re
   return room && !scratch.overflowed();
 }
 
-bool is_internal_address(const base::IpAddress& a) {
-  if (a.is_v4()) {
-    const uint32_t v = a.v4_host_order();
-    return v >> 24 == 10 || v >> 20 == 0xac1 || v >> 16 == 0xc0a8 || v == 0x7f000001;  // RFC 1918 and 127.0.0.1
+const std::array<AddressRange, 6> kPrivateRanges = {{{base::IpAddress::v4(0x0a000000), 8},
+                                                     {base::IpAddress::v4(0xac100000), 12},
+                                                     {base::IpAddress::v4(0xc0a80000), 16},
+                                                     {base::IpAddress::v4(0x7f000001), 32},
+                                                     {{{0xfc}}, 7},
+                                                     {{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}}, 128}}};
+
+bool is_internal_address(const base::IpAddress& a, const ForwardOptions& options) {
+  for (uint32_t i = 0; i < options.internal_range_count; ++i)
+    if (a.in_prefix(options.internal_ranges[i].network, options.internal_ranges[i].prefix_bits)) return true;
+  return false;
+}
+
+bool strip_host(RequestHead* head, const ForwardOptions& options, uint16_t local_port, Scratch& scratch,
+                std::string_view* with_port) {
+  // Where the colon of the port stands (HeaderUtility::getPortStart): outside of [].
+  const auto port_mark = [](std::string_view host) {
+    const size_t colon = host.rfind(':');
+    if (colon == std::string_view::npos || host.find(']', colon) != std::string_view::npos) return std::string_view::npos;
+    return colon;
+  };
+  const size_t mark = port_mark(head->authority);
+  if (const std::string_view host = head->authority.substr(0, mark); options.strip_trailing_host_dot && host.ends_with('.')) {
+    const std::string_view bare = host.substr(0, host.size() - 1);
+    head->authority = mark == std::string_view::npos ? bare : scratch.concat({bare, head->authority.substr(mark)});
+    if (scratch.overflowed()) return false;
   }
-  return (a.bytes[0] & 0xfe) == 0xfc || is_loopback(a);  // RFC 4193
+  *with_port = head->authority;
+  if (options.strip_port == StripPortMode::kNo) return true;
+  const size_t colon = port_mark(head->authority);
+  if (colon == std::string_view::npos) return true;
+  const std::string_view digits = head->authority.substr(colon + 1);
+  uint32_t port = 0;
+  bool number = !digits.empty() && digits.size() <= 5;
+  for (const char c : digits) {
+    number = number && c >= '0' && c <= '9';
+    port = port * 10 + static_cast<uint32_t>(c - '0');
+  }
+  if (number && (options.strip_port == StripPortMode::kAny || port == local_port))
+    head->authority = head->authority.substr(0, colon);
+  return true;
 }
 
 bool is_loopback(const base::IpAddress& a) {

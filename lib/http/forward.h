@@ -2,12 +2,12 @@
 // functions on RequestHead/ResponseHead. New strings live in the caller's Scratch; header tables need room for kForwardedHeaders
 // more fields.
 //
-// Order of a request:  check_underscores -> normalize_path -> mutate_request -> (route) -> route's header rules ->
-// mutate_upstream_request
-// -> rewrite_host -> rewrite_path -> write.   Of a response:  mutate_upstream_response -> route's header rules -> mutate_response
-// -> write.
+// Order of a request:  check_underscores -> normalize_host -> normalize_path -> mutate_request -> (route) -> route's header rules
+// -> mutate_upstream_request -> rewrite_host -> rewrite_path -> write.   Of a response:  mutate_upstream_response -> route's
+// header rules -> mutate_response -> write.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -20,6 +20,17 @@ namespace millrace::http {
 enum class ServerHeaderMode : uint8_t { kOverwrite, kAppendIfAbsent, kPassThrough };  // HCM.server_header_transformation
 enum class EscapedSlashesAction : uint8_t { kKeepUnchanged, kReject, kUnescapeAndRedirect, kUnescapeAndForward };
 enum class UnderscoreAction : uint8_t { kAllow, kReject, kDrop };  // headers_with_underscores_action
+
+enum class StripPortMode : uint8_t { kNo, kMatching, kAny };
+enum class SchemeTransform : uint8_t { kNo, kHttp, kHttps };
+
+struct AddressRange {
+  base::IpAddress network;
+  unsigned prefix_bits = 0;  // of its own family
+  friend bool operator==(const AddressRange&, const AddressRange&) = default;
+};
+// What used to be internal without a configuration: RFC 1918, RFC 4193 and loopback.
+extern const std::array<AddressRange, 6> kPrivateRanges;
 
 // The HttpConnectionManager's fields that decide about headers (defaults are Envoy's). Strings outlive the exchange's use of it.
 struct ForwardOptions {
@@ -34,9 +45,14 @@ struct ForwardOptions {
   bool merge_slashes = false;
   EscapedSlashesAction escaped_slashes = EscapedSlashesAction::kKeepUnchanged;
   UnderscoreAction underscores = UnderscoreAction::kAllow;
-  // HCM.internal_address_config with RFC 1918, RFC 4193 and loopback: such a client is internal (x-envoy-internal: true, and its
-  // x-envoy-* fields are believed). Off by default, as in Envoy since 1.33: then every request is external.
-  bool internal_private_addresses = false;
+  // HCM.internal_address_config: a client of one of these ranges is internal (x-envoy-internal: true, and its x-envoy-* fields
+  // are believed). None by default, as in Envoy since 1.33: then every request is external. Outlives the exchange's use of it.
+  const AddressRange* internal_ranges = nullptr;
+  uint32_t internal_range_count = 0;
+  bool append_x_forwarded_port = false;
+  bool strip_trailing_host_dot = false;
+  StripPortMode strip_port = StripPortMode::kNo;            // strip_matching_host_port, strip_any_host_port
+  SchemeTransform scheme_overwrite = SchemeTransform::kNo;  // scheme_header_transformation.scheme_to_overwrite
   bool keep_client_cert =
       false;  // x-forwarded-client-cert stays for the caller to judge: forward_client_cert_details is not SANITIZE
   ServerHeaderMode server_header = ServerHeaderMode::kOverwrite;
@@ -54,7 +70,7 @@ struct Downstream {
   bool tls = false;
 };
 
-// Fields that mutate_request and mutate_upstream_request can add, together (x-forwarded-for/-proto, x-request-id,
+// Fields that mutate_request and mutate_upstream_request can add, together (x-forwarded-for/-proto/-port, x-request-id,
 // x-envoy-internal, x-envoy-external-address, via, x-envoy-original-path, x-envoy-expected-rq-timeout-ms, x-forwarded-host,
 // x-envoy-original-host, content-length) and the response functions (x-envoy-upstream-service-time, server, date, via,
 // x-request-id): spare capacity to reserve.
@@ -85,6 +101,19 @@ enum class PathVerdict : uint8_t {
 // empty path (CONNECT) passes. A path too long for the scratch is kReject. Worst case of scratch: four times the path and its
 // query; what is not used goes back.
 PathVerdict normalize_path(RequestHead* head, const ForwardOptions& options, Scratch& scratch);
+
+// strip_matching_host_port, strip_any_host_port, strip_trailing_host_dot on head->authority. `local_port`: of the listener's
+// socket. *with_port: the authority as it was with its port, if that is stripped; what CONNECT asks the endpoint for. False: no
+// room.
+bool strip_host(RequestHead* head, const ForwardOptions& options, uint16_t local_port, Scratch& scratch,
+                std::string_view* with_port);
+inline bool normalize_host(RequestHead* head, const ForwardOptions& options, uint16_t local_port, Scratch& scratch,
+                           std::string_view* with_port) {
+  *with_port = head->authority;
+  if (options.strip_port == StripPortMode::kNo && !options.strip_trailing_host_dot) [[likely]]
+    return true;
+  return strip_host(head, options, local_port, scratch, with_port);
+}
 
 struct RequestOrigin {
   base::IpAddress client;    // downstream remote address as Envoy sees it: from x-forwarded-for with trusted hops, or the peer
@@ -117,6 +146,8 @@ bool rewrite_path(RequestHead* head, size_t matched, std::string_view replacemen
 bool rewrite_host(RequestHead* head, std::string_view host, bool append_x_forwarded_host, Scratch& scratch,
                   bool keep_original = true);
 
+// x-envoy-retry-on and what else a client that is believed may say about retries: it goes no further. The router's part too.
+void remove_retry_fields(HeaderTable& headers);
 // The router's part, after the route is known: x-envoy-expected-rq-timeout-ms (timeout_ms != 0), unless suppressed.
 bool mutate_upstream_request(RequestHead* head, const ForwardOptions& options, uint32_t timeout_ms, Scratch& scratch);
 
@@ -138,8 +169,7 @@ bool mutate_response(ResponseHead* head, const ForwardOptions& options, const Re
 
 // --- shared pieces
 
-// Envoy's default internal ranges: 10/8, 172.16/12, 192.168/16, 127.0.0.1, fc00::/7, ::1. Link-local addresses are external.
-bool is_internal_address(const base::IpAddress& a);
+bool is_internal_address(const base::IpAddress& a, const ForwardOptions& options);
 bool is_loopback(const base::IpAddress& a);
 
 // The address `hops_from_right` (0 = last) of all x-forwarded-for fields; false when there is none or it is no address.

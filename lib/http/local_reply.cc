@@ -93,13 +93,14 @@ uint32_t grpc_status_of(uint16_t http_status) {
 }
 
 bool fill_local_reply(ResponseHead* head, uint16_t status, std::string_view body, bool grpc, Scratch& scratch,
-                      std::string_view* body_out) {
+                      std::string_view* body_out, std::string_view content_type, bool replace_content_type) {
   head->reason = {};
   head->version = Version::kHttp11;
   const auto put = [head](HeaderId id, std::string_view value) { return head->headers.set(id, value); };
   if (grpc) {
     head->status = 200;
     *body_out = {};
+    if (content_type == "application/json" && body.ends_with('\n')) body.remove_suffix(1);  // a format in JSON ends its line
     const std::string_view message = percent_encode(body, scratch);
     return put(HeaderId::kContentType, "application/grpc") &&
            put(HeaderId::kGrpcStatus, scratch.decimal(grpc_status_of(status))) &&
@@ -109,7 +110,8 @@ bool fill_local_reply(ResponseHead* head, uint16_t status, std::string_view body
   *body_out = body;
   if (body.empty()) return true;  // the writer says content-length: 0 where the status allows it
   return put(HeaderId::kContentLength, scratch.decimal(body.size())) &&
-         (head->headers.has(HeaderId::kContentType) || put(HeaderId::kContentType, "text/plain")) && !scratch.overflowed();
+         ((head->headers.has(HeaderId::kContentType) && !replace_content_type) || put(HeaderId::kContentType, content_type)) &&
+         !scratch.overflowed();
 }
 
 }  // namespace millrace::http

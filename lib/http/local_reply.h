@@ -38,12 +38,14 @@ struct LocalReplyInfo {
 const LocalReplyInfo& info(LocalReply r);
 
 // Fills *head (its table needs room for three more fields; what it holds already, such as location or x-envoy-overloaded, comes
-// first, as Envoy orders it): status, and for a body content-length and content-type: text/plain. The caller then runs
+// first, as Envoy orders it): status, and for a body content-length and content-type. The caller then runs
 // mutate_response (date, server) and write_response_head with framing kNone or kContentLength{body_out->size()}. `body` may be a
-// direct response's; it must outlive the head. grpc: the request was gRPC, which is answered with 200 and
+// direct response's; it must outlive the head. `replace_content_type`: the body is not the one that a content-type there already
+// speaks of. grpc: the request was gRPC, which is answered with 200 and
 // grpc-status/grpc-message instead of a body; *body_out is what follows the head (not for HEAD). False: no room.
 bool fill_local_reply(ResponseHead* head, uint16_t status, std::string_view body, bool grpc, Scratch& scratch,
-                      std::string_view* body_out);
+                      std::string_view* body_out, std::string_view content_type = "text/plain",
+                      bool replace_content_type = false);
 
 // The gRPC status Envoy maps an HTTP status to (Grpc::Utility::httpToGrpcStatus).
 uint32_t grpc_status_of(uint16_t http_status);

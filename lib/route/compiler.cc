@@ -53,19 +53,7 @@ CompiledObject seal(ObjectWriter& writer, const Root& root) {
 }
 
 table::HeaderMutations write_mutations(ObjectWriter& w, const HeaderMutationsSpec& spec) {
-  const auto options = [&w](const std::vector<HeaderOptionSpec>& from) {
-    std::vector<table::HeaderOption> to;
-    for (const HeaderOptionSpec& o : from) {
-      table::HeaderOption option{};
-      option.name = w.string(lower_text(o.name));
-      option.value = w.string(o.value);
-      option.parts = table::write_format(w, o.parts);
-      option.append = o.append;
-      option.keep_empty_value = o.keep_empty_value;
-      to.push_back(option);
-    }
-    return w.array(to);
-  };
+  const auto options = [&w](const std::vector<HeaderOptionSpec>& from) { return write_header_options(w, from); };
   const auto names = [&w](const std::vector<std::string>& from) {
     std::vector<table::Str> to;
     for (const std::string& n : from) to.push_back(w.string(lower_text(n)));
@@ -509,6 +497,20 @@ size_t RouteCompiler::cached_bytes() const {
   for (const auto& [hash, db] : impl_->cache)
     if (const auto alive = db.lock()) sum += alive->serialized.size();
   return sum;
+}
+
+table::Array<table::HeaderOption> write_header_options(ObjectWriter& w, const std::vector<HeaderOptionSpec>& options) {
+  std::vector<table::HeaderOption> to;
+  for (const HeaderOptionSpec& o : options) {
+    table::HeaderOption option{};
+    option.name = w.string(lower_text(o.name));
+    option.value = w.string(o.value);
+    option.parts = table::write_format(w, o.parts);
+    option.append = o.append;
+    option.keep_empty_value = o.keep_empty_value;
+    to.push_back(option);
+  }
+  return w.array(to);
 }
 
 std::string virtual_host_object_name(std::string_view route_table, std::string_view virtual_host) {

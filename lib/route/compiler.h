@@ -40,6 +40,8 @@ struct HeaderOptionSpec {
   bool keep_empty_value = false;
   std::vector<table::FormatPiece> parts = {};  // of a value with %COMMANDS%, which is then all of it
 };
+// Into an object of any kind.
+table::Array<table::HeaderOption> write_header_options(table::ObjectWriter& w, const std::vector<HeaderOptionSpec>& options);
 struct HeaderMutationsSpec {
   std::vector<HeaderOptionSpec> request_add, response_add;
   std::vector<std::string> request_remove, response_remove;

@@ -107,6 +107,12 @@ inline constexpr FormatCommand kFormatCommands[] = {
 #undef FORMAT_OP
 };
 
+// Of a value in a JSON text: escaped inside a string; a string of its own (null when absent); a number (ditto). Of a literal
+// where absent values leave nothing behind (lib/format/json_shape.h): the key of the value that follows; a bracket with its key;
+// its end.
+enum class FormatQuote : uint8_t { kNone, kJsonPiece, kJsonString, kJsonNumber, kJsonKey, kJsonOpen, kJsonClose };
+inline constexpr FormatQuote kLastFormatQuote = FormatQuote::kJsonClose;
+
 // How a command's words were understood: FormatPart::variant.
 inline constexpr uint8_t kPathWithQuery = 1, kPathOriginal = 2, kPathCurrent = 4;  // PATH(NQ|WQ:ORIG|PATH); neither: ORIG_OR_PATH
 inline constexpr uint8_t kGrpcCamel = 0, kGrpcSnake = 1, kGrpcNumber = 2;  // GRPC_STATUS(CAMEL_STRING|SNAKE_STRING|NUMBER)

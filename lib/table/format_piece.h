@@ -16,6 +16,7 @@ struct FormatPiece {
   uint32_t max_length = 0;
   uint8_t variant = 0;
   FormatMoment from = FormatMoment::kRequestFirst, to = FormatMoment::kRequestFirst;
+  FormatQuote quote = FormatQuote::kNone;
 };
 
 inline Array<FormatPart> write_format(ObjectWriter& w, const std::vector<FormatPiece>& pieces) {
@@ -29,6 +30,7 @@ inline Array<FormatPart> write_format(ObjectWriter& w, const std::vector<FormatP
     part.variant = p.variant;
     part.from = p.from;
     part.to = p.to;
+    part.quote = p.quote;
     out.push_back(part);
   }
   return w.array(out);

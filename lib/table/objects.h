@@ -43,10 +43,24 @@ struct FormatPart {
   FormatOp op = FormatOp::kLiteral;
   uint8_t variant = 0;  // how the command's words were understood (format_ops.h)
   FormatMoment from = FormatMoment::kRequestFirst, to = FormatMoment::kRequestFirst;  // kCommonDuration
+  FormatQuote quote = FormatQuote::kNone;
+  uint8_t reserved[3] = {};
   template <class V>
   void refs(V& v) const {
     v(text);
     v(other);
+  }
+};
+// SubstitutionFormatString of a body that is made on a poll core; without parts there is none.
+struct BodyFormat {
+  Array<FormatPart> parts;
+  Str content_type;
+  uint8_t omit_empty_values = 0;  // what is absent is nothing, and not "-"
+  uint8_t reserved[7] = {};
+  template <class V>
+  void refs(V& v) const {
+    v(parts);
+    v(content_type);
   }
 };
 enum class HeaderAppend : uint8_t { kAppendIfExistsOrAdd, kAddIfAbsent, kOverwriteIfExistsOrAdd, kOverwriteIfExists };
@@ -294,20 +308,80 @@ enum class TlsVersion : uint8_t { kTls12 = 0, kTls13 = 1 };
 enum class ServerHeader : uint8_t { kOverwrite, kAppendIfAbsent, kPassThrough };
 enum class EscapedSlashes : uint8_t { kKeepUnchanged, kReject, kUnescapeAndRedirect, kUnescapeAndForward };
 
+// envoy.config.accesslog.v3.AccessLogFilter: nodes in prefix order, kAnd and kOr followed by what hangs below them.
+enum class LogFilterKind : uint8_t {
+  kStatus,
+  kDuration,
+  kNotHealthCheck,
+  kTraceable,
+  kRuntime,
+  kAnd,
+  kOr,
+  kHeader,
+  kResponseFlag,
+  kGrpcStatus,
+  kLogType
+};
+enum class LogFilterOp : uint8_t { kEqual, kAtLeast, kAtMost };
+enum class LogType : uint8_t { kNotSet = 0, kTcpConnectionEnd = 3, kDownstreamEnd = 6 };  // data.accesslog.v3.AccessLogType
+inline constexpr uint32_t kMaxLogFilterNodes = 256;                                       // of one filter
+struct LogFilter {
+  ValueMatch header;   // kHeader; no regular expression
+  uint64_t value = 0;  // kStatus, kDuration (ms): with which to compare; kRuntime: numerator; kResponseFlag: bits, 0: any flag;
+                       // kGrpcStatus, kLogType: one bit for each that is meant
+  uint32_t nodes = 1;  // this one and all below it
+  uint32_t denominator = 0;  // kRuntime
+  LogFilterKind kind = LogFilterKind::kNotHealthCheck;
+  LogFilterOp op = LogFilterOp::kEqual;
+  uint8_t exclude = 0;      // kGrpcStatus, kLogType: those that are not named
+  uint8_t independent = 0;  // kRuntime: use_independent_randomness
+  uint8_t reserved[4] = {};
+  template <class V>
+  void refs(V& v) const {
+    header.refs(v);
+  }
+};
 struct AccessLog {  // FileAccessLog; formatting is control's, the data plane only says which
   Str path;
-  Str format;        // text_format with Envoy's operators; empty: the default format
-  uint8_t json = 0;  // `format` is a JSON object of operators
-  uint8_t reserved[7] = {};
+  Str format;                     // text_format with Envoy's operators; empty: the default format
+  Array<LogFilter> filter;        // empty: all
+  uint8_t json = 0;               // `format` is a JSON object of operators
+  uint8_t omit_empty_values = 0;  // for control
+  uint8_t reserved[6] = {};
   template <class V>
   void refs(V& v) const {
     v(path);
     v(format);
+    v(filter);
   }
 };
 // HttpConnectionManager.forward_client_cert_details, and bits for set_current_client_cert_details.
 enum class ForwardClientCert : uint8_t { kSanitize, kForwardOnly, kAppendForward, kSanitizeSet, kAlwaysForwardOnly };
 enum ClientCertDetail : uint8_t { kDetailSubject = 1, kDetailCert = 2, kDetailDns = 4, kDetailUri = 8, kDetailChain = 16 };
+struct LocalReplyMapper {  // HttpConnectionManager.local_reply_config.mappers: the first whose filter holds
+  Array<LogFilter> filter;
+  Array<HeaderOption> headers_to_add;
+  Str body;
+  BodyFormat format;    // without parts: the configuration's
+  uint16_t status = 0;  // 0: as it is
+  uint8_t has_body = 0;
+  uint8_t reserved[5] = {};
+  template <class V>
+  void refs(V& v) const {
+    v(filter);
+    v(headers_to_add);
+    v(body);
+    format.refs(v);
+  }
+};
+struct AddressRange {  // core.v3.CidrRange
+  base::IpAddress network;
+  uint8_t prefix_bits = 0;  // of its own family: 0..32 or 0..128
+  uint8_t reserved[7] = {};
+};
+inline constexpr uint32_t kMaxInternalRanges = 16;  // of one HttpConnectionManager: copied into each policy
+enum class StripPort : uint8_t { kNo, kMatching, kAny };
+enum class SchemeOverwrite : uint8_t { kNo, kHttp, kHttps };
 enum class HttpCodec : uint8_t { kAuto, kHttp1, kHttp2 };  // HttpConnectionManager.codec_type
 struct Http2Options {                                      // core.v3.Http2ProtocolOptions; defaults are Envoy's of 2026
   uint32_t hpack_table_size = 4096;
@@ -333,7 +407,10 @@ struct HttpConnectionManager {
   Str server_name;  // default "envoy", as Envoy's clients expect
   Str via;
   Str default_host_for_http_10;
-  Str upgrades;                               // upgrade_configs that are enabled: lower case, joined by ','
+  Str upgrades;  // upgrade_configs that are enabled: lower case, joined by ','
+  Array<LocalReplyMapper> local_reply_mappers;
+  BodyFormat local_reply_format;
+  Array<AddressRange> internal_ranges;        // internal_address_config; empty: nobody is internal
   uint32_t stream_idle_timeout_ms = 300'000;  // 0: off
   uint32_t request_timeout_ms = 0, request_headers_timeout_ms = 0;
   uint32_t idle_timeout_ms = 3'600'000;  // common_http_protocol_options.idle_timeout
@@ -351,7 +428,10 @@ struct HttpConnectionManager {
   uint8_t allow_chunked_length = 0;
   ForwardClientCert forward_client_cert = ForwardClientCert::kSanitize;
   uint8_t client_cert_details = 0;  // ClientCertDetail
-  uint8_t reserved[1] = {};
+  StripPort strip_port = StripPort::kNo;
+  SchemeOverwrite scheme_overwrite = SchemeOverwrite::kNo;
+  uint8_t strip_trailing_host_dot = 0, append_x_forwarded_port = 0;
+  uint8_t respect_expected_rq_timeout = 0;
   Http2Options http2;
   template <class V>
   void refs(V& v) const {
@@ -362,6 +442,9 @@ struct HttpConnectionManager {
     v(via);
     v(default_host_for_http_10);
     v(upgrades);
+    v(local_reply_mappers);
+    local_reply_format.refs(v);
+    v(internal_ranges);
   }
 };
 struct TcpProxy {

@@ -156,6 +156,7 @@ void check(const FormatPart& p, Walker& w) {
   w.in_enum("op", p.op, kLastFormatOp);
   w.in_enum("from", p.from, FormatMoment::kResponseLast);
   w.in_enum("to", p.to, FormatMoment::kResponseLast);
+  w.in_enum("quote", p.quote, kLastFormatQuote);
   if (p.op == FormatOp::kCommonDuration) w.index("variant", p.variant, std::size(kPrecisionNs));
 }
 void check(const HeaderOption& o, Walker& w) {
@@ -273,7 +274,6 @@ void check(const RouteTable& t, Walker& w) {
   check_lengths("prefix_lengths", t.prefix_lengths, w);
 }
 
-void check(const AccessLog& a, Walker& w) { w.flag("json", a.json); }
 // Windows go to nghttp2 as 31 bits; the rest are counts that any value fits.
 void check_http2(const Http2Options& o, Walker& w) {
   constexpr uint32_t kLargestWindow = 0x7fffffff, kMostPercent = 100;
@@ -281,6 +281,45 @@ void check_http2(const Http2Options& o, Walker& w) {
     return w.fail_field("http2", "has a window above 2147483647");
   if (o.max_concurrent_streams == 0) return w.fail_field("http2", "allows no stream");
   if (o.keepalive_jitter_percent > kMostPercent) return w.fail_field("http2", "has a jitter above 100 %");
+}
+// Trees that fill their part of the array exactly; bounded, since a poll core walks them recursively.
+bool is_filter_tree(const LogFilter* f, uint32_t nodes, uint32_t depth) {
+  constexpr uint32_t kMostDepth = 16;
+  if (depth > kMostDepth || f->nodes == 0 || f->nodes > nodes) return false;
+  if (f->kind != LogFilterKind::kAnd && f->kind != LogFilterKind::kOr) return f->nodes == 1;
+  uint32_t at = 1;
+  while (at < f->nodes) {
+    if (!is_filter_tree(f + at, f->nodes - at, depth + 1)) return false;
+    at += f[at].nodes;
+  }
+  return true;
+}
+void check_filter(const Array<LogFilter>& filter, Walker& w) {
+  if (w.failed() || filter.count == 0) return;
+  const LogFilter* root = filter.begin(w.base());
+  if (filter.count > kMaxLogFilterNodes || root->nodes != filter.count || !is_filter_tree(root, filter.count, 0))
+    w.fail_field("filter", "is no tree of filters");
+}
+void check(const LogFilter& f, Walker& w) {
+  w.in_enum("kind", f.kind, LogFilterKind::kLogType);
+  w.in_enum("op", f.op, LogFilterOp::kAtMost);
+  w.flag("exclude", f.exclude);
+  w.flag("independent", f.independent);
+  if (f.kind == LogFilterKind::kHeader && f.header.kind >= StringMatchKind::kRegex &&
+      f.header.kind != StringMatchKind::kPresent && f.header.kind != StringMatchKind::kRange)
+    w.fail_field("header.kind", "is not one of its values here");
+  if (f.kind == LogFilterKind::kRuntime && f.denominator == 0) w.fail_field("denominator", "is 0");
+}
+void check(const AccessLog& a, Walker& w) {
+  w.flag("json", a.json);
+  w.flag("omit_empty_values", a.omit_empty_values);
+  check_filter(a.filter, w);
+}
+void check(const LocalReplyMapper& m, Walker& w) {
+  w.flag("has_body", m.has_body);
+  w.flag("format.omit_empty_values", m.format.omit_empty_values);
+  if (m.status != 0 && (m.status < 200 || m.status > 599)) w.fail_field("status", "is not an HTTP status");
+  check_filter(m.filter, w);
 }
 void check(const FilterChain& c, Walker& w) {
   w.in_enum("transport_protocol", c.transport_protocol, TransportProtocol::kRawBuffer);
@@ -313,6 +352,20 @@ void check(const FilterChain& c, Walker& w) {
   w.flag("hcm.http2.allow_connect", c.hcm.http2.allow_connect);
   w.flag("hcm.http2.override_stream_error_on_invalid_http_message", c.hcm.http2.override_stream_error_on_invalid_http_message);
   if (c.filter == NetworkFilterKind::kHttpConnectionManager) check_http2(c.hcm.http2, w);
+  w.in_enum("hcm.strip_port", c.hcm.strip_port, StripPort::kAny);
+  w.in_enum("hcm.scheme_overwrite", c.hcm.scheme_overwrite, SchemeOverwrite::kHttps);
+  w.flag("hcm.strip_trailing_host_dot", c.hcm.strip_trailing_host_dot);
+  w.flag("hcm.append_x_forwarded_port", c.hcm.append_x_forwarded_port);
+  w.flag("hcm.respect_expected_rq_timeout", c.hcm.respect_expected_rq_timeout);
+  w.flag("hcm.local_reply_format.omit_empty_values", c.hcm.local_reply_format.omit_empty_values);
+  if (w.failed()) return;
+  if (c.hcm.internal_ranges.count > kMaxInternalRanges)
+    return w.fail_field("hcm.internal_ranges", "holds more than a policy has room for");
+  for (uint32_t i = 0; i < c.hcm.internal_ranges.count; ++i) {
+    const AddressRange& r = c.hcm.internal_ranges.at(w.base(), i);
+    if (r.prefix_bits > (r.network.is_v4() ? 32 : 128))
+      return w.fail_field("hcm.internal_ranges", "holds a prefix longer than its address");
+  }
   if (w.failed()) return;
   if (c.has_tls != 0 && c.tls.min_version > c.tls.max_version) return w.fail_field("tls.min_version", "is above tls.max_version");
   if (c.filter == NetworkFilterKind::kTcpProxy) {

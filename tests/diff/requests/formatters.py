@@ -1,7 +1,7 @@
 from case import one, raw
 
 PORT = 8300
-LOGS = ["formatters", "commands_text", "commands_omit", "commands_json"]
+LOGS = ["formatters", "commands_text", "commands_omit", "commands_json", "commands_json_deep", "commands_json_all", "commands_json_none"]
 ID = "x-request-id: 11111111-2222-4333-8444-555555555555"
 GRPC = ["content-type: application/grpc", "te: trailers"]
 CASES = [one("everything", "/everything/x?a=1&b=2", headers=["x-one: first", "x-over: old", "x-exist: old", "user-agent: curl/8"]),

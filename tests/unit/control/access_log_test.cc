@@ -161,6 +161,15 @@ TEST(AccessLogFormat, MissingValues) {
   EXPECT_EQ(line(AccessLogFormat::json(R"({"a": "%REQ(x-none)%", "b": "x%REQ(x-none)%", "c": "%BYTES_SENT%"})")),
             "{\"a\":null,\"b\":\"x-\",\"c\":123456789012}\n");
   EXPECT_EQ(line(AccessLogFormat::json(R"({"b": "x%REQ(x-none)%"})", true)), "{\"b\":\"x\"}\n");
+  // With omit_empty_values a value takes its key along, and an object in which nothing is left goes; arrays stay.
+  EXPECT_EQ(
+      line(AccessLogFormat::json(
+          R"({"a": "%REQ(x-none)%", "b": {"c": "%REQ(x-none)%", "d": {"e": "%REQ(x-none)%"}}, "f": ["%REQ(x-none)%", "%REQ(:METHOD)%",
+                  {"g": "%REQ(x-none)%"}, ["%REQ(x-none)%"], 1, null], "h": ["%REQ(x-none)%"], "i": "%REQ(x-none)%%REQ(x-none)%", "k": {},
+                  "l": [], "m": null, "n": false, "o": {"p": "%RESPONSE_CODE%", "q": "%REQ(x-none)%", "r": "%REQ(x-one)%"}})",
+          true)),
+      "{\"f\":[\"GET\",[],1],\"h\":[],\"i\":\"\",\"l\":[],\"n\":false,\"o\":{\"p\":503,\"r\":\"one\"}}\n");
+  EXPECT_EQ(line(AccessLogFormat::json(R"({"a": {"b": {"c": "%REQ(x-none)%"}}})", true)), "{}\n");
 }
 
 TEST(AccessLogFormat, Json) {

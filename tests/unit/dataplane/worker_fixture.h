@@ -59,6 +59,8 @@ struct Config {
   std::vector<route::RouteSpec> routes;
   std::vector<ClusterConfig> clusters = {{}};
   std::function<void(table::HttpConnectionManager&)> hcm;
+  std::function<void(table::ObjectWriter&, table::HttpConnectionManager&)>
+      write_hcm;         // what needs room in the object; access_logs too
   std::string upgrades;  // of the connection manager, lower case, joined by ','
   std::function<void(table::Listener&)> edit_listener;
   bool listener = true;
@@ -222,6 +224,7 @@ class Tables {
     h.access_logs = w.array(logs);
     h.upgrades = w.string(config.upgrades);
     if (config.hcm) config.hcm(h);
+    if (config.write_hcm) config.write_hcm(w, h);
     o.filter_chains = w.array(chains);
     const std::vector<uint32_t> any{0};
     o.any_name_chains = w.array(any);
@@ -373,6 +376,7 @@ struct LogLine {
   std::string remote, direct, local;  // address:port
   uint16_t status = 0;
   std::string flags, method, path, details;
+  uint32_t sinks = 0;
   uint64_t bytes_received = 0, bytes_sent = 0, duration_ns = 0;
 };
 
@@ -564,6 +568,7 @@ class World {
       l.method = v.string(stats::StringId::kMethod).value_or("-");
       l.path = v.string(stats::StringId::kPath).value_or("-");
       l.details = v.string(stats::StringId::kResponseCodeDetails).value_or("-");
+      l.sinks = v.fixed().sinks;
       l.bytes_received = v.fixed().bytes_received;
       l.bytes_sent = v.fixed().bytes_sent;
       l.duration_ns = v.fixed().duration_ns;

@@ -162,9 +162,11 @@ std::vector<MutateRow> mutate_rows() {
   skip.skip_xff_append = true;
   keep_id.preserve_external_request_id = true;
   no_id.generate_request_id = false;
-  internal.internal_private_addresses = true;
+  internal.internal_ranges = kPrivateRanges.data();
+  internal.internal_range_count = kPrivateRanges.size();
   ForwardOptions internal_xff = options(false);
-  internal_xff.internal_private_addresses = true;
+  internal_xff.internal_ranges = kPrivateRanges.data();
+  internal_xff.internal_range_count = kPrivateRanges.size();
   const std::string external = "x-envoy-external-address: ";
   return {
       {"nothing", options(false), "", "x-forwarded-proto: http\n" + kId, "203.0.113.9"},
@@ -472,9 +474,54 @@ TEST(Addresses, Internal) {
                                                {"127.0.0.2", false},  {"169.254.1.1", false},   {"8.8.8.8", false},
                                                {"::1", true},         {"::2", false},           {"fc00::1", true},
                                                {"fdff::1", true},     {"fe80::1", false},       {"2001:db8::1", false}};
-  for (const auto& [text, internal] : rows) EXPECT_EQ(is_internal_address(*base::IpAddress::parse(text)), internal) << text;
+  ForwardOptions configured;
+  configured.internal_ranges = kPrivateRanges.data();
+  configured.internal_range_count = kPrivateRanges.size();
+  for (const auto& [text, internal] : rows) {
+    EXPECT_EQ(is_internal_address(*base::IpAddress::parse(text), configured), internal) << text;
+    EXPECT_FALSE(is_internal_address(*base::IpAddress::parse(text), {})) << "nobody is, without a configuration";
+  }
   for (const char* text : {"127.0.0.1", "127.9.9.9", "::1"}) EXPECT_TRUE(is_loopback(*base::IpAddress::parse(text)));
   for (const char* text : {"128.0.0.1", "::", "::101"}) EXPECT_FALSE(is_loopback(*base::IpAddress::parse(text)));
+}
+
+TEST(Host, PortAndDotAreStripped) {
+  struct Row {
+    std::string_view host, matching, any, dot, both;  // of a listener on port 8080; dot: strip_trailing_host_dot alone
+  };
+  for (const Row& row : {
+           Row{"a.test", "a.test", "a.test", "a.test", "a.test"},
+           Row{"a.test:8080", "a.test", "a.test", "a.test:8080", "a.test"},
+           Row{"a.test:80", "a.test:80", "a.test", "a.test:80", "a.test"},
+           Row{"a.test.", "a.test.", "a.test.", "a.test", "a.test"},
+           Row{"a.test.:8080", "a.test.", "a.test.", "a.test:8080", "a.test"},
+           Row{"a.test.:80", "a.test.:80", "a.test.", "a.test:80", "a.test"},
+           Row{"[::1]:8080", "[::1]", "[::1]", "[::1]:8080", "[::1]"},
+           Row{"[::1]", "[::1]", "[::1]", "[::1]", "[::1]"},
+           Row{"a.test:", "a.test:", "a.test:", "a.test:", "a.test:"},
+           Row{"a.test:x", "a.test:x", "a.test:x", "a.test:x", "a.test:x"},
+           Row{"", "", "", "", ""},
+       }) {
+    const auto stripped = [&](StripPortMode mode, bool dot) {
+      char memory[64];
+      Scratch scratch(memory);
+      ForwardOptions o;
+      o.strip_port = mode;
+      o.strip_trailing_host_dot = dot;
+      RequestHead head;
+      head.method = "GET";
+      head.authority = row.host;
+      std::string_view with_port;
+      EXPECT_TRUE(normalize_host(&head, o, 8080, scratch, &with_port));
+      EXPECT_EQ(with_port, dot ? row.dot : row.host) << "what CONNECT goes on with";
+      return std::string(head.authority);
+    };
+    EXPECT_EQ(stripped(StripPortMode::kNo, false), row.host);
+    EXPECT_EQ(stripped(StripPortMode::kMatching, false), row.matching) << row.host;
+    EXPECT_EQ(stripped(StripPortMode::kAny, false), row.any) << row.host;
+    EXPECT_EQ(stripped(StripPortMode::kNo, true), row.dot) << row.host;
+    EXPECT_EQ(stripped(StripPortMode::kAny, true), row.both) << row.host;
+  }
 }
 
 TEST(Uuid, VersionAndVariant) {

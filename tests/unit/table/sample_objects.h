@@ -201,6 +201,13 @@ inline std::vector<uint8_t> listener(const std::string& name, const ListenerOpti
   std::vector<FilterChain> chains(2);
   std::vector<AccessLog> logs(1);
   logs[0].path = w.string("/dev/stdout");
+  std::vector<LogFilter> filter(3);
+  filter[0].kind = LogFilterKind::kAnd;
+  filter[0].nodes = 3;
+  filter[1].kind = LogFilterKind::kStatus;
+  filter[2].kind = LogFilterKind::kHeader;
+  filter[2].header.name = w.string("x-log");
+  logs[0].filter = w.array(filter);
   logs[0].format = w.string(o.access_log_format);
   const std::vector<Str> names{w.string("www.example.com"), w.string("*.example.com")};
   chains[0].name = w.string("chain-0");

@@ -1,0 +1,142 @@
+#include "dataplane/log_filter.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace millrace::dataplane {
+
+using table::LogFilter;
+using table::LogFilterKind;
+using table::StringMatchKind;
+
+namespace {
+
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+bool equal(std::string_view value, std::string_view want, bool fold) {
+  return fold ? std::equal(value.begin(), value.end(), want.begin(), want.end(), [](char a, char b) { return lower(a) == b; })
+              : value == want;
+}
+
+bool value_matches(const void* object, const table::ValueMatch& m, std::string_view value) {
+  const std::string_view want = table::view(object, m.value);
+  const bool fold = m.ignore_case != 0;
+  switch (m.kind) {
+    case StringMatchKind::kPresent:
+      return true;
+    case StringMatchKind::kExact:
+      return equal(value, want, fold);
+    case StringMatchKind::kPrefix:
+      return value.size() >= want.size() && equal(value.substr(0, want.size()), want, fold);
+    case StringMatchKind::kSuffix:
+      return value.size() >= want.size() && equal(value.substr(value.size() - want.size()), want, fold);
+    case StringMatchKind::kContains:
+      return std::search(value.begin(), value.end(), want.begin(), want.end(),
+                         [fold](char a, char b) { return (fold ? lower(a) : a) == b; }) != value.end() ||
+             want.empty();
+    case StringMatchKind::kRange: {
+      int64_t number = 0;
+      const char* const end = value.data() + value.size();
+      const auto r = std::from_chars(value.data(), end, number);
+      return r.ec == std::errc() && r.ptr == end && number >= m.range_start && number < m.range_end;
+    }
+    case StringMatchKind::kRegex:  // control refuses it here
+      break;
+  }
+  return false;
+}
+
+// HeaderUtility::matchHeaders, as lib/route does it: of repeated fields one value that holds is enough.
+bool header_holds(const void* object, const table::ValueMatch& m, const http::RequestHead* request) {
+  const std::string_view name = table::view(object, m.name);
+  const bool invert = m.invert != 0;
+  bool found = false;
+  const auto holds = [&](std::string_view value) {
+    found = true;
+    return value_matches(object, m, value);
+  };
+  if (request != nullptr) {
+    const std::string_view pseudo = name == ":method"                        ? request->method
+                                    : name == ":path"                        ? request->path
+                                    : name == ":authority" || name == "host" ? request->authority
+                                    : name == ":scheme"                      ? request->scheme
+                                                                             : std::string_view{};
+    if (!pseudo.empty()) return holds(pseudo) != invert;
+    for (const http::Header& h : request->headers)
+      if (h.name == name && holds(h.value)) return !invert;
+  }
+  if (found) return invert;
+  if (m.treat_missing_as_empty != 0) return value_matches(object, m, {}) != invert;
+  return m.kind == StringMatchKind::kPresent && invert;
+}
+
+bool compare(table::LogFilterOp op, uint64_t value, uint64_t with) {
+  switch (op) {
+    case table::LogFilterOp::kEqual:
+      return value == with;
+    case table::LogFilterOp::kAtLeast:
+      return value >= with;
+    case table::LogFilterOp::kAtMost:
+      return value <= with;
+  }
+  return false;
+}
+
+// A part of all requests: the same ones wherever the same request id is seen.
+bool sampled(const LogFilter& f, const LogFacts& facts) {
+  constexpr size_t kIdDigits = 8;  // of the UUID, as Envoy's UUIDRequestIDExtension
+  uint64_t number = facts.random;
+  if (!f.independent) {
+    uint32_t from_id = 0;
+    const char* const begin = facts.request_id.data();
+    if (facts.request_id.size() >= kIdDigits && std::from_chars(begin, begin + kIdDigits, from_id, 16).ptr == begin + kIdDigits)
+      number = from_id;
+  }
+  return number % f.denominator < f.value;
+}
+
+bool node_holds(const void* object, const LogFilter* f, const LogFacts& facts) {
+  switch (f->kind) {
+    case LogFilterKind::kStatus:
+      return compare(f->op, facts.status, f->value);
+    case LogFilterKind::kDuration:
+      return compare(f->op, facts.duration_ms, f->value);
+    case LogFilterKind::kNotHealthCheck:  // no filter of ours answers health checks
+      return true;
+    case LogFilterKind::kTraceable:  // nothing is traced
+      return false;
+    case LogFilterKind::kRuntime:
+      return sampled(*f, facts);
+    case LogFilterKind::kAnd:
+    case LogFilterKind::kOr: {
+      const bool all = f->kind == LogFilterKind::kAnd;
+      for (uint32_t at = 1; at < f->nodes; at += f[at].nodes)
+        if (node_holds(object, f + at, facts) != all) return !all;
+      return all;
+    }
+    case LogFilterKind::kHeader:
+      return header_holds(object, f->header, facts.request);
+    case LogFilterKind::kResponseFlag:
+      return f->value == 0 ? facts.flags != 0 : (facts.flags & f->value) != 0;
+    case LogFilterKind::kGrpcStatus:
+      return ((f->value >> std::min<uint32_t>(facts.grpc_status, 63) & 1) != 0) != (f->exclude != 0);
+    case LogFilterKind::kLogType:
+      return ((f->value >> static_cast<uint32_t>(facts.type) & 1) != 0) != (f->exclude != 0);
+  }
+  return false;
+}
+
+}  // namespace
+
+uint32_t wanted_logs(const void* object, const table::Array<table::AccessLog>& logs, const LogFacts& facts) {
+  constexpr uint32_t kBits = 32;
+  uint32_t out = 0;
+  for (uint32_t i = 0; i < logs.count; ++i)
+    if (i >= kBits || filter_holds(object, logs.at(object, i).filter, facts)) out |= uint32_t{1} << std::min(i, kBits - 1);
+  return out;
+}
+
+bool filter_holds(const void* object, const table::Array<LogFilter>& filter, const LogFacts& facts) {
+  return filter.count == 0 || node_holds(object, filter.begin(object), facts);
+}
+
+}  // namespace millrace::dataplane
