@@ -134,9 +134,10 @@ void AccessLogger::flush() {
   const bool reopening = std::exchange(reopen_, false);
   for (auto& [path, f] : files_) {  // files may be added meanwhile, never removed
     if (f.writing.empty()) std::swap(f.writing, f.lines);
-    if (f.writing.empty() && !reopening) continue;
+    const bool opening = f.fd < 0 && !f.complained;  // also without a line, as Envoy: who rotates or follows it finds it
+    if (f.writing.empty() && !reopening && !opening) continue;
     lock.unlock();
-    if (!f.writing.empty()) write_out(path, f);
+    if (!f.writing.empty() || opening) write_out(path, f);
     if (reopening) {
       if (f.fd > 2) close(f.fd);
       f.fd = -1;
@@ -166,6 +167,7 @@ void AccessLogger::write_out(const std::string& path, File& f) {
            : path == "/dev/stderr" ? 2
                                    : open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
   ssize_t n = -1;
+  if (f.fd >= 0 && f.writing.empty()) return;
   if (f.fd >= 0) n = write(f.fd, f.writing.view().data(), f.writing.size());
   if (n >= 0) {
     f.writing.consume(static_cast<size_t>(n));

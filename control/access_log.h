@@ -2,9 +2,9 @@
 // and which logs want it (filters); here it is formatted, by the thread that drains the rings, and written, by a thread of its
 // own: a slow disk delays no ring.
 //
-// A line is in its file at most kFlushInterval after its request ended (Envoy: 10 s). Files are opened for appending when the
-// first line comes and reopened by reopen() (SIGUSR1, for logrotate). A file that cannot be written is said so once, its lines
-// are kept up to kMaxBuffered, then counted as lost, and it is tried again.
+// A line is in its file at most kFlushInterval after its request ended (Envoy: 10 s). Files are opened for appending within that
+// time of the configuration that names them, and reopened by reopen() (SIGUSR1, for logrotate). A file that cannot be written is
+// said so once, its lines are kept up to kMaxBuffered, then counted as lost, and it is tried again.
 #pragma once
 
 #include <chrono>

@@ -69,6 +69,7 @@ struct ExchangeState {
   bool is_websocket = false;  // a tunnel of that type
   bool raw_upstream = false;  // the endpoint is spoken to in raw TCP: a CONNECT that ends here
   uint8_t proxy_version = 0;  // raw_upstream: of the PROXY protocol header that comes first; 0: none
+  uint8_t stripped_port = 0;  // bytes behind the authority that strip_any_host_port or strip_matching_host_port took
 
   HeadBuffer* request_buffer = nullptr;
   http::RequestHead request;

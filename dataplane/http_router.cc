@@ -89,9 +89,13 @@ void HttpProxy::route(Exchange& ex) {
     if (!ex.close_downstream) hcm[HcmCounter::kCxMaxRequests].add();
     ex.close_downstream = true;
   }
-  const http::ForwardOptions options = d.policy->http.options();
-  std::string_view with_port;
-  const bool host_fits = http::normalize_host(&request, options, d.tuple().local_port, ex.scratch, &with_port);
+  const http::ForwardOptions& options = d.policy->forward;
+  if (options.strips_host()) [[unlikely]] {
+    std::string_view with_port;
+    if (http::strip_host(&request, options, d.tuple().local_port, ex.scratch,
+                         &with_port))  // else the scratch has overflowed: 431
+      ex.stripped_port = static_cast<uint8_t>(with_port.size() - request.authority.size());
+  }
   // The virtual host is found here already, so that the route's cache lines are on their way while the head is edited, which
   // changes neither authority nor, but for normalisation, the path.
   const RouteTableRuntime* routes = ctx_.tables->route_table(d.policy->http.route_table);
@@ -130,7 +134,6 @@ void HttpProxy::route(Exchange& ex) {
   ex.route.idle_timeout_ms =
       d.policy->http.stream_idle_timeout_ms;  // route_to_cluster() arms the timer; all other ways end at once
 
-  if (!host_fits) return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
   if (!http::check_underscores(request.headers, options.underscores)) {
     ex.detail_text = http::info(http::H1Error::kUnderscore).details;
     ex.flags.set(ResponseFlag::kDownstreamProtocolError);
@@ -222,7 +225,8 @@ void HttpProxy::route(Exchange& ex) {
       return reply(ex, LocalReply::kUpgradeRefused);
     }
     begin_tunnel(ex, own_body);
-    if (ex.is_connect) request.authority = with_port;  // it was stripped for the choice of a route
+    if (ex.is_connect)  // stripped only for the choice of a route
+      request.authority = {request.authority.data(), request.authority.size() + ex.stripped_port};
   }
   // Where the index says all there is to do, the route itself stays where it is: three cache lines of its own.
   if (match.action != nullptr && !logged) return route_to_cluster(ex, *entry, *routes->object, match, route_random);
@@ -266,7 +270,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   const bool logged = d.policy->http.log_names;
   const bool plain = match.action != nullptr && !logged;
   const table::Route& route = plain ? kPlainRoute : object.routes.at(&object, match.route);
-  const http::ForwardOptions options = d.policy->http.options();
+  const http::ForwardOptions& options = d.policy->forward;
   const table::WeightedCluster& choice =
       plain ? kPlainChoice : route.clusters.at(&object, route::pick_cluster(object, route, random));
   const route::RouteAction action =
@@ -553,7 +557,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   UpstreamSession& u = *ex.upstream;
   http::ResponseHead& response = ex.response;
-  const http::ForwardOptions options = d.policy->http.options();
+  const http::ForwardOptions& options = d.policy->forward;
   http::Scratch scratch(ex.response_buffer->scratch());
   ex.detail = ResponseDetail::kViaUpstream;
   ex.status = response.status;
@@ -652,7 +656,7 @@ bool HttpProxy::make_local_reply(Exchange& ex, uint16_t status, std::string_view
   }
   room = room && http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, text, content_type, other_body);
   ex.status = ex.response.status;  // a gRPC request is answered with 200
-  room = room && http::mutate_response(&ex.response, policy.options(), {ctx_.date, ex.request_id, false}, scratch);
+  room = room && http::mutate_response(&ex.response, ex.downstream->policy->forward, {ctx_.date, ex.request_id, false}, scratch);
   return room && !scratch.overflowed();
 }
 

@@ -30,6 +30,7 @@ ConnectionPolicy* PolicyCache::acquire(table::ObjectId listener, stats::ScopeSlo
   ConnectionPolicy* p = pool_.alloc();
   if (p == nullptr) return nullptr;
   p->http = http;
+  p->forward = p->http.options();
   p->listener = listener;
   p->listener_slot = listener_slot;
   p->chain = chain;

@@ -24,6 +24,7 @@ namespace millrace::dataplane {
 
 struct ConnectionPolicy {
   HttpPolicy http;
+  http::ForwardOptions forward;  // http.options(): views into `http`, which stays here
   table::ObjectId listener = table::kNoObject;
   uint64_t chain_key = 0;  // hash of the chain's name: finds it again in a later epoch
   uint64_t epoch = 0;      // of the tables that said so last

@@ -274,20 +274,20 @@ bool mutate_request(RequestHead* head, const ForwardOptions& options, const Down
     room &= headers.set(HeaderId::kXForwardedProto, connection_scheme);
     forwarded = connection_scheme;
   }
-  if (options.append_x_forwarded_port) [[unlikely]] {
-    const bool overwritten = options.use_remote_address && options.xff_num_trusted_hops == 0;
-    if (overwritten || !headers.has(HeaderId::kXForwardedPort))
-      room &= headers.set(HeaderId::kXForwardedPort, scratch.decimal(downstream.local_port));
-  }
   if (head->scheme.empty()) {
     head->scheme = forwarded.data() == connection_scheme.data() ? connection_scheme
                    : equals_ignore_case(forwarded, "https")     ? std::string_view("https")
                    : equals_ignore_case(forwarded, "http")      ? std::string_view("http")
                                                                 : connection_scheme;
   }
-  if (options.scheme_overwrite != SchemeTransform::kNo) [[unlikely]] {
-    head->scheme = options.scheme_overwrite == SchemeTransform::kHttps ? std::string_view("https") : std::string_view("http");
-    room &= headers.set(HeaderId::kXForwardedProto, head->scheme);
+  if (options.edits_forwarded()) [[unlikely]] {
+    const bool ours = options.use_remote_address && options.xff_num_trusted_hops == 0;
+    if (options.append_x_forwarded_port && (ours || !headers.has(HeaderId::kXForwardedPort)))
+      room &= headers.set(HeaderId::kXForwardedPort, scratch.decimal(downstream.local_port));
+    if (options.scheme_overwrite != SchemeTransform::kNo) {
+      head->scheme = options.scheme_overwrite == SchemeTransform::kHttps ? std::string_view("https") : std::string_view("http");
+      room &= headers.set(HeaderId::kXForwardedProto, head->scheme);
+    }
   }
   if (origin->internal) room &= headers.set(HeaderId::kXEnvoyInternal, "true");
   if (!options.via.empty()) room &= append_value(headers, HeaderId::kVia, ", ", options.via, scratch);

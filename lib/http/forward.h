@@ -2,7 +2,7 @@
 // functions on RequestHead/ResponseHead. New strings live in the caller's Scratch; header tables need room for kForwardedHeaders
 // more fields.
 //
-// Order of a request:  check_underscores -> normalize_host -> normalize_path -> mutate_request -> (route) -> route's header rules
+// Order of a request:  check_underscores -> strip_host -> normalize_path -> mutate_request -> (route) -> route's header rules
 // -> mutate_upstream_request -> rewrite_host -> rewrite_path -> write.   Of a response:  mutate_upstream_response -> route's
 // header rules -> mutate_response -> write.
 #pragma once
@@ -55,6 +55,8 @@ struct ForwardOptions {
   SchemeTransform scheme_overwrite = SchemeTransform::kNo;  // scheme_header_transformation.scheme_to_overwrite
   bool keep_client_cert =
       false;  // x-forwarded-client-cert stays for the caller to judge: forward_client_cert_details is not SANITIZE
+  bool strips_host() const { return (static_cast<unsigned>(strip_port) | strip_trailing_host_dot) != 0; }
+  bool edits_forwarded() const { return (static_cast<unsigned>(scheme_overwrite) | append_x_forwarded_port) != 0; }
   ServerHeaderMode server_header = ServerHeaderMode::kOverwrite;
   std::string_view server_name = "envoy";
   std::string_view via;  // "": no via
@@ -102,18 +104,11 @@ enum class PathVerdict : uint8_t {
 // query; what is not used goes back.
 PathVerdict normalize_path(RequestHead* head, const ForwardOptions& options, Scratch& scratch);
 
-// strip_matching_host_port, strip_any_host_port, strip_trailing_host_dot on head->authority. `local_port`: of the listener's
-// socket. *with_port: the authority as it was with its port, if that is stripped; what CONNECT asks the endpoint for. False: no
-// room.
+// strip_matching_host_port, strip_any_host_port, strip_trailing_host_dot on head->authority: for options that strips_host().
+// `local_port`: of the listener's socket. *with_port: the authority as it was with its port, if that is stripped; what CONNECT
+// asks the endpoint for. False: no room.
 bool strip_host(RequestHead* head, const ForwardOptions& options, uint16_t local_port, Scratch& scratch,
                 std::string_view* with_port);
-inline bool normalize_host(RequestHead* head, const ForwardOptions& options, uint16_t local_port, Scratch& scratch,
-                           std::string_view* with_port) {
-  *with_port = head->authority;
-  if (options.strip_port == StripPortMode::kNo && !options.strip_trailing_host_dot) [[likely]]
-    return true;
-  return strip_host(head, options, local_port, scratch, with_port);
-}
 
 struct RequestOrigin {
   base::IpAddress client;    // downstream remote address as Envoy sees it: from x-forwarded-for with trusted hops, or the peer
