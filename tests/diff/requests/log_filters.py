@@ -1,6 +1,6 @@
 from case import one
 
-PORT = 8310
+PORT = 8370
 LOGS = ["filter_status", "filter_status_le", "filter_slow", "filter_and", "filter_flags", "filter_absent", "filter_grpc", "filter_grpc_not", "filter_type", "filter_runtime"]
 GRPC = ["content-type: application/grpc", "te: trailers"]
 CASES = [one("up", "/up/1"), one("direct", "/direct"), one("none", "/none"), one("refused", "/refused"), one("slow", "/up/slow", headers=["x-do: slow-head"]),
