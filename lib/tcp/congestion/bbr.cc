@@ -42,7 +42,7 @@ uint32_t floor_of(uint32_t mss) { return kMinWindow * mss; }
 // The largest rate that the delivered marks show. Bytes/ms; 0: none.
 uint32_t sample_rate(BbrState& b, const BbrAck& a) {
   uint32_t best = 0, gone = 0;
-  for (; gone < b.marks && since(b.delivered, b.mark[gone].target) >= 0; ++gone) {
+  for (; gone < b.marks && since(b.sent - a.in_flight, b.mark[gone].target) >= 0; ++gone) {
     const BbrState::Mark& m = b.mark[gone];
     const int32_t bytes = since(b.delivered, m.delivered);
     const int32_t interval = std::max(since(m.sent_us, m.first_sent_us), since(a.now_us, m.delivered_us));
@@ -72,7 +72,7 @@ void too_much_lost(BbrState& b, uint32_t cwnd, const BbrAck& a) {
 }
 
 void on_round(BbrState& b, uint32_t cwnd, const BbrAck& a) {
-  b.round_end = b.delivered + a.in_flight;
+  b.round_end = b.sent;
   ++b.rounds;
   const bool lossy = b.round_lost > kFewLosses * a.mss &&
                      uint64_t{b.round_lost} * 100 > (uint64_t{b.round_delivered} + b.round_lost) * kLossThreshold;
@@ -118,7 +118,7 @@ uint32_t bbr_bandwidth(const BbrState& b) { return std::max(b.bw[0], b.bw[1]); }
 void bbr_start(BbrState& b, uint32_t in_flight, uint32_t srtt_us, uint32_t now_us) {
   b = BbrState{};
   b.active = true;
-  b.round_end = in_flight;
+  b.sent = b.round_end = in_flight;
   b.delivered_us = b.first_sent_us = now_us;
   b.min_rtt_us = srtt_us;
   b.min_rtt_at_us = now_us;
@@ -126,10 +126,11 @@ void bbr_start(BbrState& b, uint32_t in_flight, uint32_t srtt_us, uint32_t now_u
 
 void bbr_sent(BbrState& b, uint32_t bytes, uint32_t in_flight, uint32_t cwnd, uint32_t now_us) {
   if (in_flight == 0) b.first_sent_us = b.delivered_us = now_us;
+  b.sent += bytes;
   b.unmarked += bytes;
   if (b.marks == BbrState::kMarks || (b.marks > 0 && b.unmarked < cwnd / BbrState::kMarks)) return;
   b.unmarked = 0;
-  b.mark[b.marks++] = {b.delivered + in_flight + bytes, b.delivered, b.delivered_us, b.first_sent_us, now_us};
+  b.mark[b.marks++] = {b.sent, b.delivered, b.delivered_us, b.first_sent_us, now_us};
 }
 
 void bbr_app_limited(BbrState& b) { b.app_limited = true; }
@@ -149,7 +150,7 @@ uint32_t bbr_acked(BbrState& b, uint32_t cwnd, const BbrAck& a) {
     b.min_rtt_us = a.rtt_us;
     b.min_rtt_at_us = a.now_us;
   }
-  if (since(b.delivered, b.round_end) >= 0) on_round(b, cwnd, a);
+  if (since(b.sent - a.in_flight, b.round_end) >= 0) on_round(b, cwnd, a);
 
   if (b.phase == BbrPhase::kStartup && b.full) b.phase = BbrPhase::kDrain;
   if (b.phase == BbrPhase::kDrain && a.in_flight <= bdp(b)) enter_probe_bw(b, a.now_us);
@@ -159,7 +160,7 @@ uint32_t bbr_acked(BbrState& b, uint32_t cwnd, const BbrAck& a) {
     b.prior_cwnd = std::max(b.prior_cwnd, cwnd);
     b.probe_rtt_done_us = a.now_us + kProbeRttDuration_us;
     b.probe_rtt_round = false;
-    b.round_end = b.delivered + a.in_flight;
+    b.round_end = b.sent;
   } else if (b.phase == BbrPhase::kProbeRtt && b.probe_rtt_round && since(a.now_us, b.probe_rtt_done_us) >= 0) {
     b.min_rtt_at_us = a.now_us;
     cwnd = std::max(cwnd, b.prior_cwnd);

@@ -20,10 +20,10 @@ namespace millrace::tcp {
 enum class BbrPhase : uint8_t { kStartup, kDrain, kProbeBw, kProbeRtt };
 
 struct BbrState {
-  // What was true when something was sent. It counts as delivered when as much is as was in flight then: the order does not
-  // matter.
+  // What was true when something was sent. It counts as delivered when as much has left the path since as was in flight then:
+  // the order does not matter, and what was lost has left it too, or rounds would take as much longer as more is lost.
   struct Mark {
-    uint32_t target;                   // of BbrState::delivered
+    uint32_t target;                   // BbrState::sent, this included
     uint32_t delivered, delivered_us;  // BbrState's then
     uint32_t first_sent_us, sent_us;
   };
@@ -40,7 +40,8 @@ struct BbrState {
   bool probe_rtt_round = false;  // a round has passed in PROBE_RTT
   std::array<Mark, kMarks> mark;
   uint32_t delivered = 0, delivered_us = 0, first_sent_us = 0;  // modulo 2^32
-  uint32_t round_end = 0;                                       // a round ends when so much is delivered
+  uint32_t sent = 0;                                            // bytes, modulo 2^32; less what is in flight: has left the path
+  uint32_t round_end = 0;                                       // a round ends when so much has left the path
   uint32_t unmarked = 0;                                        // bytes sent since the last mark
   uint32_t round_delivered = 0, round_lost = 0;                 // bytes in this round
   uint32_t min_rtt_us = 0, min_rtt_at_us = 0;

@@ -102,6 +102,37 @@ TEST(Bbr, FollowsLessBandwidthWhenTheFilterHasForgotten) {
   EXPECT_NEAR(bbr_bandwidth(p.b), 5'000, 500);
 }
 
+// What is lost leaves the path as what is delivered does: a window of which half is lost is a round, and after a timeout that
+// took all of it the next round is the segment that was sent again.
+TEST(Bbr, LossesDoNotMakeRoundsLonger) {
+  BbrState b;
+  bbr_start(b, 0, 20'000, 0);
+  const auto window = [&] {
+    for (uint32_t i = 0; i < 100; ++i) bbr_sent(b, kMss, i * kMss, 100 * kMss, 1000);
+  };
+  const auto acked = [&](uint32_t delivered, uint32_t lost, uint32_t in_flight) {
+    return bbr_acked(
+        b, 100 * kMss,
+        {.now_us = 21'000, .delivered = static_cast<int32_t>(delivered), .lost = lost, .in_flight = in_flight, .mss = kMss});
+  };
+  window();
+  acked(0, 0, 100 * kMss);
+  const uint32_t before = b.rounds;
+  acked(49 * kMss, 50 * kMss, kMss);
+  EXPECT_EQ(b.rounds, before);
+  acked(kMss, 0, 0);
+  EXPECT_EQ(b.rounds, before + 1);
+
+  window();
+  acked(0, 0, 100 * kMss);
+  const uint32_t cwnd = bbr_lost(b, 100 * kMss, 0, kMss, true);
+  EXPECT_EQ(cwnd, kMss);
+  EXPECT_TRUE(b.conserving);
+  bbr_sent(b, kMss, 0, cwnd, 300'000);
+  acked(kMss, 0, 0);
+  EXPECT_FALSE(b.conserving);
+}
+
 TEST(Bbr, ProbesForTheRoundTripEveryFiveSeconds) {
   Bottleneck p(5'000, 20'000);
   p.run(1'000);
