@@ -22,6 +22,7 @@ _MEMBER = "white space behind a comma does not make another member of x-forwarde
 _HALF_CLOSE = "each direction of a tunnel ends by itself, and one that both sides have ended is no error; to Envoy the first end is a disconnect"
 _GAVE_UP = "the bad chunk came with the head: the upstream connection is reset before the head was read there"
 _LIES = "how far a request gets whose body lies about its length depends on what has come when, and on whether a connection to the endpoint is idle"
+_SETTINGS = "our SETTINGS say the most header bytes that are taken, and nothing that is the default; Envoy's say ENABLE_CONNECT_PROTOCOL 0 and no header bytes"
 
 INTENDED = [
     ("rewrites", "xfh two", "upstream", _MEMBER),
@@ -31,6 +32,7 @@ INTENDED = [
     ("malformed", "cr in value", "status headers body end upstream", _STRICT),
     ("malformed", "chunk no end", "status headers body end upstream", _STRICT),
     ("malformed", "bad chunk", "upstream", _GAVE_UP),
+    ("malformed", "preface", "body", _SETTINGS),
     ("passthrough", "sni unknown", "end", _LINGERS),
     ("tls", "plain", "end body", _LINGERS),
     ("tls", "*", "cipher", _CIPHER),
