@@ -53,10 +53,7 @@ bool http1_options(const core::Http1ProtocolOptions& h, const Path& at, ErrorSin
 template <class M>
 bool both_options(const M& m, const Path& at, ErrorSink& e) {
   const bool ok = http1_options(m.http_protocol_options(), Path(at, "http_protocol_options"), e);
-  const Path http2(at, "http2_protocol_options");
-  if (m.http2_protocol_options().allow_connect())
-    return complain(Path(http2, "allow_connect"), e, "not supported by Millrace on clusters yet");
-  return http2_options(m.http2_protocol_options(), http2, e) && ok;
+  return http2_options(m.http2_protocol_options(), Path(at, "http2_protocol_options"), e) && ok;
 }
 
 bool typed_options(const UpstreamHttpOptions& o, bool tls, const Path& at, ErrorSink& e) {

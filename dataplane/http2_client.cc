@@ -135,6 +135,13 @@ bool Http2Client::write_head(Http2ClientStream& s, const http::RequestHead& head
   return s.session->connection.submit_request(s, head, end);
 }
 
+Http2Client::Allowed Http2Client::extended_connect(Http2ClientStream& s) {
+  const http::H2Connection& c = s.session->connection;
+  s.waits_for_settings = !c.settings_received();
+  if (s.waits_for_settings) return Allowed::kUnknown;
+  return c.peer_takes_extended_connect() ? Allowed::kYes : Allowed::kNo;
+}
+
 void Http2Client::written(Http2ClientStream& s, bool end, HeadBuffer* trailers, const http::HeaderTable* table) {
   if (end) {
     s.tx_end = true;
@@ -173,7 +180,13 @@ void Http2Client::receive(Http2ClientSession& h, bool last) {
     rx.clear();  // only a connection that is over leaves something
   } while (ctx_.transports.after_read(u, ctx_.now) && !rx.empty());
   h.keepalive.heard(u.endpoint->cluster->keepalive, ctx_.now, h.connection.counters().ping_acks_rx, ctx_.random.next());
-  if (unsettled && h.connection.settings_received()) upstreams_.settled(u);
+  if (!unsettled || !h.connection.settings_received()) return;
+  upstreams_.settled(u);
+  for (Http2ClientStream* s = h.streams.front(); s != nullptr;) {
+    Http2ClientStream* next = h.streams.next(*s);
+    if (std::exchange(s->waits_for_settings, false)) proxy_.on_upstream_ready(*s->exchange);  // may be the end of it
+    s = next;
+  }
 }
 
 void Http2Client::on_ready(UpstreamSession& u, uint32_t events) {
@@ -214,7 +227,11 @@ void Http2Client::on_stream(Http2ClientStream& s) {
   proxy_.relay_request(ex);
   if (ex.upstream_stream != &s) return;
   proxy_.relay_response(ex);
-  if (ex.upstream_stream == &s && s.closed && s.error != http::H2Error::kNone && !s.begun) fail(s);
+  if (ex.upstream_stream != &s || !s.closed) return;
+  if (s.error != http::H2Error::kNone && !s.begun) return fail(s);
+  if (!ex.tunnel_open || ex.response_phase != ResponsePhase::kComplete) return;
+  if (ex.request_phase == RequestPhase::kComplete) return proxy_.tunnel_over(ex);
+  fail(s);  // nobody takes what the client still says
 }
 
 UpstreamFailure Http2Client::failure_of(const Http2ClientStream& s) {

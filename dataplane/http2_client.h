@@ -40,9 +40,10 @@ struct Http2ClientStream : http::H2Stream {
   HeadBuffer* trailer_buffer = nullptr;          // of the response
   HeadBuffer* request_trailer_buffer = nullptr;  // lives until they are framed
   http::HeaderTable request_trailer_table;
-  bool begun = false;    // the response's head was handed over
-  bool guessed = false;  // opened before the endpoint had said how many streams it allows
-  base::ListNode link;   // in Http2ClientSession::streams
+  bool begun = false;               // the response's head was handed over
+  bool guessed = false;             // opened before the endpoint had said how many streams it allows
+  bool waits_for_settings = false;  // not opened before they have come
+  base::ListNode link;              // in Http2ClientSession::streams
 };
 
 // One connection to an endpoint.
@@ -99,6 +100,10 @@ class Http2Client {
   void write(Http2ClientStream& s, io::PacketPtr packet) { s.tx.push(std::move(packet)); }
   // Opens the stream. `end`: there is no body. False: no memory.
   bool write_head(Http2ClientStream& s, const http::RequestHead& head, bool end);
+  // Extended CONNECT is the endpoint's to allow, in its SETTINGS. kUnknown: they have not come; HttpProxy::on_upstream_ready is
+  // called again when they have.
+  enum class Allowed : uint8_t { kUnknown, kNo, kYes };
+  Allowed extended_connect(Http2ClientStream& s);
   // What was written to s.tx may go; `end`: it is all, and `trailers` (may be null; its buffer goes over to the stream) follow.
   void written(Http2ClientStream& s, bool end, HeadBuffer* trailers = nullptr, const http::HeaderTable* table = nullptr);
   // Response bytes were taken out of s.rx.

@@ -325,10 +325,8 @@ void HttpProxy::refuse_head(DownstreamSession& d, HeadBuffer* head, const http::
 void HttpProxy::on_upstream_ready(Exchange& ex) {
   if (ex.raw_upstream) [[unlikely]]
     return open_raw_tunnel(ex);
-  if (ex.tunnel && ex.upstream_stream != nullptr) [[unlikely]] {  // no extended CONNECT to endpoints yet
-    upstreams_.cancel(ex);
-    return reply(ex, http::LocalReply::kUpgradeRefused);
-  }
+  if (ex.tunnel && ex.upstream_stream != nullptr && !begin_stream_tunnel(ex)) [[unlikely]]
+    return;
   if (!write_upstream_head(ex)) {
     ex.flags.set(stats::ResponseFlag::kOverloadManager);
     upstreams_.cancel(ex);
@@ -460,6 +458,7 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
         ex.flags.set(ResponseFlag::kUpstreamConnectionTermination);
         ex.detail = ResponseDetail::kResetAfterResponseConnectionTermination;
     }
+    ex.reset_downstream |= ex.tunnel_open;
     return cut_response(ex);
   }
   if (started && ex.tunnel_open) {

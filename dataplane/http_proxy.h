@@ -40,6 +40,7 @@ class HttpProxy {
   void on_upstream_ready(Exchange& ex);
   void on_upstream_readable(Exchange& ex);
   void on_upstream_head(Exchange& ex);  // HTTP/2: the head of the response is complete, in ex.response_buffer
+  void tunnel_over(Exchange& ex);       // both directions of its tunnel are, and a stream has framed all of it
   void on_upstream_writable(Exchange& ex) { relay_request(ex); }
   void on_upstream_failed(Exchange& ex, UpstreamFailure failure);
 
@@ -102,11 +103,12 @@ class HttpProxy {
   void begin_tunnel(Exchange& ex, http::BodyFraming body);
   bool add_websocket_key(Exchange& ex);
   bool answer_upgrade(Exchange& ex, http::BodyFraming* in);
+  bool begin_stream_tunnel(Exchange& ex);
+  bool http1_answer(Exchange& ex);
   bool write_proxy_header(Session& to, const tcp::FourTuple& client, uint8_t version);
   void open_raw_tunnel(Exchange& ex);
   void tunnel_request_over(Exchange& ex);
   void tunnel_response_over(Exchange& ex);
-  void tunnel_over(Exchange& ex);
   // http_router.cc
   void redirect(Exchange& ex, uint16_t status, std::string_view location);
   // The levels of header edits of a route, most specific first.

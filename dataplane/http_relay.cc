@@ -186,7 +186,9 @@ void HttpProxy::discard_received_body(Exchange& ex) {
 
 void HttpProxy::relay_request(Exchange& ex) {
   if (ex.request_phase != RequestPhase::kBody || !ex.upstream_head_sent || ex.upstream == nullptr) return;
-  if (ex.tunnel && !ex.tunnel_open && (ex.stream != nullptr || ex.request_body.decoder.done() || ex.is_connect)) return;
+  if (ex.tunnel && !ex.tunnel_open &&
+      (ex.request_body.decoder.done() || ex.request_body.decoder.framing().kind == http::Framing::kTunnel))
+    return;
   DownstreamSession& d = *ex.downstream;
   const uint64_t before = ex.bytes_received;
   const auto to = [&](auto out) {

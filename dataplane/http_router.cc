@@ -525,7 +525,11 @@ bool HttpProxy::write_upstream_head(Exchange& ex) {
   StageScope stage(ctx_.stages, Stage::kHttpWrite);
   if (ex.upstream_stream != nullptr) {
     ex.request_body.chunked_out = false;
-    return upstreams_.http2().write_head(*ex.upstream_stream, ex.request, ex.request_phase == RequestPhase::kComplete);
+    if (!ex.tunnel) [[likely]]
+      return upstreams_.http2().write_head(*ex.upstream_stream, ex.request, ex.request_phase == RequestPhase::kComplete);
+    http::RequestHead head = ex.request;
+    head.method = "CONNECT";
+    return upstreams_.http2().write_head(*ex.upstream_stream, head, false);
   }
   if (!ex.cluster->enable_trailers) {
     ex.request_body.drop_trailers = true;
@@ -561,6 +565,8 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   http::Scratch scratch(ex.response_buffer->scratch());
   ex.detail = ResponseDetail::kViaUpstream;
   ex.status = response.status;
+  if (ex.tunnel && ex.upstream_stream != nullptr && !http1_answer(ex)) [[unlikely]]
+    return;
   http::BodyFraming in = http::response_framing(response, ex.request.method, ex.tunnel && !ex.is_connect);
   if (const Http2ClientStream* s = ex.upstream_stream; s != nullptr) {  // the stream says where the body ends
     if (in.kind == http::Framing::kUntilClose)

@@ -80,11 +80,69 @@ bool HttpProxy::add_websocket_key(Exchange& ex) {
   return ex.request.headers.push({kKeyName, ex.websocket_key});
 }
 
+// Towards an endpoint of HTTP/2 an upgrade is an extended CONNECT (RFC 8441 4), which the endpoint has to allow first. False: it
+// waits for the endpoint's SETTINGS, or was answered.
+bool HttpProxy::begin_stream_tunnel(Exchange& ex) {
+  const http::Framing kind = ex.request_body.decoder.framing().kind;
+  if (kind != http::Framing::kTunnel && !ex.request_body.decoder.done()) {  // a body first: a stream has one for all
+    upstreams_.cancel(ex);
+    reply(ex, LocalReply::kUpgradeRefused);
+    return false;
+  }
+  if (!ex.is_connect) {
+    Http2ClientStream& s = *ex.upstream_stream;
+    switch (upstreams_.http2().extended_connect(s)) {
+      case Http2Client::Allowed::kUnknown:
+        return false;
+      case Http2Client::Allowed::kNo:
+        upstreams_.cancel(ex);
+        ex.flags.set(ResponseFlag::kUpstreamProtocolError);
+        reply(ex, LocalReply::kUpstreamProtocolError);
+        return false;
+      case Http2Client::Allowed::kYes:
+        break;
+    }
+    s.protocol = ex.request.headers.get(HeaderId::kUpgrade);
+    ex.request.headers.remove(HeaderId::kContentLength);  // at most "0"
+  }
+  ex.request_body.decoder.start({http::Framing::kTunnel, 0});
+  return true;
+}
+
+// The answer to an extended CONNECT as HTTP/1.1 would have it: 200 is 101. False: there is no room for it.
+bool HttpProxy::http1_answer(Exchange& ex) {
+  if (ex.is_connect || ex.response.status != 200) return true;
+  http::HeaderTable& headers = ex.response.headers;
+  const std::string_view type = ex.request.headers.get(HeaderId::kUpgrade);
+  ex.response.status = ex.status = 101;
+  bool room = headers.set(HeaderId::kConnection, "Upgrade") && headers.set(HeaderId::kUpgrade, type);
+  // RFC 8441 5: there is neither key nor accept on a stream, and a client of HTTP/1.1 has sent the one and wants the other.
+  const http::Header* key = ex.request.headers.find(kKeyName);
+  if (ex.is_websocket && ex.stream == nullptr && key != nullptr && headers.find(kAcceptName) == nullptr) {
+    char* accept = key->value.size() == http::kWebSocketKeyBytes ? ex.scratch.allocate(http::kWebSocketAcceptBytes) : nullptr;
+    if (accept != nullptr) http::write_websocket_accept(key->value, accept);
+    room = room && (accept == nullptr || headers.push({kAcceptName, {accept, http::kWebSocketAcceptBytes}}));
+  }
+  if (room && !ex.scratch.overflowed()) return true;
+  upstreams_.cancel(ex);
+  ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
+  reply(ex, LocalReply::kOverload, ResponseFlag::kOverloadManager);
+  return false;
+}
+
 // The endpoint's answer to an upgrade or CONNECT. *in: how its body is framed. False: answered otherwise, the exchange is over.
 bool HttpProxy::answer_upgrade(Exchange& ex, http::BodyFraming* in) {
   http::ResponseHead& response = ex.response;
-  ex.upstream->reusable = false;
+  if (ex.upstream_stream == nullptr) ex.upstream->reusable = false;
   if (in->kind != http::Framing::kTunnel) {
+    if (ex.is_websocket && response.status < 400 &&
+        ex.upstream_stream != nullptr) {  // what its stream still brings is not wanted
+      upstreams_.cancel(ex);
+      ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
+      ex.detail = ResponseDetail::kWebSocketHandshakeUnsuccessful;
+      reply(ex, LocalReply::kUpstreamProtocolError, ResponseFlag::kUpstreamProtocolError);
+      return false;
+    }
     // Envoy: a WebSocket handshake is refused by an error; any other answer to one is no answer, and its body nothing.
     if (ex.is_websocket && response.status < 400) {
       ex.detail = ResponseDetail::kWebSocketHandshakeUnsuccessful;
@@ -166,7 +224,7 @@ void HttpProxy::tunnel_request_over(Exchange& ex) {
   ex.request_phase = RequestPhase::kComplete;
   ex.request_complete_at = ctx_.now;
   if (ex.response_phase == ResponsePhase::kComplete) return tunnel_over(ex);
-  ctx_.transports.shutdown(*ex.upstream, ctx_.now);
+  if (ex.upstream_stream == nullptr) ctx_.transports.shutdown(*ex.upstream, ctx_.now);  // a stream has END_STREAM
 }
 
 void HttpProxy::tunnel_response_over(Exchange& ex) {
@@ -176,6 +234,7 @@ void HttpProxy::tunnel_response_over(Exchange& ex) {
 }
 
 void HttpProxy::tunnel_over(Exchange& ex) {
+  if (const Http2ClientStream* s = ex.upstream_stream; s != nullptr && !s->closed) return;  // when its last bytes are framed
   upstreams_.finish(ex, false);
   finish(ex);
 }

@@ -789,6 +789,10 @@ uint32_t H2Connection::may_open() const {
   return limit > open_streams_ ? limit - open_streams_ : 0;
 }
 
+bool H2Connection::peer_takes_extended_connect() const {
+  return nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1;
+}
+
 uint32_t H2Connection::stream_limit() const {
   const uint32_t peer = nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
   return std::min(peer, options_.max_concurrent_streams);

@@ -255,6 +255,8 @@ class H2Connection {
   uint64_t unread() const { return unread_; }
   // The peer's SETTINGS are known. Before that a client may open kStreamsBeforeSettings streams at most.
   bool settings_received() const { return counters_.settings_rx != 0; }
+  // Client: whether the peer's SETTINGS allow extended CONNECT (RFC 8441 3), which H2Stream::protocol makes of a request.
+  bool peer_takes_extended_connect() const;
   // Client: how many more streams the peer lets us open now (its SETTINGS_MAX_CONCURRENT_STREAMS, GOAWAY, ids left).
   uint32_t may_open() const;
   // Client: how many streams may be open at once, by the endpoint's SETTINGS and our own limit.

@@ -17,8 +17,10 @@ from upstream_server import pattern_sha256
 
 SUPPORT = os.path.join(laboratory.ROOT, "tests", "support")
 SYSTEM_PYTHON = "/usr/bin/python3"  # the one that Debian's python3-h2 is for
-H2, NGHTTPD, NGHTTPD_TLS, NGINX_TLS, TLS = 8002, 8003, 8443, 8444, 443
+WEBSOCKET_PEER = os.path.join(SUPPORT, "websocket_peer.py")
+H2, NGHTTPD, WS, NGHTTPD_TLS, NGINX_TLS, TLS = 8002, 8003, 8004, 8443, 8444, 443
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+has_websockets = subprocess.run([SYSTEM_PYTHON, "-c", "import websockets"], capture_output=True).returncode == 0
 has_h2 = subprocess.run([SYSTEM_PYTHON, "-c", "import h2"], capture_output=True).returncode == 0
 pytestmark = pytest.mark.skipif(not has_h2, reason="no python3-h2 (Debian package); scripts/setup installs it")
 
@@ -40,8 +42,10 @@ def configuration(lab):
               {"match": {"prefix": "/old/"}, "route": to("old_style")}, {"match": {"prefix": "/same/"}, "route": to("as_downstream")},
               {"match": {"prefix": "/nghttpd/"}, "route": to("nghttpd")}, {"match": {"prefix": "/few/"}, "route": to("few")},
               {"match": {"prefix": "/tls/"}, "route": to("tls")}, {"match": {"prefix": "/auto2/"}, "route": to("auto2")},
-              {"match": {"prefix": "/auto1/"}, "route": to("auto1")}]
-    plain = hcm([{"name": "v", "domains": ["*"], "routes": routes}], access_log=log, http_protocol_options={"enable_trailers": True})
+              {"match": {"prefix": "/auto1/"}, "route": to("auto1")}, {"match": {"prefix": "/no/"}, "route": to("nghttpd")},
+              {"match": {"connect_matcher": {}}, "route": {"cluster": "h2", "upgrade_configs": [{"upgrade_type": "CONNECT"}]}}]
+    plain = hcm([{"name": "v", "domains": ["*"], "routes": routes}], access_log=log, http_protocol_options={"enable_trailers": True},
+                http2_protocol_options={"allow_connect": True}, upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "other"}])
     as_downstream = {"typed_extension_protocol_options": {OPTIONS: {"@type": "type.googleapis.com/" + OPTIONS, "use_downstream_protocol_config": {
         "http_protocol_options": {}, "http2_protocol_options": {}}}}}
     tls = {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
@@ -62,7 +66,11 @@ def gateway():
     lab = laboratory.Lab(device="af_packet")
     try:
         lab.start("http1", [sys.executable, os.path.join(SUPPORT, "upstream_server.py"), f"0.0.0.0:{PY}"], lab.upstream).wait_log("listening")
-        lab.start("http2", [SYSTEM_PYTHON, os.path.join(SUPPORT, "h2_server.py"), f"0.0.0.0:{H2}"], lab.upstream).wait_log("listening")
+        websockets = f"{lab.upstream4(0)}:{WS}"
+        if has_websockets:
+            lab.start("websockets", [SYSTEM_PYTHON, WEBSOCKET_PEER, "server", lab.upstream4(0), str(WS)], lab.upstream).wait_log("listening")
+        lab.start("http2", [SYSTEM_PYTHON, os.path.join(SUPPORT, "h2_server.py"), "--websockets", websockets, f"0.0.0.0:{H2}"],
+                  lab.upstream).wait_log("listening")
         www = os.path.join(lab.dir, "www")
         os.makedirs(www)
         with open(os.path.join(www, "small.txt"), "w") as f:
@@ -376,3 +384,48 @@ def test_nothing_is_smuggled_on_the_way_down(gateway, name):
     assert "/smuggled" not in json.dumps(after)
     reached = seen(after).get("/request", 0) - seen(before).get("/request", 0)
     assert reached <= (name in SHOWS_IN_THE_BODY), "nothing of it reached the endpoint"
+
+
+# --- tunnels: upgrades are extended CONNECT towards endpoints of HTTP/2 (RFC 8441), CONNECT is itself
+
+@pytest.mark.skipif(not has_websockets, reason="no python3-websockets (scripts/setup installs it)")
+def test_websockets_over_streams(gateway):
+    p = gateway.lab.client.run([SYSTEM_PYTHON, WEBSOCKET_PEER, "client", f"ws://10.77.1.1:{HTTP}/2/chat"], timeout=60)
+    assert p.stdout.decode().strip() == "ok", p.stderr.decode()
+
+
+@pytest.mark.skipif(not has_websockets, reason="no python3-websockets (scripts/setup installs it)")
+def test_many_websockets_share_connections(gateway):
+    total = lambda: gateway.counters().get(("cluster", "h2", "upstream_cx_http2_total"), 0)
+    before = total()
+    script = f"""
+import asyncio, websockets
+async def one(i):
+    async with websockets.connect('ws://10.77.1.1:{HTTP}/2/{{}}'.format(i)) as c:
+        for n in range(5):
+            await c.send(f'{{i}} {{n}}')
+            assert await c.recv() == f'{{i}} {{n}}'
+async def main():
+    await asyncio.gather(*(one(i) for i in range(150)))
+asyncio.run(main())
+"""
+    p = gateway.lab.client.run([SYSTEM_PYTHON, "-c", script], timeout=120)
+    assert p.returncode == 0, p.stderr.decode()
+    assert total() - before <= 2  # the server allows 200 streams
+
+
+def test_curl_through_connect(gateway):
+    url = f"http://{gateway.lab.upstream4(0)}:{PY}/bytes/{4 << 20}"
+    p = gateway.lab.client.run(["curl", "-s", "-p", "-x", f"http://10.77.1.1:{HTTP}", url], timeout=60)
+    assert hashlib.sha256(p.stdout).hexdigest() == pattern_sha256(4 << 20), p.stderr
+
+
+@pytest.mark.parametrize("target,upgrade,status", [("/no/", "websocket", 502), ("/2/", "other", 501)], ids=["endpoint-does-not-allow", "endpoint-refuses"])
+def test_upgrades_that_endpoints_refuse(gateway, target, upgrade, status):
+    with gateway.connect() as c:
+        headers = [("connection", "upgrade"), ("upgrade", upgrade)]
+        if upgrade == "websocket":
+            headers += [("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("sec-websocket-version", "13")]
+        c.request(target, headers=headers)
+        assert c.response().status == status
+    assert Http1Client(gateway).ask("/2/who").status == 200

@@ -8,6 +8,9 @@ where both make sense. One thread a connection. Needs Debian's python3-h2. Run a
     /goaway               200, and GOAWAY behind it: the connection ends with this response
     /close                the connection ends in the middle of the response's body
     /hold                 never answers
+
+CONNECT is a connection to its authority. Extended CONNECT (RFC 8441, allowed in the SETTINGS) with protocol websocket is one to the WebSocket
+server of HTTP/1.1 that --websockets ADDRESS:PORT names, which sees the handshake as RFC 8441 5 has it; any other protocol is refused with 501.
 """
 import json
 import hashlib
@@ -22,12 +25,13 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ConnectionTerminated, RequestReceived, StreamEnded, StreamReset, TrailersReceived, WindowUpdated
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from upstream_server import pattern  # noqa: E402
 
 _connections = [0]
+_websockets = [None]
 _lock = threading.Lock()
 
 
@@ -38,6 +42,7 @@ class Stream:
         self.headers = [(n, v) for n, v in fields if not n.startswith(":")]
         self.trailers, self.bytes, self.digest = [], 0, hashlib.sha256()
         self.out, self.end, self.out_trailers = b"", False, None
+        self.protocol, self.tunnel = pseudo.get(":protocol"), None
         parts = urlsplit(self.target)
         self.path, self.query = parts.path, {k: v[-1] for k, v in parse_qs(parts.query).items()}
 
@@ -49,21 +54,24 @@ class Connection:
             self.number = _connections[0]
             _connections[0] += 1
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8", validate_inbound_headers=False))
-        self.h2.local_settings.update({SettingCodes.MAX_CONCURRENT_STREAMS: 200})
-        self.streams, self.open = {}, True
+        self.h2.local_settings = Settings(client=False, initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: 200, SettingCodes.ENABLE_CONNECT_PROTOCOL: 1})
+        self.streams, self.open, self.lock = {}, True, threading.RLock()
 
     def run(self):
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.h2.initiate_connection()
         try:
             while self.open:
-                self.sock.sendall(self.h2.data_to_send())
+                with self.lock:
+                    self.sock.sendall(self.h2.data_to_send())
                 data = self.sock.recv(1 << 16)
                 if not data:
                     break
-                for event in self.h2.receive_data(data):
-                    self.on(event)
-                self.pump()
+                with self.lock:
+                    for event in self.h2.receive_data(data):
+                        self.on(event)
+                    self.pump()
             self.sock.sendall(self.h2.data_to_send())
         except (OSError, ProtocolError) as e:
             print("connection", self.number, "ended:", e, flush=True)
@@ -73,23 +81,31 @@ class Connection:
     def on(self, event):
         if isinstance(event, RequestReceived):
             s = self.streams[event.stream_id] = Stream(event.headers)
-            if s.path in ("/early",):
+            if s.method == "CONNECT":
+                self.connect(event.stream_id, s)
+            elif s.path in ("/early",):
                 self.answer(event.stream_id, s)
         elif isinstance(event, DataReceived):
             s = self.streams.get(event.stream_id)
             if s is not None:
                 s.bytes += len(event.data)
                 s.digest.update(event.data)
+                if s.tunnel is not None:
+                    s.tunnel.sendall(event.data)
             if event.flow_controlled_length:
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, TrailersReceived):
             self.streams[event.stream_id].trailers = [list(x) for x in event.headers]
         elif isinstance(event, StreamEnded):
             s = self.streams.get(event.stream_id)
-            if s is not None and s.path != "/early":
+            if s is not None and s.tunnel is not None:
+                s.tunnel.shutdown(socket.SHUT_WR)
+            elif s is not None and s.path != "/early":
                 self.answer(event.stream_id, s)
         elif isinstance(event, StreamReset):
-            self.streams.pop(event.stream_id, None)
+            s = self.streams.pop(event.stream_id, None)
+            if s is not None and s.tunnel is not None:
+                s.tunnel.close()
         elif isinstance(event, ConnectionTerminated):
             self.open = False
         elif isinstance(event, WindowUpdated):
@@ -150,6 +166,39 @@ class Connection:
         elif noun != "hold":
             self.whole(i, s, 404, b"no such path\n")
 
+    def connect(self, i, s):
+        """The stream is a tunnel from here on: what the other end sends goes out as windows allow."""
+        fields = []
+        if s.protocol is None:
+            host, _, port = s.authority.rpartition(":")
+            s.tunnel = socket.create_connection((host, int(port)))
+            rest = b""
+        elif s.protocol == "websocket" and _websockets[0] is not None:
+            s.tunnel = socket.create_connection(_websockets[0])
+            lines = [f"GET {s.target} HTTP/1.1", f"host: {s.authority}", "connection: upgrade", "upgrade: websocket", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="]
+            s.tunnel.sendall("\r\n".join(lines + [f"{n}: {v}" for n, v in s.headers if n != "sec-websocket-key"] + ["", ""]).encode())
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += s.tunnel.recv(1)
+            pairs = [line.partition(": ")[::2] for line in answer.decode().split("\r\n")[1:] if line]
+            fields = [(n.lower(), v) for n, v in pairs if n.lower() in ("sec-websocket-protocol", "sec-websocket-extensions")]
+        else:
+            return self.head(i, 501, end=True)
+        self.head(i, 200, fields)
+        threading.Thread(target=self.relay, args=(i, s), daemon=True).start()
+
+    def relay(self, i, s):
+        try:
+            while not s.end:
+                data = s.tunnel.recv(1 << 16)
+                with self.lock:
+                    s.out, s.end = s.out + data, not data
+                    if i in self.streams:
+                        self.pump()
+                        self.sock.sendall(self.h2.data_to_send())
+        except (OSError, ProtocolError) as e:
+            print("tunnel", i, "ended:", e, flush=True)
+
     def pump(self):
         """Sends what the windows allow of every body."""
         for i, s in list(self.streams.items()):
@@ -171,6 +220,9 @@ class Connection:
 
 
 def main(argv):
+    if argv[:1] == ["--websockets"]:
+        host, _, port = argv[1].rpartition(":")
+        _websockets[0], argv = (host, int(port)), argv[2:]
     for where in argv:
         host, _, port = where.rpartition(":")
         listener = socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256)
