@@ -2,6 +2,7 @@
 // reference. Each input is tried as it is, and again with magic, version, kind, size and id made legal and the checksum not asked
 // for, so that it gets past the header.
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "lib/table/validate.h"
@@ -32,6 +33,7 @@ struct Reader {
       const T& t = a.at(base, i);
       if constexpr (kIsArray<T>) (*this)(t);
       else if constexpr (requires { t.refs(*this); }) t.refs(*this);
+      else if constexpr (std::is_class_v<T>) sum += *(reinterpret_cast<const uint8_t*>(&t + 1) - 1);
       else sum += static_cast<uint64_t>(t);
     }
   }
