@@ -25,14 +25,15 @@ LAYERS = {
     "lib/tcp": ["lib/base", "lib/wire", "lib/stats"] + PACKET,
     "lib/tls": ["lib/base", "lib/stats"] + PACKET,
     "lib/http": ["lib/base", "lib/stats"] + PACKET,
+    "lib/compress": ["lib/base"] + PACKET,
     "lib/table": ["lib/base"],
     "lib/format": ["lib/base", "lib/stats", "lib/table"],
     "lib/route": ["lib/base", "lib/table", "lib/http/message.h"],
     "lib/io": ["lib/base", "lib/stats", "lib/shm"],
     "lib/bootstrap": ["lib/base"],
     "lib/api": [],
-    "dataplane": ["lib/base", "lib/wire", "lib/stats", "lib/shm", "lib/tcp", "lib/tls", "lib/http", "lib/table", "lib/format",
-                  "lib/route", "lib/io", "lib/bootstrap"],
+    "dataplane": ["lib/base", "lib/wire", "lib/stats", "lib/shm", "lib/tcp", "lib/tls", "lib/http", "lib/compress", "lib/table",
+                  "lib/format", "lib/route", "lib/io", "lib/bootstrap"],
     "control": ["lib/base", "lib/stats", "lib/shm", "lib/table", "lib/format", "lib/route", "lib/api", "lib/bootstrap", "lib/http/message.h"],
     "perf": ["lib", "dataplane", "tests"],
     "tests": ["lib", "dataplane", "control", "perf"],
@@ -50,6 +51,7 @@ LIBRARY_HEADERS = [
     (r"rte_\w+\.h", "DPDK", ["lib/io", "tests", "perf"]),
     (r"hs(_\w+)?\.h|hs/.*", "Hyperscan", ["lib/route/pattern_db.*", "tests"]),
     (r"openssl/.*", "OpenSSL", ["lib/tls", "tests"]),
+    (r"zlib\.h|brotli/.*|zstd(_errors)?\.h", "a compression library", ["lib/compress", "tests"]),
     (r"nghttp2/.*", "nghttp2", ["lib/http", "tests"]),
     (r"google/protobuf/.*|.*\.pb\.h", "protobuf", ["lib/api", "control", "tests"]),
     (r"grpcpp/.*|grpc/.*|.*\.grpc\.pb\.h", "gRPC", ["lib/api", "control", "tests"]),
@@ -60,7 +62,7 @@ LIBRARY_HEADERS = [
 
 # --- the poll core --------------------------------------------------------------------------------------------------------------
 # Folders (or files) whose code runs on poll cores, and what has no place there.
-POLL_CORE = ["lib/tcp", "lib/http", "lib/wire", "lib/tls", "lib/route/matcher*", "dataplane"]
+POLL_CORE = ["lib/tcp", "lib/http", "lib/wire", "lib/tls", "lib/compress", "lib/route/matcher*", "dataplane"]
 POLL_CORE_FORBIDDEN = [
     (r"\bstd::function\b", "std::function"),
     (r"\bshared_ptr\b|\bmake_shared\b", "shared_ptr"),
