@@ -2,6 +2,7 @@
 
 #include "control/access_log_filter.h"
 #include "control/access_log_template.h"
+#include "control/compile_compressor.h"
 #include "control/config_loader.h"
 #include "control/proto_values.h"
 #include "control/route_spec.h"
@@ -236,6 +237,7 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
   out->allow_absolute_url = !h1.has_allow_absolute_url() || h1.allow_absolute_url().value();
   out->headers_with_underscores_reject = c.headers_with_underscores_action() == core::HttpProtocolOptions::REJECT_REQUEST;
   out->headers_with_underscores_drop = c.headers_with_underscores_action() == core::HttpProtocolOptions::DROP_HEADER;
+  out->compressors = w.array(compile_compressors(h, w));
   for (const auto& f : h.http_filters()) {
     envoy::extensions::filters::http::router::v3::Router router;
     if (!f.typed_config().UnpackTo(&router)) continue;

@@ -8,6 +8,10 @@
 #include "lib/api/envoy.config.route.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
+#include "lib/api/envoy.extensions.compression.brotli.compressor.v3.pb.h"
+#include "lib/api/envoy.extensions.compression.gzip.compressor.v3.pb.h"
+#include "lib/api/envoy.extensions.compression.zstd.compressor.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.http.compressor.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.proxy_protocol.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
@@ -43,7 +47,10 @@ const ExtensionTable& extension_table() {
        {ext::transport_sockets::tls::v3::DownstreamTlsContext::descriptor(),
         ext::transport_sockets::tls::v3::UpstreamTlsContext::descriptor()}},
       {"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config",
-       {ext::filters::http::router::v3::Router::descriptor()}},
+       {ext::filters::http::compressor::v3::Compressor::descriptor(), ext::filters::http::router::v3::Router::descriptor()}},
+      {"envoy.config.core.v3.TypedExtensionConfig.typed_config",
+       {ext::compression::brotli::compressor::v3::Brotli::descriptor(),
+        ext::compression::gzip::compressor::v3::Gzip::descriptor(), ext::compression::zstd::compressor::v3::Zstd::descriptor()}},
       {"envoy.config.accesslog.v3.AccessLog.typed_config",
        {ext::access_loggers::file::v3::FileAccessLog::descriptor(),
         ext::access_loggers::stream::v3::StdoutAccessLog::descriptor(),

@@ -40,6 +40,11 @@ MetricGroup scope_group(const RegionView& view, const Model& model, const stats:
     }
     case stats::ScopeKind::kHcm:
       return {"http." + name + ".", "http.", {{"envoy.http_conn_manager_prefix", name}}};
+    case stats::ScopeKind::kCompressor: {  // named "LIBRARY.CODEC.", below its connection manager
+      const auto parent = view.scope(s.parent);
+      const std::string hcm = parent ? metric_safe(parent->name) : "_";
+      return {"http." + hcm + ".compressor." + name, "http.compressor." + name, {{"envoy.http_conn_manager_prefix", hcm}}};
+    }
     case stats::ScopeKind::kVirtualHost:
       return {"vhost." + name + ".", "vhost.", {{"envoy.virtual_host", name}}};
     case stats::ScopeKind::kCluster:
@@ -97,6 +102,10 @@ void visit_metrics(const RegionView& view, const Model& model, const Visit& visi
     const std::span<const CounterInfo> infos = stats::scope_counters(s.kind);
     values.clear();
     for (uint32_t i = 0; i < infos.size(); ++i) values.push_back(metric(infos[i], view.scope_sum(s.slot, i)));
+    if (s.kind == stats::ScopeKind::kCompressor && stats::is_plain_compressor(s.key))
+      for (MetricValue& v : values)
+        if (constexpr std::string_view kResponse = "response."; v.name.starts_with(kResponse))
+          v.name.remove_prefix(kResponse.size());
     visit(scope_group(view, model, s), values);
   }
   const auto plain = [](const char* prefix) { return MetricGroup{prefix, prefix, {}}; };

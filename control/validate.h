@@ -5,7 +5,7 @@
 //
 // Where we are stricter than Envoy, on purpose: names of virtual hosts are unique in a route configuration, names of filter
 // chains in a listener, endpoints in a cluster (they are what `millctl` edits by name); header names are RFC 9110 tokens; ports
-// are not 0.
+// are not 0; compressors have levels that a poll core can bear.
 #pragma once
 
 #include <optional>

@@ -5,6 +5,7 @@
 #include "control/proto_values.h"
 #include "control/socket_options.h"
 #include "control/validate.h"
+#include "control/validate_compressor.h"
 #include "control/validate_rules.h"
 #include "control/validate_tls.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
@@ -12,6 +13,7 @@
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
 #include "lib/base/ascii.h"
 #include "lib/table/filter_chain_index.h"
+#include "lib/table/objects.h"
 
 namespace millrace::control {
 
@@ -19,6 +21,7 @@ namespace {
 
 using namespace rules;
 namespace core = envoy::config::core::v3;
+using Compressor = envoy::extensions::filters::http::compressor::v3::Compressor;
 using Router = envoy::extensions::filters::http::router::v3::Router;
 using ProxyProtocol = envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 using TlsInspector = envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
@@ -70,15 +73,26 @@ bool http_filters(const api::HttpConnectionManager& h, const Path& at, ErrorSink
   if (h.http_filters().empty())
     return complain(Path(at, "http_filters"), e, "must end with the router filter (envoy.filters.http.router)");
   bool ok = true;
+  uint32_t compressors = 0;
   for (int i = 0; i < h.http_filters_size(); ++i) {
     const auto& f = h.http_filters(i);
     const Path here(at, "http_filters", i), config(here, "typed_config");
     ok = not_empty(f.name(), Path(here, "name"), e) && ok;
+    Compressor compressor;
     Router router;
-    if (!f.has_typed_config()) ok = complain(config, e, "is required");
-    else if (!f.typed_config().UnpackTo(&router)) ok = complain(config, e, "only Router is supported here by Millrace yet");
-    else ok = known_fields_only(router, config, e) && ok;
-    if (i + 1 < h.http_filters_size()) ok = complain(here, e, "the router ends the list: nothing may follow it");
+    if (!f.has_typed_config()) {
+      ok = complain(config, e, "is required");
+    } else if (f.typed_config().UnpackTo(&router)) {
+      ok = known_fields_only(router, config, e) && ok;
+      if (i + 1 < h.http_filters_size()) ok = complain(here, e, "the router ends the list: nothing may follow it");
+    } else if (f.typed_config().UnpackTo(&compressor)) {
+      ok = validate_compressor(compressor, config, e) && ok;
+      if (++compressors == table::kMostCompressors + 1)
+        ok = complain(here, e, "more than " + std::to_string(table::kMostCompressors) + " compressor filters");
+      if (i + 1 == h.http_filters_size()) ok = complain(here, e, "the router filter must follow (envoy.filters.http.router)");
+    } else {
+      ok = complain(config, e, "only Compressor and Router are supported here by Millrace yet");
+    }
   }
   return ok;
 }

@@ -27,6 +27,7 @@ using base::TimeNs;
 struct DownstreamSession;
 struct UpstreamSession;
 struct Http2Stream;
+struct ResponseCompression;
 struct Http2ClientStream;
 struct EndpointPool;
 struct ClusterState;
@@ -82,6 +83,7 @@ struct ExchangeState {
   size_t response_scanned = 0;
   http::ResponseHead response;
   BodyRelay request_body, response_body;
+  ResponseCompression* compression = nullptr;  // where there are compressor filters; in the request's head buffer
 
   RoutePolicy route;
   table::ObjectId virtual_host = table::kNoObject;

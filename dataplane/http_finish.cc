@@ -130,7 +130,8 @@ void HttpProxy::cut_response(Exchange& ex) {
   // A body that only the close ends would look complete: the client must see a reset instead (RFC 9112 6.3 rule 8, 8).
   const bool ambiguous = ex.response_phase == ResponsePhase::kBody && !ex.local_reply && !ex.tunnel &&
                          !ex.response_body.chunked_out &&
-                         ex.response_body.decoder.framing().kind != http::Framing::kContentLength;
+                         (ex.response_body.decoder.framing().kind != http::Framing::kContentLength ||
+                          (ex.compression != nullptr && ex.compression->encoder != nullptr));
   ex.close_downstream = true;
   if (ambiguous) ex.reset_downstream = true;
   finish(ex);
@@ -185,6 +186,8 @@ void HttpProxy::finish(Exchange& ex) {
   const bool close = ex.close_downstream, reset = ex.reset_downstream, left = ex.client_left;
   free_body(ex.request_body);
   free_body(ex.response_body);
+  if (ex.compression != nullptr) [[unlikely]]
+    end_compression(ex);
   ctx_.heads.release(std::exchange(ex.request_buffer, nullptr));
   ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
   ex.downstream = nullptr;

@@ -66,6 +66,7 @@ struct HttpPolicy {
   KeepaliveOptions keepalive;
   table::HttpCodec codec = table::HttpCodec::kAuto;
   uint32_t max_head_bytes = 0, max_headers_count = 0;
+  uint32_t compressors = 0;    // how many compressor filters the HCM has
   uint32_t access_logs = 0;    // how many the HCM has; 0: no record is made
   bool log_names = false;      // they ask for names of routes, virtual hosts or clusters
   bool local_replies = false;  // local_reply_config has something to say
@@ -94,6 +95,7 @@ struct HttpPolicy {
     keepalive.assign(h.http2);
     max_head_bytes = h.max_request_headers_bytes;
     max_headers_count = h.max_headers_count;
+    compressors = h.compressors.count;
     access_logs = h.access_logs.count;
     accept_http_10 = h.accept_http_10 != 0;
     allow_absolute_url = h.allow_absolute_url != 0;

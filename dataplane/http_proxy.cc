@@ -27,6 +27,7 @@ HttpProxy::HttpProxy(WorkerContext& context, Downstreams& downstreams, Upstreams
       downstreams_(downstreams),
       upstreams_(upstreams),
       exchanges_(context.limits.exchanges),
+      encoders_(context.limits.compression_bytes),
       http2_(context, *this, downstreams, http2_arena) {}
 
 HttpProxy::~HttpProxy() {
@@ -36,6 +37,7 @@ HttpProxy::~HttpProxy() {
     ctx_.disarm(ex.timer);
     free_body(ex.request_body);
     free_body(ex.response_body);
+    if (ex.compression != nullptr) end_compression(ex);
     ctx_.heads.release(ex.request_buffer);
     ctx_.heads.release(ex.response_buffer);
     exchanges_.free(&ex);
@@ -126,6 +128,7 @@ void HttpProxy::wake(DownstreamSession& d) {
 
 void HttpProxy::run_wake_list() {
   // One turn each: what is woken while we run waits for the next iteration.
+  if (!encoding_.empty()) run_encoders();
   base::List<DownstreamSession, &DownstreamSession::wake> now;
   now.splice_back(wake_);
   while (DownstreamSession* d = now.pop_front()) {

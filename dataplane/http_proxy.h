@@ -1,7 +1,7 @@
 // HTTP from client to endpoint and back: reads request heads, routes them, relays bodies both ways with back-pressure, answers
 // what the gateway itself has to answer, and ends exchanges. One object per worker; files: http_proxy.cc (the two connections),
-// http_relay.cc (bodies), http_tunnel.cc (upgrades, CONNECT), http_router.cc (decisions and heads), http_finish.cc (ends,
-// records).
+// http_relay.cc (bodies), http_compress.cc (compressor filters), http_tunnel.cc (upgrades, CONNECT), http_router.cc (decisions
+// and heads), http_finish.cc (ends, records).
 //
 // Who may free an exchange: only finish(). It may be called inside any function below, so after a call that can finish, callers
 // look at DownstreamSession::exchange (or the return value) before they touch the exchange again.
@@ -14,8 +14,10 @@
 #include "dataplane/exchange.h"
 #include "dataplane/exchange_format.h"
 #include "dataplane/http2_server.h"
+#include "dataplane/response_compression.h"
 #include "dataplane/upstreams.h"
 #include "dataplane/worker_context.h"
+#include "lib/compress/encoder_pool.h"
 #include "lib/http/h1_writer.h"
 #include "lib/http/local_reply.h"
 
@@ -53,11 +55,12 @@ class HttpProxy {
   // The stream was reset, or its connection is over.
   void stream_gone(Exchange& ex);
 
-  // Sessions with more to do (pipelined requests), at most those that wait now.
+  // Sessions with more to do (pipelined requests, bodies whose encoder has had its turn), at most those that wait now.
   void run_wake_list();
-  bool has_wakeups() { return !wake_.empty(); }
+  bool has_wakeups() { return !wake_.empty() || !encoding_.empty(); }
 
   uint32_t exchanges_in_use() const { return exchanges_.in_use(); }
+  uint32_t encoders_in_use() const { return encoders_.in_use(); }
   uint32_t exchanges_capacity() const { return exchanges_.capacity(); }
 
  private:
@@ -89,6 +92,9 @@ class HttpProxy {
   template <class In, class Out>
   RelayEnd relay(In in, Out out, BodyRelay& body, uint64_t* bytes);
   void relay_request(Exchange& ex);
+  template <class In>
+  RelayEnd relay_encoded(Exchange& ex, In in);
+  bool write_encoded(Exchange& ex, std::string_view body);
   void discard_received_body(Exchange& ex);
   void relay_response(Exchange& ex);
   void start_body(BodyRelay& body, http::BodyFraming in, bool chunked_out, bool trailers);
@@ -144,6 +150,14 @@ class HttpProxy {
                   std::string_view location = {});
   void request_complete(Exchange& ex);
 
+  // http_compress.cc
+  const FilterChainRuntime* compressors_of(const DownstreamSession& d) const;
+  void begin_compression(Exchange& ex);
+  bool compress_response(Exchange& ex, http::HeaderTable& headers, bool end_stream, http::Scratch& scratch);
+  void close_encoder(ResponseCompression& c);
+  void end_compression(Exchange& ex);
+  void run_encoders();
+
   // http_finish.cc
   void finish(Exchange& ex);
   void response_complete(Exchange& ex);
@@ -158,6 +172,8 @@ class HttpProxy {
   Upstreams& upstreams_;
   base::Pool<Exchange> exchanges_;
   base::List<DownstreamSession, &DownstreamSession::wake> wake_;
+  base::List<ResponseCompression, &ResponseCompression::more> encoding_;
+  compress::EncoderPool encoders_;
   Http2Server http2_;
 };
 

@@ -1,5 +1,6 @@
 // Bodies: from one connection's received bytes to another's send queue, by reference where whole packets pass, with back-pressure
 // from the slower side (what cannot be written stays in rx(), and closes the peer's window).
+#include "dataplane/encoded_out.h"
 #include "dataplane/http_proxy.h"
 #include "lib/http/h1_writer.h"
 
@@ -224,10 +225,49 @@ void HttpProxy::relay_request(Exchange& ex) {
   }
 }
 
+template <class In>
+HttpProxy::RelayEnd HttpProxy::relay_encoded(Exchange& ex, In in) {
+  ResponseCompression& c = *ex.compression;
+  stats::ScopeBlock& counters = ctx_.stats.scope(c.slot);
+  uint64_t plain = 0;
+  if (std::exchange(c.turn_at, ctx_.now) != ctx_.now) c.turn_bytes = 0;
+  const auto through = [&](auto out) {
+    EncodedOut<decltype(out)> encoded{out, c, ctx_.stack.pool(), ex.response_body, &in.queue()};
+    RelayEnd end = relay<In, EncodedOut<decltype(out)>&>(in, encoded, ex.response_body, &plain);
+    ex.bytes_sent += encoded.sent;
+    counters[stats::CompressorCounter::kUncompressedBytes].add(plain);
+    counters[stats::CompressorCounter::kCompressedBytes].add(encoded.sent);
+    if (plain != 0) ex.last_activity = ctx_.now;
+    if (c.failed && (end.status == Relay::kBlocked || end.status == Relay::kDone)) end.status = Relay::kCut;
+    if (end.status == Relay::kBlocked && encoded.spent() && !c.more.linked()) encoding_.push_back(c);
+    return end;
+  };
+  return ex.stream == nullptr ? through(ConnectionOut{ctx_, *ex.downstream})
+                              : through(StreamOut<Http2Server>{http2_, *ex.stream, ctx_.stack.pool()});
+}
+
+// The whole of an answer of our own. False: it cannot be completed.
+bool HttpProxy::write_encoded(Exchange& ex, std::string_view body) {
+  stats::ScopeBlock& counters = ctx_.stats.scope(ex.compression->slot);
+  const auto through = [&](auto out) {
+    EncodedOut<decltype(out)> encoded{out, *ex.compression, ctx_.stack.pool(), ex.response_body, nullptr};
+    HeadBuffer* no_trailers = nullptr;
+    const bool whole = encoded.copy(base::as_bytes(body)) && encoded.finish(ex.response_body, nullptr, no_trailers);
+    ex.bytes_sent += encoded.sent;
+    counters[stats::CompressorCounter::kUncompressedBytes].add(body.size());
+    counters[stats::CompressorCounter::kCompressedBytes].add(encoded.sent);
+    return whole;
+  };
+  return ex.stream == nullptr ? through(ConnectionOut{ctx_, *ex.downstream})
+                              : through(StreamOut<Http2Server>{http2_, *ex.stream, ctx_.stack.pool()});
+}
+
 void HttpProxy::relay_response(Exchange& ex) {
   if (ex.response_phase != ResponsePhase::kBody || ex.upstream == nullptr) return;
   const uint64_t before = ex.bytes_sent;
   const auto from = [&](auto in) {
+    if (ex.compression != nullptr && ex.compression->encoder != nullptr) [[unlikely]]
+      return relay_encoded(ex, in);
     return ex.stream == nullptr
                ? relay(in, ConnectionOut{ctx_, *ex.downstream}, ex.response_body, &ex.bytes_sent)
                : relay(in, StreamOut<Http2Server>{http2_, *ex.stream, ctx_.stack.pool()}, ex.response_body, &ex.bytes_sent);

@@ -180,6 +180,8 @@ void HttpProxy::route(Exchange& ex) {
     }
   }
 
+  if (d.policy->http.compressors != 0) [[unlikely]]
+    begin_compression(ex);
   StageScope stage(ctx_.stages, Stage::kRoute);
   if (entry == nullptr) {
     hcm[HcmCounter::kNoRoute].add();
@@ -582,6 +584,11 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   bool room = http::mutate_upstream_response(&response, options, service_ms, scratch);
   ex.upstream_service_time = response.headers.get(HeaderId::kXEnvoyUpstreamServiceTime);
   room = room && apply_response_edits(ex, scratch);
+  bool encoded = false;
+  if (ex.compression != nullptr) [[unlikely]] {
+    room = room && compress_response(ex, response.headers, in.empty(), scratch);
+    encoded = ex.compression->encoder != nullptr;
+  }
   room = room && http::mutate_response(&response, options, {ctx_.date, ex.request_id, ex.tunnel_open}, scratch);
   if (!room || scratch.overflowed()) {
     upstreams_.cancel(ex);
@@ -590,7 +597,8 @@ void HttpProxy::forward_response_head(Exchange& ex) {
     return reply(ex, LocalReply::kUpstreamProtocolError);
   }
   StageScope stage(ctx_.stages, Stage::kHttpWrite);
-  const http::BodyFraming out = http::outgoing_framing(in, ex.request.version);
+  const http::BodyFraming out =
+      http::outgoing_framing(encoded ? http::BodyFraming{http::Framing::kChunked, 0} : in, ex.request.version);
   if (out.kind == http::Framing::kUntilClose || outlived(d)) ex.close_downstream = true;
   if (ex.request_phase != RequestPhase::kComplete && !ex.tunnel) [[unlikely]]
     answered_early(ex);
@@ -662,6 +670,8 @@ bool HttpProxy::make_local_reply(Exchange& ex, uint16_t status, std::string_view
   }
   room = room && http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, text, content_type, other_body);
   ex.status = ex.response.status;  // a gRPC request is answered with 200
+  if (ex.compression != nullptr) [[unlikely]]
+    room = room && compress_response(ex, ex.response.headers, ex.is_head || text->empty(), scratch);
   room = room && http::mutate_response(&ex.response, ex.downstream->policy->forward, {ctx_.date, ex.request_id, false}, scratch);
   return room && !scratch.overflowed();
 }
@@ -688,14 +698,20 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
     }
   }
   if (!room) return cut_response(ex);
-  const http::BodyFraming framing =
-      text.empty() ? http::BodyFraming{} : http::BodyFraming{http::Framing::kContentLength, text.size()};
+  const bool encoded = ex.compression != nullptr && ex.compression->encoder != nullptr;
+  const http::BodyFraming framing = encoded        ? http::outgoing_framing({http::Framing::kChunked, 0}, ex.request.version)
+                                    : text.empty() ? http::BodyFraming{}
+                                                   : http::BodyFraming{http::Framing::kContentLength, text.size()};
+  if (framing.kind == http::Framing::kUntilClose) ex.close_downstream = true;
   const http::ResponseWrite how{framing, ex.request.version, ex.close_downstream, ex.is_head};
   const bool body_follows = !ex.is_head && !text.empty();
   if (!write_response_head(ex, ex.response, how, !body_follows)) return cut_response(ex);
   ex.response_phase = ResponsePhase::kBody;
   ex.downstream_first_byte_at = ctx_.now;
-  if (body_follows) {
+  if (encoded) {
+    ex.response_body.chunked_out = ex.stream == nullptr && framing.kind == http::Framing::kChunked;
+    if (!write_encoded(ex, text)) return cut_response(ex);
+  } else if (body_follows) {
     if (ex.stream != nullptr) {
       if (ex.stream->tx.append_copy(text, ctx_.stack.pool()) != text.size()) return cut_response(ex);
       http2_.written(*ex.stream, true);

@@ -119,6 +119,14 @@ Status NodeBuilder::build_chain(const table::Listener& object, uint32_t index, c
   const std::string_view prefix = table::view(&object, http ? chain.hcm.stat_prefix : chain.tcp.stat_prefix);
   node.leases.push_back(leases_.take(stats::ScopeKind::kHcm, base::hash64(prefix, http ? 1 : 2), prefix));
   runtime.slot = node.leases.back().slot();
+  for (uint32_t i = 0; http && i < chain.hcm.compressors.count; ++i) {
+    const table::Compressor& c = chain.hcm.compressors.at(&object, i);
+    constexpr const char* kCodecs[] = {".gzip.", ".brotli.", ".zstd."};  // Envoy's prefixes
+    const std::string name = std::string(table::view(&object, c.name)) + kCodecs[static_cast<uint32_t>(c.codec)];
+    const uint64_t key = stats::compressor_key(base::hash64(name, base::hash64(prefix, 3)), c.response_config == 0);
+    node.leases.push_back(leases_.take(stats::ScopeKind::kCompressor, key, name, runtime.slot));
+    runtime.compressors.push_back(node.leases.back().slot());
+  }
   node.log_fields.push_back(std::make_unique<AccessLogFields>());
   collect_fields(&object, http ? chain.hcm.access_logs : chain.tcp.access_logs, *node.log_fields.back());
   runtime.log_fields = node.log_fields.back().get();

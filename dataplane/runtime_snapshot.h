@@ -88,6 +88,7 @@ struct FilterChainRuntime {
   const table::FilterChain* chain = nullptr;
   stats::ScopeSlot slot = stats::kOverflowScope;  // ScopeKind::kHcm of its stat_prefix (HTTP connection manager or TCP proxy)
   const AccessLogFields* log_fields = nullptr;    // never null
+  std::vector<stats::ScopeSlot> compressors;      // by index of chain->hcm.compressors (ScopeKind::kCompressor)
   // By worker. Null when the chain does not terminate TLS, and when a secret that it needs is not there (yet): the connection is
   // then refused like one whose handshake failed.
   std::span<tls::ServerContext* const> tls;

@@ -82,6 +82,7 @@ class Worker {
   uint32_t downstreams_in_use() const { return downstreams_.in_use(); }
   uint32_t upstreams_in_use() const { return upstreams_.connections_in_use(); }
   uint32_t endpoints_in_use() const { return upstreams_.endpoints_in_use(); }
+  uint32_t encoders_in_use() const { return http_.encoders_in_use(); }
   uint32_t tunnels_in_use() const { return tcp_.in_use(); }
   uint32_t heads_in_use() const { return heads_.in_use(); }
   // The earliest time at which iterate() has work without a packet coming: for virtual time. kNever: none.

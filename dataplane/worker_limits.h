@@ -6,9 +6,11 @@
 //    4,096 policies     x ~0.7 KiB                                          3 MiB
 //   16,384 exchanges    x ~1.2 KiB                                         20 MiB
 //   32,768 small heads  x 12.5 KiB (8 KiB bytes + 112 header slots)       400 MiB of address space; 12.5 KiB per head in use
+//              encoders: 64 KiB (gzip) to 3.4 MiB each              256 MiB of address space
 //       64 large heads  x 171 KiB                                          11 MiB
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace millrace::dataplane {
@@ -22,7 +24,8 @@ struct WorkerLimits {
   uint32_t clusters = 16'384;            // clusters a worker has state for; full: 503 with flag UO
   uint32_t policies = 4'096;             // different policies of filter chains that connections hold; full: policy_cache.h
   uint32_t http2_connections = 8'192;    // of HTTP/2, to clients and to endpoints, each; full: the connection is closed, flag OM
-  uint32_t tcp_proxies = 16'384;         // raw TCP sessions; full: the connection is reset
+  size_t compression_bytes = size_t{256} << 20;  // of all encoders (lib/compress); full: responses go as they are, counted
+  uint32_t tcp_proxies = 16'384;                 // raw TCP sessions; full: the connection is reset
 };
 
 // Plaintext that one connection may hold between its two sides before reading stops (bytes). Far below Envoy's 1 MiB default

@@ -36,6 +36,10 @@ constexpr CounterInfo kHcm[] = {
 #define HCM_COUNTER MILLRACE_ENTRY
 #include "lib/stats/counters.def"
 };
+constexpr CounterInfo kCompressor[] = {
+#define COMPRESSOR_COUNTER MILLRACE_ENTRY
+#include "lib/stats/counters.def"
+};
 constexpr CounterInfo kVirtualHost[] = {
 #define VIRTUAL_HOST_COUNTER MILLRACE_ENTRY
 #include "lib/stats/counters.def"
@@ -96,6 +100,10 @@ std::span<const CounterInfo> infos<ListenerCounter>() {
 template <>
 std::span<const CounterInfo> infos<HcmCounter>() {
   return kHcm;
+}
+template <>
+std::span<const CounterInfo> infos<CompressorCounter>() {
+  return kCompressor;
 }
 template <>
 std::span<const CounterInfo> infos<VirtualHostCounter>() {

@@ -75,6 +75,11 @@ enum class HcmCounter : uint16_t {
 #include "lib/stats/counters.def"
   kCount
 };
+enum class CompressorCounter : uint16_t {
+#define COMPRESSOR_COUNTER MILLRACE_ENTRY
+#include "lib/stats/counters.def"
+  kCount
+};
 enum class VirtualHostCounter : uint16_t {
 #define VIRTUAL_HOST_COUNTER MILLRACE_ENTRY
 #include "lib/stats/counters.def"
@@ -130,6 +135,8 @@ template <>
 std::span<const CounterInfo> infos<ListenerCounter>();
 template <>
 std::span<const CounterInfo> infos<HcmCounter>();
+template <>
+std::span<const CounterInfo> infos<CompressorCounter>();
 template <>
 std::span<const CounterInfo> infos<VirtualHostCounter>();
 template <>

@@ -50,6 +50,7 @@ uint64_t region_layout_hash() {
   h = add_names(h, infos<LoaderCounter>());
   h = add_names(h, infos<ListenerCounter>());
   h = add_names(h, infos<HcmCounter>());
+  h = add_names(h, infos<CompressorCounter>());
   h = add_names(h, infos<VirtualHostCounter>());
   h = add_names(h, infos<ClusterCounter>());
   h = add_names(h, infos<Pool>());
@@ -76,6 +77,8 @@ const char* to_string(ScopeKind k) {
       return "cluster";
     case ScopeKind::kEndpoint:
       return "endpoint";
+    case ScopeKind::kCompressor:
+      return "compressor";
     case ScopeKind::kCount:
       break;
   }
@@ -88,6 +91,8 @@ std::span<const CounterInfo> scope_counters(ScopeKind k) {
       return infos<ListenerCounter>();
     case ScopeKind::kHcm:
       return infos<HcmCounter>();
+    case ScopeKind::kCompressor:
+      return infos<CompressorCounter>();
     case ScopeKind::kVirtualHost:
       return infos<VirtualHostCounter>();
     case ScopeKind::kCluster:

@@ -12,8 +12,8 @@
 //   +--------------------+
 //
 // A *scope* is one object with counters of its own: a listener, an HTTP connection manager (by stat_prefix), a virtual host, a
-// cluster, an endpoint. The loader gives it a slot when its first snapshot arrives; the snapshot carries the slot number to the
-// workers.
+// cluster, an endpoint, a compressor filter (its parent the connection manager). The loader gives it a slot when its first
+// snapshot arrives; the snapshot carries the slot number to the workers.
 //
 // Life of a slot (ScopeDirectory, used by the loader):
 //   free -> live        acquire(kind, key): same (kind, key) gives the same slot as long as the slot was not freed
@@ -64,7 +64,8 @@ inline constexpr uint32_t kMaxPortName = 48;
 inline constexpr uint32_t kMaxScopeName = 128;  // longer names are cut and marked (ScopeEntry::truncated)
 inline constexpr uint32_t kScopeCounters = 64;  // words of a scope, 512 bytes: the longest list (clusters) and room to grow
 static_assert(kCountOf<ListenerCounter> <= kScopeCounters && kCountOf<HcmCounter> <= kScopeCounters &&
-              kCountOf<VirtualHostCounter> <= kScopeCounters && kCountOf<ClusterCounter> <= kScopeCounters);
+              kCountOf<CompressorCounter> <= kScopeCounters && kCountOf<VirtualHostCounter> <= kScopeCounters &&
+              kCountOf<ClusterCounter> <= kScopeCounters);
 inline constexpr uint32_t kDefaultScopes =
     1          // the overflow scope
     + 255      // listeners
@@ -75,9 +76,14 @@ inline constexpr uint32_t kDefaultScopes =
 inline constexpr uint32_t kMinScopes = 64, kMaxScopes = 1u << 22;
 inline constexpr base::TimeNs kScopeLingerNs = 60 * base::kSecond;
 
-enum class ScopeKind : uint16_t { kNone = 0, kOverflow, kListener, kHcm, kVirtualHost, kCluster, kEndpoint, kCount };
-const char* to_string(ScopeKind k);                        // "listener", "http", "virtual_host", "cluster", "endpoint"
+enum class ScopeKind : uint16_t { kNone = 0, kOverflow, kListener, kHcm, kVirtualHost, kCluster, kEndpoint, kCompressor, kCount };
+const char* to_string(ScopeKind k);  // "listener", "http", "virtual_host", "cluster", "endpoint", "compressor"
 std::span<const CounterInfo> scope_counters(ScopeKind k);  // names of the words of a scope; the overflow scope has none
+
+// The key of a compressor's scope says whether its counters go by Envoy's names without "response." (no
+// response_direction_config).
+constexpr uint64_t compressor_key(uint64_t hash, bool plain) { return (hash & ~uint64_t{1}) | (plain ? 1 : 0); }
+constexpr bool is_plain_compressor(uint64_t key) { return (key & 1) != 0; }
 
 using ScopeSlot = uint32_t;
 inline constexpr ScopeSlot kOverflowScope = 0;

@@ -355,6 +355,28 @@ struct AccessLog {  // FileAccessLog; formatting is control's, the data plane on
     v(filter);
   }
 };
+// The compressor filter of HttpConnectionManager.http_filters, its response direction. Ranges as lib/compress/settings.h has
+// them.
+enum class CompressionCodec : uint8_t { kGzip, kBrotli, kZstd };
+inline constexpr uint8_t kMostBrotliQuality = 9, kMostZstdLevel = 12, kMostZstdStrategy = 6;
+inline constexpr uint32_t kMostCompressors = 8;  // of one connection manager
+struct Compressor {
+  Str name;                  // of the compressor library: in the statistics
+  Array<Str> content_types;  // lower case; never empty
+  uint32_t min_content_length = 30;
+  CompressionCodec codec = CompressionCodec::kGzip;
+  uint8_t level = 6;  // gzip 1 … 9, brotli's quality, zstd's level from 1
+  uint8_t strategy = 0, window_bits = 12, memory_level = 5, block_bits = 24;
+  uint8_t checksum = 0, no_literal_contexts = 0;
+  uint8_t enabled = 1, disable_on_etag = 0, remove_accept_encoding = 0, choose_first = 0;
+  uint8_t response_config = 0;  // response_direction_config is there: Envoy then names some of the statistics differently
+  uint8_t reserved[3] = {};
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+    v(content_types);
+  }
+};
 // HttpConnectionManager.forward_client_cert_details, and bits for set_current_client_cert_details.
 enum class ForwardClientCert : uint8_t { kSanitize, kForwardOnly, kAppendForward, kSanitizeSet, kAlwaysForwardOnly };
 enum ClientCertDetail : uint8_t { kDetailSubject = 1, kDetailCert = 2, kDetailDns = 4, kDetailUri = 8, kDetailChain = 16 };
@@ -411,6 +433,7 @@ struct HttpConnectionManager {
   Array<LocalReplyMapper> local_reply_mappers;
   BodyFormat local_reply_format;
   Array<AddressRange> internal_ranges;        // internal_address_config; empty: nobody is internal
+  Array<Compressor> compressors;              // in the order of http_filters
   uint32_t stream_idle_timeout_ms = 300'000;  // 0: off
   uint32_t request_timeout_ms = 0, request_headers_timeout_ms = 0;
   uint32_t idle_timeout_ms = 3'600'000;  // common_http_protocol_options.idle_timeout
@@ -445,6 +468,7 @@ struct HttpConnectionManager {
     v(local_reply_mappers);
     local_reply_format.refs(v);
     v(internal_ranges);
+    v(compressors);
   }
 };
 struct TcpProxy {

@@ -36,11 +36,12 @@ MILLRACE_REF_NAMES(LogFilter, "header.name", "header.value");
 MILLRACE_REF_NAMES(AccessLog, "path", "format", "filter");
 MILLRACE_REF_NAMES(BodyFormat, "parts", "content_type");
 MILLRACE_REF_NAMES(LocalReplyMapper, "filter", "headers_to_add", "body", "format.parts", "format.content_type");
+MILLRACE_REF_NAMES(Compressor, "name", "content_types");
 MILLRACE_REF_NAMES(FilterChain, "name", "server_names", "application_protocols", "tls.secrets", "tls.alpn", "tls.cipher_suites",
                    "tls.curves", "hcm.stat_prefix", "hcm.route_table_name", "hcm.access_logs", "hcm.server_name", "hcm.via",
                    "hcm.default_host_for_http_10", "hcm.upgrades", "hcm.local_reply_mappers", "hcm.local_reply_format.parts",
-                   "hcm.local_reply_format.content_type", "hcm.internal_ranges", "tcp.stat_prefix", "tcp.clusters",
-                   "tcp.access_logs");
+                   "hcm.local_reply_format.content_type", "hcm.internal_ranges", "hcm.compressors", "tcp.stat_prefix",
+                   "tcp.clusters", "tcp.access_logs");
 MILLRACE_REF_NAMES(ServerNameEntry, "text", "chains");
 MILLRACE_REF_NAMES(Listener, "name", "filter_chains", "exact_names", "wildcard_names", "any_name_chains", "access_logs");
 MILLRACE_REF_NAMES(Cluster, "name", "tls.secrets", "tls.sni", "tls.alpn", "tls.cipher_suites", "tls.curves");

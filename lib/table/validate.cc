@@ -321,6 +321,39 @@ void check(const LocalReplyMapper& m, Walker& w) {
   if (m.status != 0 && (m.status < 200 || m.status > 599)) w.fail_field("status", "is not an HTTP status");
   check_filter(m.filter, w);
 }
+void check(const Compressor& c, Walker& w) {
+  w.in_enum("codec", c.codec, CompressionCodec::kZstd);
+  w.flag("checksum", c.checksum);
+  w.flag("no_literal_contexts", c.no_literal_contexts);
+  w.flag("enabled", c.enabled);
+  w.flag("disable_on_etag", c.disable_on_etag);
+  w.flag("remove_accept_encoding", c.remove_accept_encoding);
+  w.flag("choose_first", c.choose_first);
+  w.flag("response_config", c.response_config);
+  if (w.failed()) return;
+  const auto within = [&](const char* field, uint8_t value, uint8_t least, uint8_t most) {
+    if (value < least || value > most) w.fail_field(field, "is out of its range");
+  };
+  switch (c.codec) {
+    case CompressionCodec::kGzip:
+      within("level", c.level, 1, 9);
+      within("strategy", c.strategy, 0, 4);
+      within("window_bits", c.window_bits, 9, 15);
+      within("memory_level", c.memory_level, 1, 9);
+      break;
+    case CompressionCodec::kBrotli:
+      within("level", c.level, 0, kMostBrotliQuality);
+      within("strategy", c.strategy, 0, 2);
+      within("window_bits", c.window_bits, 10, 24);
+      within("block_bits", c.block_bits, 16, 24);
+      break;
+    case CompressionCodec::kZstd:
+      within("level", c.level, 1, kMostZstdLevel);
+      within("strategy", c.strategy, 0, kMostZstdStrategy);
+      break;
+  }
+  if (c.content_types.count == 0) w.fail_field("content_types", "is empty");
+}
 void check(const FilterChain& c, Walker& w) {
   w.in_enum("transport_protocol", c.transport_protocol, TransportProtocol::kRawBuffer);
   w.in_enum("filter", c.filter, NetworkFilterKind::kTcpProxy);
@@ -358,6 +391,7 @@ void check(const FilterChain& c, Walker& w) {
   w.flag("hcm.append_x_forwarded_port", c.hcm.append_x_forwarded_port);
   w.flag("hcm.respect_expected_rq_timeout", c.hcm.respect_expected_rq_timeout);
   w.flag("hcm.local_reply_format.omit_empty_values", c.hcm.local_reply_format.omit_empty_values);
+  if (c.hcm.compressors.count > kMostCompressors) w.fail_field("hcm.compressors", "holds more than 8 filters");
   if (w.failed()) return;
   if (c.hcm.internal_ranges.count > kMaxInternalRanges)
     return w.fail_field("hcm.internal_ranges", "holds more than a policy has room for");

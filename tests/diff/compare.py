@@ -2,7 +2,12 @@
 durations."""
 import collections
 import difflib
+import os
 import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "support"))
+from decode import decode  # noqa: E402
 
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 GIVEN_UUID = "11111111-2222-4333-8444-555555555555"  # one that cases send: kept
@@ -44,6 +49,16 @@ def body_text(body):
     return normal(body.decode("latin-1")).replace("\r", "\\r")
 
 
+def body_of(response):
+    """What a body means: two libraries do not make the same bytes of it, and each chunks them as it likes."""
+    for line in response["headers"]:
+        name, _, coding = line.partition(": ")
+        if name.lower() == "content-encoding" and coding in ("gzip", "br", "zstd") and response["body"]:
+            plain, whole = decode(coding, response["body"])
+            return plain + (b"" if whole else b" (the coding does not end)")
+    return response["body"]
+
+
 def aspects(seen):
     """The parts of a view that are compared (and may be excused) one by one: name -> text."""
     tls = dict(seen["tls"]) if isinstance(seen["tls"], dict) else seen["tls"]
@@ -53,7 +68,7 @@ def aspects(seen):
     for i, r in enumerate(seen["responses"]):
         lines.append(f"{r['line']}")
         headers += [f"-- response {i}"] + [normal(h) for h in r["headers"]] + [f"trailer {normal(t)}" for t in r["trailers"]]
-        bodies.append(f"-- response {i}\n{body_text(r['body'])}" + (f"\n(cut: {_ending(r['cut'])})" if r["cut"] else ""))
+        bodies.append(f"-- response {i}\n{body_text(body_of(r))}" + (f"\n(cut: {_ending(r['cut'])})" if r["cut"] else ""))
     out["status"], out["headers"], out["body"] = "\n".join(lines), "\n".join(headers), "\n".join(bodies)
     up = []
     for r in seen["upstream"]:

@@ -23,8 +23,11 @@ _HALF_CLOSE = "each direction of a tunnel ends by itself, and one that both side
 _GAVE_UP = "the bad chunk came with the head: the upstream connection is reset before the head was read there"
 _LIES = "how far a request gets whose body lies about its length depends on what has come when, and on whether a connection to the endpoint is idle"
 _SETTINGS = "our SETTINGS say the most header bytes that are taken, and nothing that is the default; Envoy's say ENABLE_CONNECT_PROTOCOL 0 and no header bytes"
+_LINES = "fields that are lists stay in as many lines as they came in; Envoy joins those that it knows by name (RFC 9110 5.3: the same meaning)"
 
 INTENDED = [
+    ("compression", "836[012] text-cached *", "headers", _LINES),
+    ("compression", "836[01] two accept-encodings", "upstream", _LINES),
     ("rewrites", "xfh two", "upstream", _MEMBER),
     ("malformed", "two hosts", "status headers body end upstream", _STRICT),
     ("malformed", "two same hosts", "status headers body end upstream", _STRICT),

@@ -52,6 +52,31 @@ SCRIPTS = {
     "remove-me": ["HTTP/1.1 200 OK\r\nx-remove: 1\r\nX-Keep: 1\r\nx-over: old\r\nx-over: old2\r\nx-app: old\r\ncontent-length: 2\r\n\r\nok"],
 }
 
+TEXT = "".join(f"line {i} of a text that is read twice; " for i in range(20))
+
+
+def _text(fields="Content-Type: text/plain", body=TEXT, status="200 OK"):
+    return [f"HTTP/1.1 {status}\r\n{fields}\r\nContent-Length: {len(body)}\r\n\r\n{body}"]
+
+
+# What compressor filters look at.
+SCRIPTS.update({
+    "text": _text(), "text-29": _text(body=TEXT[:29]), "text-30": _text(body=TEXT[:30]), "text-html": _text("Content-Type: Text/HTML; charset=utf-8"),
+    "text-png": _text("Content-Type: image/png"), "text-no-type": _text("x-type: none"), "text-empty-type": _text("Content-Type:"),
+    "text-own": _text("Content-Type: application/x-own"), "text-etag": _text("Content-Type: text/plain\r\nETag: \"strong\""),
+    "text-weak": _text("Content-Type: text/plain\r\nETag: W/\"weak\""), "text-no-transform": _text("Content-Type: text/plain\r\nCache-Control: public, No-Transform"),
+    "text-cached": _text("Content-Type: text/plain\r\nCache-Control: max-age=5\r\nCache-Control: no-transform"),
+    "text-encoded": _text("Content-Type: text/plain\r\nContent-Encoding: deflate"),
+    "text-vary": _text("Content-Type: text/plain\r\nVary: Origin"), "text-varies": _text("Content-Type: text/plain\r\nVary: Origin, Accept-Encoding"),
+    "text-vary-lower": _text("Content-Type: text/plain\r\nVary: accept-encoding"), "text-vary-twice": _text("Content-Type: text/plain\r\nVary: Origin\r\nVary: Cookie"),
+    "text-404": _text(status="404 Not Found"), "text-206": _text("Content-Type: text/plain\r\nContent-Range: bytes 0-779/5000", status="206 Partial Content"),
+    "text-ranges": _text("Content-Type: text/plain\r\nAccept-Ranges: bytes"),
+    "text-chunked": ["HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n", "5\r\nhello\r\n", 0.05, "6\r\n world\r\n", "0\r\n\r\n"],
+    "text-trailers": ["HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 99\r\n\r\n"],
+    "text-until-close": ["HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" + TEXT, 0.05, "close"],
+    "text-large": _text(body=TEXT * 300),
+})
+
 
 class Upstreams:
     """Servers on `ports` of one lab's upstream namespace. `seen`: what the gateway sent, in order, a list of dicts."""

@@ -243,6 +243,47 @@ TEST_F(CompileTest, TcpOptions) {
 }
 
 // The compiled table answers as the configuration says: one request for each route.
+TEST_F(CompileTest, Compressors) {
+  compile("compression.yaml");
+  const auto& l = object<table::Listener>(compiler_, table::Kind::kListener, "edge");
+  const table::HttpConnectionManager& h = l.filter_chains.at(&l, 0).hcm;
+  ASSERT_EQ(h.compressors.count, 3u);
+  const table::Compressor& br = h.compressors.at(&l, 0);
+  EXPECT_EQ(view(&l, br.name), "brotli");
+  EXPECT_EQ(br.codec, table::CompressionCodec::kBrotli);
+  EXPECT_EQ(br.level, 9);
+  EXPECT_EQ(br.strategy, 1);
+  EXPECT_EQ(br.window_bits, 22);
+  EXPECT_EQ(br.block_bits, 16);
+  EXPECT_EQ(br.no_literal_contexts, 1);
+  EXPECT_EQ(br.min_content_length, 1000u);
+  ASSERT_EQ(br.content_types.count, 2u);
+  EXPECT_EQ(view(&l, br.content_types.at(&l, 0)), "text/html");
+  EXPECT_EQ(br.enabled, 0);
+  EXPECT_EQ(br.disable_on_etag, 1);
+  EXPECT_EQ(br.remove_accept_encoding, 1);
+  EXPECT_EQ(br.choose_first, 1);
+  EXPECT_EQ(br.response_config, 1);
+  const table::Compressor& zstd = h.compressors.at(&l, 1);
+  EXPECT_EQ(zstd.codec, table::CompressionCodec::kZstd);
+  EXPECT_EQ(zstd.level, 7);
+  EXPECT_EQ(zstd.strategy, 5);
+  EXPECT_EQ(zstd.checksum, 1);
+  const table::Compressor& gz = h.compressors.at(&l, 2);  // Envoy's defaults
+  EXPECT_EQ(gz.codec, table::CompressionCodec::kGzip);
+  EXPECT_EQ(gz.level, 6);
+  EXPECT_EQ(gz.strategy, 0);
+  EXPECT_EQ(gz.window_bits, 12);
+  EXPECT_EQ(gz.memory_level, 5);
+  EXPECT_EQ(gz.min_content_length, 30u);
+  EXPECT_EQ(gz.content_types.count, 20u);
+  EXPECT_EQ(gz.enabled, 1);
+  EXPECT_EQ(gz.disable_on_etag, 0);
+  EXPECT_EQ(gz.remove_accept_encoding, 0);
+  EXPECT_EQ(gz.choose_first, 0);
+  EXPECT_EQ(gz.response_config, 0);
+}
+
 TEST_F(CompileTest, MatcherFindsTheRoutes) {
   compile("routes.yaml");
   const auto& rt = object<table::RouteTable>(compiler_, table::Kind::kRouteTable, "table");

@@ -60,7 +60,9 @@ struct Config {
   std::vector<ClusterConfig> clusters = {{}};
   std::function<void(table::HttpConnectionManager&)> hcm;
   std::function<void(table::ObjectWriter&, table::HttpConnectionManager&)>
-      write_hcm;         // what needs room in the object; access_logs too
+      write_hcm;                               // what needs room in the object; access_logs too
+  std::vector<table::Compressor> compressors;  // of the connection manager; name and content types are filled in
+  std::vector<std::string> content_types = {"text/plain", "application/json"};  // of all of them
   std::string upgrades;  // of the connection manager, lower case, joined by ','
   std::function<void(table::Listener&)> edit_listener;
   bool listener = true;
@@ -223,6 +225,14 @@ class Tables {
     logs[0].format = w.string(kLogFormat);
     h.access_logs = w.array(logs);
     h.upgrades = w.string(config.upgrades);
+    std::vector<table::Compressor> compressors = config.compressors;
+    for (table::Compressor& c : compressors) {
+      std::vector<table::Str> types;
+      for (const std::string& t : config.content_types) types.push_back(w.string(t));
+      c.content_types = w.array(types);
+      c.name = w.string("lib");
+    }
+    h.compressors = w.array(compressors);
     if (config.hcm) config.hcm(h);
     if (config.write_hcm) config.write_hcm(w, h);
     o.filter_chains = w.array(chains);
@@ -388,6 +398,7 @@ struct WorldOptions {
                       .upstream_endpoints = 64,
                       .clusters = 16,
                       .http2_connections = 32,
+                      .compression_bytes = 8 << 20,
                       .tcp_proxies = 16};
   uint32_t payload_packets = 8192;
   bool chain = false;  // ports that send chained frames
@@ -608,6 +619,16 @@ class World {
     return n;
   }
 
+  // Of all compressor filters together.
+  uint64_t compressor_count(stats::CompressorCounter c) {
+    const auto view = stats::RegionView::attach({region_memory_.get(), region_bytes_});
+    EXPECT_TRUE(view.ok());
+    uint64_t n = 0;
+    for (const stats::Scope& s : view->all_scopes())
+      if (s.kind == stats::ScopeKind::kCompressor) n += view->sum(s.slot, c);
+    return n;
+  }
+
   // Both sides go away; then nothing of the worker's may be lent out any more.
   void expect_balanced() {
     server_deaf = false;
@@ -624,6 +645,7 @@ class World {
     EXPECT_EQ(worker->upstreams_in_use(), 0u);
     EXPECT_EQ(worker->endpoints_in_use(), 0u);
     EXPECT_EQ(worker->tunnels_in_use(), 0u);
+    EXPECT_EQ(worker->encoders_in_use(), 0u);
     EXPECT_EQ(worker->stack().active_connections(), 0u);
     EXPECT_EQ(worker->stack().time_wait_entries(), 0u);
     EXPECT_EQ(payload.in_use(), 0u);
