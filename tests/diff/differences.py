@@ -26,8 +26,8 @@ _SETTINGS = "our SETTINGS say the most header bytes that are taken, and nothing 
 _LINES = "fields that are lists stay in as many lines as they came in; Envoy joins those that it knows by name (RFC 9110 5.3: the same meaning)"
 
 INTENDED = [
-    ("compression", "836[012] text-cached *", "headers", _LINES),
-    ("compression", "836[01] two accept-encodings", "upstream", _LINES),
+    ("compression", "838[012] text-cached *", "headers", _LINES),
+    ("compression", "838[01] two accept-encodings", "upstream", _LINES),
     ("rewrites", "xfh two", "upstream", _MEMBER),
     ("malformed", "two hosts", "status headers body end upstream", _STRICT),
     ("malformed", "two same hosts", "status headers body end upstream", _STRICT),

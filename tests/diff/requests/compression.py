@@ -1,8 +1,8 @@
 from case import Case, Response, one, over_http2, request
 from upstream import SCRIPTS
 
-PORT = 8360
-ALL, TOLD = 8361, 8362
+PORT = 8380
+ALL, TOLD = 8381, 8382
 LOGS = []  # bytes sent differ with the library: the records' other fields are compared elsewhere
 TEXTS = sorted(s for s in SCRIPTS if s.startswith("text"))
 ACCEPTS = ["gzip", "br", "zstd", "gzip, br, zstd", "zstd, br, gzip", "br;q=0.5, gzip;q=0.4, zstd;q=0.6", "gzip;q=0, *", "*", "*;q=0", "identity", "identity, gzip",
