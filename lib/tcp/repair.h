@@ -116,7 +116,6 @@ class RepairPool {
   uint32_t in_use() const { return pool_.in_use(); }
   uint32_t capacity() const { return pool_.capacity(); }
   uint64_t refused() const { return refused_; }
-  uint32_t annexes_in_use() const { return annexes_.in_use(); }
 
  private:
   static constexpr uint32_t kFewestAnnexes = 16;
