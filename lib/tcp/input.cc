@@ -129,13 +129,25 @@ Acceptance acceptable(const Tcb& t, uint32_t seq, uint32_t length) {
   return seq_le(seq + length, t.rcv_nxt) ? Acceptance::kOld : Acceptance::kOutside;
 }
 
+// The answer to an unacceptable segment. Where the peer took back window from what is in flight, two numbers may be the one it
+// expects: the edge of its window, and snd_max, if it took what was in flight nevertheless (a middlebox lowered the window). With
+// the wrong one at both ends no ACK is acceptable to anyone, for ever; so they take turns.
+void answer_unacceptable(Tcb& t) {
+  if (seq_lt(t.snd_una + t.snd_wnd, t.snd_max)) [[unlikely]] {
+    t.answered_at_max = !t.answered_at_max;
+    if (t.answered_at_max) t.due |= kDueAckAtMax;
+  }
+  mark_output(t, kDueAck);
+}
+
 InputResult unacceptable(Tcb& t, const TcpView& s, Acceptance why, uint32_t length, TimeNs now) {
   if (length == 0) {
     // Keepalive probes sit just below the window; anything else may be one half of an ACK storm: answered at a bounded rate.
-    return challenge(t, DropReason::kTcpOutOfWindow, now);
+    if (may_challenge(t, now)) answer_unacceptable(t);
+    return {0, DropReason::kTcpOutOfWindow};
   }
   if (why == Acceptance::kOld) note_duplicate(t, s.seq, s.seq + length);
-  mark_output(t, kDueAck);
+  answer_unacceptable(t);
   return {0, why == Acceptance::kOld ? DropReason::kTcpOldDuplicate : DropReason::kTcpOutOfWindow};
 }
 

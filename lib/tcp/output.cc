@@ -354,7 +354,8 @@ bool output_synchronized(Tcb& t, OutSegment& out, TimeNs now, uint32_t max_paylo
     return true;
   }
   if ((t.due & kDueAck) != 0) {
-    fill_header(t, out, ack_seq(t), kTcpAck, now);
+    fill_header(t, out, (t.due & kDueAckAtMax) != 0 ? t.snd_max : ack_seq(t), kTcpAck, now);
+    t.due &= static_cast<uint16_t>(~kDueAckAtMax);
     return true;
   }
   return false;

@@ -40,8 +40,9 @@ enum Due : uint16_t {
   kDueKeepalive = 1u << 8,   // a keepalive probe
   kDueLossProbe = 1u << 11,  // a tail loss probe (RFC 8985 7.3)
   // Not due by themselves, but to go with what is:
-  kDueEce = 1u << 9,   // every ACK says ECE, until the peer says CWR (RFC 3168 6.1.3)
-  kDueCwr = 1u << 10,  // the next new data says CWR (RFC 3168 6.1.2)
+  kDueEce = 1u << 9,        // every ACK says ECE, until the peer says CWR (RFC 3168 6.1.3)
+  kDueCwr = 1u << 10,       // the next new data says CWR (RFC 3168 6.1.2)
+  kDueAckAtMax = 1u << 12,  // the next ACK without data carries snd_max, whatever window the peer took back
 };
 
 // Tcb::flags
@@ -79,7 +80,8 @@ class alignas(64) Tcb {
   // In SYN-RECEIVED: data goes both ways already (RFC 7413). Our SYN is not part of the sequence space then: snd_una is behind
   // it.
   bool fast_open : 1 = false;
-  uint16_t due = 0;  // Due bits
+  bool answered_at_max : 1 = false;  // the last answer to an unacceptable segment carried snd_max
+  uint16_t due = 0;                  // Due bits
   uint32_t rcv_nxt = 0;
   uint32_t rcv_adv = 0;  // right edge of the window we advertised; never moves left
   uint32_t snd_una = 0;  // the SYN's own number until it is acknowledged

@@ -17,6 +17,7 @@
 
 #include "lib/base/prng.h"
 #include "tests/support/guard_page.h"
+#include "tests/support/seed.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
@@ -103,8 +104,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   const uint64_t mutations = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : kDefaultMutations;
-  const char* given = std::getenv("MILLRACE_SEED");
-  const uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : static_cast<uint64_t>(std::time(nullptr));
+  const uint64_t seed = millrace::support::run_seed();
   std::printf("%zu files, %llu mutations, MILLRACE_SEED=%llu\n", files.size(), static_cast<unsigned long long>(mutations),
               static_cast<unsigned long long>(seed));
   std::fflush(stdout);

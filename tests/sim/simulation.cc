@@ -82,6 +82,11 @@ void Simulation::start(size_t connection) {
   const ConnectionPlan& c = scenario_.connections[connection];
   for (int side = 0; side < (c.simultaneous ? 2 : 1); ++side)
     if (asleep(side)) return push(host(side).asleep_until, Event::Kind::kStart, connection);
+  // Who was started again has another timestamp offset: its SYN looks old to a server that waits (RFC 6191).
+  if (c.after != ConnectionPlan::kNone && host(0).started_again) {
+    const Side& old = *sides_[c.after * 2 + 1];
+    if (old.live || old.time_wait) forgive(connection);
+  }
   if (c.simultaneous) ++coverage_.simultaneous;
   for (int side = 0; side < (c.simultaneous ? 2 : 1); ++side) {
     Side& s = *sides_[connection * 2 + static_cast<size_t>(side)];
@@ -176,6 +181,7 @@ void Simulation::forget_everything(int side) {
     }
   }
   host(side).ring.clear();
+  host(side).started_again = true;
   const base::HashKey key = secret(++server_lives_ * 2 + static_cast<uint32_t>(side));
   isn_[side] = std::make_unique<tcp::IsnGenerator>(key);
   if (side == 1) listener_ = std::make_unique<tcp::Listener>(scenario_.connections.at(0).server_config, scenario_.backlog, key);

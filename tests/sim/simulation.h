@@ -107,7 +107,7 @@ class Simulation {
     std::vector<tcp::Repair*> hoarded;  // kNoRepairs
     TimeNs clock_ahead = 0;
     TimeNs asleep_until = 0;  // paused or dead
-    bool dead = false;
+    bool dead = false, started_again = false;
     std::deque<SimPacket> ring;  // what comes meanwhile
   };
   struct Event {

@@ -49,6 +49,7 @@ class StackSimulation {
     const Plan* plan = nullptr;
     dataplane::Connection* c = nullptr;
     uint16_t client_port = 0;  // of the connection under way
+    uint32_t iss = 0;          // client: of that connection
     bool forgiven = false;
     bool close_called = false, done = false;
     Outcome outcome;

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "lib/base/prng.h"
+#include "tests/support/seed.h"
 
 namespace millrace::compress {
 namespace {
@@ -37,7 +38,7 @@ TEST(BlockHeap, WhatIsFreedIsWhole) {
 
 // Pieces do not overlap, are aligned, and everything comes back.
 TEST(BlockHeap, Random) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = support::run_seed();
   SCOPED_TRACE(seed);
   base::Prng random(seed);
   Block b;

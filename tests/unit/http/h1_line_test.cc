@@ -13,6 +13,7 @@
 #include "lib/http/h1_parser.h"
 #include "lib/http/h1_writer.h"
 #include "tests/support/guard_page.h"
+#include "tests/support/seed.h"
 
 namespace millrace::http {
 namespace {
@@ -103,8 +104,7 @@ std::string write_plainly(const RequestHead& head) {
 class Lines : public testing::Test {
  protected:
   Lines() {
-    const char* given = std::getenv("MILLRACE_SEED");
-    seed_ = given != nullptr ? std::strtoul(given, nullptr, 10) : std::random_device{}();
+    seed_ = support::run_seed();
     random_.seed(seed_);
   }
   size_t below(size_t n) { return random_() % n; }

@@ -7,6 +7,7 @@
 
 #include "lib/base/prng.h"
 #include "tests/support/linear_matcher.h"
+#include "tests/support/seed.h"
 #include "tests/unit/route/route_fixture.h"
 
 namespace millrace::test {
@@ -15,12 +16,6 @@ namespace {
 
 using table::PathKind;
 using table::StringMatchKind;
-
-// MILLRACE_SEED in the environment repeats a run.
-uint64_t run_seed() {
-  if (const char* s = std::getenv("MILLRACE_SEED")) return std::strtoull(s, nullptr, 0);
-  return std::random_device{}() * uint64_t{0x9e3779b9} + 1;
-}
 
 // Small alphabets, so that tables and requests meet often.
 class Generator {
@@ -196,7 +191,7 @@ std::string show(const route::VirtualHostSpec& spec, int index) {
 }
 
 TEST(Differential, RandomTablesAgainstTheLinearScan) {
-  const uint64_t seed = run_seed();
+  const uint64_t seed = support::run_seed();
   std::printf("seed %llu (repeat with MILLRACE_SEED)\n", static_cast<unsigned long long>(seed));
   Generator g(seed);
   LinearMatcher reference;
@@ -256,7 +251,7 @@ TEST(Differential, RandomTablesAgainstTheLinearScan) {
 }
 
 TEST(Differential, RandomDomainsAgainstTheLinearScan) {
-  const uint64_t seed = run_seed();
+  const uint64_t seed = support::run_seed();
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
   Generator g(seed);
   LinearMatcher reference;

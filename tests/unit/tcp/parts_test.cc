@@ -3,15 +3,11 @@
 #include <ctime>
 
 #include "lib/base/prng.h"
+#include "tests/support/seed.h"
 #include "tests/unit/tcp/dialog.h"
 
 namespace millrace::tcp {
 namespace {
-
-uint64_t test_seed() {
-  const char* given = std::getenv("MILLRACE_SEED");
-  return given != nullptr ? std::strtoull(given, nullptr, 10) : static_cast<uint64_t>(std::time(nullptr));
-}
 
 TEST(Seq, GoesRound) {
   EXPECT_TRUE(seq_lt(0xffffffff, 0));
@@ -35,7 +31,7 @@ struct ByteRecord {
 };
 
 TEST(ScoreboardTest, AgreesWithARecordForEachByte) {
-  const uint64_t seed = test_seed();
+  const uint64_t seed = support::run_seed();
   base::Prng r(seed);
   SCOPED_TRACE("MILLRACE_SEED=" + std::to_string(seed));
   for (int round = 0; round < 2000; ++round) {
@@ -207,7 +203,7 @@ TEST(ScoreboardTest, OfMeltedRangesTheLaterTimeCounts) {
 // --- reassembly against an array
 
 TEST(ReassemblyTest, AgreesWithAnArray) {
-  const uint64_t seed = test_seed();
+  const uint64_t seed = support::run_seed();
   base::Prng r(seed);
   SCOPED_TRACE("MILLRACE_SEED=" + std::to_string(seed));
   support::HeapPacketPool pool(512, 2048);

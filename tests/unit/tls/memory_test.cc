@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 #include <openssl/crypto.h>
 
+#include "tests/support/seed.h"
 #include "tests/unit/tls/pair.h"
 
 namespace millrace::tls {
@@ -32,7 +33,7 @@ struct ThreadArena {
 TEST(Arena, BlocksAreAlignedDistinctAndKeepTheirBytes) {
   Arena* a = Arena::create(16 * kMiB);
   ASSERT_NE(a, nullptr);
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = support::run_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
   struct Block {
