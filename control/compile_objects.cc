@@ -5,6 +5,7 @@
 #include "control/compile_compressor.h"
 #include "control/config_loader.h"
 #include "control/proto_values.h"
+#include "control/proxy_transport.h"
 #include "control/route_spec.h"
 #include "control/socket_options.h"
 #include "control/tls_values.h"
@@ -369,10 +370,16 @@ base::Result<std::vector<uint8_t>> compile_listener(const ListenerObject& l) {
   out.port = static_cast<uint16_t>(socket.port_value());
   for (const auto& f : config.listener_filters()) {
     envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol proxy;
-    if (f.typed_config().Is<envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector>()) out.tls_inspector = 1;
+    envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector inspector;
+    if (f.typed_config().UnpackTo(&inspector)) {
+      out.tls_inspector = 1;
+      out.ja3 = inspector.enable_ja3_fingerprinting().value();
+      out.ja4 = inspector.enable_ja4_fingerprinting().value();
+    }
     if (!f.typed_config().UnpackTo(&proxy)) continue;
     out.proxy_protocol = 1;
     out.proxy_optional = proxy.allow_requests_without_proxy_protocol();
+    out.proxy_kept_tlvs = compile_pass_through(proxy.has_pass_through_tlvs(), proxy.pass_through_tlvs());
     for (const int v : proxy.disallowed_versions())
       (v == core::ProxyProtocolConfig::V1 ? out.proxy_refuse_v1 : out.proxy_refuse_v2) = 1;
   }
@@ -447,6 +454,7 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
   }
   out.has_tls = c.has_tls;
   if (c.has_tls) set_tls(c, w, &out.tls);
+  if (c.has_proxy) out.proxy = compile_proxy(c.proxy, w);
   compile_upstream_http(config, &out);
   return w.finish(out);
 }

@@ -17,6 +17,8 @@
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.network.http_connection_manager.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.network.tcp_proxy.v3.pb.h"
+#include "lib/api/envoy.extensions.transport_sockets.proxy_protocol.v3.pb.h"
+#include "lib/api/envoy.extensions.transport_sockets.raw_buffer.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.tls.v3.pb.h"
 #include "lib/api/envoy.extensions.upstreams.http.v3.pb.h"
 
@@ -44,7 +46,9 @@ const ExtensionTable& extension_table() {
        {ext::filters::network::http_connection_manager::v3::HttpConnectionManager::descriptor(),
         ext::filters::network::tcp_proxy::v3::TcpProxy::descriptor()}},
       {"envoy.config.core.v3.TransportSocket.typed_config",
-       {ext::transport_sockets::tls::v3::DownstreamTlsContext::descriptor(),
+       {ext::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport::descriptor(),
+        ext::transport_sockets::raw_buffer::v3::RawBuffer::descriptor(),
+        ext::transport_sockets::tls::v3::DownstreamTlsContext::descriptor(),
         ext::transport_sockets::tls::v3::UpstreamTlsContext::descriptor()}},
       {"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config",
        {ext::filters::http::compressor::v3::Compressor::descriptor(), ext::filters::http::router::v3::Router::descriptor()}},

@@ -111,6 +111,9 @@ struct ClusterObject {
   std::shared_ptr<const SourceMap> source;
   bool has_tls = false;
   api::UpstreamTlsContext tls;  // unpacked
+  std::string tls_path;         // of `tls` in `config`
+  bool has_proxy = false;
+  envoy::config::core::v3::ProxyProtocolConfig proxy;  // unpacked
   TlsSecrets secrets;
 };
 struct EndpointsObject {

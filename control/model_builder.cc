@@ -4,6 +4,7 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include "control/proto_values.h"
+#include "control/proxy_transport.h"
 #include "control/validate.h"
 #include "lib/base/ip_address.h"
 
@@ -161,10 +162,16 @@ void ModelBuilder::put_cluster(const LoadedObject& o) {
   if (!claim({ConfigKind::kCluster, name}, o, "name")) return;
   auto config = std::make_shared<api::Cluster>(written);
   config->clear_load_assignment();
-  ClusterObject cluster{.name = name, .config = config, .source = o.source, .tls = {}, .secrets = {}};
+  ClusterObject cluster{
+      .name = name, .config = config, .source = o.source, .tls = {}, .tls_path = {}, .proxy = {}, .secrets = {}};
   if (const auto c = now_.clusters_.find(name); c != now_.clusters_.end()) forget_derived(c->second->secrets);
   if (written.has_transport_socket()) {
-    cluster.has_tls = written.transport_socket().typed_config().UnpackTo(&cluster.tls);
+    UpstreamTransport transport = unwrap(written.transport_socket());
+    cluster.has_tls = transport.tls;
+    cluster.tls = std::move(transport.context);
+    cluster.tls_path = transport.tls_path;
+    cluster.has_proxy = transport.proxied;
+    cluster.proxy = std::move(transport.proxy);
     if (const std::string bad =
             derive_secrets(cluster.tls.common_tls_context(), {ConfigKind::kCluster, name}, "cluster " + name, &cluster.secrets);
         !bad.empty())
@@ -377,7 +384,7 @@ bool ModelBuilder::check_route(const RouteObject& r) {
 
 bool ModelBuilder::check_cluster(const ClusterObject& c) {
   ErrorSink sink(c.source.get(), fallback(ConfigKind::kCluster, c.name), &errors_);
-  return secrets_known(c.tls.common_tls_context(), "transport_socket.typed_config.common_tls_context", sink);
+  return secrets_known(c.tls.common_tls_context(), c.tls_path + ".common_tls_context", sink);
 }
 
 bool ModelBuilder::check_listener(const ListenerObject& l) {

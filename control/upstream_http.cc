@@ -3,6 +3,7 @@
 #include <string>
 
 #include "control/proto_values.h"
+#include "control/proxy_transport.h"
 #include "control/validate.h"
 #include "control/validate_rules.h"
 
@@ -84,7 +85,7 @@ bool validate_upstream_http(const api::Cluster& c, const Path& root, ErrorSink& 
     UpstreamHttpOptions o;
     if (name != kHttpOptions) ok = complain(options, e, "not supported by Millrace yet; known is " + std::string(kHttpOptions));
     else if (!any.UnpackTo(&o)) ok = complain(options, e, "must be a " + std::string(kHttpOptions));
-    else ok = known_fields_only(o, options, e) && typed_options(o, c.has_transport_socket(), options, e) && ok;
+    else ok = known_fields_only(o, options, e) && typed_options(o, speaks_tls(c), options, e) && ok;
   }
   const auto one_way = [&](bool set, const char* field) {  // Envoy would not look at it
     if (set && !c.typed_extension_protocol_options().empty())

@@ -2,6 +2,7 @@
 #include <map>
 
 #include "control/proto_values.h"
+#include "control/proxy_transport.h"
 #include "control/socket_options.h"
 #include "control/upstream_http.h"
 #include "control/validate.h"
@@ -63,19 +64,6 @@ bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& a
   return ok;
 }
 
-namespace {
-
-bool transport_socket(const core::TransportSocket& t, const Path& at, ErrorSink& e) {
-  const Path config(at, "typed_config");
-  const bool ok = not_empty(t.name(), Path(at, "name"), e);
-  api::UpstreamTlsContext context;
-  if (!t.has_typed_config()) return complain(config, e, "is required");
-  if (!t.typed_config().UnpackTo(&context)) return complain(config, e, "must be an UpstreamTlsContext");
-  return known_fields_only(context, config, e) && upstream_tls(context, config, e) && ok;
-}
-
-}  // namespace
-
 bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
   const Path root;
   if (!known_fields_only(c, root, e)) return false;
@@ -88,7 +76,7 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
     ok = at_least(c.least_request_lb_config().choice_count().value(), 2, Path(lr, "choice_count"), e) && ok;
   ok = circuit_breakers(c.circuit_breakers(), Path(root, "circuit_breakers"), e) && ok;
   ok = validate_upstream_http(c, root, e) && ok;
-  if (c.has_transport_socket()) ok = transport_socket(c.transport_socket(), Path(root, "transport_socket"), e) && ok;
+  if (c.has_transport_socket()) ok = validate_transport_socket(c.transport_socket(), Path(root, "transport_socket"), e) && ok;
   table::TcpOptions tcp;
   ok = cluster_tcp_options(c, root, tcp, &e) && ok;
   if (c.has_load_assignment()) ok = validate_load_assignment(c.load_assignment(), Path(root, "load_assignment"), e) && ok;

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "control/proto_values.h"
+#include "control/proxy_transport.h"
 #include "control/socket_options.h"
 #include "control/validate.h"
 #include "control/validate_compressor.h"
@@ -46,6 +47,7 @@ bool listener_filters(const api::Listener& l, const Path& root, ErrorSink& e) {
       if (std::exchange(inspects, true)) ok = complain(here, e, "a second tls_inspector");
     } else if (f.typed_config().UnpackTo(&proxy)) {
       ok = known_fields_only(proxy, config, e) && ok;
+      ok = validate_pass_through(proxy.pass_through_tlvs(), Path(config, "pass_through_tlvs"), e) && ok;
       if (inspects) ok = complain(here, e, "the PROXY protocol comes before TLS: put it in front of the tls_inspector");
       if (std::exchange(proxied, true)) ok = complain(here, e, "a second proxy_protocol");
     } else {

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "control/proto_values.h"
+#include "control/proxy_transport.h"
 #include "control/route_spec.h"
 #include "control/validate.h"
 #include "control/validate_rules.h"
@@ -113,6 +114,9 @@ bool upgrades(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
       ok = complain(Path(here, "upgrade_type"), e, "\"" + u.upgrade_type() + "\" is configured already");
     if (u.has_connect_config() && lower != "connect")
       ok = complain(Path(here, "connect_config"), e, "may be set only with upgrade_type CONNECT");
+    ok = validate_version_only(u.connect_config().proxy_protocol_config(),
+                               Path(Path(here, "connect_config"), "proxy_protocol_config"), e) &&
+         ok;
   }
   return ok;
 }

@@ -6,6 +6,7 @@
 #include "dataplane/http2_server.h"
 #include "dataplane/http_proxy.h"
 #include "dataplane/tcp_proxy.h"
+#include "dataplane/upstreams.h"
 #include "lib/base/hash.h"
 #include "lib/stats/events.h"
 #include "lib/tls/client_hello.h"
@@ -44,6 +45,7 @@ Downstreams::Downstreams(WorkerContext& context, HttpProxy& http, TcpProxy& tcp)
       tcp_(tcp),
       sessions_(context.limits.connections),
       extras_(context.limits.connections),
+      mores_(context.limits.connections),
       policies_(context.limits.policies),
       hello_scratch_(std::make_unique<uint8_t[]>(tls::kMaxClientHelloBytes)) {}
 
@@ -105,7 +107,7 @@ void Downstreams::refuse(DownstreamSession& d, stats::ScopeSlot slot) {
   ctx_.transports.abort(d, ctx_.now);
   d.phase = DownstreamPhase::kFree;
   if (d.policy != nullptr) policies_.release(*std::exchange(d.policy, nullptr));
-  if (d.extra != nullptr) extras_.free(std::exchange(d.extra, nullptr));
+  if (d.extra != nullptr) free_extra(d);
   sessions_.free(&d);
 }
 
@@ -120,6 +122,25 @@ ConnectionExtra& Downstreams::extra(DownstreamSession& d) {
     *d.extra = {};
   }
   return *d.extra;
+}
+
+ConnectionMore& Downstreams::more(DownstreamSession& d) {
+  ConnectionExtra& e = extra(d);
+  if (e.more == nullptr) {
+    e.more = mores_.alloc();
+    e.more->has_ja3 = e.more->has_ja4 = false;
+  }
+  return *e.more;
+}
+
+void Downstreams::free_extra(DownstreamSession& d) {
+  ConnectionExtra* e = std::exchange(d.extra, nullptr);
+  if (e->more != nullptr) {
+    e->more->tlvs.clear();
+    if (!e->more->pools.empty()) upstreams_->forget_client(*e->more);
+    mores_.free(std::exchange(e->more, nullptr));
+  }
+  extras_.free(e);
 }
 
 void Downstreams::refresh_policy(DownstreamSession& d) {
@@ -308,6 +329,10 @@ bool Downstreams::read_proxy_header(DownstreamSession& d, const table::Listener&
         e.tuple.remote_port = header.source_port;
         e.tuple.local = header.destination;
         e.tuple.local_port = header.destination_port;
+        if (!header.tlvs.empty() && listener.proxy_kept_tlvs.any() && !keep_tlvs(d, header.tlvs, listener.proxy_kept_tlvs)) {
+          close(d, 0);
+          return false;
+        }
       }
       rx.consume(header.size);
       tcp::window_update(d.connection->tcb, ctx_.now);
@@ -316,6 +341,28 @@ bool Downstreams::read_proxy_header(DownstreamSession& d, const table::Listener&
   }
   d.proxy_read = true;
   return true;
+}
+
+// False: no packet is left. Who said more than we can remember is not passed on as if he had said less.
+bool Downstreams::keep_tlvs(DownstreamSession& d, base::ByteSpan tlvs, const table::TlvTypes& types) {
+  io::PacketQueue& kept = more(d).tlvs;
+  wire::ProxyTlv tlv;
+  for (base::ByteSpan rest = tlvs, at = tlvs; wire::next_proxy_tlv(&rest, &tlv); at = rest) {
+    const base::ByteSpan one = at.first(at.size() - rest.size());
+    if (types.has(tlv.type) && kept.append_copy(one, ctx_.stack.pool()) != one.size()) {
+      ctx_.stats.scope(d.policy->listener_slot)[ListenerCounter::kProxyTlvsLost].add();
+      return false;
+    }
+  }
+  return true;
+}
+
+void Downstreams::fingerprint(DownstreamSession& d, const tls::ClientHello& hello) {
+  const ListenerRuntime* listener = ctx_.tables->listener(d.policy->listener);
+  if (listener == nullptr || (listener->object->ja3 | listener->object->ja4) == 0) return;
+  ConnectionMore& m = more(d);
+  if (listener->object->ja3 != 0) m.has_ja3 = tls::ja3(hello, m.ja3);
+  if (listener->object->ja4 != 0) m.has_ja4 = tls::ja4(hello, m.ja4);
 }
 
 void Downstreams::inspect(DownstreamSession& d) {
@@ -342,6 +389,7 @@ void Downstreams::inspect(DownstreamSession& d) {
       ctx_.stats->tls[TlsCounter::kInspected].add();
       s[ListenerCounter::kPreCxActive].sub();
       set_sni(d, hello.server_name());
+      fingerprint(d, hello);
       return choose_chain(d, d.policy->listener, true, hello.alpn);
     case tls::HelloVerdict::kNotTls:
     case tls::HelloVerdict::kBad:  // Envoy without close_connection_on_client_hello_parsing_errors: raw_buffer
@@ -469,7 +517,7 @@ void Downstreams::free(DownstreamSession& d) {
   s[ListenerCounter::kCxDestroy].add();
   d.phase = DownstreamPhase::kFree;
   policies_.release(*std::exchange(d.policy, nullptr));
-  if (d.extra != nullptr) extras_.free(std::exchange(d.extra, nullptr));
+  if (d.extra != nullptr) free_extra(d);
   sessions_.free(&d);
 }
 

@@ -15,21 +15,33 @@
 #include "lib/base/list.h"
 #include "lib/base/pool.h"
 #include "lib/tls/client_hello.h"
+#include "lib/tls/fingerprint.h"
 
 namespace millrace::dataplane {
 
 class HttpProxy;
 class TcpProxy;
+class Upstreams;
 struct Http2Session;
 struct Tunnel;
 
 enum class DownstreamPhase : uint8_t { kFree, kInspect, kHandshake, kHttp, kHttp2, kTunnel, kLinger };
 
+// What fewer still have: those of listeners and clusters that ask for it.
+struct ConnectionMore {
+  io::PacketQueue tlvs;  // of its PROXY protocol header, those that the listener keeps for endpoints
+  base::List<ClientPool, &ClientPool::of_client> pools;  // connections to endpoints that are its own
+  bool has_ja3 = false, has_ja4 = false;
+  tls::Ja3 ja3;
+  tls::Ja4 ja4;
+};
+
 // What few connections have beside their session.
 struct ConnectionExtra {
-  InlineString<255> sni;  // empty: none
-  bool proxied = false;   // a PROXY protocol header said whose connection it is:
-  tcp::FourTuple tuple;   // the client's addresses then, in place of the proxy's
+  InlineString<255> sni;           // empty: none
+  bool proxied = false;            // a PROXY protocol header said whose connection it is:
+  tcp::FourTuple tuple;            // the client's addresses then, in place of the proxy's
+  ConnectionMore* more = nullptr;  // lent; null: none
 };
 
 // An idle one is two cache lines: what a request or a body needs is the exchange's, what all connections of a chain share the
@@ -64,6 +76,17 @@ struct DownstreamSession : Session {
   // Whose connection it is: its own addresses, or those of a PROXY protocol header.
   const tcp::FourTuple& tuple() const { return extra != nullptr && extra->proxied ? extra->tuple : connection->tuple(); }
   std::string_view server_name() const { return extra == nullptr ? std::string_view() : extra->sni.view(); }
+  // Null: none were kept.
+  const io::PacketQueue* tlvs() const {
+    return extra == nullptr || extra->more == nullptr || extra->more->tlvs.empty() ? nullptr : &extra->more->tlvs;
+  }
+  // Of its ClientHello, where the listener's tls_inspector computes them; absent otherwise (null data()).
+  std::string_view ja3() const {
+    return extra == nullptr || extra->more == nullptr || !extra->more->has_ja3 ? std::string_view() : extra->more->ja3.view();
+  }
+  std::string_view ja4() const {
+    return extra == nullptr || extra->more == nullptr || !extra->more->has_ja4 ? std::string_view() : extra->more->ja4.view();
+  }
 };
 static_assert(sizeof(DownstreamSession) <= 152, "memory per connection: update the sum in README.md and memory_test.cc");
 
@@ -101,6 +124,9 @@ class Downstreams {
   // policy and marks it (`gone`): an edit never closes a connection, but a removed listener drains.
   void refresh_policy(DownstreamSession& d);
 
+  void set_upstreams(Upstreams& upstreams) { upstreams_ = &upstreams; }
+  ConnectionMore& more(DownstreamSession& d);
+
   uint32_t policies_in_use() const { return policies_.in_use(); }
   uint32_t in_use() const { return sessions_.in_use(); }
   uint32_t capacity() const { return sessions_.capacity(); }
@@ -112,7 +138,10 @@ class Downstreams {
   void refuse(DownstreamSession& d, stats::ScopeSlot slot);
   void set_sni(DownstreamSession& d, std::string_view name);
   ConnectionExtra& extra(DownstreamSession& d);
+  void free_extra(DownstreamSession& d);
   bool read_proxy_header(DownstreamSession& d, const table::Listener& listener);
+  bool keep_tlvs(DownstreamSession& d, base::ByteSpan tlvs, const table::TlvTypes& types);
+  void fingerprint(DownstreamSession& d, const tls::ClientHello& hello);
   void start_filter(DownstreamSession& d);
   void free(DownstreamSession& d);
   void count_close(DownstreamSession& d);
@@ -122,8 +151,10 @@ class Downstreams {
   WorkerContext& ctx_;
   HttpProxy& http_;
   TcpProxy& tcp_;
+  Upstreams* upstreams_ = nullptr;
   base::Pool<DownstreamSession> sessions_;
   base::Pool<ConnectionExtra> extras_;  // as many as sessions: never empty
+  base::Pool<ConnectionMore> mores_;    // ditto
   PolicyCache policies_;
   std::unique_ptr<uint8_t[]> hello_scratch_;
 };

@@ -271,6 +271,10 @@ std::string_view record_string(const Exchange& ex, StringId id) {
       return present_or_absent(ex.route.cluster_name);
     case StringId::kVirtualHostName:
       return present_or_absent(ex.route.virtual_host_name);
+    case StringId::kJa3:
+      return ex.downstream->ja3();
+    case StringId::kJa4:
+      return ex.downstream->ja4();
     case StringId::kServerName:
       return present_or_absent(ex.downstream->server_name());
     case StringId::kScheme:

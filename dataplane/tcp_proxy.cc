@@ -131,7 +131,7 @@ void TcpProxy::on_downstream_gone(DownstreamSession& d) { end(*d.tunnel, true); 
 void TcpProxy::on_upstream(Tunnel& t, uint32_t events) {
   if (!t.connected) {
     UpstreamFailure failure = UpstreamFailure::kLocal;
-    const Upstreams::Setup setup = upstreams_->establish(t, *t.endpoint, {}, &events, &failure);
+    const Upstreams::Setup setup = upstreams_->establish(t, *t.endpoint, {}, t.downstream, &events, &failure);
     if (setup == Upstreams::Setup::kFailed) return connect_failed(t, failure);
     if (setup == Upstreams::Setup::kWait) return;
     t.connected = true;
@@ -275,7 +275,9 @@ void TcpProxy::emit_access_log(const Tunnel& t) {
     if (r.sinks == 0) return;
   }
   const stats::LogString strings[] = {{stats::StringId::kClusterName, t.cluster_name.view()},
-                                      {stats::StringId::kServerName, d.server_name()}};
+                                      {stats::StringId::kServerName, d.server_name()},
+                                      {stats::StringId::kJa3, d.ja3()},
+                                      {stats::StringId::kJa4, d.ja4()}};
   const stats::AccessLogBuilder builder(r, strings);
   const std::span<uint8_t> out = ctx_.events->reserve(builder.size());
   if (out.empty()) {

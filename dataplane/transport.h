@@ -24,6 +24,11 @@ namespace millrace::dataplane {
 
 struct Session;
 
+// The part of an EndpointPool (upstreams.h) that a client's connection knows, where the pool is its own.
+struct ClientPool {
+  base::ListNode of_client;
+};
+
 enum class SessionKind : uint8_t { kDownstream, kUpstreamHttp, kUpstreamTcp };
 
 // The TLS half of a session; lent from a pool while the connection speaks TLS.

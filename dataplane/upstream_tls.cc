@@ -56,8 +56,8 @@ bool Upstreams::start_tls(Session& s, EndpointPool& e, std::string_view alpn) {
   return false;
 }
 
-Upstreams::Setup Upstreams::establish(Session& s, EndpointPool& e, std::string_view alpn, uint32_t* events,
-                                      UpstreamFailure* failure) {
+Upstreams::Setup Upstreams::establish(Session& s, EndpointPool& e, std::string_view alpn, const DownstreamSession* client,
+                                      uint32_t* events, UpstreamFailure* failure) {
   if (*events & (tcp::kEventReset | tcp::kEventTimedOut)) {
     *failure = (*events & tcp::kEventTimedOut) != 0 ? UpstreamFailure::kTimeout
                : s.tls == nullptr                   ? UpstreamFailure::kRefused
@@ -68,6 +68,10 @@ Upstreams::Setup Upstreams::establish(Session& s, EndpointPool& e, std::string_v
   if (s.tls == nullptr) {
     if ((*events & tcp::kEventConnected) == 0) return Setup::kWait;
     *events &= ~uint32_t{tcp::kEventConnected};
+    if (e.cluster->proxy_version != 0 && !announce(s, e, client)) {
+      *failure = UpstreamFailure::kLocal;
+      return Setup::kFailed;
+    }
     if (!e.cluster->has_tls) return Setup::kReady;
     if (!start_tls(s, e, alpn)) {
       *failure = UpstreamFailure::kTls;

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <bit>
 
+#include "dataplane/downstream.h"
 #include "dataplane/http_proxy.h"
 #include "lib/base/hash.h"
+#include "lib/wire/proxy_protocol.h"
 
 namespace millrace::dataplane {
 
@@ -38,6 +40,13 @@ uint64_t endpoint_hash(table::ObjectId cluster, const base::IpAddress& a, uint16
              uint64_t{port} << 48);
 }
 
+// Of what the cluster's connections begin with; never 0.
+uintptr_t proxy_hash(const table::Cluster& t) {
+  const std::string_view added{reinterpret_cast<const char*>(t.proxy.added.begin(&t)), t.proxy.added.count};
+  const std::string_view passed{reinterpret_cast<const char*>(t.proxy.passed.bits), sizeof t.proxy.passed.bits};
+  return (base::hash64(added) ^ base::hash64(passed) * 3 ^ t.proxy.version) | 1;
+}
+
 // This worker's share of a process-wide limit.
 uint32_t share(uint32_t limit, uint32_t workers) { return limit / workers + (limit % workers != 0 ? 1 : 0); }
 
@@ -54,7 +63,8 @@ Upstreams::Upstreams(WorkerContext& context, HttpProxy& proxy, base::Arena* http
       cluster_buckets_(std::make_unique<ClusterBucket[]>(buckets_for(context.limits.clusters))),
       endpoint_mask_(buckets_for(context.limits.upstream_endpoints) - 1),
       cluster_mask_(buckets_for(context.limits.clusters) - 1),
-      profile_(context.stack.add_profile(context.upstream_tcp)) {}
+      profile_(context.stack.add_profile(context.upstream_tcp)),
+      proxy_scratch_(new uint8_t[wire::kMostProxyHeaderBytes + wire::kMostTlvBytes]) {}
 
 Upstreams::~Upstreams() {
   for (uint32_t i = 0; i < sessions_.capacity(); ++i)
@@ -101,6 +111,10 @@ void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
   c.enable_trailers = t.enable_trailers != 0;
   c.has_tls = t.has_tls != 0;
   c.context = runtime.tls_context(ctx_.worker);
+  c.proxy_version = t.proxy.version;
+  // What a connection has said is not taken back: who says something else needs another one.
+  if (c.proxy_version != 0) [[unlikely]]
+    c.context = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(c.context) + proxy_hash(t));
   c.tcp = t.tcp;
   c.http = t.http;
   if (t.http != table::UpstreamHttp::kHttp1) {
@@ -122,8 +136,23 @@ Upstreams::EndpointBucket& Upstreams::endpoint_bucket(const ClusterState& cluste
 EndpointPool* Upstreams::find_endpoint(const ClusterState& cluster, const base::IpAddress& address, uint16_t port,
                                        UpstreamCodec codec) {
   for (EndpointPool& e : endpoint_bucket(cluster, address, port))
-    if (e.cluster == &cluster && e.port == port && e.codec == codec && e.address == address) return &e;
+    if (e.cluster == &cluster && e.port == port && e.key == static_cast<uint8_t>(codec) && e.address == address) return &e;
   return nullptr;
+}
+
+void Upstreams::prepare(EndpointPool& e, ClusterState& cluster, const base::IpAddress& address, uint16_t port,
+                        UpstreamCodec codec) {
+  e.cluster = &cluster;
+  e.address = address;
+  e.port = port;
+  e.codec = codec;
+  e.key = static_cast<uint8_t>(codec);
+  e.client_id = 0;
+  e.client = nullptr;
+  e.alpn_http1 = false;
+  e.streams_told = UINT32_MAX;
+  e.connections = e.connecting = e.active = e.waiting = 0;
+  ++cluster.endpoints;
 }
 
 EndpointPool* Upstreams::endpoint_state(ClusterState& cluster, const table::Endpoint& endpoint, UpstreamCodec codec,
@@ -132,14 +161,7 @@ EndpointPool* Upstreams::endpoint_state(ClusterState& cluster, const table::Endp
   if (e == nullptr) {
     e = endpoints_.alloc();
     if (e == nullptr) return nullptr;
-    e->cluster = &cluster;
-    e->address = endpoint.address;
-    e->port = endpoint.port;
-    e->codec = codec;
-    e->alpn_http1 = false;
-    e->streams_told = UINT32_MAX;
-    e->connections = e->connecting = e->active = e->waiting = 0;
-    ++cluster.endpoints;
+    prepare(*e, cluster, endpoint.address, endpoint.port, codec);
     endpoint_bucket(cluster, endpoint.address, endpoint.port).push_front(*e);
   }
   e->slot = slot;
@@ -152,6 +174,7 @@ void Upstreams::release_if_unused(EndpointPool& e) {
   --e.cluster->endpoints;
   e.cluster = nullptr;
   e.bucket.unlink();
+  e.of_client.unlink();
   endpoints_.free(&e);
 }
 
@@ -164,6 +187,8 @@ EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runti
     route::balancer::Balancer& balancer = runtime.balancers[ctx_.worker];
     index = balancer.pick(
         [&](uint32_t i) -> uint32_t {
+          if (cluster.proxy_version != 0)  // of all clients, each with a pool of its own
+            return static_cast<uint32_t>(ctx_.stats.scope(runtime.endpoint_slots[i])[ClusterCounter::kRqActive].read());
           const table::Endpoint& e = set->endpoints.at(set, i);
           const EndpointPool* known = find_endpoint(cluster, e.address, e.port, codec);
           return known == nullptr ? 0 : known->active;
@@ -238,6 +263,7 @@ bool Upstreams::submit(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) 
       u->link.unlink();  // until offer() finds it with room again
     }
   }
+  if (e.cluster->proxy_version != 0 && e.key != kOneClient) return submit_for_client(ex, e, failure);
   if (e.cluster->waiting >= e.cluster->max_pending) {
     count(e, ClusterCounter::kRqPendingOverflow);
     *failure = UpstreamFailure::kOverflow;
@@ -481,12 +507,14 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
   if (u.connected && bytes_due(u)) count_bytes(u);
   if (u.h2 != nullptr) return http2_.on_ready(u, events);
   if (!u.connected) {
+    if (e.abandoned()) return close_session(u, true);
     UpstreamFailure failure = UpstreamFailure::kLocal;
-    const Setup setup = establish(u, e, u.own ? std::string_view() : pool_alpn(e.codec), &events, &failure);
+    const DownstreamSession* client = u.own ? u.exchange->downstream : e.client;
+    const Setup setup = establish(u, e, u.own ? std::string_view() : pool_alpn(e.codec), client, &events, &failure);
     if (setup == Setup::kFailed) return connect_failed(u, failure);
     if (setup == Setup::kWait) return;
     u.connected = true;
-    u.context = u.tls == nullptr ? nullptr : e.cluster->context;
+    u.context = u.tls == nullptr && e.cluster->proxy_version == 0 ? nullptr : e.cluster->context;
     start_counting(u);
     ctx_.disarm(u.timer);
     ctx_.stats->histogram(stats::WorkerHistogram::kConnectTime).record(ctx_.now - u.opened_at);
@@ -647,6 +675,7 @@ bool Upstreams::sweep_retired(uint32_t max) {
       for (const table::Endpoint* p = set->endpoints.begin(set); p != set->endpoints.end(set) && !usable; ++p)
         usable = p->port == e.port && p->address == e.address && p->state == table::EndpointState::kHealthy;
     }
+    usable = usable && !e.abandoned();
     e.retired = !usable;
     if (usable) {
       // Idle connections of another TLS configuration (or of none) go.

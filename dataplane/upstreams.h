@@ -24,6 +24,7 @@
 
 namespace millrace::dataplane {
 
+class Downstreams;
 class HttpProxy;
 
 // How an upstream connection, or the wait for one, ended badly.
@@ -45,6 +46,7 @@ enum class UpstreamFailure : uint8_t {
 // What is spoken to an endpoint. kAlpn: what TLS agrees on.
 enum class UpstreamCodec : uint8_t { kHttp1, kHttp2, kAlpn };
 
+struct ConnectionMore;
 struct EndpointPool;
 
 struct UpstreamSession : Session {
@@ -73,6 +75,7 @@ struct ClusterState {
   uint32_t max_response_head_bytes = 60 * 1024, max_response_headers_count = 100;
   bool enable_trailers = false;
   bool has_tls = false;
+  uint8_t proxy_version = 0;  // of the PROXY protocol header that each connection begins with; 0: none
   // Which TLS context connections are opened with, null for none: only to be compared. A connection that was opened with another
   // one takes no further request. (A context lives while it has sessions, so its address is not given to a new one meanwhile.)
   const void* context = nullptr;
@@ -95,13 +98,15 @@ static_assert(static_cast<UpstreamCodec>(table::UpstreamHttp::kHttp2) == Upstrea
               static_cast<UpstreamCodec>(table::UpstreamHttp::kAlpn) == UpstreamCodec::kAlpn);
 
 // One endpoint of one cluster, and what is spoken to it. Lives while it has connections, waiting exchanges or requests under way.
-struct EndpointPool {
+inline constexpr uint8_t kOneClient = 0xff;  // EndpointPool::key
+struct EndpointPool : ClientPool {
   ClusterState* cluster = nullptr;
   base::IpAddress address;
   uint16_t port = 0;
   stats::ScopeSlot slot = stats::kOverflowScope;
   uint32_t connections = 0, connecting = 0, active = 0, waiting = 0;
   UpstreamCodec codec = UpstreamCodec::kHttp1;
+  uint8_t key = 0;                     // `codec`, so that anybody's is found by it; kOneClient: client_bucket()
   bool retired = false;                // left its endpoint set, or drains: takes nothing new, idle connections are closed
   bool alpn_http1 = false;             // kAlpn: the last connection agreed on HTTP/1.1
   uint32_t streams_told = UINT32_MAX;  // HTTP/2: what the last connection's SETTINGS allowed
@@ -109,7 +114,10 @@ struct EndpointPool {
   base::List<UpstreamSession, &UpstreamSession::link> multiplexed;  // HTTP/2, with room for streams
   base::List<Exchange, &Exchange::pending> pending;
   base::ListNode bucket;
+  uint64_t client_id = 0;                     // kOneClient: the connection_id of the only one it is for,
+  const DownstreamSession* client = nullptr;  // which is null when it has gone
 
+  bool abandoned() const { return key == kOneClient && client == nullptr; }
   // Requests that the connections under way will take.
   uint64_t expected() const {
     const bool alone = codec == UpstreamCodec::kHttp1 || alpn_http1;
@@ -151,6 +159,10 @@ class Upstreams {
   // sent. False: it cannot.
   bool try_again(Exchange& ex);
 
+  // --- from Downstreams
+  void set_downstreams(Downstreams& downstreams) { downstreams_ = &downstreams; }
+  void forget_client(ConnectionMore& more);
+
   // --- from Http2Client
   Http2Client& http2() { return http2_; }
   // How many streams the connection takes is known.
@@ -185,7 +197,9 @@ class Upstreams {
   // connection is still there. kReady once; the events that are left are in *events. `alpn`: what is offered where the cluster
   // has no alpn_protocols, in the wire's form (RFC 7301 3.1): what an HTTP pool speaks, as Envoy's pools do; empty for raw bytes.
   enum class Setup : uint8_t { kWait, kReady, kFailed };
-  Setup establish(Session& s, EndpointPool& e, std::string_view alpn, uint32_t* events, UpstreamFailure* failure);
+  // `client`: whose connection it is, for a cluster whose connections say so.
+  Setup establish(Session& s, EndpointPool& e, std::string_view alpn, const DownstreamSession* client, uint32_t* events,
+                  UpstreamFailure* failure);
   // What establish() last failed with as Envoy words it ("TLS_error:..."), for whoever is told of kTls. May be empty.
   std::string_view tls_failure() const { return {tls_failure_, tls_failure_size_}; }
 
@@ -203,6 +217,11 @@ class Upstreams {
   EndpointPool* find_endpoint(const ClusterState& cluster, const base::IpAddress& address, uint16_t port, UpstreamCodec codec);
   EndpointBucket& endpoint_bucket(const ClusterState& cluster, const base::IpAddress& address, uint16_t port);
   void refresh(ClusterState& c, const ClusterRuntime& runtime);
+  void prepare(EndpointPool& e, ClusterState& cluster, const base::IpAddress& address, uint16_t port, UpstreamCodec codec);
+  EndpointPool* client_pool(const EndpointPool& shared, DownstreamSession& d);
+  EndpointBucket& client_bucket(const EndpointPool& e, uint64_t client_id);
+  bool submit_for_client(Exchange& ex, EndpointPool& shared, UpstreamFailure* failure);
+  bool announce(Session& s, const EndpointPool& e, const DownstreamSession* client);
   // Opens a connection to serve the endpoint's pending exchanges, or `own`. Null: it could not even be started.
   UpstreamSession* open_connection(EndpointPool& e, Exchange* own = nullptr);
   void open_for_waiting(EndpointPool& e);
@@ -234,6 +253,8 @@ class Upstreams {
   uint32_t endpoint_mask_, cluster_mask_;
   uint32_t sweep_at_ = UINT32_MAX;  // next endpoint index to look at; UINT32_MAX: no sweep
   const tcp::Profile& profile_;
+  Downstreams* downstreams_ = nullptr;
+  std::unique_ptr<uint8_t[]> proxy_scratch_;  // a PROXY protocol header being made; touched by who has one
   static constexpr size_t kTlsFailureBytes = 640;
   size_t tls_failure_size_ = 0;
   char tls_failure_[kTlsFailureBytes];

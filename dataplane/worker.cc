@@ -69,6 +69,8 @@ Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, Tim
       inspector_(ctx_, capture_, resources.inspection) {
   stack_.set_tap(capture_);
   tcp_.set_upstreams(upstreams_);
+  downstreams_.set_upstreams(upstreams_);
+  upstreams_.set_downstreams(downstreams_);
   ctx_.now = now;
   set_date(0);
 }

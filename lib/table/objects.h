@@ -122,6 +122,29 @@ struct Redirect {                  // RedirectAction
     v(prefix_rewrite);
   }
 };
+// A set of types of PROXY protocol TLVs.
+struct TlvTypes {
+  uint32_t bits[8] = {};
+  void set(uint8_t type) { bits[type / 32] |= uint32_t{1} << type % 32; }
+  bool has(uint8_t type) const { return (bits[type / 32] >> type % 32 & 1) != 0; }
+  bool any() const {
+    uint32_t all = 0;
+    for (const uint32_t b : bits) all |= b;
+    return all != 0;
+  }
+};
+inline constexpr uint32_t kTlvHeadBytes = 3;            // type, length
+inline constexpr uint32_t kMostAddedTlvBytes = 32'768;  // of 65,535 altogether; those that pass are fewer than 4,096
+struct ProxyHeaderOut {                                 // ProxyProtocolUpstreamTransport.config
+  Blob added;                                           // added_tlvs as the wire has them: type, length and value of each
+  TlvTypes passed;                                      // pass_through_tlvs: those of the client's header that go on
+  uint8_t version = 0;                                  // 1 or 2; 0: no header
+  uint8_t reserved[7] = {};
+  template <class V>
+  void refs(V& v) const {
+    v(added);
+  }
+};
 struct UpgradeConfig {  // RouteAction.UpgradeConfig
   Str type;             // lower case
   uint8_t enabled = 1;
@@ -574,7 +597,9 @@ struct Listener {
   uint8_t proxy_protocol = 0;                        // listener filter proxy_protocol: the client's addresses come in a header
   uint8_t proxy_optional = 0;                        // allow_requests_without_proxy_protocol
   uint8_t proxy_refuse_v1 = 0, proxy_refuse_v2 = 0;  // disallowed_versions
-  uint8_t reserved[4] = {};
+  uint8_t ja3 = 0, ja4 = 0;                          // enable_ja3_fingerprinting, enable_ja4_fingerprinting of the tls_inspector
+  uint8_t reserved[2] = {};
+  TlvTypes proxy_kept_tlvs;  // pass_through_tlvs: of the client's PROXY protocol header, kept for endpoints
   uint32_t listener_filters_timeout_ms = 15'000;
   uint32_t per_connection_buffer_limit_bytes = 1024 * 1024;
   uint32_t default_filter_chain = UINT32_MAX;  // index into filter_chains
@@ -620,10 +645,12 @@ struct Cluster {
   uint8_t has_tls = 0;  // transport_socket: `tls` is spoken to its endpoints
   uint8_t reserved[8] = {};
   UpstreamTls tls;
+  ProxyHeaderOut proxy;
   template <class V>
   void refs(V& v) const {
     v(name);
     tls.refs(v);
+    proxy.refs(v);
   }
 };
 static_assert(std::has_unique_object_representations_v<Cluster> && std::has_unique_object_representations_v<Listener>,

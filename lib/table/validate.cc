@@ -431,6 +431,8 @@ void check(const Listener& l, Walker& w) {
   w.flag("proxy_optional", l.proxy_optional);
   w.flag("proxy_refuse_v1", l.proxy_refuse_v1);
   w.flag("proxy_refuse_v2", l.proxy_refuse_v2);
+  w.flag("ja3", l.ja3);
+  w.flag("ja4", l.ja4);
   if (l.port == 0) w.fail_field("port", "is 0");
   if (l.default_filter_chain != UINT32_MAX) w.index("default_filter_chain", l.default_filter_chain, l.filter_chains.count);
   w.indices("any_name_chains", l.any_name_chains, l.filter_chains.count);
@@ -438,6 +440,18 @@ void check(const Listener& l, Walker& w) {
   check_sorted("wildcard_names", l.wildcard_names, w);
 }
 
+void check_proxy(const ProxyHeaderOut& p, Walker& w) {
+  if (p.version > 2) w.fail_field("proxy.version", "is neither 0, 1 nor 2");
+  if (p.added.count > kMostAddedTlvBytes) w.fail_field("proxy.added", "is longer than its limit");
+  if (w.failed()) return;
+  const uint8_t* bytes = p.added.begin(w.base());
+  for (uint32_t at = 0; at < p.added.count;) {
+    const uint32_t left = p.added.count - at;
+    const uint32_t size = left < kTlvHeadBytes ? UINT32_MAX : kTlvHeadBytes + base::load_be16(bytes + at + 1);
+    if (size > left) return w.fail_field("proxy.added", "holds a TLV that runs out of it");
+    at += size;
+  }
+}
 void check(const Cluster& c, Walker& w) {
   w.in_enum("lb_policy", c.lb_policy, LbPolicy::kRandom);
   w.flag("enable_trailers", c.enable_trailers);
@@ -452,6 +466,7 @@ void check(const Cluster& c, Walker& w) {
   w.flag("http2.allow_connect", c.http2.allow_connect);
   w.flag("http2.override_stream_error_on_invalid_http_message", c.http2.override_stream_error_on_invalid_http_message);
   check_http2(c.http2, w);
+  check_proxy(c.proxy, w);
   if (w.failed()) return;
   if (c.has_tls != 0 && c.tls.min_version > c.tls.max_version) return w.fail_field("tls.min_version", "is above tls.max_version");
   if (c.tls.secrets.count > 1) return w.fail_field("tls.secrets", "holds more than one certificate");

@@ -176,7 +176,7 @@ size_t write_v2(const ProxyHeader& h, std::span<uint8_t> out) {
   const size_t addresses = h.local ? 0 : v4 ? kInetBytes : kInet6Bytes;
   const size_t tlvs = h.local ? 0 : h.tlvs.size();
   const size_t size = kProxyV2HeadBytes + addresses + tlvs;
-  if (size > out.size() || size > kMostProxyV2Bytes) return 0;
+  if (size > out.size() || tlvs > kMostTlvBytes) return 0;
   uint8_t* p = out.data();
   std::memcpy(p, kSignature.data(), kSignature.size());
   p[12] = static_cast<uint8_t>(2 << 4 | (h.local ? kLocal : kProxy));
@@ -189,7 +189,7 @@ size_t write_v2(const ProxyHeader& h, std::span<uint8_t> out) {
   std::memcpy(p + bytes, h.destination.bytes.data() + from, bytes);
   base::store_be16(p + 2 * bytes, h.source_port);
   base::store_be16(p + 2 * bytes + 2, h.destination_port);
-  if (tlvs != 0) std::memcpy(p + addresses, h.tlvs.data(), tlvs);
+  if (tlvs != 0) std::memmove(p + addresses, h.tlvs.data(), tlvs);
   return size;
 }
 

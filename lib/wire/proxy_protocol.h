@@ -16,7 +16,9 @@ namespace millrace::wire {
 
 inline constexpr size_t kMostProxyV1Bytes = 107;    // of the specification, CRLF included
 inline constexpr size_t kProxyV2HeadBytes = 16;     // signature, version and command, family, length
-inline constexpr size_t kMostProxyV2Bytes = 4'096;  // ours: addresses and TLVs; the specification allows 65,551
+inline constexpr size_t kMostProxyV2Bytes = 4'096;  // ours, of what is read: addresses and TLVs; the specification allows 65,551
+inline constexpr size_t kMostProxyHeaderBytes = 107;  // of what is written, without TLVs: version 1 is the longer one
+inline constexpr size_t kMostTlvBytes = 65'535 - 36;  // of what is written: the length counts addresses too
 
 enum class ProxyStatus : uint8_t {
   kDone,     // ProxyHeader::size bytes are it
@@ -63,7 +65,8 @@ struct ProxyTlv {
 bool next_proxy_tlv(base::ByteSpan* tlvs, ProxyTlv* tlv);
 
 // Writes a header of that version for TCP; 0 when `out` is too small. Addresses of two families become IPv6 (v4-mapped) ones in
-// version 2, and UNKNOWN in version 1. `tlvs`: version 2, as parse_proxy_header() gives them.
+// version 2, and UNKNOWN in version 1. `tlvs`: version 2, as parse_proxy_header() gives them; at most kMostTlvBytes; they may
+// lie in `out` behind its first kMostProxyHeaderBytes.
 size_t write_proxy_header(const ProxyHeader& header, std::span<uint8_t> out);
 
 }  // namespace millrace::wire

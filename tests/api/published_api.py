@@ -107,6 +107,8 @@ envoy/extensions/filters/http/router/v3/router.proto envoy/extensions/filters/li
 envoy/config/core/v3/proxy_protocol.proto envoy/extensions/filters/listener/tls_inspector/v3/tls_inspector.proto
 envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto
 envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto envoy/extensions/transport_sockets/tls/v3/tls.proto
+envoy/extensions/transport_sockets/proxy_protocol/v3/upstream_proxy_protocol.proto
+envoy/extensions/transport_sockets/raw_buffer/v3/raw_buffer.proto
 envoy/extensions/upstreams/http/v3/http_protocol_options.proto
 """.split()
 

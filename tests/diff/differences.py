@@ -40,6 +40,7 @@ INTENDED = [
     ("tls", "plain", "end body", _LINGERS),
     ("tls", "*", "cipher", _CIPHER),
     ("client_cert", "*", "cipher", _CIPHER),
+    ("fingerprints", "*", "cipher", _CIPHER),
     ("timeouts", "idle after request", "end", _IDLE),
     ("direct_responses", "post in two pieces", "end", _LINGERS),
     ("direct_responses", "large post", "end", _LINGERS),

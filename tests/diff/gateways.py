@@ -11,7 +11,7 @@ import yaml
 from case import Ended, Wire
 from lab import TYPES, Lab, LabError
 from pki import Authority, certificate_hash, spki_hash
-from upstream import Upstreams
+from upstream import PROXY_PORTS, Upstreams
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEERS = os.environ.get("MILLRACE_PEERS", os.path.expanduser("~/.cache/millrace-peers"))
@@ -108,7 +108,7 @@ class Side:
         self.logs = os.path.join(lab.dir, "logs")
         os.makedirs(self.logs)
         self.offsets = {}
-        self.upstreams = Upstreams(lab, [*HTTP_PORTS, *TCP_PORTS], upstream_contexts(pki))
+        self.upstreams = Upstreams(lab, [*HTTP_PORTS, *PROXY_PORTS, *TCP_PORTS], upstream_contexts(pki))
         if HAS_HTTP2:
             lab.start("http2", [SYSTEM_PYTHON, os.path.join(SUPPORT, "h2_server.py"), f"0.0.0.0:{HTTP2_PORT}"], lab.upstream).wait_log("listening")
 

@@ -78,6 +78,9 @@ SCRIPTS.update({
 })
 
 
+PROXY_PORTS = (9201, 9202)  # connections to these begin with a PROXY protocol header
+
+
 class Upstreams:
     """Servers on `ports` of one lab's upstream namespace. `seen`: what the gateway sent, in order, a list of dicts."""
 
@@ -119,7 +122,7 @@ class Upstreams:
                 while data := s.recv(65536):
                     s.sendall(f"{port}:".encode() + data)
                 return
-            buffer = b""
+            buffer = self._told(s, port) if port in PROXY_PORTS else b""
             while True:
                 buffer = self._exchange(s, port, buffer)
                 if buffer is None:
@@ -128,6 +131,18 @@ class Upstreams:
             pass
         finally:
             s.close()
+
+    def _told(self, s, port):
+        """The PROXY protocol header that a connection begins with is kept; returns what came behind it."""
+        data = b""
+        while len(data) < 16 or (data.startswith(b"PROXY ") and b"\r\n" not in data):
+            data += s.recv(65536)
+        size = data.index(b"\r\n") + 2 if data.startswith(b"PROXY ") else 16 + int.from_bytes(data[14:16], "big")
+        while len(data) < size:
+            data += s.recv(65536)
+        with self.lock:
+            self.seen.append({"port": port, "head": "PROXY " + data[:size].hex(), "body": b"", "trailers": []})
+        return data[size:]
 
     def _tls(self, s, port):
         context = self.contexts[port]

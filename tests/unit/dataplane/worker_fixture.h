@@ -54,6 +54,7 @@ struct ClusterConfig {
   std::string name = "c";
   std::vector<EndpointConfig> endpoints = {{}};
   std::function<void(table::Cluster&)> edit;
+  std::string added_tlvs;  // of its PROXY protocol header, as the wire has them
 };
 struct Config {
   std::vector<route::RouteSpec> routes;
@@ -186,6 +187,8 @@ class Tables {
     o.name = w.string(c.name);
     o.endpoint_set = table::object_id(table::Kind::kEndpointSet, c.name);
     if (c.edit) c.edit(o);
+    if (!c.added_tlvs.empty())
+      o.proxy.added = w.blob({reinterpret_cast<const uint8_t*>(c.added_tlvs.data()), c.added_tlvs.size()});
     return w.finish(o);
   }
   static base::Result<std::vector<uint8_t>> endpoints(const ClusterConfig& c) {

@@ -187,5 +187,24 @@ TEST(ProxyProtocol, WrittenAsRead) {
   }
 }
 
+// What is written may be longer than what is read, and its TLVs may lie where the header is made.
+TEST(ProxyProtocol, WrittenInPlace) {
+  std::vector<uint8_t> out(kMostProxyHeaderBytes + kMostTlvBytes);
+  std::string tlvs;
+  while (tlvs.size() + 1003 <= kMostTlvBytes) tlvs += tlv(0xe0, std::string(1000, static_cast<char>('a' + tlvs.size() % 26)));
+  std::copy(tlvs.begin(), tlvs.end(), out.begin() + kMostProxyHeaderBytes);
+  ProxyHeader h;
+  h.local = false;
+  h.version = 2;
+  h.source = h.destination = *base::IpAddress::parse("2001:db8::1");
+  h.tlvs = {out.data() + kMostProxyHeaderBytes, tlvs.size()};
+  const size_t n = write_proxy_header(h, out);
+  ASSERT_EQ(n, 16 + 36 + tlvs.size());
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(out.data()) + 52, tlvs.size()), tlvs);
+  const std::vector<uint8_t> more(kMostTlvBytes + 1);
+  h.tlvs = more;
+  EXPECT_EQ(write_proxy_header(h, out), 0u) << "the length field could not say it";
+}
+
 }  // namespace
 }  // namespace millrace::wire
