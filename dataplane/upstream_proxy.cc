@@ -80,7 +80,6 @@ bool Upstreams::announce(Session& s, const EndpointPool& e, const DownstreamSess
   header.source_port = tuple.remote_port;
   header.destination = tuple.local;
   header.destination_port = tuple.local_port;
-  if (proxy_scratch_ == nullptr) return false;
   uint8_t* tlvs = proxy_scratch_.get() + wire::kMostProxyHeaderBytes;
   size_t bytes = 0;
   const auto add = [&](base::ByteSpan one) {

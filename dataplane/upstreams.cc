@@ -64,7 +64,7 @@ Upstreams::Upstreams(WorkerContext& context, HttpProxy& proxy, base::Arena* http
       endpoint_mask_(buckets_for(context.limits.upstream_endpoints) - 1),
       cluster_mask_(buckets_for(context.limits.clusters) - 1),
       profile_(context.stack.add_profile(context.upstream_tcp)),
-      proxy_scratch_(new uint8_t[wire::kMostProxyHeaderBytes + wire::kMostTlvBytes]) {}
+      proxy_scratch_(std::make_unique_for_overwrite<uint8_t[]>(wire::kMostProxyHeaderBytes + wire::kMostTlvBytes)) {}
 
 Upstreams::~Upstreams() {
   for (uint32_t i = 0; i < sessions_.capacity(); ++i)
