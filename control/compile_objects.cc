@@ -12,6 +12,8 @@
 #include "control/upstream_http.h"
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.http.compressor.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.http.grpc_web.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.proxy_protocol.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
@@ -239,7 +241,10 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
   out->headers_with_underscores_reject = c.headers_with_underscores_action() == core::HttpProtocolOptions::REJECT_REQUEST;
   out->headers_with_underscores_drop = c.headers_with_underscores_action() == core::HttpProtocolOptions::DROP_HEADER;
   out->compressors = w.array(compile_compressors(h, w));
+  uint8_t compressors = 0;  // in front of the one being looked at
   for (const auto& f : h.http_filters()) {
+    if (f.typed_config().Is<envoy::extensions::filters::http::compressor::v3::Compressor>()) ++compressors;
+    if (f.typed_config().Is<envoy::extensions::filters::http::grpc_web::v3::GrpcWeb>()) out->grpc_web = compressors + 1;
     envoy::extensions::filters::http::router::v3::Router router;
     if (!f.typed_config().UnpackTo(&router)) continue;
     out->suppress_envoy_headers = router.suppress_envoy_headers();

@@ -12,6 +12,7 @@
 #include "lib/api/envoy.extensions.compression.gzip.compressor.v3.pb.h"
 #include "lib/api/envoy.extensions.compression.zstd.compressor.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.compressor.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.http.grpc_web.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.proxy_protocol.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
@@ -51,7 +52,8 @@ const ExtensionTable& extension_table() {
         ext::transport_sockets::tls::v3::DownstreamTlsContext::descriptor(),
         ext::transport_sockets::tls::v3::UpstreamTlsContext::descriptor()}},
       {"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config",
-       {ext::filters::http::compressor::v3::Compressor::descriptor(), ext::filters::http::router::v3::Router::descriptor()}},
+       {ext::filters::http::compressor::v3::Compressor::descriptor(), ext::filters::http::grpc_web::v3::GrpcWeb::descriptor(),
+        ext::filters::http::router::v3::Router::descriptor()}},
       {"envoy.config.core.v3.TypedExtensionConfig.typed_config",
        {ext::compression::brotli::compressor::v3::Brotli::descriptor(),
         ext::compression::gzip::compressor::v3::Gzip::descriptor(), ext::compression::zstd::compressor::v3::Zstd::descriptor()}},

@@ -27,7 +27,7 @@ using base::TimeNs;
 struct DownstreamSession;
 struct UpstreamSession;
 struct Http2Stream;
-struct ResponseCompression;
+struct ExchangeFilters;
 struct Http2ClientStream;
 struct EndpointPool;
 struct ClusterState;
@@ -63,11 +63,12 @@ struct ExchangeState {
   bool upstream_http2 = false;  // of the upstream connection it was sent on
   bool tried_again = false;     // Upstreams::try_again()
   bool counted_active = false;  // in the cluster's and endpoint's active requests
-  bool is_head = false, is_connect = false, is_grpc = false, upgrade_requested = false;
+  bool is_head = false, is_connect = false, is_grpc = false, is_grpc_upstream = false, upgrade_requested = false;
   // An upgrade or CONNECT that the configuration allows: what follows the heads are bytes of another protocol. They wait until
   // the endpoint has agreed (tunnel_open: 101, or 2xx to CONNECT), and then each direction ends by itself.
   bool tunnel = false, tunnel_open = false;
   bool is_websocket = false;  // a tunnel of that type
+  bool odd_head = false;      // a WebSocket or gRPC-Web: write_upstream_head() has more to do
   bool raw_upstream = false;  // the endpoint is spoken to in raw TCP: a CONNECT that ends here
   uint8_t proxy_version = 0;  // raw_upstream: of the PROXY protocol header that comes first; 0: none
   uint8_t stripped_port = 0;  // bytes behind the authority that strip_any_host_port or strip_matching_host_port took
@@ -83,7 +84,7 @@ struct ExchangeState {
   size_t response_scanned = 0;
   http::ResponseHead response;
   BodyRelay request_body, response_body;
-  ResponseCompression* compression = nullptr;  // where there are compressor filters; in the request's head buffer
+  ExchangeFilters* filters = nullptr;  // where an HTTP filter has something to do; in the request's head buffer
 
   RoutePolicy route;
   table::ObjectId virtual_host = table::kNoObject;

@@ -142,6 +142,20 @@ void count_choice(stats::ScopeBlock& s, compress::Choice choice, bool chosen) {
 
 }  // namespace
 
+ExchangeFilters* HttpProxy::filters_of(Exchange& ex) {
+  if (ex.filters == nullptr) {
+    auto* f = allocate_array<ExchangeFilters>(ex.scratch, 1);
+    if (f != nullptr) ex.filters = std::construct_at(f);
+  }
+  return ex.filters;
+}
+
+void HttpProxy::end_filters(Exchange& ex) {
+  if (ex.filters->compression != nullptr) end_compression(ex);
+  if (ex.filters->grpc_web != nullptr) end_grpc_web(ex);
+  ex.filters = nullptr;
+}
+
 // The filters as this epoch has them: a response is compressed as the configuration says when it begins.
 const FilterChainRuntime* HttpProxy::compressors_of(const DownstreamSession& d) const {
   const ListenerRuntime* listener = ctx_.tables->listener(d.policy->listener);
@@ -156,12 +170,11 @@ const FilterChainRuntime* HttpProxy::compressors_of(const DownstreamSession& d) 
 void HttpProxy::begin_compression(Exchange& ex) {
   const FilterChainRuntime* runtime = compressors_of(*ex.downstream);
   if (runtime == nullptr) return;
-  char* raw = ex.scratch.allocate(sizeof(ResponseCompression) + alignof(ResponseCompression));
-  if (raw == nullptr) return;
-  auto* c = new (reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(raw) + alignof(ResponseCompression) - 1) &
-                                         ~(alignof(ResponseCompression) - 1))) ResponseCompression;
-  c->exchange = &ex;
-  ex.compression = c;
+  ExchangeFilters* of_exchange = filters_of(ex);
+  auto* c = of_exchange == nullptr ? nullptr : allocate_array<ResponseCompression>(ex.scratch, 1);
+  if (c == nullptr) return;
+  std::construct_at(c)->exchange = &ex;
+  of_exchange->compression = c;
   http::HeaderTable& headers = ex.request.headers;
   c->accept_encoding = joined(headers, kAcceptEncoding, ",", ex.scratch);
   const auto* object = reinterpret_cast<const table::Listener*>(ctx_.tables->listener(ex.downstream->policy->listener)->object);
@@ -178,17 +191,20 @@ void HttpProxy::begin_compression(Exchange& ex) {
 
 // Envoy: CompressorFilter::encodeHeaders of each filter, the last first. `end_stream`: no body follows the head. False: no room.
 bool HttpProxy::compress_response(Exchange& ex, http::HeaderTable& headers, bool end_stream, http::Scratch& scratch) {
-  ResponseCompression& c = *ex.compression;
+  ResponseCompression& c = *ex.filters->compression;
   close_encoder(c);  // of a head that could not be written
   const FilterChainRuntime* runtime = compressors_of(*ex.downstream);
   if (runtime == nullptr) return true;
   const table::Listener* object = ctx_.tables->listener(ex.downstream->policy->listener)->object;
   const table::Array<table::Compressor>& filters = runtime->chain->hcm.compressors;
+  // A compressor behind the gRPC-Web filter would see gRPC: it has nothing to do with such a request.
+  const uint32_t here =
+      ex.filters->grpc_web == nullptr ? filters.count : std::min<uint32_t>(filters.count, runtime->chain->hcm.grpc_web - 1u);
   const ResponseFacts facts = facts_of(headers);
 
   std::array<compress::Candidate, table::kMostCompressors> candidates;
   uint32_t candidate_count = 0;
-  for (uint32_t i = 0; i < filters.count; ++i) {
+  for (uint32_t i = 0; i < here; ++i) {
     const table::Compressor& f = filters.at(object, i);
     if (!facts.type.empty() && !type_allowed(object, f, facts.type)) continue;
     candidates[candidate_count++] = {static_cast<compress::Codec>(f.codec), f.choose_first != 0};
@@ -196,7 +212,7 @@ bool HttpProxy::compress_response(Exchange& ex, http::HeaderTable& headers, bool
   const compress::Decision decision = compress::choose_encoding(c.accept_encoding, {candidates.data(), candidate_count});
 
   bool room = true;
-  for (uint32_t i = filters.count; i-- > 0 && room;) {
+  for (uint32_t i = here; i-- > 0 && room;) {
     const table::Compressor& f = filters.at(object, i);
     const auto codec = static_cast<compress::Codec>(f.codec);
     stats::ScopeBlock& s = ctx_.stats.scope(runtime->compressors[i]);
@@ -252,8 +268,8 @@ void HttpProxy::close_encoder(ResponseCompression& c) {
 }
 
 void HttpProxy::end_compression(Exchange& ex) {
-  close_encoder(*ex.compression);
-  std::destroy_at(std::exchange(ex.compression, nullptr));
+  close_encoder(*ex.filters->compression);
+  std::destroy_at(std::exchange(ex.filters->compression, nullptr));
 }
 
 void HttpProxy::run_encoders() {

@@ -123,15 +123,16 @@ void HttpProxy::response_complete(Exchange& ex) {
 }
 
 void HttpProxy::cut_response(Exchange& ex) {
+  if (is_grpc_web(ex) && ex.filters->grpc_web->gathering) [[unlikely]]
+    return cut_gathering(ex);
   DownstreamSession& d = *ex.downstream;
   if (ex.upstream != nullptr || ex.endpoint != nullptr) upstreams_.cancel(ex);
   if (ex.stream == nullptr) ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kCxDestroyLocalActiveRq].add();
   ctx_.stats.scope(d.policy->http.stat_slot)[HcmCounter::kRqTxReset].add();
   // A body that only the close ends would look complete: the client must see a reset instead (RFC 9112 6.3 rule 8, 8).
-  const bool ambiguous = ex.response_phase == ResponsePhase::kBody && !ex.local_reply && !ex.tunnel &&
-                         !ex.response_body.chunked_out &&
-                         (ex.response_body.decoder.framing().kind != http::Framing::kContentLength ||
-                          (ex.compression != nullptr && ex.compression->encoder != nullptr));
+  const bool ambiguous =
+      ex.response_phase == ResponsePhase::kBody && !ex.local_reply && !ex.tunnel && !ex.response_body.chunked_out &&
+      (ex.response_body.decoder.framing().kind != http::Framing::kContentLength || encodes(ex) || is_grpc_web(ex));
   ex.close_downstream = true;
   if (ambiguous) ex.reset_downstream = true;
   finish(ex);
@@ -186,8 +187,8 @@ void HttpProxy::finish(Exchange& ex) {
   const bool close = ex.close_downstream, reset = ex.reset_downstream, left = ex.client_left;
   free_body(ex.request_body);
   free_body(ex.response_body);
-  if (ex.compression != nullptr) [[unlikely]]
-    end_compression(ex);
+  if (ex.filters != nullptr) [[unlikely]]
+    end_filters(ex);
   ctx_.heads.release(std::exchange(ex.request_buffer, nullptr));
   ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
   ex.downstream = nullptr;

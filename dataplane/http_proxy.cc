@@ -37,7 +37,7 @@ HttpProxy::~HttpProxy() {
     ctx_.disarm(ex.timer);
     free_body(ex.request_body);
     free_body(ex.response_body);
-    if (ex.compression != nullptr) end_compression(ex);
+    if (ex.filters != nullptr) end_filters(ex);
     ctx_.heads.release(ex.request_buffer);
     ctx_.heads.release(ex.response_buffer);
     exchanges_.free(&ex);

@@ -1,7 +1,7 @@
 // HTTP from client to endpoint and back: reads request heads, routes them, relays bodies both ways with back-pressure, answers
 // what the gateway itself has to answer, and ends exchanges. One object per worker; files: http_proxy.cc (the two connections),
-// http_relay.cc (bodies), http_compress.cc (compressor filters), http_tunnel.cc (upgrades, CONNECT), http_router.cc (decisions
-// and heads), http_finish.cc (ends, records).
+// http_relay.cc (bodies), http_compress.cc (compressor filters), http_grpc_web.cc, http_tunnel.cc (upgrades, CONNECT),
+// http_router.cc (decisions and heads), http_finish.cc (ends, records).
 //
 // Who may free an exchange: only finish(). It may be called inside any function below, so after a call that can finish, callers
 // look at DownstreamSession::exchange (or the return value) before they touch the exchange again.
@@ -92,8 +92,14 @@ class HttpProxy {
   template <class In, class Out>
   RelayEnd relay(In in, Out out, BodyRelay& body, uint64_t* bytes);
   void relay_request(Exchange& ex);
+  template <class Out>
+  RelayEnd relay_from_client(Exchange& ex, Out out);
   template <class In>
-  RelayEnd relay_encoded(Exchange& ex, In in);
+  RelayEnd relay_filtered(Exchange& ex, In in);
+  template <class In, class Out>
+  RelayEnd relay_encoded(Exchange& ex, In in, Out out);
+  template <class In, class Out>
+  RelayEnd relay_grpc_web(Exchange& ex, In in, Out out, uint64_t* came, uint64_t* went);
   bool write_encoded(Exchange& ex, std::string_view body);
   void discard_received_body(Exchange& ex);
   void relay_response(Exchange& ex);
@@ -132,8 +138,13 @@ class HttpProxy {
                            http::Scratch& scratch);
   void remember_names(Exchange& ex);
   void remember_names_for(Exchange& ex, const void* object, const table::Array<table::FormatPart>& parts);
+  // Fits a small vector in the scratch. Null: it overflows.
   template <class T>
-  static T* allocate_array(http::Scratch& scratch, uint32_t count);
+  static T* allocate_array(http::Scratch& scratch, uint32_t count) {
+    char* raw = scratch.allocate(count * sizeof(T) + alignof(T));
+    if (raw == nullptr) return nullptr;
+    return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(raw) + alignof(T) - 1) & ~(alignof(T) - 1));
+  }
   std::span<const format::Step> keep_steps(Exchange& ex, const void* object, const table::Array<table::FormatPart>& parts);
   bool apply_request_edits(Exchange& ex, const void* object, const table::HeaderMutations& m);
   template <class Write>
@@ -152,11 +163,24 @@ class HttpProxy {
 
   // http_compress.cc
   const FilterChainRuntime* compressors_of(const DownstreamSession& d) const;
+  ExchangeFilters* filters_of(Exchange& ex);
+  void end_filters(Exchange& ex);
   void begin_compression(Exchange& ex);
   bool compress_response(Exchange& ex, http::HeaderTable& headers, bool end_stream, http::Scratch& scratch);
   void close_encoder(ResponseCompression& c);
   void end_compression(Exchange& ex);
   void run_encoders();
+
+  // http_grpc_web.cc
+  void begin_grpc_web(Exchange& ex);
+  bool translate_grpc_web_request(Exchange& ex);
+  bool begin_grpc_web_response(Exchange& ex, bool end);
+  bool put_grpc_message(http::ResponseHead& head, std::string_view message, http::Scratch& scratch);
+  void finish_gathered(Exchange& ex);
+  void cut_gathering(Exchange& ex);
+  void count_grpc_web(const Exchange& ex, std::string_view grpc_status);
+  void refuse_base64(Exchange& ex);
+  void end_grpc_web(Exchange& ex);
 
   // http_finish.cc
   void finish(Exchange& ex);

@@ -1,6 +1,8 @@
 // Bodies: from one connection's received bytes to another's send queue, by reference where whole packets pass, with back-pressure
 // from the slower side (what cannot be written stays in rx(), and closes the peer's window).
 #include "dataplane/encoded_out.h"
+#include "dataplane/exchange_filters.h"
+#include "dataplane/grpc_web_out.h"
 #include "dataplane/http_proxy.h"
 #include "lib/http/h1_writer.h"
 
@@ -185,6 +187,13 @@ void HttpProxy::discard_received_body(Exchange& ex) {
   if (decoder.done()) request_complete(ex);
 }
 
+template <class Out>
+HttpProxy::RelayEnd HttpProxy::relay_from_client(Exchange& ex, Out out) {
+  return ex.stream == nullptr
+             ? relay<ConnectionIn, Out>({ctx_, *ex.downstream, ex.request_body.decoder}, out, ex.request_body, &ex.bytes_received)
+             : relay<StreamIn<Http2Server>, Out>({http2_, *ex.stream}, out, ex.request_body, &ex.bytes_received);
+}
+
 void HttpProxy::relay_request(Exchange& ex) {
   if (ex.request_phase != RequestPhase::kBody || !ex.upstream_head_sent || ex.upstream == nullptr) return;
   if (ex.tunnel && !ex.tunnel_open &&
@@ -193,8 +202,11 @@ void HttpProxy::relay_request(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   const uint64_t before = ex.bytes_received;
   const auto to = [&](auto out) {
-    return ex.stream == nullptr ? relay(ConnectionIn{ctx_, d, ex.request_body.decoder}, out, ex.request_body, &ex.bytes_received)
-                                : relay(StreamIn<Http2Server>{http2_, *ex.stream}, out, ex.request_body, &ex.bytes_received);
+    if (is_grpc_web(ex) && ex.filters->grpc_web->text_request) [[unlikely]] {
+      Base64In<decltype(out)> decoded{{out, ctx_.stack.pool(), ex.request_body}, *ex.filters->grpc_web};
+      return relay_from_client<Base64In<decltype(out)>&>(ex, decoded);
+    }
+    return relay_from_client(ex, out);
   };
   const RelayEnd end = ex.upstream_stream == nullptr
                            ? to(ConnectionOut{ctx_, *ex.upstream})
@@ -216,6 +228,8 @@ void HttpProxy::relay_request(Exchange& ex) {
                         http::ResponseDetail::kH1CodecError, true);
     }
     case Relay::kCut:
+      if (is_grpc_web(ex) && ex.filters->grpc_web->bad_base64) [[unlikely]]
+        return refuse_base64(ex);
       if (ex.stream != nullptr ? ex.stream->closed : d.peer_closed)
         return;  // the client went in the middle of its body: on_downstream ends it
       ex.flags.set(stats::ResponseFlag::kOverloadManager);
@@ -225,21 +239,50 @@ void HttpProxy::relay_request(Exchange& ex) {
   }
 }
 
-template <class In>
-HttpProxy::RelayEnd HttpProxy::relay_encoded(Exchange& ex, In in) {
-  ResponseCompression& c = *ex.compression;
+// Through the encoder to `out`. bytes_sent is what comes out of it.
+template <class In, class Out>
+HttpProxy::RelayEnd HttpProxy::relay_encoded(Exchange& ex, In in, Out out) {
+  ResponseCompression& c = *ex.filters->compression;
   stats::ScopeBlock& counters = ctx_.stats.scope(c.slot);
-  uint64_t plain = 0;
+  uint64_t plain = 0, ignored = 0;
   if (std::exchange(c.turn_at, ctx_.now) != ctx_.now) c.turn_bytes = 0;
+  EncodedOut<Out> encoded{out, c, ctx_.stack.pool(), ex.response_body, &in.queue()};
+  RelayEnd end = is_grpc_web(ex) ? relay_grpc_web<In, EncodedOut<Out>&>(ex, in, encoded, &plain, &ignored)
+                                 : relay<In, EncodedOut<Out>&>(in, encoded, ex.response_body, &plain);
+  ex.bytes_sent += encoded.sent;
+  counters[stats::CompressorCounter::kUncompressedBytes].add(plain);
+  counters[stats::CompressorCounter::kCompressedBytes].add(encoded.sent);
+  if (plain != 0) ex.last_activity = ctx_.now;
+  if (c.failed && (end.status == Relay::kBlocked || end.status == Relay::kDone)) end.status = Relay::kCut;
+  if (end.status == Relay::kBlocked && encoded.spent() && !c.more.linked()) encoding_.push_back(c);
+  return end;
+}
+
+// Through the gRPC-Web filter to `out`. `came`, `went`: bytes, which are added.
+template <class In, class Out>
+HttpProxy::RelayEnd HttpProxy::relay_grpc_web(Exchange& ex, In in, Out out, uint64_t* came, uint64_t* went) {
+  GrpcWebOut<Out> web{{out, ctx_.stack.pool(), ex.response_body}, *ex.filters->grpc_web, ctx_.write_buffer};
+  RelayEnd end = relay<In, GrpcWebOut<Out>&>(in, web, ex.response_body, came);
+  if (web.to.failed && (end.status == Relay::kBlocked || end.status == Relay::kDone)) end.status = Relay::kCut;
+  *went += web.to.sent;
+  count_grpc_web(ex, web.grpc_status);
+  return end;
+}
+
+template <class In>
+HttpProxy::RelayEnd HttpProxy::relay_filtered(Exchange& ex, In in) {
+  uint64_t came = 0;
+  if (is_grpc_web(ex) && ex.filters->grpc_web->gathering) {
+    const RelayEnd end = relay(in, MessageOut{*ex.filters->grpc_web, ctx_.heads}, ex.response_body, &came);
+    if (came != 0) ex.last_activity = ctx_.now;
+    return end;
+  }
   const auto through = [&](auto out) {
-    EncodedOut<decltype(out)> encoded{out, c, ctx_.stack.pool(), ex.response_body, &in.queue()};
-    RelayEnd end = relay<In, EncodedOut<decltype(out)>&>(in, encoded, ex.response_body, &plain);
-    ex.bytes_sent += encoded.sent;
-    counters[stats::CompressorCounter::kUncompressedBytes].add(plain);
-    counters[stats::CompressorCounter::kCompressedBytes].add(encoded.sent);
-    if (plain != 0) ex.last_activity = ctx_.now;
-    if (c.failed && (end.status == Relay::kBlocked || end.status == Relay::kDone)) end.status = Relay::kCut;
-    if (end.status == Relay::kBlocked && encoded.spent() && !c.more.linked()) encoding_.push_back(c);
+    using Out = decltype(out);
+    if (encodes(ex)) return relay_encoded<In, Out>(ex, in, out);
+    if (!is_grpc_web(ex)) return relay<In, Out>(in, out, ex.response_body, &ex.bytes_sent);
+    const RelayEnd end = relay_grpc_web<In, Out>(ex, in, out, &came, &ex.bytes_sent);
+    if (came != 0) ex.last_activity = ctx_.now;
     return end;
   };
   return ex.stream == nullptr ? through(ConnectionOut{ctx_, *ex.downstream})
@@ -248,9 +291,9 @@ HttpProxy::RelayEnd HttpProxy::relay_encoded(Exchange& ex, In in) {
 
 // The whole of an answer of our own. False: it cannot be completed.
 bool HttpProxy::write_encoded(Exchange& ex, std::string_view body) {
-  stats::ScopeBlock& counters = ctx_.stats.scope(ex.compression->slot);
+  stats::ScopeBlock& counters = ctx_.stats.scope(ex.filters->compression->slot);
   const auto through = [&](auto out) {
-    EncodedOut<decltype(out)> encoded{out, *ex.compression, ctx_.stack.pool(), ex.response_body, nullptr};
+    EncodedOut<decltype(out)> encoded{out, *ex.filters->compression, ctx_.stack.pool(), ex.response_body, nullptr};
     HeadBuffer* no_trailers = nullptr;
     const bool whole = encoded.copy(base::as_bytes(body)) && encoded.finish(ex.response_body, nullptr, no_trailers);
     ex.bytes_sent += encoded.sent;
@@ -266,8 +309,8 @@ void HttpProxy::relay_response(Exchange& ex) {
   if (ex.response_phase != ResponsePhase::kBody || ex.upstream == nullptr) return;
   const uint64_t before = ex.bytes_sent;
   const auto from = [&](auto in) {
-    if (ex.compression != nullptr && ex.compression->encoder != nullptr) [[unlikely]]
-      return relay_encoded(ex, in);
+    if (ex.filters != nullptr) [[unlikely]]
+      return relay_filtered(ex, in);
     return ex.stream == nullptr
                ? relay(in, ConnectionOut{ctx_, *ex.downstream}, ex.response_body, &ex.bytes_sent)
                : relay(in, StreamOut<Http2Server>{http2_, *ex.stream, ctx_.stack.pool()}, ex.response_body, &ex.bytes_sent);
@@ -280,6 +323,8 @@ void HttpProxy::relay_response(Exchange& ex) {
       return;
     case Relay::kDone:
       if (ex.tunnel_open) return tunnel_response_over(ex);
+      if (is_grpc_web(ex) && ex.filters->grpc_web->gathering) [[unlikely]]
+        return finish_gathered(ex);
       return response_complete(ex);
     case Relay::kBad:
       ex.flags.set(stats::ResponseFlag::kUpstreamProtocolError);

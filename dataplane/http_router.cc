@@ -82,6 +82,7 @@ void HttpProxy::route(Exchange& ex) {
   // What follows an upgrade or CONNECT may be another protocol, or the body of a request that is refused: no request is read
   // there.
   const bool wants_tunnel = ex.is_connect || ex.upgrade_requested;
+  bool special = wants_tunnel;  // of those whose route is known there is more to do
   ex.close_downstream =
       ex.stream == nullptr && (http::should_close(request.version, request.headers) || d.draining || wants_tunnel);
   if (ex.stream == nullptr && d.policy->http.max_requests_per_connection != 0 &&
@@ -180,8 +181,11 @@ void HttpProxy::route(Exchange& ex) {
     }
   }
 
-  if (d.policy->http.compressors != 0) [[unlikely]]
-    begin_compression(ex);
+  if (d.policy->http.filters) [[unlikely]] {
+    if (d.policy->http.grpc_web) begin_grpc_web(ex);
+    if (d.policy->http.compressors) begin_compression(ex);
+    special |= is_grpc_web(ex);
+  }
   StageScope stage(ctx_.stages, Stage::kRoute);
   if (entry == nullptr) {
     hcm[HcmCounter::kNoRoute].add();
@@ -218,7 +222,9 @@ void HttpProxy::route(Exchange& ex) {
       return reply_with(ex, 500, {}, ResponseDetail::kNone, false);
   }
   ex.route_rank = match.route;
-  if (wants_tunnel) [[unlikely]] {
+  if (special && !wants_tunnel) [[unlikely]] {
+    if (!translate_grpc_web_request(ex)) return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
+  } else if (special) [[unlikely]] {
     const table::Route& taken = object.routes.at(&object, match.route);
     if (!upgrade_allowed(ex, object, taken)) {
       if (logged) ex.route.route_name = ex.scratch.copy(table::view(&object, taken.name));
@@ -387,15 +393,6 @@ void HttpProxy::remember_names_for(Exchange& ex, const void* object, const table
     remember_names(ex);
 }
 
-// Fits a small vector in the scratch. Null: it overflows.
-template <class T>
-T* HttpProxy::allocate_array(http::Scratch& scratch, uint32_t count) {
-  const size_t bytes = count * sizeof(T) + alignof(T);
-  char* raw = scratch.allocate(bytes);
-  if (raw == nullptr) return nullptr;
-  return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(raw) + alignof(T) - 1) & ~(alignof(T) - 1));
-}
-
 // The steps of a value, their strings copied: they outlive the tables of this iteration.
 std::span<const format::Step> HttpProxy::keep_steps(Exchange& ex, const void* object,
                                                     const table::Array<table::FormatPart>& parts) {
@@ -537,8 +534,12 @@ bool HttpProxy::write_upstream_head(Exchange& ex) {
     ex.request_body.drop_trailers = true;
     free_body(ex.request_body);
   }
-  if (ex.is_websocket && !add_websocket_key(ex)) return false;
-  const http::BodyFraming out = http::outgoing_framing(ex.request_body.decoder.framing(), http::Version::kHttp11);
+  http::BodyFraming out = http::outgoing_framing(ex.request_body.decoder.framing(), http::Version::kHttp11);
+  if (ex.odd_head) [[unlikely]] {
+    if (ex.is_websocket && !add_websocket_key(ex)) return false;
+    // gRPC-Web: what goes on has another length
+    if (is_grpc_web(ex) && !out.empty()) out = {http::Framing::kChunked, 0};
+  }
   ex.request_body.chunked_out = out.kind == http::Framing::kChunked;
   return write_head(*ex.upstream, [&](std::span<char> room) { return http::write_request_head(ex.request, out, room); });
 }
@@ -584,10 +585,22 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   bool room = http::mutate_upstream_response(&response, options, service_ms, scratch);
   ex.upstream_service_time = response.headers.get(HeaderId::kXEnvoyUpstreamServiceTime);
   room = room && apply_response_edits(ex, scratch);
-  bool encoded = false;
-  if (ex.compression != nullptr) [[unlikely]] {
-    room = room && compress_response(ex, response.headers, in.empty(), scratch);
-    encoded = ex.compression->encoder != nullptr;
+  bool encoded = false, grpc_web = false;
+  if (ex.filters != nullptr) [[unlikely]] {
+    GrpcWeb* web = ex.filters->grpc_web;
+    if (web != nullptr && begin_grpc_web_response(ex, in.empty()) && room && !scratch.overflowed()) {
+      web->gathering = true;
+      web->response_scratch = scratch;
+      ex.response_phase = ResponsePhase::kBody;
+      ex.request_deadline = base::kNever;
+      if (ex.upstream_stream == nullptr) start_body(ex.response_body, in, false, false);
+      else ex.response_body.decoder.start(in);
+      return;
+    }
+    grpc_web = web != nullptr;
+    encoded = grpc_web && !in.empty();  // another length then
+    if (ex.filters->compression != nullptr) room = room && compress_response(ex, response.headers, in.empty(), scratch);
+    encoded |= encodes(ex);
   }
   room = room && http::mutate_response(&response, options, {ctx_.date, ex.request_id, ex.tunnel_open}, scratch);
   if (!room || scratch.overflowed()) {
@@ -611,7 +624,8 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   ex.request_deadline = base::kNever;  // Envoy: until the response begins
   ex.downstream_first_byte_at = ctx_.now;
   const bool chunked_out = ex.stream == nullptr && out.kind == http::Framing::kChunked;
-  const bool trailers = ex.stream != nullptr || (chunked_out && d.policy->http.enable_trailers);  // the client takes them
+  const bool trailers = ex.stream != nullptr || (chunked_out && d.policy->http.enable_trailers) ||
+                        grpc_web;  // the client takes them, or the gRPC-Web filter
   ex.response_body.drop_trailers = !trailers;
   if (ex.upstream_stream == nullptr) [[likely]]
     return start_body(ex.response_body, in, chunked_out, trailers && ex.cluster->enable_trailers);
@@ -670,8 +684,15 @@ bool HttpProxy::make_local_reply(Exchange& ex, uint16_t status, std::string_view
   }
   room = room && http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, text, content_type, other_body);
   ex.status = ex.response.status;  // a gRPC request is answered with 200
-  if (ex.compression != nullptr) [[unlikely]]
-    room = room && compress_response(ex, ex.response.headers, ex.is_head || text->empty(), scratch);
+  if (ex.filters != nullptr) [[unlikely]] {
+    if (ex.filters->grpc_web != nullptr && room) {
+      const bool gather = begin_grpc_web_response(ex, ex.is_head || text->empty());
+      if (gather) room = put_grpc_message(ex.response, http::grpc_message(*text, scratch), scratch);
+      *text = {};
+    }
+    if (ex.filters->compression != nullptr)
+      room = room && compress_response(ex, ex.response.headers, ex.is_head || text->empty(), scratch);
+  }
   room = room && http::mutate_response(&ex.response, ex.downstream->policy->forward, {ctx_.date, ex.request_id, false}, scratch);
   return room && !scratch.overflowed();
 }
@@ -691,14 +712,14 @@ void HttpProxy::reply_with(Exchange& ex, uint16_t status, std::string_view body,
   if (ex.request_phase != RequestPhase::kComplete) answered_early(ex);
   std::string_view text;
   bool room = make_local_reply(ex, status, body, location, &text);
-  if (!room && d.policy->http.local_replies) [[unlikely]] {  // the form of a body may be long
+  if (!room && (d.policy->http.local_replies || ex.filters != nullptr)) [[unlikely]] {  // the form of a body may be long
     if (HeadBuffer* large = ctx_.heads.grow(h); large != nullptr) {
       ex.response_buffer = large;
       room = make_local_reply(ex, status, body, location, &text);
     }
   }
   if (!room) return cut_response(ex);
-  const bool encoded = ex.compression != nullptr && ex.compression->encoder != nullptr;
+  const bool encoded = encodes(ex);
   const http::BodyFraming framing = encoded        ? http::outgoing_framing({http::Framing::kChunked, 0}, ex.request.version)
                                     : text.empty() ? http::BodyFraming{}
                                                    : http::BodyFraming{http::Framing::kContentLength, text.size()};

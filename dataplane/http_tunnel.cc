@@ -55,7 +55,7 @@ bool HttpProxy::upgrade_allowed(Exchange& ex, const table::VirtualHost& host, co
   }
   hcm[HcmCounter::kCxUpgradesTotal].add();
   hcm[HcmCounter::kCxUpgradesActive].add();
-  ex.is_websocket = http::equals_ignore_case(type, "websocket");
+  ex.is_websocket = ex.odd_head = http::equals_ignore_case(type, "websocket");
   return true;
 }
 

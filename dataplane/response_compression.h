@@ -9,14 +9,14 @@
 #include <cstdint>
 #include <string_view>
 
+#include "dataplane/exchange.h"
+#include "dataplane/exchange_filters.h"
 #include "lib/base/list.h"
 #include "lib/base/time.h"
 #include "lib/compress/encoder.h"
 #include "lib/stats/region.h"
 
 namespace millrace::dataplane {
-
-struct Exchange;
 
 // Input that one response may give its encoder in one turn of the loop (bytes): at 50 MB/s about 0.3 ms.
 inline constexpr uint32_t kEncodedPerTurn = 16 * 1024;
@@ -38,5 +38,10 @@ struct ResponseCompression {
   stats::ScopeSlot slot = stats::kOverflowScope;  // of the filter that encodes; its gauge holds the slot
   base::ListNode more;                            // in HttpProxy::encoding_: has used up its turn
 };
+
+// Whether the exchange's response goes through an encoder.
+inline bool encodes(const Exchange& ex) {
+  return ex.filters != nullptr && ex.filters->compression != nullptr && ex.filters->compression->encoder != nullptr;
+}
 
 }  // namespace millrace::dataplane

@@ -1,6 +1,7 @@
 #include "lib/http/local_reply.h"
 
 #include "lib/base/assert.h"
+#include "lib/http/grpc_web.h"
 
 namespace millrace::http {
 
@@ -19,28 +20,6 @@ constexpr LocalReplyInfo kReplies[] = {
 #include "lib/http/local_replies.def"
 #undef LOCAL_REPLY
 };
-
-// grpc-message is percent-encoded (gRPC over HTTP/2, "Status-Message"): bytes outside 0x20..0x7e, and '%'.
-std::string_view percent_encode(std::string_view s, Scratch& scratch) {
-  size_t escapes = 0;
-  for (char c : s) escapes += static_cast<uint8_t>(c) < 0x20 || static_cast<uint8_t>(c) > 0x7e || c == '%';
-  if (escapes == 0) return s;
-  const size_t n = s.size() + 2 * escapes;
-  char* out = scratch.allocate(n);
-  if (out == nullptr) return {};
-  char* p = out;
-  for (char c : s) {
-    const uint8_t u = static_cast<uint8_t>(c);
-    if (u < 0x20 || u > 0x7e || c == '%') {
-      *p++ = '%';
-      *p++ = "0123456789ABCDEF"[u >> 4];
-      *p++ = "0123456789ABCDEF"[u & 15];
-    } else {
-      *p++ = c;
-    }
-  }
-  return {out, n};
-}
 
 consteval ResponseDetail find_detail(std::string_view text) {
   for (size_t i = 1; i < std::size(kDetails); ++i)
@@ -101,7 +80,7 @@ bool fill_local_reply(ResponseHead* head, uint16_t status, std::string_view body
     head->status = 200;
     *body_out = {};
     if (content_type == "application/json" && body.ends_with('\n')) body.remove_suffix(1);  // a format in JSON ends its line
-    const std::string_view message = percent_encode(body, scratch);
+    const std::string_view message = grpc_message(body, scratch);
     return put(HeaderId::kContentType, "application/grpc") &&
            put(HeaderId::kGrpcStatus, scratch.decimal(grpc_status_of(status))) &&
            (message.empty() || head->headers.push({"grpc-message", message, HeaderId::kOther})) && !scratch.overflowed();

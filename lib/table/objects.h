@@ -478,6 +478,7 @@ struct HttpConnectionManager {
   SchemeOverwrite scheme_overwrite = SchemeOverwrite::kNo;
   uint8_t strip_trailing_host_dot = 0, append_x_forwarded_port = 0;
   uint8_t respect_expected_rq_timeout = 0;
+  uint8_t grpc_web = 0;  // the gRPC-Web filter: 0 none, else one more than the compressors in front of it
   Http2Options http2;
   template <class V>
   void refs(V& v) const {

@@ -392,6 +392,7 @@ void check(const FilterChain& c, Walker& w) {
   w.flag("hcm.respect_expected_rq_timeout", c.hcm.respect_expected_rq_timeout);
   w.flag("hcm.local_reply_format.omit_empty_values", c.hcm.local_reply_format.omit_empty_values);
   if (c.hcm.compressors.count > kMostCompressors) w.fail_field("hcm.compressors", "holds more than 8 filters");
+  if (c.hcm.grpc_web > c.hcm.compressors.count + 1) w.fail_field("hcm.grpc_web", "stands behind more compressors than there are");
   if (w.failed()) return;
   if (c.hcm.internal_ranges.count > kMaxInternalRanges)
     return w.fail_field("hcm.internal_ranges", "holds more than a policy has room for");

@@ -103,6 +103,7 @@ envoy/extensions/access_loggers/file/v3/file.proto envoy/extensions/access_logge
 envoy/extensions/compression/brotli/compressor/v3/brotli.proto envoy/extensions/compression/gzip/compressor/v3/gzip.proto
 envoy/extensions/compression/zstd/compressor/v3/zstd.proto envoy/extensions/filters/http/compressor/v3/compressor.proto
 envoy/config/core/v3/extension.proto
+envoy/extensions/filters/http/grpc_web/v3/grpc_web.proto
 envoy/extensions/filters/http/router/v3/router.proto envoy/extensions/filters/listener/proxy_protocol/v3/proxy_protocol.proto
 envoy/config/core/v3/proxy_protocol.proto envoy/extensions/filters/listener/tls_inspector/v3/tls_inspector.proto
 envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto

@@ -25,7 +25,14 @@ _LIES = "how far a request gets whose body lies about its length depends on what
 _SETTINGS = "our SETTINGS say the most header bytes that are taken, and nothing that is the default; Envoy's say ENABLE_CONNECT_PROTOCOL 0 and no header bytes"
 _LINES = "fields that are lists stay in as many lines as they came in; Envoy joins those that it knows by name (RFC 9110 5.3: the same meaning)"
 
+_WEB_END = "a response in base64 ends when the endpoint's does; Envoy's never ends when its last bytes come without trailers"
+_WEB_HEAD = "whether the endpoint has seen the head before the body turns out to be no base64 depends on what came when"
+_WEB_TRAILERS = "a response that is no gRPC becomes a head without a body, behind which no trailers follow"
+
 INTENDED = [
+    ("grpc_web", "*-text grpc-length", "body", _WEB_END), ("grpc_web", "*-text grpc-no-status", "body", _WEB_END), ("grpc_web", "*-text grpc-web", "body", _WEB_END),
+    ("grpc_web", "text*,*", "upstream", _WEB_HEAD),
+    ("grpc_web", "2to2 /2/trailers", "headers", _WEB_TRAILERS),
     ("compression", "838[012] text-cached *", "headers", _LINES),
     ("compression", "838[01] two accept-encodings", "upstream", _LINES),
     ("rewrites", "xfh two", "upstream", _MEMBER),
@@ -53,6 +60,7 @@ INTENDED = [
     ("failures", "/unhealthy", "status headers body upstream", _PANIC),
 ]
 INTENDED_LOG = [
+    ("grpc_web", r"200 flags=(?:DC details=downstream_remote_disconnect|- details=via_upstream) (rx=16 tx=(?:16|388)) ", r"200 <ended> \1 ", _WEB_END),
     ("http2", r"^(POST \S+ HTTP/2 200 flags=UF .*) rx=[05] ", r"\1 rx=<some> ", "whether the body comes before the endpoint refuses is a race"),
     ("http2", r"^(POST /1/x HTTP/2 0 flags=DPE details=http2\.remote_reset) rx=[03] ", r"\1 rx=<some> ", _LIES),
     ("malformed", r"^(GET|POST) / HTTP/1\.1 200 .*|^- - .*|^POST / HTTP/1\.1 400 .*", "", _STRICT),

@@ -78,6 +78,29 @@ SCRIPTS.update({
 })
 
 
+def _grpc(body="", fields="Content-Type: application/grpc", trailers="grpc-status: 0\r\n", status="200 OK", pieces=0):
+    """A gRPC response over HTTP/1.1, chunked; `pieces`: bytes a chunk, each sent by itself."""
+    n = pieces or max(len(body), 1)
+    chunks = [f"{len(body[i:i + n]):x}\r\n{body[i:i + n]}\r\n" for i in range(0, len(body), n)]
+    head = f"HTTP/1.1 {status}\r\n{fields}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return [x for c in [head, *chunks, f"0\r\n{trailers}\r\n"] for x in ((c, 0.01) if pieces else (c,))]
+
+
+MESSAGES = "\0\0\0\0\5hello" + "\0\0\0\0\0" + "\1\0\0\0\7another" + "\0\0\0\1\0" + "x" * 256
+
+# What the gRPC-Web filter looks at.
+SCRIPTS.update({
+    "grpc": _grpc(MESSAGES), "grpc-one": _grpc(MESSAGES[:10]), "grpc-none": _grpc(), "grpc-pieces": _grpc(MESSAGES, pieces=7),
+    "grpc-proto": _grpc(MESSAGES, "Content-Type: application/grpc+proto"),
+    "grpc-fails": _grpc(MESSAGES, trailers="grpc-status: 5\r\ngrpc-message: not found\r\nX-More: a: b\r\n"), "grpc-no-status": _grpc(MESSAGES, trailers=""),
+    "grpc-length": [f"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\n{MESSAGES[:10]}"],
+    "grpc-only": ["HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: 7\r\ngrpc-message: no\r\ncontent-length: 0\r\n\r\n"],
+    "grpc-web": _grpc(MESSAGES, "Content-Type: application/grpc-web+proto; charset=x", trailers=""), "grpc-503": _grpc("oops", status="503 Service Unavailable"),
+    "grpc-tilde": _text("Content-Type: text/html", "100 %, ~tilde~\n\x7f\xe9"), "grpc-long": _text("Content-Type: text/html", "a % of text; " * 200),
+    "grpc-trailers": _grpc("plain", "Content-Type: text/plain"), "grpc-cut": _grpc(MESSAGES)[:2] + [0.05, "close"],
+})
+
+
 PROXY_PORTS = (9201, 9202)  # connections to these begin with a PROXY protocol header
 
 

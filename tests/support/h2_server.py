@@ -3,6 +3,7 @@ where both make sense. One thread a connection. Needs Debian's python3-h2. Run a
 
     /who  /request  /sha256  /bytes/N  /trailers  /status/NNN  /early   as in upstream_server.py
     /chunked?n=&size=     n DATA frames of size bytes, no content-length
+    /grpc?n=&status=      a gRPC response of n messages, status in the trailers; n=0: trailers only
     /interim              103 with a link field, then 200
     /reset?code=&at=      RST_STREAM, `before` the response or in its `body`
     /goaway               200, and GOAWAY behind it: the connection ends with this response
@@ -136,6 +137,15 @@ class Connection:
             self.head(i, 200, end=s.method == "HEAD")
             if s.method != "HEAD":
                 s.out, s.end = bytes(pattern(0, int(s.query.get("n", 10)) * int(s.query.get("size", 1000)))), True
+        elif noun == "grpc":
+            n, status = int(s.query.get("n", 1)), s.query.get("status", "0")
+            fields, last = [("content-type", "application/grpc")], [("grpc-status", status), ("grpc-message", "said %25"), ("x-seen", str(s.bytes))]
+            if n == 0:
+                self.head(i, 200, fields + last, end=True)
+            else:
+                self.head(i, 200, fields)
+                s.out = b"".join(b"\0" + len(m).to_bytes(4, "big") + m for m in (bytes(pattern(0, 7 * k + 1)) for k in range(n)))
+                s.end, s.out_trailers = True, last
         elif noun == "status":
             self.whole(i, s, int(s.path.rsplit("/", 1)[1]), b"status\n")
         elif noun == "early":

@@ -248,6 +248,7 @@ TEST_F(CompileTest, Compressors) {
   const auto& l = object<table::Listener>(compiler_, table::Kind::kListener, "edge");
   const table::HttpConnectionManager& h = l.filter_chains.at(&l, 0).hcm;
   ASSERT_EQ(h.compressors.count, 3u);
+  EXPECT_EQ(h.grpc_web, 3) << "behind two of them";
   const table::Compressor& br = h.compressors.at(&l, 0);
   EXPECT_EQ(view(&l, br.name), "brotli");
   EXPECT_EQ(br.codec, table::CompressionCodec::kBrotli);
