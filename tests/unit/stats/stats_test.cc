@@ -68,7 +68,7 @@ void check_list(const char* what) {
   for (const CounterInfo& c : list) {
     EXPECT_TRUE(names.insert(c.name).second) << what << " has " << c.name << " twice";
     for (const char* p = c.name; *p != 0; ++p)
-      EXPECT_TRUE((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '_' || *p == '.') << c.name;
+      EXPECT_TRUE((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '_' || *p == '.' || *p == '-') << c.name;
     EXPECT_GT(std::strlen(c.text), 3u) << c.name;
   }
 }
