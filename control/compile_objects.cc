@@ -307,6 +307,7 @@ void set_tls(const ChainObject& chain, ObjectWriter& w, table::DownstreamTls* ou
   set_common_tls(chain.tls.common_tls_context(), chain.secrets, table::TlsVersion::kTls13, w, out);
   out->disable_tickets = chain.tls.disable_stateless_session_resumption();
   out->require_client_certificate = chain.tls.require_client_certificate().value();
+  out->prefer_client_ciphers = chain.tls.prefer_client_ciphers();
   out->full_scan_certs = chain.tls.full_scan_certs_on_sni_mismatch().value();
   out->ocsp_policy = static_cast<table::OcspPolicy>(chain.tls.ocsp_staple_policy());
   if (chain.tls.has_session_timeout()) out->session_timeout_s = static_cast<uint32_t>(chain.tls.session_timeout().seconds());
@@ -460,7 +461,7 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
   out.has_tls = c.has_tls;
   if (c.has_tls) set_tls(c, w, &out.tls);
   if (c.has_proxy) out.proxy = compile_proxy(c.proxy, w);
-  compile_upstream_http(config, &out);
+  compile_upstream_http(config, w, &out);
   return w.finish(out);
 }
 

@@ -1,6 +1,7 @@
 // Secrets, and the TLS contexts that use them: files are read here, what is written inline becomes a secret of its own.
 #include "control/model_builder.h"
 #include "control/proto_values.h"
+#include "control/tls_values.h"
 
 namespace millrace::control {
 
@@ -24,6 +25,11 @@ std::string read_files(SecretObject* s) {
                           read(c.has_ocsp_staple(), c.ocsp_staple(), &s->ocsp_staple),
                           read(v.has_trusted_ca(), v.trusted_ca(), &s->trusted_ca_pem), read(v.has_crl(), v.crl(), &s->crl_pem)})
     if (!bad.empty()) return bad;
+  if (v.has_system_root_certs() && !v.has_trusted_ca()) {
+    auto roots = system_roots();
+    if (!roots.ok()) return roots.error();
+    s->trusted_ca_pem = *std::move(roots);
+  }
   for (const auto& key : s->config->session_ticket_keys().keys()) {
     std::string text;
     if (std::string bad = read(true, key, &text); !bad.empty()) return bad;

@@ -70,8 +70,6 @@ UpstreamTransport unwrap(const core::TransportSocket& t) {
   return out;
 }
 
-bool speaks_tls(const api::Cluster& c) { return c.has_transport_socket() && unwrap(c.transport_socket()).tls; }
-
 bool validate_transport_socket(const core::TransportSocket& t, const Path& at, ErrorSink& e) {
   ProxyTransport wrapper;
   if (!t.has_typed_config() || !t.typed_config().UnpackTo(&wrapper)) return inner_socket(t, false, at, e);

@@ -20,11 +20,8 @@ struct UpstreamTransport {
   api::UpstreamTlsContext context;
   const char* tls_path = "transport_socket.typed_config";  // of the context, from the cluster on
 };
-// Of a transport socket that was validated.
+// Of none, one that was validated, or a wrong one, of which nothing is said.
 UpstreamTransport unwrap(const envoy::config::core::v3::TransportSocket& t);
-// Whether TLS is spoken to the cluster's endpoints; false also where the configuration is wrong.
-bool speaks_tls(const api::Cluster& c);
-
 bool validate_transport_socket(const envoy::config::core::v3::TransportSocket& t, const Path& at, ErrorSink& e);
 bool validate_pass_through(const PassThroughTlvs& p, const Path& at, ErrorSink& e);
 // Where only the version of a header may be chosen (connect_config).

@@ -1,6 +1,8 @@
 #include "control/tls_values.h"
 
 #include <algorithm>
+#include <fstream>
+#include <sstream>
 #include <string>
 
 #include "control/json_text.h"
@@ -28,6 +30,20 @@ bool parse_spki_hash(std::string_view text, Sha256* out) {
   if (text.size() != 44 || !base64_decode(text, &bytes) || bytes.size() != out->size()) return false;
   std::copy(bytes.begin(), bytes.end(), out->begin());
   return true;
+}
+
+base::Result<std::string> system_roots() {
+  constexpr const char* kBundles[] = {"/etc/ssl/certs/ca-certificates.crt",                 // Debian, Alpine, Arch
+                                      "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  // RHEL, Fedora
+                                      "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"};
+  for (const char* path : kBundles) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) continue;
+    std::ostringstream text;
+    text << file.rdbuf();
+    if (!text.str().empty()) return text.str();
+  }
+  return base::Error{"this machine has no bundle of root certificates, such as " + std::string(kBundles[0])};
 }
 
 }  // namespace millrace::control

@@ -57,8 +57,26 @@ bool both_options(const M& m, const Path& at, ErrorSink& e) {
   return http2_options(m.http2_protocol_options(), Path(at, "http2_protocol_options"), e) && ok;
 }
 
-bool typed_options(const UpstreamHttpOptions& o, bool tls, const Path& at, ErrorSink& e) {
-  const bool ok = common_options(o.common_http_protocol_options(), Path(at, "common_http_protocol_options"), e);
+// The name of a request in TLS towards its endpoint.
+bool name_options(const core::UpstreamHttpProtocolOptions& o, const UpstreamTransport& transport, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  const Path san(at, "auto_san_validation"), header(at, "override_auto_sni_header");
+  if (o.auto_sni() && !transport.tls) ok = complain(Path(at, "auto_sni"), e, "needs TLS towards endpoints (transport_socket)");
+  if (o.auto_san_validation() && !o.auto_sni())
+    ok = complain(san, e, "not supported by Millrace without auto_sni: the name that is sent is the one that is compared");
+  const auto& common = transport.context.common_tls_context();
+  const auto& judged = common.validation_context();
+  const bool elsewhere = common.has_validation_context_sds_secret_config() || common.has_combined_validation_context();
+  if (o.auto_san_validation() && transport.tls && !elsewhere && !judged.has_trusted_ca() && !judged.has_system_root_certs())
+    ok = complain(san, e, "needs a validation_context with a trusted_ca");
+  if (!o.override_auto_sni_header().empty()) ok = header_name(o.override_auto_sni_header(), header, e) && ok;
+  return ok;
+}
+
+bool typed_options(const UpstreamHttpOptions& o, const UpstreamTransport& transport, const Path& at, ErrorSink& e) {
+  const bool tls = transport.tls;
+  bool ok = common_options(o.common_http_protocol_options(), Path(at, "common_http_protocol_options"), e);
+  ok = name_options(o.upstream_http_protocol_options(), transport, Path(at, "upstream_http_protocol_options"), e) && ok;
   const Path config(at, "explicit_http_config"), own(at, "auto_config");
   switch (o.upstream_protocol_options_case()) {
     case UpstreamHttpOptions::kExplicitHttpConfig:
@@ -85,7 +103,7 @@ bool validate_upstream_http(const api::Cluster& c, const Path& root, ErrorSink& 
     UpstreamHttpOptions o;
     if (name != kHttpOptions) ok = complain(options, e, "not supported by Millrace yet; known is " + std::string(kHttpOptions));
     else if (!any.UnpackTo(&o)) ok = complain(options, e, "must be a " + std::string(kHttpOptions));
-    else ok = known_fields_only(o, options, e) && typed_options(o, speaks_tls(c), options, e) && ok;
+    else ok = known_fields_only(o, options, e) && typed_options(o, unwrap(c.transport_socket()), options, e) && ok;
   }
   const auto one_way = [&](bool set, const char* field) {  // Envoy would not look at it
     if (set && !c.typed_extension_protocol_options().empty())
@@ -141,8 +159,14 @@ void compile_http2(const core::Http2ProtocolOptions& o, table::Http2Options* out
   if (k.has_interval_jitter()) out->keepalive_jitter_percent = static_cast<uint8_t>(k.interval_jitter().value());
 }
 
-void compile_upstream_http(const api::Cluster& c, table::Cluster* out) {
+void compile_upstream_http(const api::Cluster& c, table::ObjectWriter& w, table::Cluster* out) {
   const UpstreamHttpOptions o = upstream_http_options(c);
+  const auto& names = o.upstream_http_protocol_options();
+  out->tls.auto_sni = names.auto_sni();
+  if (names.auto_san_validation()) out->tls.auto_sni_san_validation = 1;
+  std::string header = names.override_auto_sni_header();
+  for (char& x : header) x = base::to_lower(x);
+  out->tls.auto_sni_header = w.string(header);
   const auto& common = o.common_http_protocol_options();
   out->idle_timeout_ms = ms_or(common.has_idle_timeout(), common.idle_timeout(), out->idle_timeout_ms);
   if (common.has_max_requests_per_connection()) out->max_requests_per_connection = common.max_requests_per_connection().value();

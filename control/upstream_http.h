@@ -5,6 +5,7 @@
 #include "control/model.h"
 #include "control/source_map.h"
 #include "lib/api/envoy.extensions.upstreams.http.v3.pb.h"
+#include "lib/table/object_writer.h"
 #include "lib/table/objects.h"
 
 namespace millrace::control {
@@ -15,6 +16,6 @@ bool validate_upstream_http(const api::Cluster& c, const Path& root, ErrorSink& 
 // Of a cluster that was validated: what it means in terms of the new message.
 UpstreamHttpOptions upstream_http_options(const api::Cluster& c);
 void compile_http2(const envoy::config::core::v3::Http2ProtocolOptions& o, table::Http2Options* out);
-void compile_upstream_http(const api::Cluster& c, table::Cluster* out);
+void compile_upstream_http(const api::Cluster& c, table::ObjectWriter& w, table::Cluster* out);
 
 }  // namespace millrace::control

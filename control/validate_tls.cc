@@ -107,7 +107,8 @@ bool common_context(const tls_api::CommonTlsContext& c, bool server, const Path&
 bool may_judge(const tls_api::CommonTlsContext& c) {
   if (!c.has_validation_context()) return c.has_validation_context_sds_secret_config() || c.has_combined_validation_context();
   const auto& v = c.validation_context();
-  return v.has_trusted_ca() || v.verify_certificate_hash_size() > 0 || v.verify_certificate_spki_size() > 0;
+  return v.has_trusted_ca() || v.has_system_root_certs() || v.verify_certificate_hash_size() > 0 ||
+         v.verify_certificate_spki_size() > 0;
 }
 
 }  // namespace
@@ -160,7 +161,12 @@ bool validation_context(const tls_api::CertificateValidationContext& v, bool alo
   if (v.has_trusted_ca())
     ok = readable(v.trusted_ca(), Path(at, "trusted_ca"), e, [](const std::string& s) { return tls::check_ca_bundle(s); });
   if (v.has_crl()) ok = readable(v.crl(), Path(at, "crl"), e, [](const std::string& s) { return tls::check_crls(s); }) && ok;
-  if (alone && !v.has_trusted_ca()) {
+  else if (v.has_system_root_certs()) {
+    const auto roots = system_roots();
+    const auto checked = roots.ok() ? tls::check_ca_bundle(*roots) : base::Status(base::Error{roots.error()});
+    if (!checked.ok()) ok = complain(Path(at, "system_root_certs"), e, checked.error());
+  }
+  if (alone && !v.has_trusted_ca() && !v.has_system_root_certs()) {
     if (v.has_crl()) ok = complain(Path(at, "crl"), e, "needs a trusted_ca");
     if (v.match_typed_subject_alt_names_size() > 0)
       ok = complain(Path(at, "match_typed_subject_alt_names"), e,
@@ -216,7 +222,8 @@ bool upstream_tls(const api::UpstreamTlsContext& t, const Path& at, ErrorSink& e
     ok = complain(Path(at, "max_session_keys"), e, "must be at most " + std::to_string(kMostSessionKeys));
   const tls_api::CommonTlsContext& c = t.common_tls_context();
   const bool elsewhere = c.has_validation_context_sds_secret_config() || c.has_combined_validation_context();
-  if (t.auto_sni_san_validation() && !elsewhere && !c.validation_context().has_trusted_ca())
+  if (t.auto_sni_san_validation() && !elsewhere && !c.validation_context().has_trusted_ca() &&
+      !c.validation_context().has_system_root_certs())
     ok = complain(Path(at, "auto_sni_san_validation"), e, "needs a validation_context with a trusted_ca");
   return ok;
 }

@@ -155,6 +155,7 @@ Status NodeBuilder::build_chain(const table::Listener& object, uint32_t index, c
       config.curves = strings(&object, chain.tls.curves);
       config.min_version = static_cast<tls::Version>(chain.tls.min_version);
       config.max_version = static_cast<tls::Version>(chain.tls.max_version);
+      config.prefer_client_ciphers = chain.tls.prefer_client_ciphers != 0;
       config.disable_tickets = chain.tls.disable_tickets != 0;
       config.require_client_certificate = chain.tls.require_client_certificate != 0;
       config.full_scan_on_sni_mismatch = chain.tls.full_scan_certs != 0;

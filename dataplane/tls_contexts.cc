@@ -46,6 +46,7 @@ std::string content_of(const tls::ServerConfig& c) {
   for (const tls::CertificatePem& pem : c.certificates) append(key, pem);
   append_common(key, c);
   key += c.disable_tickets ? 'd' : 'e';
+  key += c.prefer_client_ciphers ? 'p' : 'q';
   key += c.full_scan_on_sni_mismatch ? 'f' : 'g';
   key += c.require_client_certificate ? 'r' : 's';
   key += static_cast<char>('0' + static_cast<int>(c.ocsp_policy));

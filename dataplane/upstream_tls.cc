@@ -51,6 +51,12 @@ bool Upstreams::start_tls(Session& s, EndpointPool& e, std::string_view alpn) {
       break;
     }
   }
+  if (e.name != nullptr) {
+    sni = e.name->text.view();
+  } else if (config.auto_sni != 0 && config.auto_sni_san_validation != 0 && e.key == kApart) {
+    set_tls_failure("TLS error: the request's host is no name that a certificate could be compared with");
+    return false;
+  }
   if (ctx_.transports.start_tls_client(s, *context, sni, config.alpn.count == 0 ? alpn : std::string_view())) return true;
   set_tls_failure("TLS error: out of memory");
   return false;

@@ -41,10 +41,11 @@ uint64_t endpoint_hash(table::ObjectId cluster, const base::IpAddress& a, uint16
 }
 
 // Of what the cluster's connections begin with; never 0.
-uintptr_t proxy_hash(const table::Cluster& t) {
+uintptr_t said_hash(const table::Cluster& t) {
   const std::string_view added{reinterpret_cast<const char*>(t.proxy.added.begin(&t)), t.proxy.added.count};
   const std::string_view passed{reinterpret_cast<const char*>(t.proxy.passed.bits), sizeof t.proxy.passed.bits};
-  return (base::hash64(added) ^ base::hash64(passed) * 3 ^ t.proxy.version) | 1;
+  const uint64_t sni = t.tls.auto_sni == 0 ? 0 : base::hash64(table::view(&t, t.tls.auto_sni_header)) * 5 + 4;
+  return (base::hash64(added) ^ base::hash64(passed) * 3 ^ t.proxy.version ^ sni) | 1;
 }
 
 // This worker's share of a process-wide limit.
@@ -59,6 +60,7 @@ Upstreams::Upstreams(WorkerContext& context, HttpProxy& proxy, base::Arena* http
       sessions_(context.limits.connections),
       endpoints_(context.limits.upstream_endpoints),
       clusters_(context.limits.clusters),
+      names_(context.limits.upstream_endpoints),
       endpoint_buckets_(std::make_unique<EndpointBucket[]>(buckets_for(context.limits.upstream_endpoints))),
       cluster_buckets_(std::make_unique<ClusterBucket[]>(buckets_for(context.limits.clusters))),
       endpoint_mask_(buckets_for(context.limits.upstream_endpoints) - 1),
@@ -112,9 +114,11 @@ void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
   c.has_tls = t.has_tls != 0;
   c.context = runtime.tls_context(ctx_.worker);
   c.proxy_version = t.proxy.version;
+  c.auto_sni = t.tls.auto_sni != 0;
+  c.apart = c.proxy_version != 0 || c.auto_sni;
   // What a connection has said is not taken back: who says something else needs another one.
-  if (c.proxy_version != 0) [[unlikely]]
-    c.context = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(c.context) + proxy_hash(t));
+  if (c.apart) [[unlikely]]
+    c.context = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(c.context) + said_hash(t));
   c.tcp = t.tcp;
   c.http = t.http;
   if (t.http != table::UpstreamHttp::kHttp1) {
@@ -149,6 +153,7 @@ void Upstreams::prepare(EndpointPool& e, ClusterState& cluster, const base::IpAd
   e.key = static_cast<uint8_t>(codec);
   e.client_id = 0;
   e.client = nullptr;
+  e.name = nullptr;
   e.alpn_http1 = false;
   e.streams_told = UINT32_MAX;
   e.connections = e.connecting = e.active = e.waiting = 0;
@@ -175,6 +180,7 @@ void Upstreams::release_if_unused(EndpointPool& e) {
   e.cluster = nullptr;
   e.bucket.unlink();
   e.of_client.unlink();
+  if (e.name != nullptr) names_.free(std::exchange(e.name, nullptr));
   endpoints_.free(&e);
 }
 
@@ -187,7 +193,7 @@ EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runti
     route::balancer::Balancer& balancer = runtime.balancers[ctx_.worker];
     index = balancer.pick(
         [&](uint32_t i) -> uint32_t {
-          if (cluster.proxy_version != 0)  // of all clients, each with a pool of its own
+          if (cluster.apart)  // of all its pools
             return static_cast<uint32_t>(ctx_.stats.scope(runtime.endpoint_slots[i])[ClusterCounter::kRqActive].read());
           const table::Endpoint& e = set->endpoints.at(set, i);
           const EndpointPool* known = find_endpoint(cluster, e.address, e.port, codec);
@@ -263,7 +269,10 @@ bool Upstreams::submit(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) 
       u->link.unlink();  // until offer() finds it with room again
     }
   }
-  if (e.cluster->proxy_version != 0 && e.key != kOneClient) return submit_for_client(ex, e, failure);
+  if (e.cluster->apart && e.key != kApart) {
+    EndpointPool* own = move_apart(ex, e, failure);
+    return own != nullptr && submit(ex, *own, failure);
+  }
   if (e.cluster->waiting >= e.cluster->max_pending) {
     count(e, ClusterCounter::kRqPendingOverflow);
     *failure = UpstreamFailure::kOverflow;
@@ -292,6 +301,11 @@ bool Upstreams::submit(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) 
 }
 
 bool Upstreams::submit_own(Exchange& ex, EndpointPool& e, UpstreamFailure* failure) {
+  if (e.cluster->apart && e.key != kApart) {
+    ex.endpoint = &e;
+    EndpointPool* own = move_apart(ex, e, failure);
+    return own != nullptr && submit_own(ex, *own, failure);
+  }
   ex.endpoint = &e;
   ex.cluster = e.cluster;
   ex.cluster_slot = e.cluster->slot;
@@ -509,8 +523,7 @@ void Upstreams::on_ready(UpstreamSession& u, uint32_t events) {
   if (!u.connected) {
     if (e.abandoned()) return close_session(u, true);
     UpstreamFailure failure = UpstreamFailure::kLocal;
-    const DownstreamSession* client = u.own ? u.exchange->downstream : e.client;
-    const Setup setup = establish(u, e, u.own ? std::string_view() : pool_alpn(e.codec), client, &events, &failure);
+    const Setup setup = establish(u, e, u.own ? std::string_view() : pool_alpn(e.codec), e.client, &events, &failure);
     if (setup == Setup::kFailed) return connect_failed(u, failure);
     if (setup == Setup::kWait) return;
     u.connected = true;

@@ -75,7 +75,9 @@ struct ClusterState {
   uint32_t max_response_head_bytes = 60 * 1024, max_response_headers_count = 100;
   bool enable_trailers = false;
   bool has_tls = false;
-  uint8_t proxy_version = 0;  // of the PROXY protocol header that each connection begins with; 0: none
+  bool apart = false;         // connections are for one client or one name alone: pools of the key kApart
+  bool auto_sni = false;      // for one name
+  uint8_t proxy_version = 0;  // for one client; of the PROXY protocol header that each connection begins with; 0: none
   // Which TLS context connections are opened with, null for none: only to be compared. A connection that was opened with another
   // one takes no further request. (A context lives while it has sessions, so its address is not given to a new one meanwhile.)
   const void* context = nullptr;
@@ -98,7 +100,13 @@ static_assert(static_cast<UpstreamCodec>(table::UpstreamHttp::kHttp2) == Upstrea
               static_cast<UpstreamCodec>(table::UpstreamHttp::kAlpn) == UpstreamCodec::kAlpn);
 
 // One endpoint of one cluster, and what is spoken to it. Lives while it has connections, waiting exchanges or requests under way.
-inline constexpr uint8_t kOneClient = 0xff;  // EndpointPool::key
+inline constexpr uint8_t kApart = 0xff;  // EndpointPool::key
+
+// A name that connections to an endpoint are for.
+struct RequestName {
+  InlineString<255> text;
+};
+
 struct EndpointPool : ClientPool {
   ClusterState* cluster = nullptr;
   base::IpAddress address;
@@ -106,7 +114,7 @@ struct EndpointPool : ClientPool {
   stats::ScopeSlot slot = stats::kOverflowScope;
   uint32_t connections = 0, connecting = 0, active = 0, waiting = 0;
   UpstreamCodec codec = UpstreamCodec::kHttp1;
-  uint8_t key = 0;                     // `codec`, so that anybody's is found by it; kOneClient: client_bucket()
+  uint8_t key = 0;                     // `codec`, so that anybody's is found by it; kApart: apart_bucket()
   bool retired = false;                // left its endpoint set, or drains: takes nothing new, idle connections are closed
   bool alpn_http1 = false;             // kAlpn: the last connection agreed on HTTP/1.1
   uint32_t streams_told = UINT32_MAX;  // HTTP/2: what the last connection's SETTINGS allowed
@@ -114,10 +122,11 @@ struct EndpointPool : ClientPool {
   base::List<UpstreamSession, &UpstreamSession::link> multiplexed;  // HTTP/2, with room for streams
   base::List<Exchange, &Exchange::pending> pending;
   base::ListNode bucket;
-  uint64_t client_id = 0;                     // kOneClient: the connection_id of the only one it is for,
-  const DownstreamSession* client = nullptr;  // which is null when it has gone
+  uint64_t client_id = 0;                     // the connection_id of the client that it is for; 0: all
+  const DownstreamSession* client = nullptr;  // null when it has gone
+  RequestName* name = nullptr;                // lent; null: none of its own
 
-  bool abandoned() const { return key == kOneClient && client == nullptr; }
+  bool abandoned() const { return client_id != 0 && client == nullptr; }
   // Requests that the connections under way will take.
   uint64_t expected() const {
     const bool alone = codec == UpstreamCodec::kHttp1 || alpn_http1;
@@ -218,9 +227,12 @@ class Upstreams {
   EndpointBucket& endpoint_bucket(const ClusterState& cluster, const base::IpAddress& address, uint16_t port);
   void refresh(ClusterState& c, const ClusterRuntime& runtime);
   void prepare(EndpointPool& e, ClusterState& cluster, const base::IpAddress& address, uint16_t port, UpstreamCodec codec);
-  EndpointPool* client_pool(const EndpointPool& shared, DownstreamSession& d);
-  EndpointBucket& client_bucket(const EndpointPool& e, uint64_t client_id);
-  bool submit_for_client(Exchange& ex, EndpointPool& shared, UpstreamFailure* failure);
+  EndpointPool* pool_apart(const EndpointPool& shared, const Exchange& ex);
+  EndpointBucket& apart_bucket(const EndpointPool& shared, uint64_t client_id, std::string_view name);
+  // In place of `shared`, which is given back; null: the table of endpoints is full, and *failure says so.
+  EndpointPool* move_apart(const Exchange& ex, EndpointPool& shared, UpstreamFailure* failure);
+  std::string_view request_name(const ClusterState& cluster, const Exchange& ex) const;
+  bool evict_apart();
   bool announce(Session& s, const EndpointPool& e, const DownstreamSession* client);
   // Opens a connection to serve the endpoint's pending exchanges, or `own`. Null: it could not even be started.
   UpstreamSession* open_connection(EndpointPool& e, Exchange* own = nullptr);
@@ -248,6 +260,8 @@ class Upstreams {
   base::Pool<UpstreamSession> sessions_;
   base::Pool<EndpointPool> endpoints_;
   base::Pool<ClusterState> clusters_;
+  base::Pool<RequestName> names_;  // as many as endpoints: never empty
+  uint32_t evict_at_ = 0;
   std::unique_ptr<EndpointBucket[]> endpoint_buckets_;
   std::unique_ptr<ClusterBucket[]> cluster_buckets_;
   uint32_t endpoint_mask_, cluster_mask_;

@@ -525,7 +525,8 @@ struct DownstreamTls {                                           // DownstreamTl
   uint8_t require_client_certificate = 0;
   uint8_t full_scan_certs = 0;  // full_scan_certs_on_sni_mismatch
   OcspPolicy ocsp_policy = OcspPolicy::kLenient;
-  uint8_t reserved[2] = {};
+  uint8_t prefer_client_ciphers = 0;
+  uint8_t reserved[1] = {};
   uint32_t session_timeout_s = 0;  // 0: OpenSSL's default, two hours
   uint32_t reserved_2 = 0;
   ObjectId ticket_keys = kNoObject;  // a secret of kind kTicketKeys; none: random ones of this data plane
@@ -545,7 +546,10 @@ struct UpstreamTls {        // UpstreamTlsContext
   uint32_t max_session_keys = 1;           // sessions kept for resumption, of each worker; 0: none
   TlsVersion min_version = TlsVersion::kTls12, max_version = TlsVersion::kTls12;
   uint8_t auto_host_sni = 0;            // SNI is the endpoint's hostname, where it has one
-  uint8_t auto_sni_san_validation = 0;  // the certificate must name what SNI says
+  uint8_t auto_sni_san_validation = 0;  // the certificate must name what SNI says; also auto_san_validation
+  Str auto_sni_header;                  // override_auto_sni_header, lower case; empty: none
+  uint8_t auto_sni = 0;                 // SNI is the host of the request, which has connections for that name alone
+  uint8_t reserved[7] = {};
   template <class V>
   void refs(V& v) const {
     v(secrets);
@@ -553,6 +557,7 @@ struct UpstreamTls {        // UpstreamTlsContext
     v(alpn);
     v(cipher_suites);
     v(curves);
+    v(auto_sni_header);
   }
 };
 enum class TransportProtocol : uint8_t { kAny, kTls, kRawBuffer };

@@ -44,7 +44,8 @@ MILLRACE_REF_NAMES(FilterChain, "name", "server_names", "application_protocols",
                    "tcp.clusters", "tcp.access_logs");
 MILLRACE_REF_NAMES(ServerNameEntry, "text", "chains");
 MILLRACE_REF_NAMES(Listener, "name", "filter_chains", "exact_names", "wildcard_names", "any_name_chains", "access_logs");
-MILLRACE_REF_NAMES(Cluster, "name", "tls.secrets", "tls.sni", "tls.alpn", "tls.cipher_suites", "tls.curves", "proxy.added");
+MILLRACE_REF_NAMES(Cluster, "name", "tls.secrets", "tls.sni", "tls.alpn", "tls.cipher_suites", "tls.curves",
+                   "tls.auto_sni_header", "proxy.added");
 MILLRACE_REF_NAMES(Endpoint, "hostname");
 MILLRACE_REF_NAMES(EndpointSet, "name", "endpoints");
 MILLRACE_REF_NAMES(SanMatch, "value");

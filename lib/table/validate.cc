@@ -363,6 +363,7 @@ void check(const FilterChain& c, Walker& w) {
   w.flag("tls.disable_tickets", c.tls.disable_tickets);
   w.flag("tls.require_client_certificate", c.tls.require_client_certificate);
   w.flag("tls.full_scan_certs", c.tls.full_scan_certs);
+  w.flag("tls.prefer_client_ciphers", c.tls.prefer_client_ciphers);
   w.in_enum("tls.ocsp_policy", c.tls.ocsp_policy, OcspPolicy::kMustStaple);
   w.in_enum("hcm.forward_client_cert", c.hcm.forward_client_cert, ForwardClientCert::kAlwaysForwardOnly);
   w.in_enum("hcm.server_header", c.hcm.server_header, ServerHeader::kPassThrough);
@@ -463,6 +464,7 @@ void check(const Cluster& c, Walker& w) {
   w.in_enum("tls.max_version", c.tls.max_version, TlsVersion::kTls13);
   w.flag("tls.auto_host_sni", c.tls.auto_host_sni);
   w.flag("tls.auto_sni_san_validation", c.tls.auto_sni_san_validation);
+  w.flag("tls.auto_sni", c.tls.auto_sni);
   w.in_enum("http", c.http, UpstreamHttp::kAsDownstream);
   w.flag("http2.allow_connect", c.http2.allow_connect);
   w.flag("http2.override_stream_error_on_invalid_http_message", c.http2.override_stream_error_on_invalid_http_message);

@@ -248,6 +248,7 @@ Result<std::unique_ptr<ServerContext>> ServerContext::create(LibraryContext& lib
   SSL_CTX_set_app_data(ctx, out.get());
   if (Status s = configure(ctx, config.min_version, config.max_version, config.cipher_suites, config.curves); !s)
     return Error{s.error()};
+  if (config.prefer_client_ciphers) SSL_CTX_clear_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_max_early_data(ctx, 0);
   SSL_CTX_set_recv_max_early_data(ctx, 0);

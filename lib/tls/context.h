@@ -75,6 +75,7 @@ struct ServerConfig {
   std::vector<std::string> curves;           // empty: X25519, P-256
   Version min_version = Version::kTls12, max_version = Version::kTls13;
   bool disable_tickets = false;            // disable_stateless_session_resumption
+  bool prefer_client_ciphers = false;      // of what both have, the client's first; else ours
   bool full_scan_on_sni_mismatch = false;  // full_scan_certs_on_sni_mismatch
   OcspPolicy ocsp_policy = OcspPolicy::kLenient;
   uint32_t session_timeout_s = 0;           // of tickets; 0: OpenSSL's default, two hours

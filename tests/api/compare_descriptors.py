@@ -13,6 +13,7 @@ import published_api as api
 # Fields of Envoy 1.40 that the package, which is older, does not have, with their numbers there.
 NEWER = {"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext.auto_host_sni": 6,
          "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext.auto_sni_san_validation": 7,
+         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.prefer_client_ciphers": 11,
          "envoy.config.core.v3.ProxyProtocolConfig.added_tlvs": 3,
          "envoy.config.core.v3.TlvEntry.type": 1,
          "envoy.config.core.v3.TlvEntry.value": 2,

@@ -15,6 +15,7 @@ from lab import bootstrap, cluster, hcm, listener
 from pki import Authority, certificate_hash, spki_hash
 
 UPSTREAM_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 HTTP, TUNNEL, TUNNEL_BAD = 80, 90, 91
 PLAIN, GOOD, EXPIRED, STRANGER, WANTS, WANTS13, OLD, SILENT, H2, CLOSES, ONE_TICKET = 8080, 8441, 8442, 8443, 8444, 8445, 8446, 8447, 8448, 8449, 8450
 
@@ -26,6 +27,13 @@ def socket_to(context=None, common=None, **upstream):
         common["validation_context"] = context
     return {"transport_socket": {"name": "envoy.transport_sockets.tls",
                                  "typed_config": {"@type": UPSTREAM_TLS, "common_tls_context": common, **upstream}}}
+
+
+def named(options, context):
+    """Of the request's host. `options`: UpstreamHttpProtocolOptions beside auto_sni."""
+    return {**socket_to(context), "typed_extension_protocol_options": {HTTP_OPTIONS: {
+        "@type": f"type.googleapis.com/{HTTP_OPTIONS}", "explicit_http_config": {"http_protocol_options": {}},
+        "upstream_http_protocol_options": {"auto_sni": True, **options}}}}
 
 
 class Pki:
@@ -70,7 +78,11 @@ def clusters(lab, pki):
         "combined": (GOOD, socket_to(common={"combined_validation_context": {
             "default_validation_context": {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "good.test"}}]},
             "validation_context_sds_secret_config": {"name": "ca"}}})),
+        "auto-sni": (GOOD, named({}, ca)),
+        "auto-sni-checked": (GOOD, named({"auto_san_validation": True}, ca)),
+        "auto-sni-header": (GOOD, named({"auto_san_validation": True, "override_auto_sni_header": "X-Name"}, ca)),
         # what does not
+        "system-roots": (GOOD, socket_to({"system_root_certs": {}}, sni="good.test")),
         "wrong-ca": (STRANGER, socket_to(ca)),
         "expired": (EXPIRED, socket_to(ca)),
         "wrong-name": (GOOD, socket_to(names(DNS={"exact": "other.test"}))),
@@ -200,6 +212,35 @@ def test_plain_clusters_stay_plain(gateway):
 @pytest.mark.parametrize("name,sni", [("verified", "good.test"), ("auto-san", "y.wild.test"), ("host-sni", "good.test"), ("unverified", "")])
 def test_server_name(gateway, name, sni):
     assert facts(gateway, name)["sni"] == sni
+
+
+def test_every_host_has_connections_of_its_own(gateway):
+    """auto_sni: what one host's connection agreed on with the endpoint is never another's."""
+    before = cluster_counter(gateway, "auto-sni", "upstream_cx_total")
+    with gateway.connect() as c:
+        seen = {}
+        for host in ("good.test", "other.test:80", "good.test", "10.77.2.10", "other.test", "good.test:8080", "[::1]", "10.77.2.10:80"):
+            r = c.request("/auto-sni/facts", host=host).response()
+            fields = r.body.decode().strip().split("|")
+            seen.setdefault(fields[2], set()).add(fields[-1])
+    assert set(seen) == {"good.test", "other.test", ""} and all(len(s) == 1 for s in seen.values()), seen
+    assert cluster_counter(gateway, "auto-sni", "upstream_cx_total") - before <= 3
+
+
+@pytest.mark.parametrize("name,host,header,status", [
+    ("auto-sni-checked", "good.test", None, 200), ("auto-sni-checked", "a.wild.test:443", None, 200), ("auto-sni-checked", "other.test", None, 503),
+    ("auto-sni-checked", "10.77.2.10", None, 503), ("auto-sni-checked", "[::1]:80", None, 503), ("auto-sni-header", "other.test", "good.test", 200),
+    ("auto-sni-header", "good.test", "other.test", 503), ("auto-sni-header", "good.test", "", 200), ("auto-sni-header", "good.test", None, 200)])
+def test_the_certificate_must_name_the_host(gateway, name, host, header, status):
+    with gateway.connect() as c:
+        more = [] if header is None else [("x-name", header)]
+        for _ in range(2):
+            assert c.request(f"/{name}/facts", host=host, headers=more).response().status == status
+
+
+def test_roots_of_the_machine_do_not_know_our_authority(gateway):
+    r = gateway.ask("/system-roots/facts")
+    assert r.status == 503 and b"CERTIFICATE_VERIFY_FAILED" in r.body
 
 
 def test_cipher_and_curve(gateway):

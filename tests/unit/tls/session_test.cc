@@ -54,6 +54,22 @@ TEST_P(BothVersions, HandshakeAgreesOnWhatIsConfigured) {
   EXPECT_FALSE(p.server.session->negotiated().peer_certificate);
 }
 
+TEST(Ciphers, WhosePreferenceCounts) {
+  for (const bool clients : {false, true}) {
+    Pair p;
+    ServerConfig s = server_config();
+    s.prefer_client_ciphers = clients;
+    ClientConfig c = client_config(Version::kTls12);
+    c.cipher_suites = {"ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"};
+    p.configure(s, c);
+    p.open("www.example.com");
+    p.handshake();
+    ASSERT_TRUE(p.established());
+    EXPECT_STREQ(p.server.session->negotiated().cipher,
+                 clients ? "ECDHE-ECDSA-AES256-GCM-SHA384" : "ECDHE-ECDSA-AES128-GCM-SHA256");
+  }
+}
+
 TEST_P(BothVersions, NoCommonAlpnGoesOnWithoutOne) {
   ServerConfig s = server_config();
   s.alpn = {"h2"};

@@ -9,6 +9,7 @@
 
 #include "dataplane/downstream.h"
 #include "dataplane/upstreams.h"
+#include "lib/base/hash.h"
 #include "lib/wire/proxy_protocol.h"
 
 namespace millrace::dataplane {
@@ -17,39 +18,85 @@ using stats::ClusterCounter;
 
 static_assert(table::kMostAddedTlvBytes + wire::kMostProxyV2Bytes <= wire::kMostTlvBytes, "whatever passes fits");
 
-// The pool of that endpoint for the requests of one client's connection alone. Null: the table of endpoints is full.
-EndpointPool* Upstreams::client_pool(const EndpointPool& shared, DownstreamSession& d) {
-  EndpointBucket& bucket = client_bucket(shared, d.connection_id);
+// The host that TLS names to the endpoint (auto_sni), a view of the request; empty: it has none that TLS could name.
+std::string_view Upstreams::request_name(const ClusterState& cluster, const Exchange& ex) const {
+  std::string_view host = ex.request.authority;
+  const ClusterRuntime* runtime = ctx_.tables->cluster(cluster.id);
+  if (runtime != nullptr && runtime->object->tls.auto_sni_header.count != 0) {
+    const http::Header* h = ex.request.headers.find(table::view(runtime->object, runtime->object->tls.auto_sni_header));
+    if (h != nullptr && !h->value.empty()) host = h->value;
+  }
+  if (host.starts_with('[')) return {};  // an address of IPv6
+  host = host.substr(0, host.rfind(':'));
+  return host.size() > 255 || base::IpAddress::parse(host).has_value() ? std::string_view() : host;
+}
+
+Upstreams::EndpointBucket& Upstreams::apart_bucket(const EndpointPool& shared, uint64_t client_id, std::string_view name) {
+  const uint64_t hash = client_id * 0x9e3779b97f4a7c15ull ^ base::hash64(name);
+  return endpoint_bucket(*shared.cluster, shared.address, static_cast<uint16_t>(shared.port ^ hash >> 48));
+}
+
+// The pool of that endpoint for the requests of this client, or for this host, alone. Null: the table of endpoints is full.
+EndpointPool* Upstreams::pool_apart(const EndpointPool& shared, const Exchange& ex) {
+  const ClusterState& cluster = *shared.cluster;
+  DownstreamSession& d = *ex.downstream;
+  const uint64_t client_id = cluster.proxy_version != 0 ? d.connection_id : 0;
+  const std::string_view name = cluster.auto_sni ? request_name(cluster, ex) : std::string_view();
+  EndpointBucket& bucket = apart_bucket(shared, client_id, name);
   for (EndpointPool& e : bucket)
-    if (e.client_id == d.connection_id && e.cluster == shared.cluster && e.port == shared.port && e.codec == shared.codec &&
-        e.address == shared.address)
+    if (e.key == kApart && e.client_id == client_id && e.cluster == &cluster && e.port == shared.port &&
+        e.codec == shared.codec && e.address == shared.address &&
+        (e.name == nullptr ? name.empty() : e.name->text.view() == name))
       return &e;
   EndpointPool* e = endpoints_.alloc();
+  if (e == nullptr && evict_apart()) e = endpoints_.alloc();
   if (e == nullptr) return nullptr;
   prepare(*e, *shared.cluster, shared.address, shared.port, shared.codec);
-  e->key = kOneClient;
-  e->client_id = d.connection_id;
-  e->client = &d;
+  e->key = kApart;
   e->slot = shared.slot;
   e->retired = false;
-  downstreams_->more(d).pools.push_back(*e);
+  if (client_id != 0) {
+    e->client_id = client_id;
+    e->client = &d;
+    downstreams_->more(d).pools.push_back(*e);
+  }
+  if (!name.empty()) {
+    e->name = names_.alloc();
+    e->name->text.assign(name);
+  }
   bucket.push_front(*e);
   return e;
 }
 
-Upstreams::EndpointBucket& Upstreams::client_bucket(const EndpointPool& e, uint64_t client_id) {
-  return endpoint_bucket(*e.cluster, e.address, static_cast<uint16_t>(e.port ^ client_id ^ client_id >> 16));
+EndpointPool* Upstreams::move_apart(const Exchange& ex, EndpointPool& shared, UpstreamFailure* failure) {
+  EndpointPool* own = pool_apart(shared, ex);
+  if (own != nullptr) {
+    release_if_unused(shared);
+    return own;
+  }
+  count(shared, ClusterCounter::kRqPendingOverflow);
+  *failure = UpstreamFailure::kOverflow;
+  return nullptr;
 }
 
-bool Upstreams::submit_for_client(Exchange& ex, EndpointPool& shared, UpstreamFailure* failure) {
-  EndpointPool* own = client_pool(shared, *ex.downstream);
-  if (own == nullptr) {
-    count(shared, ClusterCounter::kRqPendingOverflow);
-    *failure = UpstreamFailure::kOverflow;
-    return false;
+// Clients choose names, and may choose many: connections that nobody uses make room. True: a place is free.
+bool Upstreams::evict_apart() {
+  constexpr uint32_t kMostLooks = 64;
+  for (uint32_t i = 0; i < kMostLooks; ++i) {
+    evict_at_ = evict_at_ + 1 < endpoints_.capacity() ? evict_at_ + 1 : 0;
+    if (!endpoints_.lent(evict_at_)) continue;
+    EndpointPool& e = endpoints_[evict_at_];
+    if (e.key != kApart || e.active != 0 || e.waiting != 0 || e.connecting != 0) continue;
+    for (UpstreamSession& u : e.multiplexed) http2_.drain(u);  // soon
+    if (!e.multiplexed.empty() || e.idle.empty()) continue;
+    ++e.active;  // keeps it while its idle connections go
+    while (UpstreamSession* u = e.idle.front()) close_session(*u, false);
+    --e.active;
+    const bool free = e.connections == 0;
+    release_if_unused(e);
+    if (free) return true;
   }
-  release_if_unused(shared);
-  return submit(ex, *own, failure);
+  return false;
 }
 
 // The connections that were the client's serve nobody else. Those under way end when they are there (on_ready).
