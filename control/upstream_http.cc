@@ -6,6 +6,7 @@
 #include "control/proxy_transport.h"
 #include "control/validate.h"
 #include "control/validate_rules.h"
+#include "lib/base/ascii.h"
 
 namespace millrace::control {
 

@@ -161,10 +161,11 @@ bool validation_context(const tls_api::CertificateValidationContext& v, bool alo
   if (v.has_trusted_ca())
     ok = readable(v.trusted_ca(), Path(at, "trusted_ca"), e, [](const std::string& s) { return tls::check_ca_bundle(s); });
   if (v.has_crl()) ok = readable(v.crl(), Path(at, "crl"), e, [](const std::string& s) { return tls::check_crls(s); }) && ok;
-  else if (v.has_system_root_certs()) {
+  if (v.has_system_root_certs() && !v.has_trusted_ca()) {
     const auto roots = system_roots();
-    const auto checked = roots.ok() ? tls::check_ca_bundle(*roots) : base::Status(base::Error{roots.error()});
-    if (!checked.ok()) ok = complain(Path(at, "system_root_certs"), e, checked.error());
+    if (!roots.ok()) ok = complain(Path(at, "system_root_certs"), e, roots.error());
+    else if (const auto checked = tls::check_ca_bundle(*roots); !checked.ok())
+      ok = complain(Path(at, "system_root_certs"), e, checked.error());
   }
   if (alone && !v.has_trusted_ca() && !v.has_system_root_certs()) {
     if (v.has_crl()) ok = complain(Path(at, "crl"), e, "needs a trusted_ca");

@@ -96,6 +96,7 @@ Status NodeBuilder::build_cluster_tls(const table::Cluster& object, const Object
   if (!tls_.enabled()) return {};
   if (!certificates.empty()) config.certificate = std::move(certificates[0]);
   config.validation.match_sni = object.tls.auto_sni_san_validation != 0;
+  config.validation.sni_of_request = config.validation.match_sni && object.tls.auto_sni != 0;
   config.alpn = strings(&object, object.tls.alpn);
   config.cipher_suites = strings(&object, object.tls.cipher_suites);
   config.curves = strings(&object, object.tls.curves);

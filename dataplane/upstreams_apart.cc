@@ -9,6 +9,7 @@
 
 #include "dataplane/downstream.h"
 #include "dataplane/upstreams.h"
+#include "lib/base/ascii.h"
 #include "lib/base/hash.h"
 #include "lib/wire/proxy_protocol.h"
 
@@ -32,7 +33,9 @@ std::string_view Upstreams::request_name(const ClusterState& cluster, const Exch
 }
 
 Upstreams::EndpointBucket& Upstreams::apart_bucket(const EndpointPool& shared, uint64_t client_id, std::string_view name) {
-  const uint64_t hash = client_id * 0x9e3779b97f4a7c15ull ^ base::hash64(name);
+  char lower[255];  // names differ without regard to case (RFC 6066 3), and so do Envoy's pools
+  for (size_t i = 0; i < name.size(); ++i) lower[i] = base::to_lower(name[i]);
+  const uint64_t hash = client_id * 0x9e3779b97f4a7c15ull ^ base::hash64(std::string_view(lower, name.size()));
   return endpoint_bucket(*shared.cluster, shared.address, static_cast<uint16_t>(shared.port ^ hash >> 48));
 }
 
@@ -46,7 +49,7 @@ EndpointPool* Upstreams::pool_apart(const EndpointPool& shared, const Exchange& 
   for (EndpointPool& e : bucket)
     if (e.key == kApart && e.client_id == client_id && e.cluster == &cluster && e.port == shared.port &&
         e.codec == shared.codec && e.address == shared.address &&
-        (e.name == nullptr ? name.empty() : e.name->text.view() == name))
+        (e.name == nullptr ? name.empty() : http::equals_ignore_case(e.name->text.view(), name)))
       return &e;
   EndpointPool* e = endpoints_.alloc();
   if (e == nullptr && evict_apart()) e = endpoints_.alloc();

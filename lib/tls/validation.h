@@ -41,6 +41,7 @@ struct ValidationConfig {
   std::string crl_pem;           // crl; with trusted_ca_pem only
   std::vector<SanMatcher> sans;  // match_typed_subject_alt_names; with trusted_ca_pem only; empty: any name
   bool match_sni = false;        // auto_sni_san_validation (clients): instead of `sans` a DNS name must match the SNI sent
+  bool sni_of_request = false;   // with match_sni: auto_san_validation, which Envoy words otherwise when it fails
   std::vector<Sha256> certificate_hashes, spki_hashes;  // of any of these lists one must match, unless both are empty
   uint32_t max_verify_depth = kDefaultVerifyDepth;      // certificates behind the leaf, the trust anchor included
   bool only_leaf_crl = false;                           // only_verify_leaf_cert_crl: of a chain the leaf alone is looked up

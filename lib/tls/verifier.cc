@@ -232,7 +232,13 @@ Verifier::Verdict Verifier::judge(X509_STORE_CTX* store, SSL* ssl, std::string_v
   const std::string_view sni = sent != nullptr && config_.match_sni ? sent : "";
   if (!sni.empty() || !config_.sans.empty()) {
     if (!name_matches(leaf, sni)) {
-      out.add("verify cert failed: SAN matcher, certificate SANs are [");
+      if (!sni.empty() && config_.sni_of_request) {
+        out.add("verify cert failed: verify SAN list, expected SANs: [");
+        out.add(sni);
+        out.add("], certificate SANs: [");
+      } else {
+        out.add("verify cert failed: SAN matcher, certificate SANs are [");
+      }
       bool first = true;
       any_name(leaf, [&](SanMatcher::Type, std::string_view text) {
         if (!std::exchange(first, false)) out.add(", ");
@@ -296,7 +302,8 @@ void append_identity(const ValidationConfig& c, std::string* out) {
     for (const Sha256& h : *list) out->append(reinterpret_cast<const char*>(h.data()), h.size());
   }
   *out += std::to_string(c.max_verify_depth);
-  for (const bool flag : {c.match_sni, c.only_leaf_crl, c.allow_expired, c.accept_untrusted}) *out += flag ? '1' : '0';
+  for (const bool flag : {c.match_sni, c.sni_of_request, c.only_leaf_crl, c.allow_expired, c.accept_untrusted})
+    *out += flag ? '1' : '0';
 }
 
 }  // namespace millrace::tls
