@@ -49,7 +49,7 @@ EndpointPool* Upstreams::pool_apart(const EndpointPool& shared, const Exchange& 
   for (EndpointPool& e : bucket)
     if (e.key == kApart && e.client_id == client_id && e.cluster == &cluster && e.port == shared.port &&
         e.codec == shared.codec && e.address == shared.address &&
-        (e.name == nullptr ? name.empty() : http::equals_ignore_case(e.name->text.view(), name)))
+        (e.name == nullptr ? name.empty() : base::iequals(e.name->text.view(), name)))
       return &e;
   EndpointPool* e = endpoints_.alloc();
   if (e == nullptr && evict_apart()) e = endpoints_.alloc();
