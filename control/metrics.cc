@@ -1,6 +1,6 @@
 #include "control/metrics.h"
 
-#include <time.h>
+#include "control/monotonic.h"
 
 namespace millrace::control {
 
@@ -11,12 +11,6 @@ using stats::RegionView;
 namespace {
 
 using Visit = std::function<void(const MetricGroup&, std::span<const MetricValue>)>;
-
-uint64_t monotonic_ns() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
-}
 
 MetricValue metric(const CounterInfo& info, uint64_t value) {
   return {info.name, info.text, info.type == CounterType::kGauge, value};

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <string>
-#include <time.h>
 
+#include "control/monotonic.h"
 #include "lib/stats/kernel_counters.h"
 
 namespace millrace::control {
@@ -13,12 +13,6 @@ using stats::CounterType;
 using stats::RegionView;
 
 namespace {
-
-uint64_t monotonic_ns() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
-}
 
 // Collects counters that pass the request's filter.
 class Collector {
@@ -201,8 +195,10 @@ void report_stats(const RegionView& view, const v1::StatsRequest& request, v1::S
     std::string parent;
     if (const auto p = view.scope(s.parent); p && s.parent != stats::kOverflowScope) parent = p->name;
     const std::span<const CounterInfo> infos = stats::scope_counters(s.kind);
+    std::string name = s.name;
+    if (s.kind == stats::ScopeKind::kCompressor && name.ends_with('.')) name.pop_back();  // "LIBRARY.CODEC.": a prefix of Envoy's
     for (uint32_t i = 0; i < infos.size(); ++i)
-      c.add(stats::to_string(s.kind), s.name, parent, infos[i], view.scope_sum(s.slot, i));
+      c.add(stats::to_string(s.kind), name, parent, infos[i], view.scope_sum(s.slot, i));
   }
   c.group<stats::HttpCounter>(
       view, "http_total", "", [](const WorkerBlock& b) -> const auto& { return b.http; });

@@ -52,6 +52,7 @@ bool Http2Client::start(UpstreamSession& u) {
   if (h == nullptr) return false;
   std::destroy_at(h);
   std::construct_at(h);
+  h->stream_buffer = std::min<uint64_t>(kStreamBufferBytes, tcp::profile(u.connection->tcb)->config.snd_buf);
   const ClusterState& c = *u.endpoint->cluster;
   if (!h->connection.start(context_, http::H2Role::kClient, c.http2, *h)) {
     sessions_.free(h);
@@ -125,8 +126,9 @@ void Http2Client::drain(UpstreamSession& u) {
 }
 
 bool Http2Client::has_room(Http2ClientStream& s) {
-  if (s.tx.bytes() < kStreamBufferBytes) return true;
-  s.tx_wanted_below = kStreamBufferBytes / 2;
+  const uint64_t most = s.session->stream_buffer;
+  if (s.tx.bytes() < most) return true;
+  s.tx_wanted_below = most / 2;
   return false;
 }
 

@@ -55,11 +55,12 @@ struct Http2ClientSession final : http::H2Owner {
   base::ListNode dirty;   // in Http2Client::dirty_: something may be framed, or decided
   base::ListNode paused;  // in Http2Client::paused_: not read while packet memory is short
   Keepalive keepalive;
-  TimeNs idle_since = 0;      // no stream since then
-  UpstreamFailure failure{};  // ended: what its streams that were not complete met
-  bool draining = false;      // takes no further stream; ends with its last one
-  bool ended = false;         // nothing is read or sent any more; streams whose response is complete are served to their end
-  bool reset = false;         // ended: the connection ends with a reset
+  uint64_t stream_buffer = 0;  // bytes that may wait in each stream's tx
+  TimeNs idle_since = 0;       // no stream since then
+  UpstreamFailure failure{};   // ended: what its streams that were not complete met
+  bool draining = false;       // takes no further stream; ends with its last one
+  bool ended = false;          // nothing is read or sent any more; streams whose response is complete are served to their end
+  bool reset = false;          // ended: the connection ends with a reset
 
   http::H2Stream* open_stream() override { return nullptr; }  // an endpoint opens none: PUSH_PROMISE ends the connection
   bool lend(http::H2Stream& s, bool trailers, http::H2HeadStorage* storage) override;

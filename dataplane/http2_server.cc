@@ -67,6 +67,7 @@ bool Http2Server::start(DownstreamSession& d) {
   if (h != nullptr) {
     std::destroy_at(h);
     std::construct_at(h);
+    h->stream_buffer = std::min<uint64_t>(kStreamBufferBytes, tcp::profile(d.connection->tcb)->config.snd_buf);
     if (!h->connection.start(context_, http::H2Role::kServer, d.policy->http.h2_options(), *h)) {
       sessions_.free(h);
       h = nullptr;
@@ -179,8 +180,9 @@ void Http2Server::begin(Http2Stream& s) {
 }
 
 bool Http2Server::has_room(Http2Stream& s) {
-  if (s.tx.bytes() < kStreamBufferBytes) return true;
-  s.tx_wanted_below = kStreamBufferBytes / 2;
+  const uint64_t most = s.session->stream_buffer;
+  if (s.tx.bytes() < most) return true;
+  s.tx_wanted_below = most / 2;
   return false;
 }
 

@@ -53,6 +53,7 @@ struct Http2Session final : http::H2Owner {
   base::ListNode dirty;                                    // in Http2Server::dirty_: something may be framed
   base::ListNode paused;                                   // in Http2Server::paused_: not read while packet memory is short
   Keepalive keepalive;
+  uint64_t stream_buffer = 0;        // bytes that may wait in each stream's tx
   bool draining = false;             // the client knows (GOAWAY) that no further stream is wanted
   TimeNs goaway_at = base::kNever;   // draining: from then on streams are refused
   TimeNs idle_at = base::kNever;     // no stream is open: when the idle timeout ends

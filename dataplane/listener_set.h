@@ -23,6 +23,7 @@ class ListenerSet {
     uint32_t connection_limit = 0;                   // established at one time, all workers together; 0: none
     stats::ScopeSlot scope = stats::kOverflowScope;  // where it counts
     table::TcpOptions tcp;                           // of the connections that it accepts
+    uint32_t buffer_limit = UINT32_MAX;              // per_connection_buffer_limit_bytes
   };
 
   ListenerSet() = default;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "lib/base/hash.h"
+
 namespace millrace::dataplane {
 
 using table::LogFilter;
@@ -81,10 +83,12 @@ bool compare(table::LogFilterOp op, uint64_t value, uint64_t with) {
   return false;
 }
 
-// A part of all requests: the same ones wherever the same request id is seen.
-bool sampled(const LogFilter& f, const LogFacts& facts) {
+// A part of all requests: the same ones wherever the same request id is seen. Each filter without a request id, or that is to be
+// independent, draws for itself: the number of the request mixed with its place.
+bool sampled(const void* object, const LogFilter& f, const LogFacts& facts) {
   constexpr size_t kIdDigits = 8;  // of the UUID, as Envoy's UUIDRequestIDExtension
-  uint64_t number = facts.random;
+  const auto place = static_cast<uint64_t>(reinterpret_cast<const char*>(&f) - static_cast<const char*>(object));
+  uint64_t number = base::hash64(facts.random ^ place << 32);
   if (!f.independent) {
     uint32_t from_id = 0;
     const char* const begin = facts.request_id.data();
@@ -105,7 +109,7 @@ bool node_holds(const void* object, const LogFilter* f, const LogFacts& facts) {
     case LogFilterKind::kTraceable:  // nothing is traced
       return false;
     case LogFilterKind::kRuntime:
-      return sampled(*f, facts);
+      return sampled(object, *f, facts);
     case LogFilterKind::kAnd:
     case LogFilterKind::kOr: {
       const bool all = f->kind == LogFilterKind::kAnd;

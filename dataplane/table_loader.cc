@@ -382,8 +382,8 @@ struct TableLoader::Impl {
       const std::string name(table::view(r.object, r.object->name));
       const auto limit = config_.listener_limits.find(name);
       entries.push_back({r.object->address, r.object->port, r.id, false,
-                         limit != config_.listener_limits.end() ? limit->second : config_.connection_limit, r.slot,
-                         r.object->tcp});
+                         limit != config_.listener_limits.end() ? limit->second : config_.connection_limit, r.slot, r.object->tcp,
+                         r.object->per_connection_buffer_limit_bytes});
     }
     s->listener_set_ = ListenerSet(entries);
     s->scratch_.resize(slots.size());

@@ -317,7 +317,7 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
       if (why != DropReason::kNone) return refuse(in, segment, *listener, why, now);
     }
   }
-  const tcp::Profile& profile = profiles_.with(downstream_profile(), listener->tcp);
+  const tcp::Profile& profile = profiles_.with(downstream_profile(), listener->tcp, listener->buffer_limit);
   tcp::ListenerDecision d = listener_.input(in.packet.tuple, segment, profile.config, now, true);
   using Action = tcp::ListenerDecision::Action;
   const uint16_t mss = ip_.mss(in.packet.local_port_index, in.packet.tuple.local.is_v4());

@@ -4,7 +4,11 @@
 
 namespace millrace::dataplane {
 
-tcp::Config with_options(tcp::Config c, const table::TcpOptions& o) {
+tcp::Config with_options(tcp::Config c, const table::TcpOptions& o, uint32_t buffer_limit) {
+  const uint32_t most = std::max(buffer_limit, kLeastBufferBytes);
+  c.rcv_buf = std::min(c.rcv_buf, most);
+  c.rcv_wnd_initial = std::min(c.rcv_wnd_initial, most);
+  c.snd_buf = std::min(c.snd_buf, most);
   switch (o.congestion) {
     case table::TcpCongestion::kDefault:
       break;
@@ -30,11 +34,12 @@ tcp::Config with_options(tcp::Config c, const table::TcpOptions& o) {
   return c;
 }
 
-const tcp::Profile& TcpProfiles::derive(const tcp::Profile& base, const table::TcpOptions& options) {
+const tcp::Profile& TcpProfiles::derive(const tcp::Profile& base, const table::TcpOptions& options, uint32_t buffer_limit) {
+  const uint32_t limit = buffer_limit >= kPlentyBytes ? kNoBufferLimit : std::max(buffer_limit, kLeastBufferBytes);
   Derived* place = made_ < kMost ? &derived_[made_] : nullptr;
   for (uint32_t i = 0; i < made_; ++i) {
     Derived& d = derived_[i];
-    if (d.base == &base && d.options == options) return d.profile;
+    if (d.base == &base && d.options == options && d.buffer_limit == limit) return d.profile;
   }
   for (uint32_t i = 0; i < made_ && place == nullptr; ++i) {
     next_ = (next_ + 1) % made_;
@@ -45,7 +50,11 @@ const tcp::Profile& TcpProfiles::derive(const tcp::Profile& base, const table::T
     return base;
   }
   if (place == &derived_[made_]) ++made_;
-  *place = {.profile = {with_options(base.config, options), &repairs_}, .base = &base, .options = options, .users = 0};
+  *place = {.profile = {with_options(base.config, options, limit), &repairs_},
+            .base = &base,
+            .options = options,
+            .buffer_limit = limit,
+            .users = 0};
   return place->profile;
 }
 

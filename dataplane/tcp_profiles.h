@@ -18,8 +18,13 @@
 
 namespace millrace::dataplane {
 
-// `base` with what `options` asks for.
-tcp::Config with_options(tcp::Config base, const table::TcpOptions& options);
+// per_connection_buffer_limit_bytes: what a connection lets wait towards its peer (unacknowledged bytes among it), and what its
+// peer may have under way or unread towards us. Less than this would make windows in which no connection gets on.
+inline constexpr uint32_t kLeastBufferBytes = 16 * 1024;
+inline constexpr uint32_t kNoBufferLimit = UINT32_MAX;  // the base's
+
+// `base` with what `options` and the limit of its buffers (bytes) ask for. A limit above the base's buffers changes nothing.
+tcp::Config with_options(tcp::Config base, const table::TcpOptions& options, uint32_t buffer_limit = kNoBufferLimit);
 
 class TcpProfiles {
  public:
@@ -32,8 +37,8 @@ class TcpProfiles {
   const tcp::Profile& first() const { return permanent_.front(); }
 
   // `base`: one of add(). What it returns may give its place away with the next with(), unless a connection has joined it.
-  const tcp::Profile& with(const tcp::Profile& base, const table::TcpOptions& options) {
-    return options == table::TcpOptions{} ? base : derive(base, options);
+  const tcp::Profile& with(const tcp::Profile& base, const table::TcpOptions& options, uint32_t buffer_limit = kNoBufferLimit) {
+    return options == table::TcpOptions{} && buffer_limit >= kPlentyBytes ? base : derive(base, options, buffer_limit);
   }
   // A connection was opened with it, and is gone.
   void joined(const tcp::Profile& p) {
@@ -51,9 +56,12 @@ class TcpProfiles {
     tcp::Profile profile;  // first: derived() relies on it
     const tcp::Profile* base = nullptr;
     table::TcpOptions options;
+    uint32_t buffer_limit = kNoBufferLimit;
     uint32_t users = 0;
   };
-  const tcp::Profile& derive(const tcp::Profile& base, const table::TcpOptions& options);
+  // No buffer is larger: limits from here on need no profile.
+  static constexpr uint32_t kPlentyBytes = 256 * 1024;
+  const tcp::Profile& derive(const tcp::Profile& base, const table::TcpOptions& options, uint32_t buffer_limit);
   Derived* derived(const tcp::Profile& p) {
     const auto at = reinterpret_cast<uintptr_t>(&p), begin = reinterpret_cast<uintptr_t>(derived_.get());
     return at - begin < kMost * sizeof(Derived) ? &derived_[(at - begin) / sizeof(Derived)] : nullptr;

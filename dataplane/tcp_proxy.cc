@@ -85,7 +85,7 @@ bool TcpProxy::connect(Tunnel& t) {
   }
   ++t.attempts;
   ConnectError error = ConnectError::kNone;
-  const tcp::Profile& profile = ctx_.stack.profile(upstreams_->profile(), cluster->tcp);
+  const tcp::Profile& profile = ctx_.stack.profile(upstreams_->profile(), cluster->tcp, cluster->buffer_limit);
   Connection* c = ctx_.stack.connect(e->address, e->port, profile, ctx_.now, static_cast<Session*>(&t), &error,
                                      uint64_t{cluster->connect_timeout_ms} * base::kMillisecond);
   if (c == nullptr) {

@@ -125,8 +125,8 @@ class TcpStack {
   const tcp::Profile& add_profile(const tcp::Config& config) { return profiles_.add(config); }
   const tcp::Profile& downstream_profile() const { return profiles_.first(); }
   // `base`, a profile of add_profile(), with what a listener or cluster asks for: for connect(), at once.
-  const tcp::Profile& profile(const tcp::Profile& base, const table::TcpOptions& options) {
-    return profiles_.with(base, options);
+  const tcp::Profile& profile(const tcp::Profile& base, const table::TcpOptions& options, uint32_t buffer_limit) {
+    return profiles_.with(base, options, buffer_limit);
   }
   const TcpProfiles& profiles() const { return profiles_; }
   // The listener that an accepted connection belongs to: whoever listens on its address now; kNoObject: nobody (any more).

@@ -120,6 +120,7 @@ void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
   if (c.apart) [[unlikely]]
     c.context = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(c.context) + said_hash(t));
   c.tcp = t.tcp;
+  c.buffer_limit = t.per_connection_buffer_limit_bytes;
   c.http = t.http;
   if (t.http != table::UpstreamHttp::kHttp1) {
     c.http2 = h2_options_of(t.http2);
@@ -328,8 +329,8 @@ UpstreamSession* Upstreams::open_connection(EndpointPool& e, Exchange* own) {
   if (u == nullptr) return nullptr;
   ConnectError why = ConnectError::kNone;
   Connection* c =
-      ctx_.stack.connect(e.address, e.port, ctx_.stack.profile(profile_, e.cluster->tcp), ctx_.now, static_cast<Session*>(u),
-                         &why, uint64_t{e.cluster->connect_timeout_ms} * base::kMillisecond);
+      ctx_.stack.connect(e.address, e.port, ctx_.stack.profile(profile_, e.cluster->tcp, e.cluster->buffer_limit), ctx_.now,
+                         static_cast<Session*>(u), &why, uint64_t{e.cluster->connect_timeout_ms} * base::kMillisecond);
   if (c == nullptr) {
     sessions_.free(u);
     count_connect_failure(e, false);

@@ -82,6 +82,7 @@ struct ClusterState {
   // one takes no further request. (A context lives while it has sessions, so its address is not given to a new one meanwhile.)
   const void* context = nullptr;
   table::TcpOptions tcp;
+  uint32_t buffer_limit = kNoBufferLimit;  // per_connection_buffer_limit_bytes
   table::UpstreamHttp http = table::UpstreamHttp::kHttp1;
   uint32_t streams_expected = 1;  // of a connection of HTTP/2 whose SETTINGS are not known yet
   http::H2Options http2;

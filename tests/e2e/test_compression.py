@@ -230,7 +230,7 @@ def test_nghttp_decodes(gateway):
 
 def test_counters(gateway):
     gateway.lab.curl("--compressed", "-o", "/dev/null", f"http://{HOST}:{GZIP}/d?10000")
-    counted = lambda name: gateway.counters().get(("compressor", "text.gzip.", name), 0)
+    counted = lambda name: gateway.counters().get(("compressor", "text.gzip", name), 0)
     until(lambda: counted("response.compressed") > 0, what="the counter")
     assert counted("response.total_uncompressed_bytes") >= 10_000 > 0
     assert 0 < counted("response.total_compressed_bytes") < counted("response.total_uncompressed_bytes")

@@ -232,5 +232,30 @@ TEST(SlowBody, TheAnswerEndsRequestTimeout) {
   ASSERT_TRUE(w.wait_for(c, "hello"));
 }
 
+// per_connection_buffer_limit_bytes of both sides: what waits for a client that does not read.
+TEST(BufferLimits, ASlowReaderHoldsNoMore) {
+  const auto held = [](uint32_t limit) {
+    Config c;
+    c.edit_listener = [limit](table::Listener& l) { l.per_connection_buffer_limit_bytes = limit; };
+    c.clusters[0].edit = [limit](table::Cluster& t) { t.per_connection_buffer_limit_bytes = limit; };
+    World w(c);
+    const std::string body = pattern(2'000'000);
+    w.serve([&](const std::string&) { return ok(body); });
+    Peer& p = w.connect();
+    p.reading = false;
+    w.send(p, get());
+    w.run(2 * kSecond);
+    const uint64_t packets = w.payload.in_use();
+    p.received.clear();
+    w.resume(p);
+    EXPECT_TRUE(w.run_until(
+        [&] { return p.received.size() > body.size() && p.received.ends_with(body.substr(body.size() - 100)); }, 60 * kSecond));
+    return packets * 1460;
+  };
+  const uint64_t usual = held(1024 * 1024), small = held(32 * 1024);
+  EXPECT_GT(usual, 256u * 1024);
+  EXPECT_LT(small, 2u * 32 * 1024 + 32 * 1024);
+}
+
 }  // namespace
 }  // namespace millrace::dataplane::test

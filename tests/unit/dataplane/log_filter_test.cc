@@ -78,9 +78,8 @@ TEST(LogFilter, Each) {
   Object o;
   LogFilter sampled = o.node(LogFilterKind::kRuntime, 11);
   sampled.denominator = 100;
-  LogFilter less = sampled, independent = sampled;
+  LogFilter less = sampled;
   less.value = 10;
-  independent.independent = 1;
   LogFilter excluded = o.node(LogFilterKind::kGrpcStatus, uint64_t{1} << 14);
   excluded.exclude = 1;
   LogFilter range = o.header("x-number", StringMatchKind::kRange);
@@ -105,7 +104,6 @@ TEST(LogFilter, Each) {
            Case{"traceable", o.node(LogFilterKind::kTraceable), false},
            Case{"sampled by id, 10 of 100 < 11", sampled, true},
            Case{"sampled by id, 10 of 100 < 10", less, false},
-           Case{"sampled by chance, 99 of 100 < 11", independent, false},
            Case{"any flag", o.node(LogFilterKind::kResponseFlag), true},
            Case{"this flag", o.node(LogFilterKind::kResponseFlag, 0b0010), true},
            Case{"another flag", o.node(LogFilterKind::kResponseFlag, 0b1001), false},
@@ -138,6 +136,27 @@ TEST(LogFilter, Each) {
   EXPECT_TRUE(o.holds({}, facts)) << "no filter";
   facts.request = nullptr;
   EXPECT_FALSE(o.holds({o.header("x-log", StringMatchKind::kPresent)}, facts)) << "a connection has no headers";
+}
+
+// Filters that draw for themselves do so each: of two halves a quarter.
+TEST(LogFilter, ChanceIsIndependent) {
+  Object o;
+  LogFilter half = o.node(LogFilterKind::kRuntime, 50);
+  half.denominator = 100;
+  half.independent = 1;
+  LogFilter both = o.node(LogFilterKind::kAnd);
+  both.nodes = 3;
+  int one = 0, two = 0;
+  constexpr int kRequests = 4'000;
+  for (int i = 0; i < kRequests; ++i) {
+    LogFacts facts;
+    facts.request_id = "0000000a-2222-4333-8444-555555555555";
+    facts.random = static_cast<uint64_t>(i) * 2654435761u;
+    one += o.holds({half}, facts);
+    two += o.holds({both, half, half}, facts);
+  }
+  EXPECT_NEAR(one, kRequests / 2, 150);
+  EXPECT_NEAR(two, kRequests / 4, 150);
 }
 
 TEST(LogFilter, Trees) {

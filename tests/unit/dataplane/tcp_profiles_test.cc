@@ -72,6 +72,26 @@ TEST(TcpProfiles, OptionsBecomeAConfiguration) {
   }
 }
 
+TEST(TcpProfiles, LimitsOfBuffers) {
+  tcp::RepairPool repairs(4);
+  TcpProfiles profiles(repairs);
+  const tcp::Profile& base = profiles.add({});
+  const struct {
+    uint32_t limit, receive, send;
+  } cases[] = {{1 << 20, 256 * 1024, 256 * 1024},
+               {256 * 1024, 256 * 1024, 256 * 1024},
+               {100'000, 100'000, 100'000},
+               {1, 16 * 1024, 16 * 1024}};
+  for (const auto& c : cases) {
+    const tcp::Profile& p = profiles.with(base, {}, c.limit);
+    EXPECT_EQ(p.config.rcv_buf, c.receive) << c.limit;
+    EXPECT_EQ(p.config.snd_buf, c.send) << c.limit;
+    EXPECT_LE(p.config.rcv_wnd_initial, c.receive) << c.limit;
+    EXPECT_EQ(&p == &base, c.limit >= 256 * 1024) << c.limit;
+    EXPECT_EQ(&profiles.with(base, {}, c.limit), &p) << "shared";
+  }
+}
+
 TEST(TcpProfiles, EqualOptionsShareOneAndUnusedOnesGiveWay) {
   tcp::RepairPool repairs(4);
   TcpProfiles profiles(repairs);
@@ -189,7 +209,8 @@ TEST(TcpProfiles, AClustersConnectionsKeepAliveAsItAsks) {
       .keepalive_idle_s = 10, .keepalive_interval_s = 2, .keepalive_probes = 1, .keepalive = TcpKeepalive::kOn};
   ConnectError why;
   int owner = 0;
-  Connection* c = s.stack->connect(ip("10.1.0.2"), 8080, s.stack->profile(upstream, options), s.now, &owner, &why);
+  Connection* c =
+      s.stack->connect(ip("10.1.0.2"), 8080, s.stack->profile(upstream, options, kNoBufferLimit), s.now, &owner, &why);
   ASSERT_NE(c, nullptr);
   s.turn();
   const auto syn = s.sent();
