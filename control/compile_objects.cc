@@ -457,6 +457,16 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
     if (t.has_max_connections()) out.max_connections = t.max_connections().value();
     if (t.has_max_pending_requests()) out.max_pending_requests = t.max_pending_requests().value();
     if (t.has_max_requests()) out.max_requests = t.max_requests().value();
+    if (t.has_max_retries()) out.max_retries = t.max_retries().value();
+    if (t.has_retry_budget()) {
+      constexpr double kDefaultPercent = 20, kMillipercent = 1000;
+      constexpr uint32_t kDefaultConcurrency = 3;
+      const auto& b = t.retry_budget();
+      out.has_retry_budget = 1;
+      out.retry_budget_millipercent =
+          static_cast<uint32_t>((b.has_budget_percent() ? b.budget_percent().value() : kDefaultPercent) * kMillipercent + 0.5);
+      out.min_retry_concurrency = b.has_min_retry_concurrency() ? b.min_retry_concurrency().value() : kDefaultConcurrency;
+    }
   }
   out.has_tls = c.has_tls;
   if (c.has_tls) set_tls(c, w, &out.tls);

@@ -18,6 +18,7 @@
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.network.http_connection_manager.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.network.tcp_proxy.v3.pb.h"
+#include "lib/api/envoy.extensions.retry.host.previous_hosts.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.proxy_protocol.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.raw_buffer.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.tls.v3.pb.h"
@@ -63,6 +64,8 @@ const ExtensionTable& extension_table() {
         ext::access_loggers::stream::v3::StderrAccessLog::descriptor()}},
       {"envoy.config.cluster.v3.Cluster.typed_extension_protocol_options",
        {ext::upstreams::http::v3::HttpProtocolOptions::descriptor()}},
+      {"envoy.config.route.v3.RetryPolicy.RetryHostPredicate.typed_config",
+       {ext::retry::host::previous_hosts::v3::PreviousHostsPredicate::descriptor()}},
       {"envoy.config.metrics.v3.StatsSink.typed_config",
        {envoy::config::metrics::v3::StatsdSink::descriptor(), envoy::config::metrics::v3::DogStatsdSink::descriptor()}},
   };

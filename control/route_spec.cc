@@ -1,7 +1,10 @@
 #include "control/route_spec.h"
 
+#include <algorithm>
+
 #include "control/access_log_template.h"
 #include "control/proto_values.h"
+#include "lib/table/retry_on.h"
 
 namespace millrace::control {
 
@@ -135,12 +138,42 @@ void set_action(const rt::RouteAction& a, route::RouteSpec* out) {
   if (a.has_idle_timeout()) out->idle_timeout_ms = ms_or(true, a.idle_timeout(), 0);
   if (a.max_stream_duration().has_max_stream_duration())
     out->max_stream_duration_ms = ms_or(true, a.max_stream_duration().max_stream_duration(), 0);
+  if (a.has_retry_policy()) out->retry = retry_spec(a.retry_policy());
   for (const auto& u : a.upgrade_configs()) {
     const auto& c = u.connect_config();
     const bool v2 = c.proxy_protocol_config().version() == envoy::config::core::v3::ProxyProtocolConfig::V2;
     out->upgrades.push_back({u.upgrade_type(), !u.has_enabled() || u.enabled().value(), u.has_connect_config(), c.allow_post(),
                              static_cast<uint8_t>(c.has_proxy_protocol_config() ? 1 + v2 : 0)});
   }
+}
+
+route::RetrySpec retry_spec(const rt::RetryPolicy& p) {
+  route::RetrySpec out;
+  out.retry_on = table::parse_retry_on(p.retry_on()) | table::parse_retry_grpc_on(p.retry_on());
+  if (p.has_num_retries()) out.num_retries = p.num_retries().value();
+  out.per_try_timeout_ms = ms_or(p.has_per_try_timeout(), p.per_try_timeout(), 0);
+  out.per_try_idle_timeout_ms = ms_or(p.has_per_try_idle_timeout(), p.per_try_idle_timeout(), 0);
+  if (p.has_retry_back_off()) {
+    const auto& b = p.retry_back_off();
+    out.base_interval_ms = std::max<uint32_t>(ms_or(true, b.base_interval(), 0), 1);
+    out.max_interval_ms = b.has_max_interval()
+                              ? ms_or(true, b.max_interval(), 0)
+                              : static_cast<uint32_t>(std::min<uint64_t>(uint64_t{10} * out.base_interval_ms, UINT32_MAX));
+    out.max_interval_ms = std::max(out.max_interval_ms, out.base_interval_ms);
+  }
+  if (p.has_rate_limited_retry_back_off()) {
+    const auto& b = p.rate_limited_retry_back_off();
+    for (const auto& h : b.reset_headers())
+      out.reset_headers.emplace_back(h.name(), h.format() == rt::RetryPolicy::UNIX_TIMESTAMP);
+    out.reset_max_interval_ms = ms_or(b.has_max_interval(), b.max_interval(), out.reset_max_interval_ms);
+  }
+  if (p.host_selection_retry_max_attempts() != 0)
+    out.host_attempts = static_cast<uint32_t>(std::clamp<int64_t>(p.host_selection_retry_max_attempts(), 0, UINT32_MAX));
+  out.previous_hosts = !p.retry_host_predicate().empty();  // the only one that validation lets pass
+  out.status_codes.assign(p.retriable_status_codes().begin(), p.retriable_status_codes().end());
+  for (const auto& h : p.retriable_headers()) out.response_headers.push_back(header_matcher_spec(h));
+  for (const auto& h : p.retriable_request_headers()) out.request_headers.push_back(header_matcher_spec(h));
+  return out;
 }
 
 void set_redirect(const rt::RedirectAction& a, route::RedirectSpec* out) {
@@ -227,6 +260,7 @@ route::RouteSpec route_spec(const api::Route& r) {
     case api::Route::ACTION_NOT_SET:
       break;
   }
+  if (r.has_per_request_buffer_limit_bytes()) out.retry_buffer_limit = r.per_request_buffer_limit_bytes().value();
   out.headers_mut = mutations(r);
   return out;
 }
@@ -236,7 +270,17 @@ route::VirtualHostSpec virtual_host_spec(const api::VirtualHost& host) {
   out.name = host.name();
   out.domains.assign(host.domains().begin(), host.domains().end());
   out.routes.reserve(static_cast<size_t>(host.routes_size()));
-  for (const auto& r : host.routes()) out.routes.push_back(route_spec(r));
+  for (const auto& r : host.routes()) {
+    route::RouteSpec& spec = out.routes.emplace_back(route_spec(r));
+    if (!r.has_route()) continue;
+    // A route's own policy replaces the virtual host's as a whole.
+    if (host.has_retry_policy() && !spec.retry.has_value()) spec.retry = retry_spec(host.retry_policy());
+    if (host.has_per_request_buffer_limit_bytes() && !r.has_per_request_buffer_limit_bytes())
+      spec.retry_buffer_limit = host.per_request_buffer_limit_bytes().value();
+    spec.count_in_request = host.include_request_attempt_count();
+    spec.count_in_response = host.include_attempt_count_in_response();
+    spec.tell_timeout_retry = host.include_is_timeout_retry_header();
+  }
   out.require_tls = host.require_tls() == api::VirtualHost::ALL             ? table::RequireTls::kAll
                     : host.require_tls() == api::VirtualHost::EXTERNAL_ONLY ? table::RequireTls::kExternalOnly
                                                                             : table::RequireTls::kNone;

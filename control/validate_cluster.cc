@@ -23,6 +23,12 @@ bool complain(const Path& at, ErrorSink& e, std::string message) {
 }
 
 bool circuit_breakers(const envoy::config::cluster::v3::CircuitBreakers& c, const Path& at, ErrorSink& e) {
+  for (int i = 0; i < c.thresholds_size(); ++i) {
+    const double percent = c.thresholds(i).retry_budget().budget_percent().value();
+    if (!(percent >= 0 && percent <= 100))
+      return complain(Path(Path(Path(Path(at, "thresholds", i), "retry_budget"), "budget_percent"), "value"), e,
+                      "must be from 0 to 100");
+  }
   if (c.thresholds_size() <= 1) return true;  // we know one priority
   return complain(Path(at, "thresholds", 1), e, "a second set of thresholds for priority DEFAULT");
 }

@@ -121,6 +121,71 @@ bool upgrades(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
   return ok;
 }
 
+bool retry_headers(const google::protobuf::RepeatedPtrField<rt::HeaderMatcher>& list, std::string_view field, const Path& at,
+                   ErrorSink& e) {
+  bool ok = true;
+  if (list.size() > static_cast<int>(table::kMostRetryMatchers))
+    ok = complain(Path(at, field), e, "Millrace takes at most " + std::to_string(table::kMostRetryMatchers) + " of them");
+  for (int i = 0; i < list.size(); ++i) {
+    const Path here(at, field, i);
+    if (list[i].has_safe_regex_match() || list[i].string_match().has_safe_regex())
+      ok = complain(here, e, "regular expressions are not supported in retry policies by Millrace yet");
+    else ok = header_matcher(list[i], here, e) && ok;
+  }
+  return ok;
+}
+
+// RetryPolicy's validate.rules, and what RetryPolicyImpl throws.
+bool retry_policy(const rt::RetryPolicy& p, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  const auto too_many = [&](std::string_view field, int n, const Path& where) {
+    if (n <= static_cast<int>(table::kMostRetryMatchers)) return;
+    ok = complain(Path(where, field), e, "Millrace takes at most " + std::to_string(table::kMostRetryMatchers) + " of them");
+  };
+  if (p.has_per_try_timeout()) ok = duration(p.per_try_timeout(), Path(at, "per_try_timeout"), e) && ok;
+  if (p.has_per_try_idle_timeout()) ok = duration(p.per_try_idle_timeout(), Path(at, "per_try_idle_timeout"), e) && ok;
+  if (p.has_retry_back_off()) {
+    const Path here(at, "retry_back_off");
+    const auto& b = p.retry_back_off();
+    if (!b.has_base_interval()) ok = complain(Path(here, "base_interval"), e, "is required");
+    else ok = duration(b.base_interval(), Path(here, "base_interval"), e) && ok;
+    if (b.has_max_interval()) ok = duration(b.max_interval(), Path(here, "max_interval"), e) && ok;
+    const auto ns = [](const google::protobuf::Duration& d) { return d.seconds() * 1'000'000'000 + d.nanos(); };
+    if (ok && ns(b.base_interval()) <= 0) ok = complain(Path(here, "base_interval"), e, "must be greater than 0");
+    if (ok && b.has_max_interval() && ns(b.max_interval()) <= 0)
+      ok = complain(Path(here, "max_interval"), e, "must be greater than 0");
+    if (ok && b.has_max_interval() && ns(b.max_interval()) < ns(b.base_interval()))
+      ok = complain(Path(here, "max_interval"), e, "must be greater than or equal to base_interval");
+  }
+  if (p.has_rate_limited_retry_back_off()) {
+    const Path here(at, "rate_limited_retry_back_off");
+    const auto& b = p.rate_limited_retry_back_off();
+    if (b.reset_headers().empty()) ok = complain(Path(here, "reset_headers"), e, "must have at least one element");
+    too_many("reset_headers", b.reset_headers_size(), here);
+    for (int i = 0; i < b.reset_headers_size(); ++i) {
+      const Path name(Path(here, "reset_headers", i), "name");
+      ok = not_empty(b.reset_headers(i).name(), name, e) && header_name(b.reset_headers(i).name(), name, e) && ok;
+    }
+    if (b.has_max_interval()) {
+      ok = duration(b.max_interval(), Path(here, "max_interval"), e) && ok;
+      if (b.max_interval().seconds() == 0 && b.max_interval().nanos() == 0)
+        ok = complain(Path(here, "max_interval"), e, "must be greater than 0");
+    }
+  }
+  for (int i = 0; i < p.retry_host_predicate_size(); ++i) {
+    const auto& h = p.retry_host_predicate(i);
+    const Path here(at, "retry_host_predicate", i);
+    ok = not_empty(h.name(), Path(here, "name"), e) && ok;
+    if (!h.has_typed_config() && !h.name().empty() && h.name() != "envoy.retry_host_predicates.previous_hosts")
+      ok = complain(Path(here, "name"), e, "\"" + h.name() + "\" is not supported by Millrace yet");
+  }
+  if (p.host_selection_retry_max_attempts() < 0)
+    ok = complain(Path(at, "host_selection_retry_max_attempts"), e, "must not be negative");
+  too_many("retriable_status_codes", p.retriable_status_codes_size(), at);
+  ok = retry_headers(p.retriable_headers(), "retriable_headers", at, e) && ok;
+  return retry_headers(p.retriable_request_headers(), "retriable_request_headers", at, e) && ok;
+}
+
 bool route_action(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
   bool ok = true;
   switch (a.cluster_specifier_case()) {
@@ -141,6 +206,7 @@ bool route_action(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
   const Path most(at, "max_stream_duration");
   if (a.max_stream_duration().has_max_stream_duration())
     ok = duration(a.max_stream_duration().max_stream_duration(), Path(most, "max_stream_duration"), e) && ok;
+  if (a.has_retry_policy()) ok = retry_policy(a.retry_policy(), Path(at, "retry_policy"), e) && ok;
   ok = upgrades(a, at, e) && ok;
   return ok;
 }
@@ -200,6 +266,7 @@ bool virtual_host(const api::VirtualHost& h, uint32_t max_body, const Path& at, 
   bool ok = not_empty(h.name(), Path(at, "name"), e);
   if (h.domains().empty()) ok = complain(Path(at, "domains"), e, "must have at least one element (\"*\" matches every host)");
   for (int i = 0; i < h.routes_size(); ++i) ok = route(h.routes(i), max_body, Path(at, "routes", i), e) && ok;
+  if (h.has_retry_policy()) ok = retry_policy(h.retry_policy(), Path(at, "retry_policy"), e) && ok;
   ok = header_mutations(h, at, e) && ok;
   return ok && spec_errors(route::check_virtual_host(virtual_host_spec(h)), at, e);
 }

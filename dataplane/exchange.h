@@ -28,6 +28,7 @@ struct DownstreamSession;
 struct UpstreamSession;
 struct Http2Stream;
 struct ExchangeFilters;
+struct RetryState;
 struct Http2ClientStream;
 struct EndpointPool;
 struct ClusterState;
@@ -43,6 +44,9 @@ struct BodyRelay {
   HeadBuffer* trailers = nullptr;  // lent to the decoder when trailers are forwarded
   http::HeaderTable trailer_table;
 };
+
+// What is out of the ordinary about an exchange, so that the ordinary one tests it once for all.
+enum Unusual : uint8_t { kUnusualTunnel = 1, kUnusualRaw = 2, kUnusualRetry = 4 };
 
 // All of an exchange but what links it: copied over by Exchange::renew().
 struct ExchangeState {
@@ -70,6 +74,7 @@ struct ExchangeState {
   bool is_websocket = false;  // a tunnel of that type
   bool odd_head = false;      // a WebSocket or gRPC-Web: write_upstream_head() has more to do
   bool raw_upstream = false;  // the endpoint is spoken to in raw TCP: a CONNECT that ends here
+  uint8_t unusual = 0;        // Unusual: `tunnel`, `raw_upstream`, `retry`
   uint8_t proxy_version = 0;  // raw_upstream: of the PROXY protocol header that comes first; 0: none
   uint8_t stripped_port = 0;  // bytes behind the authority that strip_any_host_port or strip_matching_host_port took
 
@@ -85,6 +90,7 @@ struct ExchangeState {
   http::ResponseHead response;
   BodyRelay request_body, response_body;
   ExchangeFilters* filters = nullptr;  // where an HTTP filter has something to do; in the request's head buffer
+  RetryState* retry = nullptr;          // where the route or the request asks for it; likewise
 
   RoutePolicy route;
   table::ObjectId virtual_host = table::kNoObject;
@@ -105,12 +111,11 @@ struct ExchangeState {
   uint64_t request_head_bytes = 0, response_head_bytes = 0;
   uint64_t bytes_received = 0, bytes_sent = 0;  // bodies, without framing: %BYTES_RECEIVED%, %BYTES_SENT%
   uint16_t status = 0;                          // of the response, 0: none
+  uint16_t retries = 0;                         // attempts after the first
+  uint16_t upstream_port = 0, upstream_local_port = 0;
   stats::ScopeSlot cluster_slot = stats::kOverflowScope,
                    endpoint_slot = stats::kOverflowScope;  // once chosen: where the response counts
-  base::IpAddress upstream_address;
-  uint16_t upstream_port = 0;
-  base::IpAddress upstream_local_address;
-  uint16_t upstream_local_port = 0;
+  base::IpAddress upstream_address, upstream_local_address;
   std::string_view upstream_service_time;  // text of x-envoy-upstream-service-time, in response_buffer's scratch
 
   bool active() const { return downstream != nullptr; }

@@ -224,7 +224,7 @@ void fill_record(const WorkerContext& ctx, const Exchange& ex, bool sizes, stats
                : ex.request.version == http::Version::kHttp10 ? stats::Protocol::kHttp10
                                                               : stats::Protocol::kHttp11;
   if (ex.upstream_sent_at != 0) r.upstream_protocol = ex.upstream_http2 ? stats::Protocol::kHttp2 : stats::Protocol::kHttp11;
-  r.attempt_count = ex.upstream_port != 0 ? 1 : 0;  // an endpoint was chosen
+  r.attempt_count = static_cast<uint16_t>(ex.upstream_port != 0 ? 1 + ex.retries : 0);  // an endpoint was chosen
   r.worker = static_cast<uint16_t>(ctx.worker);
   r.tcp_handshake_rtt_us = d.handshake_rtt_us;
   r.tcp_rtt_us = d.connection->tcb.srtt_us;

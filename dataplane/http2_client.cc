@@ -113,7 +113,8 @@ void Http2Client::release(Http2ClientStream& s) {
     ex.response_body.trailer_table = s.trailers;
   }
   ctx_.heads.release(std::exchange(s.trailer_buffer, nullptr));
-  ctx_.heads.release(std::exchange(s.request_trailer_buffer, nullptr));
+  if (s.request_trailer_buffer != nullptr) [[unlikely]]
+    proxy_.keep_trailers(ex, std::exchange(s.request_trailer_buffer, nullptr), s.request_trailer_table);
   s.link.unlink();
   streams_.free(&s);
   if (h.streams.empty()) h.idle_since = ctx_.now;
@@ -226,7 +227,7 @@ void Http2Client::on_stream(Http2ClientStream& s) {
     proxy_.on_upstream_head(ex);
     if (ex.upstream_stream != &s) return;
   }
-  proxy_.relay_request(ex);
+  proxy_.on_upstream_writable(ex);
   if (ex.upstream_stream != &s) return;
   proxy_.relay_response(ex);
   if (ex.upstream_stream != &s || !s.closed) return;

@@ -213,7 +213,10 @@ void HttpProxy::account(Exchange& ex) {
   stats::ScopeBlock& hcm = ctx_.stats.scope(d.policy->http.stat_slot);
   ctx_.stats->http[HttpCounter::kRqActive].sub();
   hcm[HcmCounter::kRqActive].sub();
-  if (ex.tunnel) hcm[HcmCounter::kCxUpgradesActive].sub();
+  if (ex.unusual != 0) [[unlikely]] {
+    if (ex.tunnel) hcm[HcmCounter::kCxUpgradesActive].sub();
+    if (ex.retry != nullptr) end_retry(ex);
+  }
   count_class(ctx_.stats->http, HttpCounter::kRq1xx, ex.status);
   count_class(hcm, HcmCounter::kRq1xx, ex.status);
   if (ex.virtual_host != table::kNoObject) {

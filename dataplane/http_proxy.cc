@@ -38,6 +38,7 @@ HttpProxy::~HttpProxy() {
     free_body(ex.request_body);
     free_body(ex.response_body);
     if (ex.filters != nullptr) end_filters(ex);
+    if (ex.retry != nullptr) end_retry(ex);
     ctx_.heads.release(ex.request_buffer);
     ctx_.heads.release(ex.response_buffer);
     exchanges_.free(&ex);
@@ -326,9 +327,7 @@ void HttpProxy::refuse_head(DownstreamSession& d, HeadBuffer* head, const http::
 // --------------------------------------------------------------------------------------------------------
 
 void HttpProxy::on_upstream_ready(Exchange& ex) {
-  if (ex.raw_upstream) [[unlikely]]
-    return open_raw_tunnel(ex);
-  if (ex.tunnel && ex.upstream_stream != nullptr && !begin_stream_tunnel(ex)) [[unlikely]]
+  if (ex.unusual != 0 && !before_upstream_head(ex)) [[unlikely]]
     return;
   if (!write_upstream_head(ex)) {
     ex.flags.set(stats::ResponseFlag::kOverloadManager);
@@ -338,7 +337,7 @@ void HttpProxy::on_upstream_ready(Exchange& ex) {
   ex.upstream_head_sent = true;
   ex.upstream_http2 = ex.upstream_stream != nullptr;
   ex.upstream_sent_at = ex.last_activity = ctx_.now;
-  relay_request(ex);
+  on_upstream_writable(ex);
 }
 
 void HttpProxy::on_upstream_readable(Exchange& ex) {
@@ -386,11 +385,11 @@ bool HttpProxy::read_response_head(Exchange& ex) {
     }
     if (r.status != http::ParseStatus::kDone) {
       u.reusable = false;
-      ex.flags.set(stats::ResponseFlag::kUpstreamProtocolError);
       ctx_.stats.scope(ex.cluster->slot)[stats::ClusterCounter::kCxProtocolError].add();
       upstreams_.cancel(ex);
       ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
-      reply(ex, http::LocalReply::kUpstreamProtocolError);
+      if (ex.retry != nullptr && retry_reset(ex, UpstreamFailure::kProtocol)) return false;
+      reply(ex, http::LocalReply::kUpstreamProtocolError, stats::ResponseFlag::kUpstreamProtocolError);
       return false;
     }
     if (!h->large && r.consumed > kSmallHeadComfort) {
@@ -414,10 +413,10 @@ bool HttpProxy::read_response_head(Exchange& ex) {
     h->used = h->head_length = static_cast<uint32_t>(r.consumed);
     ex.response.headers = http::HeaderTable(h->headers, h->header_capacity, ex.response.headers);
     if (ex.response.status == 101 && (!ex.tunnel || ex.is_connect)) {  // nobody asked for an upgrade
-      ex.flags.set(stats::ResponseFlag::kUpstreamProtocolError);
       upstreams_.cancel(ex);
       ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
-      reply(ex, http::LocalReply::kUpstreamProtocolError);
+      if (ex.retry != nullptr && retry_reset(ex, UpstreamFailure::kProtocol)) return false;
+      reply(ex, http::LocalReply::kUpstreamProtocolError, stats::ResponseFlag::kUpstreamProtocolError);
       return false;
     }
     ex.last_activity = ctx_.now;
@@ -478,6 +477,9 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
   }
   const bool partial_head = !stream && ex.response_buffer != nullptr && ex.response_buffer->used != 0;
   ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
+  if (ex.retry != nullptr &&
+      retry_reset(ex, failure == UpstreamFailure::kClosed && partial_head ? UpstreamFailure::kProtocol : failure))
+    return;
   // A head that ends in the middle is an error of the protocol, not a connection that ended (Envoy: codec error).
   if (failure == UpstreamFailure::kClosed && partial_head)
     return reply(ex, LocalReply::kUpstreamProtocolError, ResponseFlag::kUpstreamProtocolError);

@@ -15,6 +15,7 @@
 #include "dataplane/exchange_format.h"
 #include "dataplane/http2_server.h"
 #include "dataplane/response_compression.h"
+#include "dataplane/retry.h"
 #include "dataplane/upstreams.h"
 #include "dataplane/worker_context.h"
 #include "lib/compress/encoder_pool.h"
@@ -43,10 +44,20 @@ class HttpProxy {
   void on_upstream_readable(Exchange& ex);
   void on_upstream_head(Exchange& ex);  // HTTP/2: the head of the response is complete, in ex.response_buffer
   void tunnel_over(Exchange& ex);       // both directions of its tunnel are, and a stream has framed all of it
-  void on_upstream_writable(Exchange& ex) { relay_request(ex); }
+  void on_upstream_writable(Exchange& ex) {
+    if ((ex.unusual & kUnusualRetry) != 0) [[unlikely]]
+      return relay_kept(ex);
+    relay_request(ex);
+  }
   void on_upstream_failed(Exchange& ex, UpstreamFailure failure);
 
   void on_timer(Exchange& ex);
+  void on_retry_timer(Exchange& ex);
+  // Body bytes of a request on their way to an endpoint, kept for a retry: `packet`, if they are all of one. What cannot be kept
+  // ends all retries of it.
+  void keep(Exchange& ex, const io::PacketPtr* packet, base::ByteSpan bytes);
+  // A request that may be sent once more: its trailers come back from the stream that had them.
+  void keep_trailers(Exchange& ex, HeadBuffer* buffer, const http::HeaderTable& table);
 
   // --- HTTP/2 from clients
   Http2Server& http2() { return http2_; }
@@ -101,6 +112,9 @@ class HttpProxy {
   template <class In, class Out>
   RelayEnd relay_grpc_web(Exchange& ex, In in, Out out, uint64_t* came, uint64_t* went);
   bool write_encoded(Exchange& ex, std::string_view body);
+  void relay_kept(Exchange& ex);
+  template <class Out>
+  bool send_kept(Exchange& ex, Out out);
   void discard_received_body(Exchange& ex);
   void relay_response(Exchange& ex);
   void start_body(BodyRelay& body, http::BodyFraming in, bool chunked_out, bool trailers);
@@ -182,6 +196,21 @@ class HttpProxy {
   void refuse_base64(Exchange& ex);
   void end_grpc_web(Exchange& ex);
 
+  // http_retry.cc
+  bool before_upstream_head(Exchange& ex);
+  void begin_retry(Exchange& ex, const table::VirtualHost& object, const table::Route& route, uint32_t timeout_ms);
+  void arm_retry(RetryState& r);
+  bool retry_response(Exchange& ex);
+  bool retry_reset(Exchange& ex, UpstreamFailure failure);
+  bool decide_retry(Exchange& ex, bool would, uint32_t reset_ms);
+  uint64_t asked_pause_ms(const Exchange& ex) const;
+  void forget_attempt(Exchange& ex);
+  void start_retry(Exchange& ex);
+  bool write_attempt_fields(Exchange& ex);
+  uint32_t expected_timeout_ms(const Exchange& ex) const;
+  void per_try_timeout(Exchange& ex, bool idle);
+  void give_up_retry(Exchange& ex);
+  void end_retry(Exchange& ex);
   // http_finish.cc
   void finish(Exchange& ex);
   void response_complete(Exchange& ex);

@@ -109,6 +109,40 @@ struct StreamOut {
   }
 };
 
+// In front of another way out: what goes is kept for a retry as well.
+template <class Out>
+struct KeepingOut {
+  Out out;
+  HttpProxy& proxy;
+  Exchange& ex;
+  bool has_room() { return out.has_room(); }
+  bool begin(const BodyRelay& body, uint32_t data) { return out.begin(body, data); }
+  void write(io::PacketPtr p) {
+    proxy.keep(ex, &p, p.bytes());
+    out.write(std::move(p));
+  }
+  bool copy(base::ByteSpan bytes) {
+    proxy.keep(ex, nullptr, bytes);
+    return out.copy(bytes);
+  }
+  bool end(const BodyRelay& body) { return out.end(body); }
+  void moved() { out.moved(); }
+  bool finish(BodyRelay& body, const http::HeaderTable* trailers, HeadBuffer*& buffer) {
+    return out.finish(body, trailers, buffer);
+  }
+};
+
+// There is no endpoint now: a retry waits, and what comes meanwhile is only kept.
+struct Nowhere {
+  bool has_room() { return true; }
+  bool begin(const BodyRelay&, uint32_t) { return true; }
+  void write(io::PacketPtr) {}
+  bool copy(base::ByteSpan) { return true; }
+  bool end(const BodyRelay&) { return true; }
+  void moved() {}
+  bool finish(BodyRelay&, const http::HeaderTable*, HeadBuffer*&) { return true; }
+};
+
 // The trailers that came with the body, if any are kept.
 const http::HeaderTable* trailers_of(const ConnectionIn&, const BodyRelay& body) {
   return body.trailers != nullptr ? &body.trailer_table : nullptr;
@@ -195,23 +229,36 @@ HttpProxy::RelayEnd HttpProxy::relay_from_client(Exchange& ex, Out out) {
 }
 
 void HttpProxy::relay_request(Exchange& ex) {
-  if (ex.request_phase != RequestPhase::kBody || !ex.upstream_head_sent || ex.upstream == nullptr) return;
-  if (ex.tunnel && !ex.tunnel_open &&
-      (ex.request_body.decoder.done() || ex.request_body.decoder.framing().kind == http::Framing::kTunnel))
-    return;
+  if (ex.request_phase != RequestPhase::kBody) return;
+  if (!ex.upstream_head_sent || ex.upstream == nullptr) [[unlikely]] {
+    if (ex.retry == nullptr || !ex.retry->waits()) return;
+  } else if (ex.unusual != 0) [[unlikely]] {
+    if (ex.tunnel && !ex.tunnel_open &&
+        (ex.request_body.decoder.done() || ex.request_body.decoder.framing().kind == http::Framing::kTunnel))
+      return;
+    if (ex.retry != nullptr && !ex.retry->caught_up()) return;  // relay_kept() comes back
+  }
   DownstreamSession& d = *ex.downstream;
   const uint64_t before = ex.bytes_received;
-  const auto to = [&](auto out) {
+  const auto go = [&](auto out) {
     if (is_grpc_web(ex) && ex.filters->grpc_web->text_request) [[unlikely]] {
       Base64In<decltype(out)> decoded{{out, ctx_.stack.pool(), ex.request_body}, *ex.filters->grpc_web};
       return relay_from_client<Base64In<decltype(out)>&>(ex, decoded);
     }
     return relay_from_client(ex, out);
   };
-  const RelayEnd end = ex.upstream_stream == nullptr
+  const auto to = [&](auto out) {
+    if (ex.retry != nullptr && ex.retry->may_retry()) [[unlikely]]
+      return go(KeepingOut<decltype(out)>{out, *this, ex});
+    return go(out);
+  };
+  const RelayEnd end = ex.upstream == nullptr ? to(Nowhere{})
+                       : ex.upstream_stream == nullptr
                            ? to(ConnectionOut{ctx_, *ex.upstream})
                            : to(StreamOut<Http2Client>{upstreams_.http2(), *ex.upstream_stream, ctx_.stack.pool()});
   if (ex.bytes_received != before) ex.last_activity = ctx_.now;
+  if (ex.upstream == nullptr && ex.retry->given_up) [[unlikely]]
+    return reply(ex, http::LocalReply::kRetryBufferLimit);
   switch (end.status) {
     case Relay::kBlocked:
       return;
@@ -237,6 +284,53 @@ void HttpProxy::relay_request(Exchange& ex) {
       upstreams_.cancel(ex);
       return reply(ex, http::LocalReply::kOverload);
   }
+}
+
+// What is kept of the request, to the endpoint of this attempt. False: packet memory is spent in the middle of it.
+template <class Out>
+bool HttpProxy::send_kept(Exchange& ex, Out out) {
+  StageScope stage(ctx_.stages, Stage::kRelay);
+  RetryState& r = *ex.retry;
+  io::PacketPool pool = ctx_.stack.pool();
+  bool whole = true, moved = false;
+  for (; whole && !r.caught_up() && out.has_room(); ++r.sent, moved = true) {
+    io::PacketPtr packet = r.body.packet(r.sent, pool);
+    const base::ByteSpan bytes = r.body.piece(r.sent);
+    whole = out.begin(ex.request_body, static_cast<uint32_t>(bytes.size()));
+    if (packet) out.write(std::move(packet));
+    else whole = whole && out.copy(bytes);
+    whole = whole && out.end(ex.request_body);
+  }
+  if (moved) out.moved();
+  if (!whole || !r.caught_up() || r.body_ended || ex.request_phase != RequestPhase::kComplete) return whole;
+  r.body_ended = true;
+  const http::HeaderTable* trailers = nullptr;
+  HeadBuffer** buffer = &ex.request_body.trailers;
+  if (r.trailers != nullptr) trailers = &r.trailer_table, buffer = &r.trailers;
+  else if (ex.stream == nullptr) trailers = ex.request_body.trailers != nullptr ? &ex.request_body.trailer_table : nullptr;
+  else if (ex.stream->trailers_complete && !ex.request_body.drop_trailers)
+    trailers = &ex.stream->trailers, buffer = &ex.stream->trailer_buffer;
+  return out.finish(ex.request_body, trailers, *buffer);
+}
+
+// Of an attempt: first what is kept, then what else comes.
+void HttpProxy::relay_kept(Exchange& ex) {
+  if (!ex.upstream_head_sent || ex.upstream == nullptr) return;
+  if (RetryState& r = *ex.retry; !r.caught_up() || !r.body_ended) {
+    const bool whole =
+        ex.upstream_stream == nullptr
+            ? send_kept(ex, ConnectionOut{ctx_, *ex.upstream})
+            : send_kept(ex, StreamOut<Http2Client>{upstreams_.http2(), *ex.upstream_stream, ctx_.stack.pool()});
+    if (!whole) {
+      ex.flags.set(stats::ResponseFlag::kOverloadManager);
+      if (ex.response_phase != ResponsePhase::kNone) return cut_response(ex);
+      upstreams_.cancel(ex);
+      return reply(ex, http::LocalReply::kOverload);
+    }
+    ex.last_activity = ctx_.now;
+    if (!r.caught_up()) return;
+  }
+  relay_request(ex);
 }
 
 // Through the encoder to `out`. bytes_sent is what comes out of it.

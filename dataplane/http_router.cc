@@ -312,22 +312,30 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
     parse_decimal(request.headers.get(HeaderId::kXEnvoyUpstreamRqTimeoutMs), &timeout_ms);
     request.headers.remove(HeaderId::kXEnvoyUpstreamRqTimeoutMs);
   }
-  if (ex.origin.internal) [[unlikely]]
+  if (ex.origin.internal) [[unlikely]] {
+    begin_retry(ex, object, route, timeout_ms);
     http::remove_retry_fields(request.headers);
+  }
   ex.route.timeout_ms = timeout_ms;
   if (action.idle_timeout_ms != UINT32_MAX) ex.route.idle_timeout_ms = action.idle_timeout_ms;
   if (!plain) {
     if (route.max_stream_duration_ms != UINT32_MAX)
       ex.duration_deadline = deadline_after(ex.started_at, route.max_stream_duration_ms);
+    if ((route.retry.count | route.count_in_request | route.count_in_response) != 0 && !ex.origin.internal)
+      begin_retry(ex, object, route, timeout_ms);
     for (const table::UpgradeConfig* u = route.upgrades.begin(&object); u != route.upgrades.end(&object); ++u) {
       if (u->terminate == 0 || !(ex.is_connect || (u->allow_post != 0 && request.method == "POST"))) continue;
       ex.raw_upstream = true;
+      ex.unusual |= kUnusualRaw;
       ex.proxy_version = u->proxy_version;
     }
   }
 
   // Envoy's order: its own field, the configured ones, the host, the path.
-  bool room = http::mutate_upstream_request(&request, options, timeout_ms, ex.scratch);
+  bool room = true;
+  if (ex.retry != nullptr) [[unlikely]]
+    room = write_attempt_fields(ex);
+  else room = http::mutate_upstream_request(&request, options, timeout_ms, ex.scratch);
   for (uint32_t i = 0; i < 4 && room; ++i) {
     const EditLevel& level = levels[reversed ? 3 - i : i];
     if (level.edits->request_add.count + level.edits->request_remove.count == 0) continue;
@@ -524,8 +532,12 @@ bool HttpProxy::write_upstream_head(Exchange& ex) {
   StageScope stage(ctx_.stages, Stage::kHttpWrite);
   if (ex.upstream_stream != nullptr) {
     ex.request_body.chunked_out = false;
-    if (!ex.tunnel) [[likely]]
+    if (ex.unusual == 0) [[likely]]
       return upstreams_.http2().write_head(*ex.upstream_stream, ex.request, ex.request_phase == RequestPhase::kComplete);
+    if (!ex.tunnel) {
+      const bool complete = ex.request_phase == RequestPhase::kComplete && (ex.retry == nullptr || ex.retry->body_ended);
+      return upstreams_.http2().write_head(*ex.upstream_stream, ex.request, complete);
+    }
     http::RequestHead head = ex.request;
     head.method = "CONNECT";
     return upstreams_.http2().write_head(*ex.upstream_stream, head, false);
@@ -551,7 +563,14 @@ void HttpProxy::request_complete(Exchange& ex) {
   ex.request_deadline = base::kNever;
   ex.route_deadline = deadline_after(ctx_.now, ex.route.timeout_ms);
   arm(ex);
+  if (ex.unusual == 0) [[likely]]
+    return;
   if (ex.raw_upstream && ex.upstream != nullptr) ctx_.transports.shutdown(*ex.upstream, ctx_.now);
+  if (ex.retry != nullptr && ex.upstream_head_sent && ex.upstream != nullptr) {
+    ex.retry->body_ended = true;
+    ex.retry->per_try_deadline = deadline_after(ctx_.now, ex.retry->per_try_timeout_ms);
+    arm_retry(*ex.retry);
+  }
 }
 
 // As Envoy: nobody waits for the rest of a request that is being answered, so the connection is not used again.
@@ -568,8 +587,10 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   http::Scratch scratch(ex.response_buffer->scratch());
   ex.detail = ResponseDetail::kViaUpstream;
   ex.status = response.status;
-  if (ex.tunnel && ex.upstream_stream != nullptr && !http1_answer(ex)) [[unlikely]]
-    return;
+  if (ex.unusual != 0) [[unlikely]] {
+    if (ex.retry != nullptr && retry_response(ex)) return;
+    if (ex.tunnel && ex.upstream_stream != nullptr && !http1_answer(ex)) return;
+  }
   http::BodyFraming in = http::response_framing(response, ex.request.method, ex.tunnel && !ex.is_connect);
   if (const Http2ClientStream* s = ex.upstream_stream; s != nullptr) {  // the stream says where the body ends
     if (in.kind == http::Framing::kUntilClose)
@@ -673,7 +694,11 @@ bool HttpProxy::make_local_reply(Exchange& ex, uint16_t status, std::string_view
   if (!location.empty()) room = ex.response.headers.push({"location", scratch.copy(location), HeaderId::kLocation});
   ex.status = 0;  // as yet: what %RESPONSE_CODE% of an added field is to Envoy
   room = room && apply_response_edits(ex, scratch);
-  if (ex.flags.has(ResponseFlag::kUpstreamOverflow) && !policy.forward.suppress_envoy_headers)
+  // Not when only a retry was refused.
+  const bool dropped = ex.flags.has(ResponseFlag::kUpstreamOverflow) && (ex.retry == nullptr || !ex.retry->overflowed);
+  if (ex.retry != nullptr && ex.retry->count_in_response && ex.endpoint_slot != stats::kOverflowScope)
+    room = room && ex.response.headers.set(HeaderId::kXEnvoyAttemptCount, scratch.decimal(ex.retry->attempts));
+  if (dropped && !policy.forward.suppress_envoy_headers)
     room = room && ex.response.headers.push({"x-envoy-overloaded", "true", HeaderId::kXEnvoyOverloaded});
   std::string_view content_type = "text/plain";
   bool other_body = false;

@@ -62,6 +62,7 @@ bool HttpProxy::upgrade_allowed(Exchange& ex, const table::VirtualHost& host, co
 // `body`: of an upgrade request of HTTP/1.1, which comes before the other protocol does.
 void HttpProxy::begin_tunnel(Exchange& ex, http::BodyFraming body) {
   ex.tunnel = true;
+  ex.unusual |= kUnusualTunnel;
   ex.request_phase = RequestPhase::kBody;
   ex.request_complete_at = 0;
   ex.request_deadline = deadline_after(ex.started_at, ex.downstream->policy->http.request_timeout_ms);

@@ -85,14 +85,14 @@ ClusterState* Upstreams::cluster_state(table::ObjectId id, const ClusterRuntime&
   ClusterState* c = clusters_.alloc();
   if (c == nullptr) {  // full of clusters that came and went: one without any use makes room
     for (uint32_t i = 0; i < clusters_.capacity() && c == nullptr; ++i)
-      if (clusters_.lent(i) && clusters_[i].endpoints == 0) {
+      if (clusters_.lent(i) && clusters_[i].endpoints == 0 && clusters_[i].retries == 0) {
         clusters_[i].bucket.unlink();
         c = &clusters_[i];
       }
     if (c == nullptr) return nullptr;
   }
   c->id = id;
-  c->connections = c->active = c->waiting = c->endpoints = 0;
+  c->connections = c->active = c->waiting = c->endpoints = c->retries = 0;
   bucket.push_front(*c);
   refresh(*c, runtime);
   return c;
@@ -108,6 +108,10 @@ void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
   c.max_connections = share(t.max_connections, ctx_.workers);
   c.max_pending = share(t.max_pending_requests, ctx_.workers);
   c.max_requests = share(t.max_requests, ctx_.workers);
+  c.max_retries = share(t.max_retries, ctx_.workers);
+  c.has_retry_budget = t.has_retry_budget != 0;
+  c.retry_budget_millipercent = t.retry_budget_millipercent;
+  c.min_retry_concurrency = share(t.min_retry_concurrency, ctx_.workers);
   c.max_response_head_bytes = t.max_response_headers_bytes;
   c.max_response_headers_count = t.max_response_headers_count;
   c.enable_trailers = t.enable_trailers != 0;

@@ -87,10 +87,19 @@ struct ClusterState {
   uint32_t streams_expected = 1;  // of a connection of HTTP/2 whose SETTINGS are not known yet
   http::H2Options http2;
   KeepaliveOptions keepalive;
-  uint32_t connections = 0, active = 0, waiting = 0, endpoints = 0;
+  uint32_t max_retries = 3;
+  uint32_t retry_budget_millipercent = 0, min_retry_concurrency = 0;  // has_retry_budget
+  bool has_retry_budget = false;
+  uint32_t connections = 0, active = 0, waiting = 0, endpoints = 0, retries = 0;
   uint64_t balancer_position = 0;  // carried from snapshot to snapshot
   base::ListNode bucket;
 
+  // Retries that may be under way at a time (Envoy: RetryBudgetImpl).
+  uint64_t most_retries() const {
+    constexpr uint64_t kWhole = 100'000;  // millipercent
+    if (!has_retry_budget) return max_retries;
+    return std::max<uint64_t>((uint64_t{active} + waiting) * retry_budget_millipercent / kWhole, min_retry_concurrency);
+  }
   // For a client that speaks HTTP/2, or 1.
   UpstreamCodec codec_for(bool http2_client) const {
     if (http == table::UpstreamHttp::kAsDownstream) return http2_client ? UpstreamCodec::kHttp2 : UpstreamCodec::kHttp1;

@@ -169,6 +169,8 @@ void Worker::fire(SessionTimer& t) {
       return upstreams_.on_timer(base::member_owner<&UpstreamSession::timer>(t));
     case TimerKind::kTunnel:
       return tcp_.on_timer(base::member_owner<&Tunnel::timer>(t));
+    case TimerKind::kRetry:
+      return http_.on_retry_timer(*base::member_owner<&RetryState::timer>(t).exchange);
   }
 }
 

@@ -140,7 +140,7 @@ bool is_simple(const RouteSpec& r) {
   };
   return r.action == table::ActionKind::kCluster && !edits(r.headers_mut) && !edits(r.clusters[0].headers) &&
          r.prefix_rewrite.empty() && !r.host_rewrite.has_value() && !r.auto_host_rewrite && r.upgrades.empty() &&
-         !r.max_stream_duration_ms.has_value();
+         !r.max_stream_duration_ms.has_value() && !r.retry.has_value() && !r.count_in_request && !r.count_in_response;
 }
 
 // One virtual host on its way from spec to object.
@@ -265,6 +265,32 @@ class HostWriter {
     return writer_.array(out);
   }
 
+  table::Array<table::RetryPolicy> write_retry(const RetrySpec& r) {
+    table::RetryPolicy p{};
+    uint64_t ignored = 0;
+    p.status_codes = writer_.array(r.status_codes);
+    p.response_headers = write_matchers(r.response_headers, RegexInput::kHeader, &ignored);
+    p.request_headers = write_matchers(r.request_headers, RegexInput::kHeader, &ignored);
+    std::vector<table::ResetHeader> resets;
+    for (const auto& [name, unix_timestamp] : r.reset_headers) {
+      table::ResetHeader h{};
+      h.name = writer_.string(lower_text(name));
+      h.unix_timestamp = unix_timestamp;
+      resets.push_back(h);
+    }
+    p.reset_headers = writer_.array(resets);
+    p.retry_on = r.retry_on;
+    p.num_retries = r.num_retries;
+    p.per_try_timeout_ms = r.per_try_timeout_ms;
+    p.per_try_idle_timeout_ms = r.per_try_idle_timeout_ms;
+    p.base_interval_ms = r.base_interval_ms;
+    p.max_interval_ms = r.max_interval_ms;
+    p.reset_max_interval_ms = r.reset_max_interval_ms;
+    p.host_attempts = r.host_attempts;
+    p.previous_hosts = r.previous_hosts;
+    return writer_.array(std::vector<table::RetryPolicy>{p});
+  }
+
   void write_action(const RouteSpec& r, table::Route* out) {
     out->action = r.action;
     std::vector<table::WeightedCluster> clusters;
@@ -313,6 +339,11 @@ class HostWriter {
       upgrades.push_back(w);
     }
     out->upgrades = writer_.array(upgrades);
+    if (r.retry.has_value()) out->retry = write_retry(*r.retry);
+    out->retry_buffer_limit = r.retry_buffer_limit;
+    out->count_in_request = r.count_in_request;
+    out->count_in_response = r.count_in_response;
+    out->tell_timeout_retry = r.tell_timeout_retry;
     out->headers_mut = write_mutations(writer_, r.headers_mut);
   }
 

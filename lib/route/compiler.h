@@ -62,6 +62,19 @@ struct UpgradeSpec {
   bool enabled = true, terminate = false, allow_post = false;
   uint8_t proxy_version = 0;  // of the PROXY protocol towards the endpoint; 0: none
 };
+// RetryPolicy; defaults are Envoy's.
+struct RetrySpec {
+  uint32_t retry_on = 0;  // table::RetryOn
+  uint32_t num_retries = 1;
+  uint32_t per_try_timeout_ms = 0, per_try_idle_timeout_ms = 0;  // 0: none
+  uint32_t base_interval_ms = 25, max_interval_ms = 250;
+  uint32_t reset_max_interval_ms = 300'000;
+  uint32_t host_attempts = 1;
+  bool previous_hosts = false;
+  std::vector<uint32_t> status_codes;
+  std::vector<MatcherSpec> response_headers, request_headers;  // no regular expressions
+  std::vector<std::pair<std::string, bool>> reset_headers;     // name, whether it is a Unix time
+};
 struct RouteSpec {
   std::string name;
   // match
@@ -86,6 +99,9 @@ struct RouteSpec {
   std::optional<uint32_t> idle_timeout_ms;         // not set: the connection manager's; 0: none
   std::optional<uint32_t> max_stream_duration_ms;  // likewise
   std::vector<UpgradeSpec> upgrades;
+  std::optional<RetrySpec> retry;              // of the route, or of its virtual host
+  uint32_t retry_buffer_limit = UINT32_MAX;    // per_request_buffer_limit_bytes; UINT32_MAX: the listener's limit
+  bool count_in_request = false, count_in_response = false, tell_timeout_retry = false;  // of the virtual host
   HeaderMutationsSpec headers_mut;
 };
 struct VirtualHostSpec {

@@ -158,6 +158,37 @@ struct UpgradeConfig {  // RouteAction.UpgradeConfig
   }
 };
 enum class CertificateMatch : uint8_t { kAny, kYes, kNo };
+struct ResetHeader {  // RetryPolicy.ResetHeader
+  Str name;           // lower case
+  uint8_t unix_timestamp = 0;  // the value is a time, else seconds from now
+  uint8_t reserved[7] = {};
+  template <class V>
+  void refs(V& v) const {
+    v(name);
+  }
+};
+inline constexpr uint32_t kMostRetryMatchers = 16;  // of each list of a RetryPolicy: copied into each exchange
+struct RetryPolicy {                                // RetryPolicy, of the route or else its virtual host
+  Array<uint32_t> status_codes;                     // retriable_status_codes
+  Array<ValueMatch> response_headers;               // retriable_headers; no regular expression
+  Array<ValueMatch> request_headers;                // retriable_request_headers; no regular expression
+  Array<ResetHeader> reset_headers;                 // rate_limited_retry_back_off
+  uint32_t retry_on = 0;                            // RetryOn (retry_on.h)
+  uint32_t num_retries = 1;
+  uint32_t per_try_timeout_ms = 0, per_try_idle_timeout_ms = 0;  // 0: none
+  uint32_t base_interval_ms = 25, max_interval_ms = 250;         // retry_back_off; at least 1, base <= max
+  uint32_t reset_max_interval_ms = 300'000;
+  uint32_t host_attempts = 1;   // host_selection_retry_max_attempts
+  uint8_t previous_hosts = 0;   // retry_host_predicate: endpoints that were tried are avoided
+  uint8_t reserved[7] = {};
+  template <class V>
+  void refs(V& v) const {
+    v(status_codes);
+    v(response_headers);
+    v(request_headers);
+    v(reset_headers);
+  }
+};
 struct Route {
   // match (RouteMatch); rank is the index in VirtualHost.routes: the lowest that matches wins
   Str name;
@@ -168,7 +199,9 @@ struct Route {
   ActionKind action = ActionKind::kCluster;
   uint8_t grpc_only = 0;                                                                    // RouteMatch.grpc
   CertificateMatch presented = CertificateMatch::kAny, validated = CertificateMatch::kAny;  // RouteMatch.tls_context
-  uint8_t reserved_match[6] = {};
+  uint8_t count_in_request = 0, count_in_response = 0;  // VirtualHost.include_(request_)attempt_count(_in_response)
+  uint8_t tell_timeout_retry = 0;                       // VirtualHost.include_is_timeout_retry_header
+  uint8_t reserved_match[3] = {};
   Array<ValueMatch> headers, query;  // all must hold
   // RouteMatch.runtime_fraction.default_value: the route takes part when random % denominator < numerator. Denominator 100,
   // 10'000 or 1'000'000 as configured (the same random number also chooses the weighted cluster, so the arithmetic shows); 1/1
@@ -187,7 +220,8 @@ struct Route {
   uint32_t timeout_ms = 15'000;                  // RouteAction.timeout; 0: none
   uint32_t idle_timeout_ms = UINT32_MAX;         // RouteAction.idle_timeout; UINT32_MAX: the HCM's stream_idle_timeout; 0: none
   uint32_t max_stream_duration_ms = UINT32_MAX;  // RouteAction.max_stream_duration; UINT32_MAX: the HCM's; 0: none
-  uint32_t reserved = 0;
+  uint32_t retry_buffer_limit = UINT32_MAX;      // per_request_buffer_limit_bytes; UINT32_MAX: the listener's
+  Array<RetryPolicy> retry;                      // none or one
   Array<UpgradeConfig> upgrades;  // RouteAction.upgrade_configs: says more than the HCM's
   HeaderMutations headers_mut;
   template <class V>
@@ -201,6 +235,7 @@ struct Route {
     v(direct_body);
     v(prefix_rewrite);
     v(host_rewrite);
+    v(retry);
     v(upgrades);
     headers_mut.refs(v);
   }
@@ -640,6 +675,9 @@ struct Cluster {
   uint32_t max_requests_per_connection = 0;
   uint32_t least_request_choice_count = 2;
   uint32_t max_connections = 1024, max_pending_requests = 1024, max_requests = 1024;  // circuit_breakers, default priority
+  uint32_t max_retries = 3;
+  uint32_t retry_budget_millipercent = 0;  // retry_budget.budget_percent: of requests under way and waiting; 1/1000 of a percent
+  uint32_t min_retry_concurrency = 0;      // retry_budget; both 0 and has_retry_budget 0: max_retries holds
   uint32_t per_connection_buffer_limit_bytes = 1024 * 1024;
   uint32_t max_response_headers_bytes = 60 * 1024;
   TcpOptions tcp;
@@ -649,7 +687,8 @@ struct Cluster {
   uint8_t enable_trailers = 0;  // http_protocol_options.enable_trailers
   UpstreamHttp http = UpstreamHttp::kHttp1;
   uint8_t has_tls = 0;  // transport_socket: `tls` is spoken to its endpoints
-  uint8_t reserved[8] = {};
+  uint8_t has_retry_budget = 0;
+  uint8_t reserved[3] = {};
   UpstreamTls tls;
   ProxyHeaderOut proxy;
   template <class V>

@@ -22,8 +22,10 @@ MILLRACE_REF_NAMES(FormatPart, "text", "other");
 MILLRACE_REF_NAMES(HeaderOption, "name", "value", "parts");
 MILLRACE_REF_NAMES(WeightedCluster, "name", MILLRACE_HEADER_MUTATIONS("headers"));
 MILLRACE_REF_NAMES(UpgradeConfig, "type");
+MILLRACE_REF_NAMES(ResetHeader, "name");
+MILLRACE_REF_NAMES(RetryPolicy, "status_codes", "response_headers", "request_headers", "reset_headers");
 MILLRACE_REF_NAMES(Route, "name", "path", "headers", "query", "clusters", "redirect.scheme", "redirect.host", "redirect.path",
-                   "redirect.prefix_rewrite", "direct_body", "prefix_rewrite", "host_rewrite", "upgrades",
+                   "redirect.prefix_rewrite", "direct_body", "prefix_rewrite", "host_rewrite", "retry", "upgrades",
                    MILLRACE_HEADER_MUTATIONS("headers_mut"));
 MILLRACE_REF_NAMES(RegexDb, "serialized", "ids", "literal_prefix", "name");
 MILLRACE_REF_NAMES(Regex, "expression", "ranks");

@@ -6,6 +6,7 @@
 
 #include "lib/base/hash.h"
 #include "lib/table/ref_names.h"
+#include "lib/table/retry_on.h"
 
 namespace millrace::table {
 
@@ -178,7 +179,24 @@ void check(const UpgradeConfig& u, Walker& w) {
   w.flag("allow_post", u.allow_post);
   if (u.proxy_version > 2) w.fail_field("proxy_version", "is neither 0, 1 nor 2");
 }
+void check(const ResetHeader& h, Walker& w) { w.flag("unix_timestamp", h.unix_timestamp); }
+void check(const RetryPolicy& p, Walker& w) {
+  w.flag("previous_hosts", p.previous_hosts);
+  if ((p.retry_on & ~kRetryOnAll) != 0) w.fail_field("retry_on", "has a bit that means nothing");
+  if (p.base_interval_ms == 0) w.fail_field("base_interval_ms", "is 0");
+  if (p.max_interval_ms < p.base_interval_ms) w.fail_field("max_interval_ms", "is less than the base");
+  for (const uint32_t n : {p.status_codes.count, p.response_headers.count, p.request_headers.count, p.reset_headers.count})
+    if (n > kMostRetryMatchers) w.fail_field("retry", "holds a list longer than an exchange copies");
+  if (w.failed()) return;
+  for (const Array<ValueMatch>* list : {&p.response_headers, &p.request_headers})
+    for (uint32_t i = 0; i < list->count; ++i)
+      if (list->at(w.base(), i).kind == StringMatchKind::kRegex) w.fail_field("retry", "holds a regular expression");
+}
 void check(const Route& r, Walker& w) {
+  w.flag("count_in_request", r.count_in_request);
+  w.flag("count_in_response", r.count_in_response);
+  w.flag("tell_timeout_retry", r.tell_timeout_retry);
+  if (r.retry.count > 1) w.fail_field("retry", "holds more than one policy");
   w.in_enum("path_kind", r.path_kind, PathKind::kConnect);
   w.in_enum("action", r.action, ActionKind::kDirectResponse);
   w.flag("case_sensitive", r.case_sensitive);
@@ -459,6 +477,7 @@ void check(const Cluster& c, Walker& w) {
   w.flag("enable_trailers", c.enable_trailers);
   check_tcp(c.tcp, w);
   if (c.tcp.fast_open_queue != 0) w.fail_field("tcp.fast_open_queue", "is a listener's");
+  w.flag("has_retry_budget", c.has_retry_budget);
   w.flag("has_tls", c.has_tls);
   w.in_enum("tls.min_version", c.tls.min_version, TlsVersion::kTls13);
   w.in_enum("tls.max_version", c.tls.max_version, TlsVersion::kTls13);
