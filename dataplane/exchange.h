@@ -76,6 +76,7 @@ struct ExchangeState {
   bool raw_upstream = false;  // the endpoint is spoken to in raw TCP: a CONNECT that ends here
   uint8_t unusual = 0;        // Unusual: `tunnel`, `raw_upstream`, `retry`
   uint8_t proxy_version = 0;  // raw_upstream: of the PROXY protocol header that comes first; 0: none
+  http::ResponseDetail detail = http::ResponseDetail::kNone;
   uint8_t stripped_port = 0;  // bytes behind the authority that strip_any_host_port or strip_matching_host_port took
 
   HeadBuffer* request_buffer = nullptr;
@@ -97,7 +98,6 @@ struct ExchangeState {
   stats::ScopeSlot virtual_host_slot = stats::kOverflowScope;
   uint32_t route_rank = UINT32_MAX;  // index into the virtual host's routes
   stats::ResponseFlags flags;
-  http::ResponseDetail detail = http::ResponseDetail::kNone;
   const char* detail_text = nullptr;  // instead of `detail`, where an error has its own text (static storage, or in `scratch`)
 
   TimeNs route_deadline = base::kNever;     // route timeout, from the end of the request

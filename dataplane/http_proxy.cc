@@ -329,15 +329,7 @@ void HttpProxy::refuse_head(DownstreamSession& d, HeadBuffer* head, const http::
 void HttpProxy::on_upstream_ready(Exchange& ex) {
   if (ex.unusual != 0 && !before_upstream_head(ex)) [[unlikely]]
     return;
-  if (!write_upstream_head(ex)) {
-    ex.flags.set(stats::ResponseFlag::kOverloadManager);
-    upstreams_.cancel(ex);
-    return reply(ex, http::LocalReply::kOverload);
-  }
-  ex.upstream_head_sent = true;
-  ex.upstream_http2 = ex.upstream_stream != nullptr;
-  ex.upstream_sent_at = ex.last_activity = ctx_.now;
-  on_upstream_writable(ex);
+  if (send_upstream_head(ex)) relay_request(ex);
 }
 
 void HttpProxy::on_upstream_readable(Exchange& ex) {

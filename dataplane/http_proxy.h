@@ -198,6 +198,19 @@ class HttpProxy {
 
   // http_retry.cc
   bool before_upstream_head(Exchange& ex);
+  // The request's head to its endpoint. False: there is no memory, the exchange is over.
+  bool send_upstream_head(Exchange& ex) {
+    if (!write_upstream_head(ex)) {
+      ex.flags.set(stats::ResponseFlag::kOverloadManager);
+      upstreams_.cancel(ex);
+      reply(ex, http::LocalReply::kOverload);
+      return false;
+    }
+    ex.upstream_head_sent = true;
+    ex.upstream_http2 = ex.upstream_stream != nullptr;
+    ex.upstream_sent_at = ex.last_activity = ctx_.now;
+    return true;
+  }
   void begin_retry(Exchange& ex, const table::VirtualHost& object, const table::Route& route, uint32_t timeout_ms);
   void arm_retry(RetryState& r);
   bool retry_response(Exchange& ex);

@@ -253,7 +253,7 @@ void HttpProxy::arm_retry(RetryState& r) {
   ctx_.arm(r.timer, std::min({r.back_off_until, r.per_try_deadline, idle}));
 }
 
-// What an exchange out of the ordinary does first with its connection. False: it cannot go on yet, or at all.
+// What an exchange out of the ordinary does first with its connection. False: it cannot go on yet, or at all, or has gone on.
 bool HttpProxy::before_upstream_head(Exchange& ex) {
   if (ex.raw_upstream) {
     open_raw_tunnel(ex);
@@ -264,6 +264,8 @@ bool HttpProxy::before_upstream_head(Exchange& ex) {
     // Envoy: from when the connection is there and the request is complete.
     if (ex.request_phase == RequestPhase::kComplete) r->per_try_deadline = deadline_after(ctx_.now, r->per_try_timeout_ms);
     ctx_.arm(r->timer, std::min(r->per_try_deadline, deadline_after(ctx_.now, r->per_try_idle_timeout_ms)));
+    if (send_upstream_head(ex)) relay_kept(ex);
+    return false;
   }
   return true;
 }
