@@ -113,6 +113,35 @@ void set_match(const rt::RouteMatch& m, route::RouteSpec* out) {
   }
 }
 
+route::RetrySpec retry_spec(const rt::RetryPolicy& p) {
+  route::RetrySpec out;
+  out.retry_on = table::parse_retry_on(p.retry_on()) | table::parse_retry_grpc_on(p.retry_on());
+  if (p.has_num_retries()) out.num_retries = p.num_retries().value();
+  out.per_try_timeout_ms = ms_or(p.has_per_try_timeout(), p.per_try_timeout(), 0);
+  out.per_try_idle_timeout_ms = ms_or(p.has_per_try_idle_timeout(), p.per_try_idle_timeout(), 0);
+  if (p.has_retry_back_off()) {
+    const auto& b = p.retry_back_off();
+    out.base_interval_ms = std::max<uint32_t>(ms_or(true, b.base_interval(), 0), 1);
+    out.max_interval_ms = b.has_max_interval()
+                              ? ms_or(true, b.max_interval(), 0)
+                              : static_cast<uint32_t>(std::min<uint64_t>(uint64_t{10} * out.base_interval_ms, UINT32_MAX));
+    out.max_interval_ms = std::max(out.max_interval_ms, out.base_interval_ms);
+  }
+  if (p.has_rate_limited_retry_back_off()) {
+    const auto& b = p.rate_limited_retry_back_off();
+    for (const auto& h : b.reset_headers())
+      out.reset_headers.emplace_back(h.name(), h.format() == rt::RetryPolicy::UNIX_TIMESTAMP);
+    out.reset_max_interval_ms = ms_or(b.has_max_interval(), b.max_interval(), out.reset_max_interval_ms);
+  }
+  if (p.host_selection_retry_max_attempts() != 0)
+    out.host_attempts = static_cast<uint32_t>(std::clamp<int64_t>(p.host_selection_retry_max_attempts(), 0, UINT32_MAX));
+  out.previous_hosts = !p.retry_host_predicate().empty();  // the only one that validation lets pass
+  out.status_codes.assign(p.retriable_status_codes().begin(), p.retriable_status_codes().end());
+  for (const auto& h : p.retriable_headers()) out.response_headers.push_back(header_matcher_spec(h));
+  for (const auto& h : p.retriable_request_headers()) out.request_headers.push_back(header_matcher_spec(h));
+  return out;
+}
+
 void set_action(const rt::RouteAction& a, route::RouteSpec* out) {
   if (a.has_weighted_clusters()) {
     out->action = table::ActionKind::kWeightedClusters;
@@ -145,35 +174,6 @@ void set_action(const rt::RouteAction& a, route::RouteSpec* out) {
     out->upgrades.push_back({u.upgrade_type(), !u.has_enabled() || u.enabled().value(), u.has_connect_config(), c.allow_post(),
                              static_cast<uint8_t>(c.has_proxy_protocol_config() ? 1 + v2 : 0)});
   }
-}
-
-route::RetrySpec retry_spec(const rt::RetryPolicy& p) {
-  route::RetrySpec out;
-  out.retry_on = table::parse_retry_on(p.retry_on()) | table::parse_retry_grpc_on(p.retry_on());
-  if (p.has_num_retries()) out.num_retries = p.num_retries().value();
-  out.per_try_timeout_ms = ms_or(p.has_per_try_timeout(), p.per_try_timeout(), 0);
-  out.per_try_idle_timeout_ms = ms_or(p.has_per_try_idle_timeout(), p.per_try_idle_timeout(), 0);
-  if (p.has_retry_back_off()) {
-    const auto& b = p.retry_back_off();
-    out.base_interval_ms = std::max<uint32_t>(ms_or(true, b.base_interval(), 0), 1);
-    out.max_interval_ms = b.has_max_interval()
-                              ? ms_or(true, b.max_interval(), 0)
-                              : static_cast<uint32_t>(std::min<uint64_t>(uint64_t{10} * out.base_interval_ms, UINT32_MAX));
-    out.max_interval_ms = std::max(out.max_interval_ms, out.base_interval_ms);
-  }
-  if (p.has_rate_limited_retry_back_off()) {
-    const auto& b = p.rate_limited_retry_back_off();
-    for (const auto& h : b.reset_headers())
-      out.reset_headers.emplace_back(h.name(), h.format() == rt::RetryPolicy::UNIX_TIMESTAMP);
-    out.reset_max_interval_ms = ms_or(b.has_max_interval(), b.max_interval(), out.reset_max_interval_ms);
-  }
-  if (p.host_selection_retry_max_attempts() != 0)
-    out.host_attempts = static_cast<uint32_t>(std::clamp<int64_t>(p.host_selection_retry_max_attempts(), 0, UINT32_MAX));
-  out.previous_hosts = !p.retry_host_predicate().empty();  // the only one that validation lets pass
-  out.status_codes.assign(p.retriable_status_codes().begin(), p.retriable_status_codes().end());
-  for (const auto& h : p.retriable_headers()) out.response_headers.push_back(header_matcher_spec(h));
-  for (const auto& h : p.retriable_request_headers()) out.request_headers.push_back(header_matcher_spec(h));
-  return out;
 }
 
 void set_redirect(const rt::RedirectAction& a, route::RedirectSpec* out) {
