@@ -46,7 +46,11 @@ struct BodyRelay {
 };
 
 // What is out of the ordinary about an exchange, so that the ordinary one tests it once for all.
-enum Unusual : uint8_t { kUnusualTunnel = 1, kUnusualRaw = 2, kUnusualRetry = 4 };
+enum Unusual : uint8_t {
+  kUnusualTunnel = 1,  // `tunnel`
+  kUnusualRaw = 2,     // the endpoint is spoken to in raw TCP: a CONNECT that ends here
+  kUnusualRetry = 4,   // `retry`
+};
 
 // All of an exchange but what links it: copied over by Exchange::renew().
 struct ExchangeState {
@@ -73,8 +77,7 @@ struct ExchangeState {
   bool tunnel = false, tunnel_open = false;
   bool is_websocket = false;  // a tunnel of that type
   bool odd_head = false;      // a WebSocket or gRPC-Web: write_upstream_head() has more to do
-  bool raw_upstream = false;  // the endpoint is spoken to in raw TCP: a CONNECT that ends here
-  uint8_t unusual = 0;        // Unusual: `tunnel`, `raw_upstream`, `retry`
+  uint8_t unusual = 0;        // Unusual
   uint8_t proxy_version = 0;  // raw_upstream: of the PROXY protocol header that comes first; 0: none
   http::ResponseDetail detail = http::ResponseDetail::kNone;
   uint8_t stripped_port = 0;  // bytes behind the authority that strip_any_host_port or strip_matching_host_port took
@@ -91,7 +94,7 @@ struct ExchangeState {
   http::ResponseHead response;
   BodyRelay request_body, response_body;
   ExchangeFilters* filters = nullptr;  // where an HTTP filter has something to do; in the request's head buffer
-  RetryState* retry = nullptr;          // where the route or the request asks for it; likewise
+  RetryState* retry = nullptr;         // where the route or the request asks for it; likewise
 
   RoutePolicy route;
   table::ObjectId virtual_host = table::kNoObject;
@@ -118,6 +121,7 @@ struct ExchangeState {
   base::IpAddress upstream_address, upstream_local_address;
   std::string_view upstream_service_time;  // text of x-envoy-upstream-service-time, in response_buffer's scratch
 
+  bool raw_upstream() const { return (unusual & kUnusualRaw) != 0; }
   bool active() const { return downstream != nullptr; }
   std::string_view detail_view() const {
     return detail_text != nullptr ? std::string_view(detail_text) : http::response_detail(detail);

@@ -317,10 +317,9 @@ bool HttpProxy::send_kept(Exchange& ex, Out out) {
 void HttpProxy::relay_kept(Exchange& ex) {
   if (!ex.upstream_head_sent || ex.upstream == nullptr) return;
   if (RetryState& r = *ex.retry; !r.caught_up() || !r.body_ended) {
-    const bool whole =
-        ex.upstream_stream == nullptr
-            ? send_kept(ex, ConnectionOut{ctx_, *ex.upstream})
-            : send_kept(ex, StreamOut<Http2Client>{upstreams_.http2(), *ex.upstream_stream, ctx_.stack.pool()});
+    const bool whole = ex.upstream_stream == nullptr
+                           ? send_kept(ex, ConnectionOut{ctx_, *ex.upstream})
+                           : send_kept(ex, StreamOut<Http2Client>{upstreams_.http2(), *ex.upstream_stream, ctx_.stack.pool()});
     if (!whole) {
       ex.flags.set(stats::ResponseFlag::kOverloadManager);
       if (ex.response_phase != ResponsePhase::kNone) return cut_response(ex);

@@ -99,12 +99,12 @@ bool response_retriable(const RetryState& r, const http::ResponseHead& response)
   if ((on & table::kRetryOn5xx) != 0 && status >= 500 && status < 600) return true;
   if ((on & table::kRetryOnGatewayError) != 0 && status >= 502 && status <= 504) return true;
   if ((on & table::kRetryOnRetriable4xx) != 0 && status == 409) return true;
-  if ((on & table::kRetryOnStatusCodes) != 0 && std::find(r.status_codes.begin(), r.status_codes.end(), status) != r.status_codes.end())
+  if ((on & table::kRetryOnStatusCodes) != 0 &&
+      std::find(r.status_codes.begin(), r.status_codes.end(), status) != r.status_codes.end())
     return true;
   if ((on & table::kRetryOnHeaders) != 0 &&
-      std::any_of(r.response_headers.begin(), r.response_headers.end(), [&](const table::ValueMatch& m) {
-        return header_holds(r.strings, m, nullptr, &response.headers);
-      }))
+      std::any_of(r.response_headers.begin(), r.response_headers.end(),
+                  [&](const table::ValueMatch& m) { return header_holds(r.strings, m, nullptr, &response.headers); }))
     return true;
   return (on & table::kRetryOnGrpc) != 0 && grpc_retriable(response.headers, on);
 }
@@ -209,7 +209,8 @@ void HttpProxy::begin_retry(Exchange& ex, const table::VirtualHost& object, cons
     table::ValueMatch& m = r.response_headers[n++];  // kPresent
     m.name = copier.copy(word);
     char* const text = const_cast<char*>(static_cast<const char*>(r.strings)) + m.name.offset;
-    for (uint32_t i = 0; i < m.name.count; ++i) text[i] = text[i] >= 'A' && text[i] <= 'Z' ? static_cast<char>(text[i] + 32) : text[i];
+    for (uint32_t i = 0; i < m.name.count; ++i)
+      text[i] = text[i] >= 'A' && text[i] <= 'Z' ? static_cast<char>(text[i] + 32) : text[i];
   });
   if (policy == nullptr) return;
   r.reset_headers = make_array<table::ResetHeader>(ex.scratch, policy->reset_headers.count);
@@ -233,7 +234,7 @@ uint32_t HttpProxy::expected_timeout_ms(const Exchange& ex) const {
 bool HttpProxy::write_attempt_fields(Exchange& ex) {
   RetryState& r = *ex.retry;
   http::HeaderTable& headers = ex.request.headers;
-  const auto text = [](char (&buffer)[11], uint32_t value) {
+  const auto text = [](char(&buffer)[11], uint32_t value) {
     return std::string_view(buffer, static_cast<size_t>(std::to_chars(buffer, buffer + sizeof buffer, value).ptr - buffer));
   };
   bool room = true;
@@ -255,7 +256,7 @@ void HttpProxy::arm_retry(RetryState& r) {
 
 // What an exchange out of the ordinary does first with its connection. False: it cannot go on yet, or at all, or has gone on.
 bool HttpProxy::before_upstream_head(Exchange& ex) {
-  if (ex.raw_upstream) {
+  if (ex.raw_upstream()) {
     open_raw_tunnel(ex);
     return false;
   }
@@ -375,7 +376,8 @@ bool HttpProxy::retry_response(Exchange& ex) {
     r.per_try_deadline = base::kNever;
     arm_retry(r);
     if (r.count_in_response) {
-      const size_t n = static_cast<size_t>(std::to_chars(r.attempt_text, r.attempt_text + sizeof r.attempt_text, r.attempts).ptr - r.attempt_text);
+      const size_t n = static_cast<size_t>(std::to_chars(r.attempt_text, r.attempt_text + sizeof r.attempt_text, r.attempts).ptr -
+                                           r.attempt_text);
       ex.response.headers.set(HeaderId::kXEnvoyAttemptCount, {r.attempt_text, n});
     }
     return false;
@@ -473,7 +475,8 @@ void HttpProxy::start_retry(Exchange& ex) {
   EndpointPool* endpoint = nullptr;
   for (uint32_t attempt = 0; cluster != nullptr; ++attempt) {
     endpoint = upstreams_.pick(*cluster, *runtime, cluster->codec_for(ex.stream != nullptr), &why, &hostname);
-    if (endpoint == nullptr || !r.previous_hosts || attempt >= r.host_attempts || !r.tried(endpoint->address, endpoint->port)) break;
+    if (endpoint == nullptr || !r.previous_hosts || attempt >= r.host_attempts || !r.tried(endpoint->address, endpoint->port))
+      break;
     upstreams_.release_if_unused(*endpoint);
   }
   if (endpoint == nullptr) {
@@ -488,7 +491,8 @@ void HttpProxy::start_retry(Exchange& ex) {
   if (!hostname.empty() && hostname.size() < ex.scratch.left()) {
     ex.route.upstream_host_name = ex.scratch.copy(hostname);
     // The client's host was told apart with the first attempt.
-    if (r.auto_host_rewrite) room = http::rewrite_host(&ex.request, ex.route.upstream_host_name, false, ex.scratch, false) && room;
+    if (r.auto_host_rewrite)
+      room = http::rewrite_host(&ex.request, ex.route.upstream_host_name, false, ex.scratch, false) && room;
   }
   if (!room || ex.scratch.overflowed()) {
     upstreams_.release_if_unused(*endpoint);

@@ -325,7 +325,6 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
       begin_retry(ex, object, route, timeout_ms);
     for (const table::UpgradeConfig* u = route.upgrades.begin(&object); u != route.upgrades.end(&object); ++u) {
       if (u->terminate == 0 || !(ex.is_connect || (u->allow_post != 0 && request.method == "POST"))) continue;
-      ex.raw_upstream = true;
       ex.unusual |= kUnusualRaw;
       ex.proxy_version = u->proxy_version;
     }
@@ -375,7 +374,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
   if (ex.request_phase == RequestPhase::kComplete || ex.is_websocket) ex.route_deadline = deadline_after(ctx_.now, timeout_ms);
   arm(ex);
   UpstreamFailure failure = UpstreamFailure::kLocal;
-  if (!(ex.raw_upstream ? upstreams_.submit_own(ex, *endpoint, &failure) : upstreams_.submit(ex, *endpoint, &failure))) {
+  if (!(ex.raw_upstream() ? upstreams_.submit_own(ex, *endpoint, &failure) : upstreams_.submit(ex, *endpoint, &failure))) {
     EndpointPool* unused = ex.endpoint;
     ex.endpoint = nullptr;
     upstreams_.release_if_unused(*unused);
@@ -565,7 +564,7 @@ void HttpProxy::request_complete(Exchange& ex) {
   arm(ex);
   if (ex.unusual == 0) [[likely]]
     return;
-  if (ex.raw_upstream && ex.upstream != nullptr) ctx_.transports.shutdown(*ex.upstream, ctx_.now);
+  if (ex.raw_upstream() && ex.upstream != nullptr) ctx_.transports.shutdown(*ex.upstream, ctx_.now);
   if (ex.retry != nullptr && ex.upstream_head_sent && ex.upstream != nullptr) {
     ex.retry->body_ended = true;
     ex.retry->per_try_deadline = deadline_after(ctx_.now, ex.retry->per_try_timeout_ms);

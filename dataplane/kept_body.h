@@ -62,8 +62,8 @@ class KeptBody {
     const Piece p = get(at);
     return {static_cast<const uint8_t*>(p.packet->buf_addr) + p.offset, p.length};
   }
-  // A packet that holds a piece and may be queued: the kept one, if nobody else holds it, else null: copy piece(at). Nothing may be
-  // added to an own packet that is on its way: it is closed.
+  // A packet that holds a piece and may be queued: the kept one, if nobody else holds it, else null: copy piece(at). Nothing may
+  // be added to an own packet that is on its way: it is closed.
   io::PacketPtr packet(uint32_t at, io::PacketPool& pool) {
     if (at >= pieces_ && !close(pool)) return {};
     const Piece p = get(at);

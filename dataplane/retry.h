@@ -1,7 +1,8 @@
 // What an exchange remembers of its retry policy and of its attempts; in the request's head buffer, and only where the route or
 // the request's fields ask for something of it. http_retry.cc decides (Envoy: RetryStateImpl, Router::Filter).
 //
-//   route ─ begin_retry() ─▶ attempt ─┬─ response head ─ retry_response() ─┬─ taken: the response goes on, nothing is kept any more
+//   route ─ begin_retry() ─▶ attempt ─┬─ response head ─ retry_response() ─┬─ taken: the response goes on, nothing is kept any
+//   more
 //             ▲                       ├─ reset, refused ─ retry_reset() ───┤
 //             │                       └─ per-try timeout ─────────────────┴─ once more: back-off ─ start_retry() ─▶ attempt
 //          body kept (kept_body.h), up to its limit
@@ -43,10 +44,10 @@ struct RetryState {
   bool previous_hosts = false, count_in_request = false, count_in_response = false, tell_timeout_retry = false;
   bool auto_host_rewrite = false;
   bool suppress_expected_timeout = false;  // x-envoy-expected-rq-timeout-ms is not ours to write
-  bool given_up = false;         // the response has begun, or the body is too large: no further attempt, nothing is kept
-  bool overflowed = false;       // the breaker for retries said no
-  bool after_timeout = false;    // the last attempt ran into the per-try timeout
-  bool body_ended = true;        // the end of the body has gone to the endpoint, or there is none
+  bool given_up = false;       // the response has begun, or the body is too large: no further attempt, nothing is kept
+  bool overflowed = false;     // the breaker for retries said no
+  bool after_timeout = false;  // the last attempt ran into the per-try timeout
+  bool body_ended = true;      // the end of the body has gone to the endpoint, or there is none
   bool has_body = false;
   ClusterState* slot = nullptr;  // whose count of retries has one for us
   std::span<uint32_t> status_codes;
@@ -55,8 +56,8 @@ struct RetryState {
   const void* strings = nullptr;
 
   KeptBody body;
-  uint32_t sent = 0;                  // pieces of `body` that this attempt has sent
-  HeadBuffer* trailers = nullptr;     // of the request, back from a stream of HTTP/2
+  uint32_t sent = 0;               // pieces of `body` that this attempt has sent
+  HeadBuffer* trailers = nullptr;  // of the request, back from a stream of HTTP/2
   http::HeaderTable trailer_table;
 
   struct Host {

@@ -99,8 +99,8 @@ struct RouteSpec {
   std::optional<uint32_t> idle_timeout_ms;         // not set: the connection manager's; 0: none
   std::optional<uint32_t> max_stream_duration_ms;  // likewise
   std::vector<UpgradeSpec> upgrades;
-  std::optional<RetrySpec> retry;              // of the route, or of its virtual host
-  uint32_t retry_buffer_limit = UINT32_MAX;    // per_request_buffer_limit_bytes; UINT32_MAX: the listener's limit
+  std::optional<RetrySpec> retry;            // of the route, or of its virtual host
+  uint32_t retry_buffer_limit = UINT32_MAX;  // per_request_buffer_limit_bytes; UINT32_MAX: the listener's limit
   bool count_in_request = false, count_in_response = false, tell_timeout_retry = false;  // of the virtual host
   HeaderMutationsSpec headers_mut;
 };

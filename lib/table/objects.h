@@ -158,8 +158,8 @@ struct UpgradeConfig {  // RouteAction.UpgradeConfig
   }
 };
 enum class CertificateMatch : uint8_t { kAny, kYes, kNo };
-struct ResetHeader {  // RetryPolicy.ResetHeader
-  Str name;           // lower case
+struct ResetHeader {           // RetryPolicy.ResetHeader
+  Str name;                    // lower case
   uint8_t unix_timestamp = 0;  // the value is a time, else seconds from now
   uint8_t reserved[7] = {};
   template <class V>
@@ -178,8 +178,8 @@ struct RetryPolicy {                                // RetryPolicy, of the route
   uint32_t per_try_timeout_ms = 0, per_try_idle_timeout_ms = 0;  // 0: none
   uint32_t base_interval_ms = 25, max_interval_ms = 250;         // retry_back_off; at least 1, base <= max
   uint32_t reset_max_interval_ms = 300'000;
-  uint32_t host_attempts = 1;   // host_selection_retry_max_attempts
-  uint8_t previous_hosts = 0;   // retry_host_predicate: endpoints that were tried are avoided
+  uint32_t host_attempts = 1;  // host_selection_retry_max_attempts
+  uint8_t previous_hosts = 0;  // retry_host_predicate: endpoints that were tried are avoided
   uint8_t reserved[7] = {};
   template <class V>
   void refs(V& v) const {
@@ -222,7 +222,7 @@ struct Route {
   uint32_t max_stream_duration_ms = UINT32_MAX;  // RouteAction.max_stream_duration; UINT32_MAX: the HCM's; 0: none
   uint32_t retry_buffer_limit = UINT32_MAX;      // per_request_buffer_limit_bytes; UINT32_MAX: the listener's
   Array<RetryPolicy> retry;                      // none or one
-  Array<UpgradeConfig> upgrades;  // RouteAction.upgrade_configs: says more than the HCM's
+  Array<UpgradeConfig> upgrades;                 // RouteAction.upgrade_configs: says more than the HCM's
   HeaderMutations headers_mut;
   template <class V>
   void refs(V& v) const {

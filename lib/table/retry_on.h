@@ -1,5 +1,5 @@
-// The words of RetryPolicy.retry_on, x-envoy-retry-on and x-envoy-retry-grpc-on, as bits. Control reads the configuration with it,
-// the data plane the request's fields.
+// The words of RetryPolicy.retry_on, x-envoy-retry-on and x-envoy-retry-grpc-on, as bits. Control reads the configuration with
+// it, the data plane the request's fields.
 #pragma once
 
 #include <cstdint>

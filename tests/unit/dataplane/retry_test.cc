@@ -45,7 +45,8 @@ struct Script {
       if (end == std::string::npos) return;
       size_t whole = end + 4;
       const std::string head = p.received.substr(0, whole);
-      if (const size_t at = head.find("content-length: "); at != std::string::npos) whole += std::strtoul(head.c_str() + at + 16, nullptr, 10);
+      if (const size_t at = head.find("content-length: "); at != std::string::npos)
+        whole += std::strtoul(head.c_str() + at + 16, nullptr, 10);
       if (head.find("transfer-encoding: chunked") != std::string::npos) {
         const size_t last = p.received.find("0\r\n\r\n", end + 4);
         if (last == std::string::npos) return;
@@ -89,7 +90,7 @@ struct OutcomeCase {
   const char* name;
   const char* retry_on;
   Script::What what;
-  int status;          // 0: `fields` is all there is
+  int status;  // 0: `fields` is all there is
   const char* fields;
   const char* body;
   int attempts;
@@ -197,7 +198,8 @@ TEST(Retry, TheLimitOfRetries) {
   EXPECT_EQ(w.cluster_count(ClusterCounter::kRqRetryLimitExceeded), 1u);
   EXPECT_EQ(w.cluster_count(ClusterCounter::kRqRetrySuccess), 0u);
   // And by a reset.
-  s.steps = {{Script::kAbort, ""}, {Script::kAbort, ""}, {Script::kAbort, ""}, {Script::kAbort, ""}, {Script::kAbort, ""}, {Script::kAbort, ""}};
+  s.steps = {{Script::kAbort, ""}, {Script::kAbort, ""}, {Script::kAbort, ""},
+             {Script::kAbort, ""}, {Script::kAbort, ""}, {Script::kAbort, ""}};
   p.received.clear();
   w.send(p, get());
   ASSERT_TRUE(w.wait_for(p, "HTTP/1.1 503"));
@@ -303,7 +305,8 @@ TEST(Retry, PausesThatTheResponseAsksFor) {
            {"seconds", [](uint64_t) { return std::string("retry-after: 4\r\n"); }, 4, 6.1},
            {"time", [](uint64_t now) { return "x-reset: " + std::to_string(now + 10) + "\r\n"; }, 9, 15.1},
            {"too long", [](uint64_t) { return std::string("retry-after: 101\r\n"); }, 0, 0.03, false},
-           {"too long, then the next", [](uint64_t now) { return "retry-after: 101\r\nx-reset: " + std::to_string(now + 10) + "\r\n"; }, 9, 15.1},
+           {"too long, then the next",
+            [](uint64_t now) { return "retry-after: 101\r\nx-reset: " + std::to_string(now + 10) + "\r\n"; }, 9, 15.1},
            {"no number", [](uint64_t) { return std::string("retry-after: soon\r\n"); }, 0, 0.03, false},
            {"past", [](uint64_t now) { return "x-reset: " + std::to_string(now - 10) + "\r\n"; }, 0, 0.03, false},
        }) {
@@ -407,7 +410,8 @@ TEST(Retry, BodiesAreKept) {
       w.send(p, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: " + std::to_string(size) + "\r\n\r\n" + body);
       ASSERT_TRUE(w.wait_for(p, "\r\n\r\nend", 60 * kSecond)) << p.received;
       ASSERT_EQ(s.requests.size(), 4u);
-      for (const std::string& request : s.requests) EXPECT_TRUE(without_time(request) == without_time(s.requests[0]) && request.ends_with("\r\n\r\n" + body));
+      for (const std::string& request : s.requests)
+        EXPECT_TRUE(without_time(request) == without_time(s.requests[0]) && request.ends_with("\r\n\r\n" + body));
       w.settle();
       EXPECT_EQ(w.log().back().bytes_received, size);
     }
@@ -530,8 +534,8 @@ uint64_t retried(World& w, int n) {
   EXPECT_TRUE(w.run_until([&] { return s.requests.size() == static_cast<size_t>(n); }, kSecond));
   const size_t first = w.server.peers.size();
   for (size_t i = 0; i < first; ++i) w.send(w.server.peers[i], answer(503));
-  EXPECT_TRUE(w.run_until([&] { return std::all_of(clients.begin(), clients.end(), [](Peer* p) { return !p->received.empty(); }); },
-                          60 * kSecond));
+  EXPECT_TRUE(w.run_until(
+      [&] { return std::all_of(clients.begin(), clients.end(), [](Peer* p) { return !p->received.empty(); }); }, 60 * kSecond));
   return w.cluster_count(ClusterCounter::kRqRetry);
 }
 TEST(Retry, RetriesAtATime) {
@@ -542,13 +546,15 @@ TEST(Retry, RetriesAtATime) {
     EXPECT_EQ(retried(w, 8), 3u) << "max_retries, by default";
   }
   {
-    World w(with(r, [](table::Cluster& t) { t.has_retry_budget = 1, t.retry_budget_millipercent = 50'000, t.min_retry_concurrency = 1; }));
+    World w(with(
+        r, [](table::Cluster& t) { t.has_retry_budget = 1, t.retry_budget_millipercent = 50'000, t.min_retry_concurrency = 1; }));
     const uint64_t n = retried(w, 20);
     EXPECT_GE(n, 5u) << "the first are half of twenty, the last of fewer";
     EXPECT_LE(n, 10u);
   }
   {
-    World w(with(r, [](table::Cluster& t) { t.has_retry_budget = 1, t.retry_budget_millipercent = 0, t.min_retry_concurrency = 2; }));
+    World w(
+        with(r, [](table::Cluster& t) { t.has_retry_budget = 1, t.retry_budget_millipercent = 0, t.min_retry_concurrency = 2; }));
     EXPECT_EQ(retried(w, 8), 2u);
   }
 }
