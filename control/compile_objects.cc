@@ -485,7 +485,7 @@ base::Result<std::vector<uint8_t>> compile_endpoints(const EndpointsObject& e) {
       table::Endpoint x{};
       const auto& socket = p.endpoint().address().socket_address();
       const auto address = base::IpAddress::parse(socket.address());
-      MILLRACE_ASSERT(address.has_value(), "validation refuses an endpoint without an IP address");
+      if (!address) continue;  // a host name that has not been resolved (control/dns_names.h)
       x.address = *address;
       x.port = static_cast<uint16_t>(socket.port_value());
       switch (p.health_status()) {

@@ -23,6 +23,9 @@ using std::chrono::steady_clock;
 
 namespace {
 
+// How long start and edits wait for names that have never been asked for: c-ares gives up a silent server after more.
+constexpr milliseconds kWarmWait{5000};
+
 uint64_t random_u64() {
   uint64_t v = 0;
   while (v == 0)
@@ -58,21 +61,22 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
   auto p = Publisher::create(publisher);
   if (!p.ok()) return base::Error{p.error()};
   c->publisher_ = std::move(p).value();
+  ControlPlane* raw = c.get();
+  c->dns_ = std::make_unique<DnsWatch>([raw] { raw->publish_addresses(); }, say);
   if (const base::Status s = c->load(errors); !s.ok()) return base::Error{s.error()};
 
   DataplaneLinkConfig link;
   link.socket_path = config.run_dir + "/dataplane.sock";
   link.versions = link_versions(route::platform());
   link.incarnation = publisher.incarnation;
-  ControlPlane* raw = c.get();
   c->link_ = std::make_unique<DataplaneLink>(
       link, *c->publisher_,
       [raw](uint32_t worker, std::span<const uint8_t> record) { raw->access_log_.on_event(worker, record); }, say,
       [raw](uint32_t worker, std::span<const uint8_t> record) { raw->inspections_.on_record(worker, record); });
   c->link_->start();
-  c->stats_sinks_ = std::make_unique<StatsSinks>(
-      c->sinks_config_,
-      StatsSinks::Sources{[raw](const auto& f) { return raw->link_->with_stats(f); }, [raw] { return raw->model(); }, say});
+  c->stats_sinks_ = std::make_unique<StatsSinks>(c->sinks_config_,
+                                                 StatsSinks::Sources{[raw](const auto& f) { return raw->link_->with_stats(f); },
+                                                                     [raw] { return raw->resolved_model(); }, say});
   c->stats_sinks_->start();
   // The first edit needs the store to hold what was before it; with a large configuration that takes a while.
   c->filler_ = std::thread([raw] {
@@ -84,6 +88,7 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
 
 ControlPlane::~ControlPlane() {
   if (filler_.joinable()) filler_.join();
+  dns_.reset();
   if (stats_sinks_ != nullptr) stats_sinks_->stop();
   if (link_ != nullptr) link_->stop();
 }
@@ -137,7 +142,9 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     if (const base::Status s = store_->reset(base, what); !s.ok()) return s;
   }
 
-  const CompileResult compiled = compiler_.compile(start);
+  dns_->warm(start, kWarmWait);
+  const std::lock_guard lock(edit_mutex_);
+  const CompileResult compiled = compile(start);
   if (!compiled.ok()) {
     *errors = compiled.errors;
     return base::Error{"the configuration cannot be compiled; nothing was started"};
@@ -145,6 +152,8 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
   uint64_t epoch = 0;
   if (const base::Status s = publish(compiled, &epoch); !s.ok()) return s;
   set_access_log_sinks();
+  dns_->follow(start);
+  const std::lock_guard model_lock(model_mutex_);
   model_ = std::make_shared<const Model>(std::move(start));
   return {};
 }
@@ -161,6 +170,22 @@ void ControlPlane::set_access_log_sinks() {
   for (const TableObject& o : compiler_.objects())
     if (o.kind == table::Kind::kListener) sinks[o.id] = access_log_sinks(*reinterpret_cast<const table::Listener*>(o.bytes()));
   access_log_.set_sinks(std::move(sinks));
+}
+
+void ControlPlane::publish_addresses() {
+  const std::lock_guard lock(edit_mutex_);
+  const CompileResult compiled = compile(*model());
+  if (compiled.changed.empty() && compiled.removed.empty()) return;
+  uint64_t epoch = 0;
+  const base::Status s = publish(compiled, &epoch);
+  if (!s.ok()) return say("DNS: new addresses could not be published: " + s.error());
+  std::string what;
+  for (const TableObject& o : compiled.changed) what += (what.empty() ? "" : ", ") + o.name;
+  say("epoch " + std::to_string(epoch) + ", by DNS: the addresses of " + what);
+}
+
+std::shared_ptr<const Model> ControlPlane::resolved_model() const {
+  return std::make_shared<const Model>(dns_->resolved(*model()));
 }
 
 std::shared_ptr<const Model> ControlPlane::model() const {
@@ -182,11 +207,15 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
       out.ok = true;
       out.epoch = publisher_->status().epoch;
     } else {
-      CompileResult compiled = compiler_.compile(result.model);
+      if (!dry_run) dns_->warm(result.model, kWarmWait);
+      CompileResult compiled = compile(result.model);
       out.compiled = compiled.changed.size();
       out.reused = compiled.reused;
       out.compile_us = static_cast<uint64_t>(duration_cast<microseconds>(steady_clock::now() - begun).count());
-      const auto undo = [&] { (void)compiler_.compile(*before); };
+      const auto undo = [&] {
+        dns_->follow(*before);
+        (void)compile(*before);
+      };
       if (!compiled.ok() || dry_run) {
         out.ok = compiled.ok();
         out.errors = std::move(compiled.errors);
@@ -213,6 +242,7 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
       const bool listeners = std::any_of(out.changes.begin(), out.changes.end(),
                                          [](const ObjectChange& c) { return c.key.kind == ConfigKind::kListener; });
       if (listeners) set_access_log_sinks();
+      dns_->follow(result.model);
       const std::lock_guard model_lock(model_mutex_);
       model_ = std::make_shared<const Model>(std::move(result.model));
       edited_ = true;

@@ -20,6 +20,7 @@
 #include "control/access_log.h"
 #include "control/compile.h"
 #include "control/dataplane_link.h"
+#include "control/dns_watch.h"
 #include "control/explain.h"
 #include "control/inspections.h"
 #include "control/log_book.h"
@@ -72,6 +73,10 @@ class ControlPlane {
   AccessLogger& access_log() { return access_log_; }
   Inspections& inspections() { return inspections_; }
   StatsSinks& stats_sinks() { return *stats_sinks_; }
+  // Null without any start().
+  const DnsWatch& dns() const { return *dns_; }
+  // The model in force with the addresses of its host names.
+  std::shared_ptr<const Model> resolved_model() const;
   const ControlConfig& config() const { return config_; }
   bool has_edits() const { return edited_; }
   std::chrono::steady_clock::time_point started() const { return started_; }
@@ -80,6 +85,8 @@ class ControlPlane {
   ControlPlane() = default;
   base::Status load(ConfigErrors* errors);
   void set_access_log_sinks();
+  CompileResult compile(const Model& model) { return compiler_.compile(dns_->resolved(model)); }  // holds edit_mutex_
+  void publish_addresses();  // what DNS answered, without an edit
   base::Status publish(const CompileResult& compiled, uint64_t* epoch);
   // The objects before the first edit: until then the configuration file is the store. Holds edit_mutex_.
   base::Status fill_store(const Model& model);
@@ -103,6 +110,7 @@ class ControlPlane {
   std::unique_ptr<DataplaneLink> link_;
   StatsSinksConfig sinks_config_;
   std::unique_ptr<StatsSinks> stats_sinks_;
+  std::unique_ptr<DnsWatch> dns_;
 };
 
 }  // namespace millrace::control

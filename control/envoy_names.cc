@@ -21,6 +21,7 @@
 #include "lib/api/envoy.extensions.retry.host.previous_hosts.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.proxy_protocol.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.raw_buffer.v3.pb.h"
+#include "lib/api/envoy.extensions.network.dns_resolver.cares.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.tls.v3.pb.h"
 #include "lib/api/envoy.extensions.upstreams.http.v3.pb.h"
 
@@ -57,7 +58,8 @@ const ExtensionTable& extension_table() {
         ext::filters::http::router::v3::Router::descriptor()}},
       {"envoy.config.core.v3.TypedExtensionConfig.typed_config",
        {ext::compression::brotli::compressor::v3::Brotli::descriptor(),
-        ext::compression::gzip::compressor::v3::Gzip::descriptor(), ext::compression::zstd::compressor::v3::Zstd::descriptor()}},
+        ext::compression::gzip::compressor::v3::Gzip::descriptor(), ext::compression::zstd::compressor::v3::Zstd::descriptor(),
+        ext::network::dns_resolver::cares::v3::CaresDnsResolverConfig::descriptor()}},
       {"envoy.config.accesslog.v3.AccessLog.typed_config",
        {ext::access_loggers::file::v3::FileAccessLog::descriptor(),
         ext::access_loggers::stream::v3::StdoutAccessLog::descriptor(),

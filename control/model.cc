@@ -10,6 +10,12 @@ int RouteObject::find_virtual_host(std::string_view host) const {
   return -1;
 }
 
+Model Model::with_endpoints(const std::vector<std::pair<std::string, std::shared_ptr<const EndpointsObject>>>& endpoints) const {
+  Model out = *this;
+  for (const auto& [name, object] : endpoints) out.endpoints_[name] = object;
+  return out;
+}
+
 size_t Model::size(ConfigKind kind) const {
   switch (kind) {
     case ConfigKind::kSecret:

@@ -164,6 +164,9 @@ class Model {
   const Table<EndpointsObject>& endpoints() const { return endpoints_; }
   const Table<SecretObject>& secrets() const { return secrets_; }
 
+  // With these endpoints in the place of the clusters' own: for compilation only (control/dns_names.h).
+  Model with_endpoints(const std::vector<std::pair<std::string, std::shared_ptr<const EndpointsObject>>>& endpoints) const;
+
   size_t size(ConfigKind kind) const;
   std::vector<std::string> names(ConfigKind kind) const;  // sorted
   bool has(const ConfigKey& key) const;

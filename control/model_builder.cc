@@ -84,7 +84,7 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
         ok = validate_secret(static_cast<const api::Secret&>(m), sink);
         break;
       case ConfigKind::kEndpoints:
-        ok = validate_load_assignment(static_cast<const api::ClusterLoadAssignment&>(m), root, sink);
+        ok = validate_load_assignment(static_cast<const api::ClusterLoadAssignment&>(m), root, sink, true);
         break;
       case ConfigKind::kCluster:
         ok = validate_cluster(static_cast<const api::Cluster&>(m), sink);
@@ -472,6 +472,11 @@ void ModelBuilder::check_references() {
           sink.add("cluster_name", "there is no cluster '" + key.name + "'");
         }
         ok = false;
+      } else if (key.kind == ConfigKind::kEndpoints && now_.endpoints_.contains(key.name)) {
+        const std::shared_ptr<const EndpointsObject> endpoints = now_.endpoints_.at(key.name);
+        ErrorSink sink(endpoints->source.get(), fallback(key.kind, key.name), &errors_);
+        ok = validate_discovery(*now_.clusters_.at(key.name)->config, *endpoints->config, Path(), sink);
+        if (!ok && put_.contains({ConfigKind::kCluster, key.name})) failed.push_back({ConfigKind::kCluster, key.name});
       } else if (key.kind == ConfigKind::kRoute && now_.routes_.contains(key.name)) {
         const std::shared_ptr<const RouteObject> r = now_.routes_.at(key.name);
         ok = check_route(*r);

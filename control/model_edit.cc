@@ -225,7 +225,7 @@ bool open_endpoints(const Model& m, ModelBuilder& b, std::string_view cluster, c
 void close_endpoints(ModelBuilder& b, std::string_view cluster, EndpointsEdit e) {
   ErrorSink sink(nullptr, "endpoint " + std::string(cluster), &b.errors());
   const Path root;
-  if (validate_load_assignment(*e.config, root, sink))
+  if (validate_load_assignment(*e.config, root, sink, true))
     b.set_endpoints(std::make_shared<const EndpointsObject>(EndpointsObject{std::string(cluster), std::move(e.config), nullptr}));
 }
 

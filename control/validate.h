@@ -22,8 +22,11 @@ bool validate_listener(const api::Listener& listener, ErrorSink& errors);
 // `at`: where the configuration stands in its object (the object itself, or an HCM's route_config).
 bool validate_route_configuration(const api::RouteConfiguration& config, const Path& at, ErrorSink& errors);
 bool validate_cluster(const api::Cluster& cluster, ErrorSink& errors);
-// `at`: the object itself, or a cluster's load_assignment.
-bool validate_load_assignment(const api::ClusterLoadAssignment& assignment, const Path& at, ErrorSink& errors);
+// `at`: the object itself, or a cluster's load_assignment. `names`: addresses may be host names (STRICT_DNS, LOGICAL_DNS).
+bool validate_load_assignment(const api::ClusterLoadAssignment& assignment, const Path& at, ErrorSink& errors, bool names);
+// What the cluster's type asks of its endpoints: no host names in STATIC, exactly one endpoint in LOGICAL_DNS.
+bool validate_discovery(const api::Cluster& cluster, const api::ClusterLoadAssignment& assignment, const Path& at,
+                        ErrorSink& errors);
 bool validate_secret(const api::Secret& secret, ErrorSink& errors);
 // One of Bootstrap.stats_sinks; nullopt after a complaint. That its cluster exists is looked at when everything is loaded.
 std::optional<StatsSinkConfig> read_stats_sink(const envoy::config::metrics::v3::StatsSink& sink, ErrorSink& errors);

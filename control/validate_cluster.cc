@@ -1,6 +1,7 @@
 // Clusters, their endpoints, and secrets.
 #include <map>
 
+#include "control/dns_names.h"
 #include "control/proto_values.h"
 #include "control/proxy_transport.h"
 #include "control/socket_options.h"
@@ -35,10 +36,31 @@ bool circuit_breakers(const envoy::config::cluster::v3::CircuitBreakers& c, cons
 
 }  // namespace
 
-bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& at, ErrorSink& e) {
+bool validate_discovery(const api::Cluster& c, const api::ClusterLoadAssignment& a, const Path& at, ErrorSink& e) {
+  const bool names = is_dns(c);
+  bool ok = true;
+  int count = 0;
+  for (int l = 0; l < a.endpoints_size(); ++l)
+    for (int i = 0; i < a.endpoints(l).lb_endpoints_size(); ++i, ++count) {
+      const std::string& address = a.endpoints(l).lb_endpoints(i).endpoint().address().socket_address().address();
+      if (names || base::IpAddress::parse(address)) continue;
+      const Path locality(at, "endpoints", l), endpoint(locality, "lb_endpoints", i), inner(endpoint, "endpoint"),
+          where(inner, "address"), socket(where, "socket_address");
+      ok = complain(Path(socket, "address"), e,
+                    "\"" + address +
+                        "\" is a host name; those are resolved in clusters of type STRICT_DNS and LOGICAL_DNS only, and '" +
+                        c.name() + "' is STATIC");
+    }
+  if (c.type() == api::Cluster::LOGICAL_DNS && count != 1)
+    ok = complain(Path(at, "endpoints"), e,
+                  "a LOGICAL_DNS cluster has exactly one endpoint, not " + std::to_string(count) + "; STRICT_DNS takes several");
+  return ok;
+}
+
+bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& at, ErrorSink& e, bool names) {
   if (!known_fields_only(a, at, e)) return false;
   bool ok = not_empty(a.cluster_name(), Path(at, "cluster_name"), e);
-  std::map<std::pair<base::IpAddress, uint32_t>, std::string> seen;
+  std::map<std::pair<std::string, uint32_t>, std::string> seen;
   uint64_t weights = 0;
   for (int l = 0; l < a.endpoints_size(); ++l) {
     const Path locality(at, "endpoints", l);
@@ -53,12 +75,14 @@ bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& a
         ok = at_least(p.load_balancing_weight().value(), 1, Path(here, "load_balancing_weight"), e) && ok;
       weights += p.has_load_balancing_weight() ? p.load_balancing_weight().value() : 1;
       ok = header_value(p.endpoint().hostname(), Path(endpoint, "hostname"), e) && ok;
-      if (!address(p.endpoint().has_address(), p.endpoint().address(), addr, e)) {
+      if (!address(p.endpoint().has_address(), p.endpoint().address(), addr, e, false, names)) {
         ok = false;
         continue;
       }
       const core::SocketAddress& s = p.endpoint().address().socket_address();
-      const auto [first, fresh] = seen.emplace(std::pair{*base::IpAddress::parse(s.address()), s.port_value()}, here.to_string());
+      // By its canonical form: two ways to write an IPv6 address are one.
+      const auto ip = base::IpAddress::parse(s.address());
+      const auto [first, fresh] = seen.emplace(std::pair{ip ? ip->to_string() : s.address(), s.port_value()}, here.to_string());
       if (!fresh)
         ok = complain(addr, e,
                       s.address() + ":" + std::to_string(s.port_value()) + " is " + first->second +
@@ -69,6 +93,54 @@ bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& a
     ok = complain(Path(at, "endpoints"), e, "the weights sum up to " + std::to_string(weights) + ", more than 4294967295");
   return ok;
 }
+
+namespace {
+
+bool resolvers(const google::protobuf::RepeatedPtrField<core::Address>& list, const Path& at, std::string_view field,
+               ErrorSink& e) {
+  bool ok = true;
+  for (int i = 0; i < list.size(); ++i) ok = address(true, list[i], Path(at, field, i), e, true) && ok;
+  return ok;
+}
+
+bool interval(bool has, const google::protobuf::Duration& d, const Path& at, ErrorSink& e) {
+  return !has || duration(d, at, e, 1);
+}
+
+// Whatever the type: Envoy checks them too, and they mean something as soon as the type does.
+bool dns(const api::Cluster& c, const Path& root, ErrorSink& e) {
+  const Path failure(root, "dns_failure_refresh_rate"), base(failure, "base_interval"), most(failure, "max_interval"),
+      older(root, "dns_resolution_config"), extension(root, "typed_dns_resolver_config"), config(extension, "typed_config");
+  bool ok = interval(c.has_dns_refresh_rate(), c.dns_refresh_rate(), Path(root, "dns_refresh_rate"), e);
+  if (c.has_dns_failure_refresh_rate()) {
+    const auto& r = c.dns_failure_refresh_rate();
+    if (!r.has_base_interval()) ok = complain(base, e, "is required");
+    ok = interval(r.has_base_interval(), r.base_interval(), base, e) &&
+         interval(r.has_max_interval(), r.max_interval(), most, e) && ok;
+    if (r.has_base_interval() && r.has_max_interval() && to_ms(r.max_interval()) < to_ms(r.base_interval()))
+      ok = complain(most, e, "must not be less than base_interval");
+  }
+  ok = resolvers(c.dns_resolvers(), root, "dns_resolvers", e) && ok;
+  ok = resolvers(c.dns_resolution_config().resolvers(), older, "resolvers", e) && ok;
+  if (c.has_dns_resolution_config() && c.dns_resolution_config().resolvers().empty())
+    ok = complain(Path(older, "resolvers"), e, "must not be empty");
+  if (!c.has_typed_dns_resolver_config()) return ok;
+  DnsResolverConfig r;
+  if (!c.typed_dns_resolver_config().has_typed_config()) return complain(config, e, "is required");
+  if (!c.typed_dns_resolver_config().typed_config().UnpackTo(&r)) return complain(config, e, "must be a CaresDnsResolverConfig");
+  if (!known_fields_only(r, config, e)) return false;
+  ok = resolvers(r.resolvers(), config, "resolvers", e) && ok;
+  constexpr uint64_t kMostSeconds = 3600, kMostTries = 100;
+  const Path timeout(config, "query_timeout_seconds"), tries(config, "query_tries");
+  if (r.has_query_timeout_seconds() &&
+      (r.query_timeout_seconds().value() < 1 || r.query_timeout_seconds().value() > kMostSeconds))
+    ok = complain(timeout, e, "must be from 1 to " + std::to_string(kMostSeconds));
+  if (r.has_query_tries() && (r.query_tries().value() < 1 || r.query_tries().value() > kMostTries))
+    ok = complain(tries, e, "must be from 1 to " + std::to_string(kMostTries));
+  return ok;
+}
+
+}  // namespace
 
 bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
   const Path root;
@@ -85,7 +157,12 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
   if (c.has_transport_socket()) ok = validate_transport_socket(c.transport_socket(), Path(root, "transport_socket"), e) && ok;
   table::TcpOptions tcp;
   ok = cluster_tcp_options(c, root, tcp, &e) && ok;
-  if (c.has_load_assignment()) ok = validate_load_assignment(c.load_assignment(), Path(root, "load_assignment"), e) && ok;
+  ok = dns(c, root, e) && ok;
+  if (c.has_load_assignment()) {
+    const Path endpoints(root, "load_assignment");
+    ok = validate_load_assignment(c.load_assignment(), endpoints, e, true) &&
+         validate_discovery(c, c.load_assignment(), endpoints, e) && ok;
+  }
   return ok;
 }
 

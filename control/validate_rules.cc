@@ -5,6 +5,7 @@
 #include <google/protobuf/unknown_field_set.h>
 
 #include "control/access_log_template.h"
+#include "control/dns_names.h"
 #include "control/proto_values.h"
 #include "control/proto_writer.h"
 #include "control/route_spec.h"
@@ -68,7 +69,9 @@ bool at_least(uint64_t value, uint64_t least, const Path& at, ErrorSink& e) {
   return value >= least || complain(at, e, "must be at least " + std::to_string(least) + ", not " + std::to_string(value));
 }
 
-bool address(bool has, const core::Address& a, const Path& at, ErrorSink& e, bool udp) {
+constexpr std::string_view kNamesElsewhere = " (host names are resolved in clusters of type STRICT_DNS and LOGICAL_DNS only)";
+
+bool address(bool has, const core::Address& a, const Path& at, ErrorSink& e, bool udp, bool names) {
   if (!has) return complain(at, e, "is required");
   const Path socket(at, "socket_address");
   if (!a.has_socket_address()) return complain(socket, e, "is required");
@@ -77,11 +80,12 @@ bool address(bool has, const core::Address& a, const Path& at, ErrorSink& e, boo
   bool ok = true;
   if (s.protocol() == core::SocketAddress::UDP && !udp)
     ok = complain(protocol, e, "\"UDP\" is not supported by Millrace yet; the only choice is TCP");
-  if (!base::IpAddress::parse(s.address()))
-    ok = complain(ip, e,
-                  s.address().empty()
-                      ? "must not be empty"
-                      : "\"" + s.address() + "\" is no IP address (host names are not resolved in STATIC configuration)");
+  if (s.address().empty()) {
+    ok = complain(ip, e, "must not be empty");
+  } else if (!base::IpAddress::parse(s.address())) {
+    if (!names) ok = complain(ip, e, "\"" + s.address() + "\" is no IP address" + (udp ? "" : std::string(kNamesElsewhere)));
+    else if (!is_host_name(s.address())) ok = complain(ip, e, "\"" + s.address() + "\" is neither an IP address nor a host name");
+  }
   if (s.port_specifier_case() != core::SocketAddress::kPortValue) ok = complain(port, e, "is required");
   else if (s.port_value() == 0 || s.port_value() > 65535)
     ok = complain(port, e, "must be a port from 1 to 65535, not " + std::to_string(s.port_value()));

@@ -29,7 +29,8 @@ bool duration(const google::protobuf::Duration& d, const Path& at, ErrorSink& e,
 bool at_least(uint64_t value, uint64_t least, const Path& at, ErrorSink& e);
 
 // An IP address and a port from 1 to 65535. `udp`: of a sink of datagrams, which Envoy takes whatever protocol is written.
-bool address(bool has, const core::Address& a, const Path& at, ErrorSink& e, bool udp = false);
+// `names`: or a host name.
+bool address(bool has, const core::Address& a, const Path& at, ErrorSink& e, bool udp = false, bool names = false);
 bool data_source(const core::DataSource& d, const Path& at, ErrorSink& e);
 bool header_options(const google::protobuf::RepeatedPtrField<core::HeaderValueOption>& options, std::string_view field,
                     const Path& at, ErrorSink& e);

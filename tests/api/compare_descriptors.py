@@ -19,7 +19,10 @@ NEWER = {"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext.auto_host
          "envoy.config.core.v3.TlvEntry.value": 2,
          "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector.enable_ja4_fingerprinting": 4,
          "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport.allow_unspecified_address": 3,
-         "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport.tlv_as_pool_key": 4}
+         "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport.tlv_as_pool_key": 4,
+         "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig.query_timeout_seconds": 6,
+         "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig.query_tries": 7,
+         "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig.rotate_nameservers": 8}
 
 
 def compare(mine, theirs):
