@@ -230,7 +230,8 @@ uint32_t HttpProxy::expected_timeout_ms(const Exchange& ex) const {
   return elapsed >= whole ? 1 : static_cast<uint32_t>(std::min<uint64_t>(expected, whole - elapsed));
 }
 
-// x-envoy-attempt-count, x-envoy-is-timeout-retry, x-envoy-expected-rq-timeout-ms of this attempt. False: no room.
+// x-envoy-expected-rq-timeout-ms, x-envoy-attempt-count, x-envoy-is-timeout-retry of this attempt, in Envoy's order. False: no
+// room.
 bool HttpProxy::write_attempt_fields(Exchange& ex) {
   RetryState& r = *ex.retry;
   http::HeaderTable& headers = ex.request.headers;
@@ -238,11 +239,10 @@ bool HttpProxy::write_attempt_fields(Exchange& ex) {
     return std::string_view(buffer, static_cast<size_t>(std::to_chars(buffer, buffer + sizeof buffer, value).ptr - buffer));
   };
   bool room = true;
-  if (r.count_in_request) room = headers.set(HeaderId::kXEnvoyAttemptCount, text(r.attempt_text, r.attempts));
+  const uint32_t expected = ex.downstream->policy->forward.suppress_envoy_headers ? 0 : expected_timeout_ms(ex);
+  if (expected != 0) room = headers.set(HeaderId::kXEnvoyExpectedRqTimeoutMs, text(r.expected_text, expected));
+  if (r.count_in_request) room = headers.set(HeaderId::kXEnvoyAttemptCount, text(r.attempt_text, r.attempts)) && room;
   if (r.tell_timeout_retry && r.attempts > 1) room = headers.set(kIsTimeoutRetry, r.after_timeout ? "true" : "false") && room;
-  if (ex.downstream->policy->forward.suppress_envoy_headers) return room;
-  if (const uint32_t expected = expected_timeout_ms(ex); expected != 0)
-    room = headers.set(HeaderId::kXEnvoyExpectedRqTimeoutMs, text(r.expected_text, expected)) && room;
   return room;
 }
 
@@ -375,11 +375,6 @@ bool HttpProxy::retry_response(Exchange& ex) {
     give_up_retry(ex);
     r.per_try_deadline = base::kNever;
     arm_retry(r);
-    if (r.count_in_response) {
-      const size_t n = static_cast<size_t>(std::to_chars(r.attempt_text, r.attempt_text + sizeof r.attempt_text, r.attempts).ptr -
-                                           r.attempt_text);
-      ex.response.headers.set(HeaderId::kXEnvoyAttemptCount, {r.attempt_text, n});
-    }
     return false;
   }
   r.after_timeout = false;

@@ -1,6 +1,7 @@
 // Decisions and heads: which way a request goes, what its head becomes on the way up, what the response's head becomes on the way
 // down, and the answers that the gateway gives by itself.
 #include <algorithm>
+#include <array>
 
 #include "dataplane/client_cert.h"
 #include "dataplane/exchange_format.h"
@@ -603,6 +604,8 @@ void HttpProxy::forward_response_head(Exchange& ex) {
                                   ? http::kRequestNotSent
                                   : (ctx_.now - ex.request_complete_at) / base::kMillisecond;
   bool room = http::mutate_upstream_response(&response, options, service_ms, scratch);
+  if (ex.retry != nullptr && ex.retry->count_in_response) [[unlikely]]
+    room = room && response.headers.set(HeaderId::kXEnvoyAttemptCount, scratch.decimal(ex.retry->attempts));
   ex.upstream_service_time = response.headers.get(HeaderId::kXEnvoyUpstreamServiceTime);
   room = room && apply_response_edits(ex, scratch);
   bool encoded = false, grpc_web = false;
@@ -681,6 +684,22 @@ void HttpProxy::reply_tls_failure(Exchange& ex, std::string_view reason) {
   reply(ex, LocalReply::kUpstreamConnectFailure, ResponseFlag::kUpstreamConnectionFailure);
 }
 
+namespace {
+
+// What Envoy says of a connection that failed again.
+std::string_view retried_body(std::string_view body, http::Scratch& scratch) {
+  constexpr std::string_view kFailed = "upstream connect error or disconnect/reset before headers. ",
+                             kRetried = "retried and the latest ";
+  std::array<char, 192> text;
+  if (!body.starts_with(kFailed) || body.size() + kRetried.size() > text.size()) return body;
+  size_t n = kFailed.copy(text.data(), kFailed.size());
+  n += kRetried.copy(text.data() + n, kRetried.size());
+  n += body.copy(text.data() + n, text.size() - n, kFailed.size());
+  return scratch.copy({text.data(), n});
+}
+
+}  // namespace
+
 // The response's head in its buffer; `text` is the body that follows. False: no room.
 bool HttpProxy::make_local_reply(Exchange& ex, uint16_t status, std::string_view body, std::string_view location,
                                  std::string_view* text) {
@@ -701,6 +720,8 @@ bool HttpProxy::make_local_reply(Exchange& ex, uint16_t status, std::string_view
     room = room && ex.response.headers.push({"x-envoy-overloaded", "true", HeaderId::kXEnvoyOverloaded});
   std::string_view content_type = "text/plain";
   bool other_body = false;
+  if (ex.retry != nullptr && ex.retry->attempts > 1) [[unlikely]]
+    body = retried_body(body, scratch);
   if (policy.local_replies) [[unlikely]] {
     const std::string_view before = body;
     room = room && rewrite_local_reply(ex, &status, &body, &content_type, scratch);

@@ -88,18 +88,22 @@ std::string_view grpc_status(uint16_t status, uint8_t variant, char* buffer) {
   return variant == table::kGrpcSnake ? kGrpcNames[status].snake : kGrpcNames[status].camel;
 }
 
-std::string_view flags_text(uint64_t bits, bool by_long_name, char* buffer) {
+std::string_view flags_text(uint64_t bits, bool by_long_name, bool of_request, char* buffer) {
   stats::ResponseFlags flags;
   flags.bits = bits;
   if (flags.empty()) return "-";  // also in JSON, as Envoy
-  if (!by_long_name) return {buffer, flags.format(buffer, stats::ResponseFlags::kMaxText)};
+  if (!by_long_name) return {buffer, flags.format(buffer, stats::ResponseFlags::kMaxText, of_request)};
   char* p = buffer;
-  for (uint32_t i = 0; i < stats::kResponseFlagCount; ++i) {
-    if (!flags.has(static_cast<stats::ResponseFlag>(i))) continue;
+  const auto add = [&](stats::ResponseFlag flag) {
+    if (!flags.has(flag)) return;
     if (p != buffer) *p++ = ',';
-    const std::string_view name = stats::info(static_cast<stats::ResponseFlag>(i)).long_name;
+    const std::string_view name = stats::info(flag).long_name;
     p += name.copy(p, name.size());
-  }
+  };
+  constexpr auto kFirst = stats::ResponseFlag::kUpstreamRetryLimitExceeded;  // as the short names: ResponseFlags::format()
+  if (of_request) add(kFirst);
+  for (uint32_t i = 0; i < stats::kResponseFlagCount; ++i)
+    if (!of_request || static_cast<stats::ResponseFlag>(i) != kFirst) add(static_cast<stats::ResponseFlag>(i));
   return {buffer, static_cast<size_t>(p - buffer)};
 }
 
@@ -245,9 +249,9 @@ std::string_view fixed_value(const Step& s, const stats::AccessLogRecord& r, cha
     case FormatOp::kResponseCode:
       return number(r.response_code, buffer);
     case FormatOp::kResponseFlags:
-      return flags_text(r.flags, false, buffer);
+      return flags_text(r.flags, false, (r.record_flags & stats::kFlagConnectionRecord) == 0, buffer);
     case FormatOp::kResponseFlagsLong:
-      return flags_text(r.flags, true, buffer);
+      return flags_text(r.flags, true, (r.record_flags & stats::kFlagConnectionRecord) == 0, buffer);
     case FormatOp::kGrpcStatus:
       return grpc_status(r.grpc_status, s.variant, buffer);
     case FormatOp::kGrpcStatusNumber:

@@ -26,10 +26,14 @@ std::optional<ResponseFlag> response_flag_of(std::string_view short_name) {
   return std::nullopt;
 }
 
-size_t ResponseFlags::format(char* out, size_t capacity) const {
+size_t ResponseFlags::format(char* out, size_t capacity, bool of_request) const {
   size_t n = 0;
-  for (uint64_t left = bits; left != 0; left &= left - 1) {
-    const uint32_t i = static_cast<uint32_t>(std::countr_zero(left));
+  constexpr uint32_t kFirst = static_cast<uint32_t>(ResponseFlag::kUpstreamRetryLimitExceeded);
+  constexpr uint64_t kFirstBit = uint64_t{1} << kFirst;
+  for (uint64_t left = bits; left != 0;) {
+    const bool first = of_request && (left & kFirstBit) != 0;
+    const uint32_t i = first ? kFirst : static_cast<uint32_t>(std::countr_zero(left));
+    left &= first ? ~kFirstBit : left - 1;
     if (i >= kResponseFlagCount) break;
     const size_t length = std::strlen(kInfo[i].short_name);
     const size_t comma = n == 0 ? 0 : 1;

@@ -48,8 +48,9 @@ struct ResponseFlags {
   // Longest text format() can give: 64 names of at most 5 characters and their commas.
   static constexpr size_t kMaxText = 64 * 6;
   // Envoy's form: "UF,URX" in bit order, "-" for none; bits outside the list are left out. Writes at most `capacity` bytes, whole
-  // names only; returns the length.
-  size_t format(char* out, size_t capacity) const;
+  // names only; returns the length. `of_request`: that the tries were spent (URX) comes first, as Envoy adds them to a request;
+  // of a connection (tcp_proxy) it comes in its place.
+  size_t format(char* out, size_t capacity, bool of_request = false) const;
 };
 
 }  // namespace millrace::stats

@@ -101,7 +101,8 @@ envoy/config/bootstrap/v3/bootstrap.proto envoy/config/listener/v3/listener.prot
 envoy/config/cluster/v3/cluster.proto envoy/config/endpoint/v3/endpoint.proto envoy/config/accesslog/v3/accesslog.proto
 envoy/extensions/access_loggers/file/v3/file.proto envoy/extensions/access_loggers/stream/v3/stream.proto
 envoy/extensions/compression/brotli/compressor/v3/brotli.proto envoy/extensions/compression/gzip/compressor/v3/gzip.proto
-envoy/extensions/compression/zstd/compressor/v3/zstd.proto envoy/extensions/network/dns_resolver/cares/v3/cares_dns_resolver.proto envoy/extensions/filters/http/compressor/v3/compressor.proto
+envoy/extensions/compression/zstd/compressor/v3/zstd.proto
+envoy/extensions/network/dns_resolver/cares/v3/cares_dns_resolver.proto envoy/extensions/filters/http/compressor/v3/compressor.proto
 envoy/config/core/v3/extension.proto
 envoy/extensions/filters/http/grpc_web/v3/grpc_web.proto
 envoy/extensions/filters/http/router/v3/router.proto envoy/extensions/filters/listener/proxy_protocol/v3/proxy_protocol.proto

@@ -13,6 +13,7 @@ UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{1
 GIVEN_UUID = "11111111-2222-4333-8444-555555555555"  # one that cases send: kept
 DATE = re.compile(r"(?im)^(date: )(?!Sun, 06 Nov 1994)[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$")
 SERVICE_TIME = re.compile(r"(?im)^(x-envoy-upstream-service-time: )\d+$")
+TIME_LEFT = re.compile(r"(?i)(x-envoy-expected-rq-timeout-ms: )(?:14\d{3}|15000)(?=\r?\nx-envoy-attempt-count: [2-9])")  # of 15 s, in later tries
 EPHEMERAL = re.compile(r"(10\.77\.\d\.\d+|\]):([1-6]\d{4})\b")
 LOG_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 LOG_NUMBER = re.compile(r"\b(n=)\d+")
@@ -26,6 +27,7 @@ def normal(text):
     text = UUID.sub(lambda m: m.group(0) if m.group(0) == GIVEN_UUID else "UUID", text)
     text = DATE.sub(r"\1DATE", text)
     text = SERVICE_TIME.sub(r"\1N", text)
+    text = TIME_LEFT.sub(r"\1LEFT", text)
     return EPHEMERAL.sub(r"\1:PORT", text)
 
 

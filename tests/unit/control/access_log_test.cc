@@ -104,7 +104,7 @@ TEST(AccessLogFormat, Commands) {
                 "12345678 6200 -"},
            Case{"%COMMON_DURATION(US_CX_BEG:US_CX_END)% %UPSTREAM_CONNECTION_POOL_READY_DURATION%", "- 2"},
            Case{"%PROTOCOL% %UPSTREAM_PROTOCOL% %RESPONSE_CODE%", "HTTP/2 - 503"},
-           Case{"%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%", "UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded"},
+           Case{"%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%", "URX,UF UpstreamRetryLimitExceeded,UpstreamConnectionFailure"},
            Case{"%BYTES_RECEIVED% %BYTES_SENT% %REQUEST_HEADERS_BYTES%", "5 123456789012 77"},
            Case{"%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%",
                 "Unavailable UNAVAILABLE 14 14"},
@@ -157,7 +157,7 @@ TEST(AccessLogFormat, TheSameSecondAndTheNext) {
 
 TEST(AccessLogFormat, MissingValues) {
   EXPECT_EQ(line(AccessLogFormat::text("[%REQ(x-none)%|%REQ(x-none):0%|%UPSTREAM_CLUSTER%]", true)), "[||]");
-  EXPECT_EQ(line(AccessLogFormat::text("[%REQ(x-none)%|%RESPONSE_FLAGS%]")), "[-|UF,URX]");
+  EXPECT_EQ(line(AccessLogFormat::text("[%REQ(x-none)%|%RESPONSE_FLAGS%]")), "[-|URX,UF]");
   EXPECT_EQ(line(AccessLogFormat::json(R"({"a": "%REQ(x-none)%", "b": "x%REQ(x-none)%", "c": "%BYTES_SENT%"})")),
             "{\"a\":null,\"b\":\"x-\",\"c\":123456789012}\n");
   EXPECT_EQ(line(AccessLogFormat::json(R"({"b": "x%REQ(x-none)%"})", true)), "{\"b\":\"x\"}\n");

@@ -22,15 +22,18 @@ namespace {
 
 // ---- response flags ---------------------------------------------------------------------------------------------------------
 
-std::string text(ResponseFlags f) {
+std::string text(ResponseFlags f, bool of_request = false) {
   char buffer[ResponseFlags::kMaxText];
-  return {buffer, f.format(buffer, sizeof buffer)};
+  return {buffer, f.format(buffer, sizeof buffer, of_request)};
 }
 
 TEST(ResponseFlags, EnvoysText) {
   EXPECT_EQ(text({}), "-");
   EXPECT_EQ(text(ResponseFlag::kNoHealthyUpstream), "UH");
   EXPECT_EQ(text(ResponseFlags(ResponseFlag::kUpstreamRetryLimitExceeded) | ResponseFlag::kUpstreamConnectionFailure), "UF,URX");
+  EXPECT_EQ(text(ResponseFlags(ResponseFlag::kUpstreamRetryLimitExceeded) | ResponseFlag::kUpstreamConnectionFailure, true),
+            "URX,UF");
+  EXPECT_EQ(text(ResponseFlag::kUpstreamRetryLimitExceeded, true), "URX");
   ResponseFlags unknown;
   unknown.bits = uint64_t{1} << 63;
   EXPECT_EQ(text(unknown), "-");
