@@ -142,8 +142,10 @@ class Upstreams:
             if port in self.contexts:
                 s = self._tls(s, port)
             if port >= 9900:  # plain TCP: a greeting with what came first, then an echo
+                greeting = f"{port}:".encode()
                 while data := s.recv(65536):
-                    s.sendall(f"{port}:".encode() + data)
+                    s.sendall(greeting + data)
+                    greeting = b""
                 return
             buffer = self._told(s, port) if port in PROXY_PORTS else b""
             while True:

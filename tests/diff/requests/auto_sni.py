@@ -9,4 +9,5 @@ CASES += [one(f"header {value or 'empty'}", "/asni_header/", host="up.test", hea
 CASES += [one("header absent", "/asni_header/", host="up.test"), one("rewritten", "/rewritten/", host="other.test")]
 # Each name has a connection of its own: which of them are new is in what the endpoint saw.
 CASES += [Case("taking turns", [x for host in ("t1.wild.test", "t2.wild.test", "t1.wild.test", "t2.wild.test:1") for x in (request(path="/asni/", host=host), Response())])]
-CASES += [one(f"ciphers {port}", port=port, tls={"sni": "one.test", "max": "1.2"}) for port in (8411, 8412)]
+# Port 8412, where the server prefers, is not asked: between AES128-GCM and CHACHA20 Envoy's default list has a tie, and how it falls differs by run.
+CASES += [one("ciphers 8411", port=8411, tls={"sni": "one.test", "max": "1.2"})]
