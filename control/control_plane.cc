@@ -88,8 +88,8 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
 
 ControlPlane::~ControlPlane() {
   if (filler_.joinable()) filler_.join();
+  if (stats_sinks_ != nullptr) stats_sinks_->stop();  // flushes once more, and asks for the addresses of names
   dns_.reset();
-  if (stats_sinks_ != nullptr) stats_sinks_->stop();
   if (link_ != nullptr) link_->stop();
 }
 

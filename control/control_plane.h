@@ -73,8 +73,6 @@ class ControlPlane {
   AccessLogger& access_log() { return access_log_; }
   Inspections& inspections() { return inspections_; }
   StatsSinks& stats_sinks() { return *stats_sinks_; }
-  // Null without any start().
-  const DnsWatch& dns() const { return *dns_; }
   // The model in force with the addresses of its host names.
   std::shared_ptr<const Model> resolved_model() const;
   const ControlConfig& config() const { return config_; }

@@ -56,11 +56,6 @@ Model DnsWatch::resolved(const Model& model) {
   return names_.resolved(model);
 }
 
-std::vector<DnsNames::Status> DnsWatch::status(std::string_view cluster) const {
-  const std::lock_guard lock(mutex_);
-  return names_.status(cluster);
-}
-
 void DnsWatch::on_answer(const DnsQuestion& question, const DnsAnswer& answer) {
   const std::lock_guard lock(mutex_);
   if (stopping_) return;

@@ -27,7 +27,6 @@ class DnsWatch {
   // that warms), at most `wait`. Returns whether they were.
   bool warm(const Model& model, std::chrono::milliseconds wait);
   Model resolved(const Model& model);
-  std::vector<DnsNames::Status> status(std::string_view cluster) const;
 
  private:
   void on_answer(const DnsQuestion& question, const DnsAnswer& answer);
@@ -37,7 +36,7 @@ class DnsWatch {
 
   const std::function<void()> changed_;
   const std::function<void(const std::string&)> say_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable answers_, timer_, news_;
   DnsNames names_;
   bool dirty_ = false, stopping_ = false;

@@ -1,8 +1,7 @@
 // What an exchange remembers of its retry policy and of its attempts; in the request's head buffer, and only where the route or
 // the request's fields ask for something of it. http_retry.cc decides (Envoy: RetryStateImpl, Router::Filter).
 //
-//   route ─ begin_retry() ─▶ attempt ─┬─ response head ─ retry_response() ─┬─ taken: the response goes on, nothing is kept any
-//   more
+//   route ─ begin_retry() ─▶ attempt ─┬─ response head ─ retry_response() ─┬─ taken: it goes on, nothing is kept any more
 //             ▲                       ├─ reset, refused ─ retry_reset() ───┤
 //             │                       └─ per-try timeout ─────────────────┴─ once more: back-off ─ start_retry() ─▶ attempt
 //          body kept (kept_body.h), up to its limit
@@ -43,7 +42,6 @@ struct RetryState {
   uint64_t buffer_limit = 0;  // bytes of the body
   bool previous_hosts = false, count_in_request = false, count_in_response = false, tell_timeout_retry = false;
   bool auto_host_rewrite = false;
-  bool suppress_expected_timeout = false;  // x-envoy-expected-rq-timeout-ms is not ours to write
   bool given_up = false;       // the response has begun, or the body is too large: no further attempt, nothing is kept
   bool overflowed = false;     // the breaker for retries said no
   bool after_timeout = false;  // the last attempt ran into the per-try timeout

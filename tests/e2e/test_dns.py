@@ -4,6 +4,7 @@ The name server listens where control runs, on the host's loopback; the endpoint
 """
 import collections
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -44,7 +45,11 @@ def configuration(lab):
         dns_cluster(lab, "auto", [("both.test", 8001)], dns_lookup_family="AUTO"),
         dns_cluster(lab, "rewrite", [("rewrite.test", 8001)]),
     ]
-    return L.bootstrap([L.listener("http", 8080, L.hcm([{"name": "all", "domains": ["*"], "routes": routes}]))], clusters)
+    # A sink, because it asks for the addresses of names up to the very end of control.
+    sink = {"name": "envoy.stat_sinks.statsd", "typed_config": {
+        "@type": "type.googleapis.com/envoy.config.metrics.v3.StatsdSink",
+        "address": {"socket_address": {"protocol": "UDP", "address": "127.0.0.1", "port_value": lab.sink.getsockname()[1]}}}}
+    return {**L.bootstrap([L.listener("http", 8080, L.hcm([{"name": "all", "domains": ["*"], "routes": routes}]))], clusters), "stats_sinks": [sink]}
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +64,14 @@ def lab():
             "strict.test": (60, a[:2]), "logical.test": (60, a[:2]), "one.test": (60, [a[0]]), "other.test": (60, [a[1]]), "tcp.test": (60, [a[0]]),
             "older.test": (60, [a[0]]), "silent.test": "silent", "broken.test": None, "both.test": (60, [a[0], lab.upstream6(0)]),
             "rewrite.test": (60, [a[3]])})
+        lab.sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        lab.sink.bind(("127.0.0.1", 0))
         lab.start_gateway(configuration(lab))
         yield lab
-        stopped = lab.stop_gateway()
+        stopped = [lab.control.stop(), lab.stop_gateway()]
         lab.dns.close()
-        assert stopped == 0
+        lab.sink.close()
+        assert stopped == [0, 0]
 
 
 def get(lab, path, check=True):
