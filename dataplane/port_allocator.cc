@@ -47,6 +47,10 @@ uint32_t PortAllocator::find(const base::IpAddress& local, const base::IpAddress
   return kNone;
 }
 
+namespace {
+constexpr uint32_t kGolden = 40'503;  // 65,536 / the golden ratio: runs spread over the range whatever their number
+}
+
 uint16_t PortAllocator::allocate(const io::Steering& steering, uint32_t worker, uint16_t port_index, const base::IpAddress& local,
                                  const base::IpAddress& remote, uint16_t remote_port) {
   const uint32_t range = uint32_t{last_} - first_ + 1;
@@ -70,7 +74,8 @@ uint16_t PortAllocator::allocate(const io::Steering& steering, uint32_t worker, 
   Map& map = maps_[m];
   uint64_t* bits = bits_ + size_t{m} * kWords;
   const io::Steering::PortChoice choice(steering, port_index, local, remote, remote_port);
-  uint32_t tries = kMaxTriesPerWorker * steering.workers();
+  const uint32_t run = kMaxTriesPerWorker * steering.workers();
+  uint32_t tries = run, runs = kMaxRuns;
   uint32_t at = map.cursor;
   // Whole words of taken ports are passed at once, so the scan is bounded by the words of the range, the candidates by `tries`.
   for (uint32_t seen = 0; seen < range && map.used < range;) {
@@ -93,7 +98,12 @@ uint16_t PortAllocator::allocate(const io::Steering& steering, uint32_t worker, 
       map.cursor = at;
       return static_cast<uint16_t>(port);
     }
-    if (--tries == 0) break;
+    if (--tries != 0) continue;
+    // Neighbours differ in their low bits only, and a port's hash is linear: where its key has nothing but zeros under these bits
+    // (one random key in 128, of two queues), a run of them leads to one worker. So the next run is far away.
+    if (--runs == 0) break;
+    tries = run;
+    at = static_cast<uint32_t>((at + uint64_t{range} * kGolden / 65'536) % range);
   }
   map.cursor = at;  // the next call looks elsewhere
   if (map.used == 0) drop_map(m);

@@ -19,8 +19,8 @@ class PortAllocator {
   PortAllocator(const PortAllocator&) = delete;
   PortAllocator& operator=(const PortAllocator&) = delete;
 
-  // A free port whose return traffic arrives at `worker`, now taken. 0 when none was found: range spent, kMaxTries candidates
-  // belonged to other workers, or no map left.
+  // A free port whose return traffic arrives at `worker`, now taken. 0 when none was found: range spent, all candidates looked
+  // at belonged to other workers, or no map left.
   uint16_t allocate(const io::Steering& steering, uint32_t worker, uint16_t port_index, const base::IpAddress& local,
                     const base::IpAddress& remote, uint16_t remote_port);
   // Gives back what allocate() gave for the same pair.
@@ -28,7 +28,8 @@ class PortAllocator {
 
   uint32_t in_use() const { return in_use_; }  // ports
   uint32_t maps_in_use() const { return maps_in_use_; }
-  static constexpr uint32_t kMaxTriesPerWorker = 64;  // free candidates looked at, times the number of workers
+  static constexpr uint32_t kMaxTriesPerWorker = 64;  // free candidates of a run, times the number of workers
+  static constexpr uint32_t kMaxRuns = 32;            // runs of candidates in different parts of the range
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;

@@ -373,7 +373,14 @@ base::Status Port::configure(std::span<const PacketPool> pools) {
                    info.reta_size > 0 && std::has_single_bit(info.reta_size) &&
                    (info.hash_key_size == 40 || info.hash_key_size == 52);
   if (rss) {
-    if (getrandom(key.data(), key.size(), 0) != static_cast<ssize_t>(key.size())) return Error{"no random bytes for the RSS key"};
+    RssTable drawn;
+    for (uint32_t i = 0; i < info.reta_size; ++i) drawn.reta.push_back(static_cast<uint16_t>(i % rx_queues));
+    constexpr int kDraws = 64;  // one in two does, of few queues; of more than 128 none can, and PortAllocator looks further
+    for (int draw = 0; draw < kDraws && (draw == 0 || !reaches_all_queues(drawn, rx_queues)); ++draw) {
+      if (getrandom(key.data(), key.size(), 0) != static_cast<ssize_t>(key.size()))
+        return Error{"no random bytes for the RSS key"};
+      drawn.key = key;
+    }
     conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
     conf.rx_adv_conf.rss_conf.rss_key = key.data();
     conf.rx_adv_conf.rss_conf.rss_key_len = info.hash_key_size;

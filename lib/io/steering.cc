@@ -1,5 +1,6 @@
 #include "lib/io/steering.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
@@ -66,6 +67,24 @@ uint32_t toeplitz(const uint8_t* key, const uint8_t* input, uint32_t n) {
     }
   }
   return result;
+}
+
+bool reaches_all_queues(const RssTable& rss, uint32_t queues) {
+  const auto mask = static_cast<uint32_t>(rss.reta.size()) - 1;
+  for (const uint32_t n : {12u, 36u}) {
+    std::array<uint32_t, 256> low{};  // what the low byte of the local port adds to a hash
+    for (uint32_t byte = 0; byte < 256; ++byte) {
+      uint8_t input[36] = {};
+      input[n - 1] = static_cast<uint8_t>(byte);
+      low[byte] = toeplitz(rss.key.data(), input, n);
+    }
+    for (uint32_t base = 0; base <= mask; ++base) {
+      std::vector<bool> seen(queues);
+      for (const uint32_t x : low) seen[rss.reta[(base ^ x) & mask] % queues] = true;
+      if (std::find(seen.begin(), seen.end(), false) != seen.end()) return false;
+    }
+  }
+  return true;
 }
 
 void Steering::set_hardware(uint16_t port, const RssTable& rss) {

@@ -29,6 +29,10 @@ struct RssTable {
 // Toeplitz hash of `n` bytes (Microsoft RSS). `key` has at least n + 4 bytes.
 uint32_t toeplitz(const uint8_t* key, const uint8_t* input, uint32_t n);
 
+// Whether among any 256 local ports that differ in their low byte only, some lead to each of `queues` queues, IPv4 and IPv6. One
+// random key in a hundred does not; local ports would then be hard to find for connections that we open.
+bool reaches_all_queues(const RssTable& rss, uint32_t queues);
+
 struct HardwareSteering;  // steering.cc
 
 class Steering {

@@ -51,6 +51,32 @@ TEST(Toeplitz, PublishedVectors) {
   EXPECT_EQ(toeplitz(kKey.data(), input, 12), 0x51ccc178u);
 }
 
+RssTable table(const std::array<uint8_t, 52>& key, uint16_t entries, uint16_t queues) {
+  RssTable rss;
+  rss.key = key;
+  for (uint16_t i = 0; i < entries; ++i) rss.reta.push_back(i % queues);
+  return rss;
+}
+
+// `key` with zeros where the low 7 bits of the local port (byte `at`, 1 to 7) meet the lowest bit of the hash.
+std::array<uint8_t, 52> blind_key(uint32_t at) {
+  std::array<uint8_t, 52> key = kKey;
+  for (uint32_t bit = at * 8 + 1 + 31; bit <= at * 8 + 7 + 31; ++bit) key[bit / 8] &= static_cast<uint8_t>(~(0x80 >> bit % 8));
+  return key;
+}
+
+TEST(Toeplitz, WhetherLowBitsOfThePortReachAllQueues) {
+  EXPECT_TRUE(reaches_all_queues(table(kKey, 128, 2), 2));
+  EXPECT_TRUE(reaches_all_queues(table(kKey, 128, 4), 4));
+  EXPECT_TRUE(reaches_all_queues(table(kKey, 128, 7), 7));
+  std::array<uint8_t, 52> no_v4 = blind_key(11), no_v6 = blind_key(35);
+  no_v4[(11 * 8 + 31) / 8] &= static_cast<uint8_t>(~(0x80 >> (11 * 8 + 31) % 8));  // the eighth bit too
+  no_v6[(35 * 8 + 31) / 8] &= static_cast<uint8_t>(~(0x80 >> (35 * 8 + 31) % 8));
+  EXPECT_FALSE(reaches_all_queues(table(no_v4, 128, 2), 2));
+  EXPECT_FALSE(reaches_all_queues(table(no_v6, 128, 2), 2));
+  EXPECT_FALSE(reaches_all_queues(table(kKey, 512, 512), 512)) << "256 ports cannot";
+}
+
 TEST(Software, SpreadsEvenlyAndSaysTheSameEitherWay) {
   for (const uint32_t workers : {1u, 2u, 3u, 8u}) {
     const Steering s(workers, 42);
