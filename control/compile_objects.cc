@@ -429,6 +429,47 @@ base::Result<std::vector<uint8_t>> compile_listener(const ListenerObject& l) {
   return w.finish(out);
 }
 
+namespace {
+
+table::OutlierDetection compile_outlier_detection(const envoy::config::cluster::v3::OutlierDetection& o) {
+  using table::OutlierDetector;
+  table::OutlierDetection out;
+  out.present = 1;
+  const auto set = [](bool has, const google::protobuf::UInt32Value& v, auto& to) {
+    if (has) to = static_cast<std::remove_reference_t<decltype(to)>>(v.value());
+  };
+  const auto enforcing = [&](OutlierDetector d) -> uint8_t& { return out.enforcing[static_cast<uint32_t>(d)]; };
+#define MILLRACE_SET(field, to) set(o.has_##field(), o.field(), to)
+  MILLRACE_SET(consecutive_5xx, out.consecutive_5xx);
+  MILLRACE_SET(consecutive_gateway_failure, out.consecutive_gateway_failure);
+  MILLRACE_SET(consecutive_local_origin_failure, out.consecutive_local_origin_failure);
+  MILLRACE_SET(max_ejection_percent, out.max_ejection_percent);
+  MILLRACE_SET(success_rate_minimum_hosts, out.success_rate_minimum_hosts);
+  MILLRACE_SET(success_rate_request_volume, out.success_rate_request_volume);
+  MILLRACE_SET(success_rate_stdev_factor, out.success_rate_stdev_factor);
+  MILLRACE_SET(failure_percentage_threshold, out.failure_percentage_threshold);
+  MILLRACE_SET(failure_percentage_minimum_hosts, out.failure_percentage_minimum_hosts);
+  MILLRACE_SET(failure_percentage_request_volume, out.failure_percentage_request_volume);
+  MILLRACE_SET(enforcing_consecutive_5xx, enforcing(OutlierDetector::kConsecutive5xx));
+  MILLRACE_SET(enforcing_consecutive_gateway_failure, enforcing(OutlierDetector::kConsecutiveGatewayFailure));
+  MILLRACE_SET(enforcing_success_rate, enforcing(OutlierDetector::kSuccessRate));
+  MILLRACE_SET(enforcing_consecutive_local_origin_failure, enforcing(OutlierDetector::kConsecutiveLocalOriginFailure));
+  MILLRACE_SET(enforcing_local_origin_success_rate, enforcing(OutlierDetector::kLocalOriginSuccessRate));
+  MILLRACE_SET(enforcing_failure_percentage, enforcing(OutlierDetector::kFailurePercentage));
+  MILLRACE_SET(enforcing_failure_percentage_local_origin, enforcing(OutlierDetector::kFailurePercentageLocalOrigin));
+#undef MILLRACE_SET
+  out.interval_ms = ms_or(o.has_interval(), o.interval(), out.interval_ms);
+  out.base_ejection_ms = ms_or(o.has_base_ejection_time(), o.base_ejection_time(), out.base_ejection_ms);
+  out.max_ejection_ms =
+      std::max(out.base_ejection_ms, ms_or(o.has_max_ejection_time(), o.max_ejection_time(), out.max_ejection_ms));
+  out.max_ejection_jitter_ms = ms_or(o.has_max_ejection_time_jitter(), o.max_ejection_time_jitter(), out.max_ejection_jitter_ms);
+  out.always_eject_one_host = o.always_eject_one_host().value();
+  out.split_external_local_origin_errors = o.split_external_local_origin_errors();
+  return out;
+}
+
+}  // namespace
+
 base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
   using Cluster = api::Cluster;
   ObjectWriter w(table::Kind::kCluster, c.name);
@@ -468,6 +509,7 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
       out.min_retry_concurrency = b.has_min_retry_concurrency() ? b.min_retry_concurrency().value() : kDefaultConcurrency;
     }
   }
+  if (config.has_outlier_detection()) out.outlier = compile_outlier_detection(config.outlier_detection());
   out.has_tls = c.has_tls;
   if (c.has_tls) set_tls(c, w, &out.tls);
   if (c.has_proxy) out.proxy = compile_proxy(c.proxy, w);

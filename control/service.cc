@@ -17,6 +17,7 @@
 #include "control/capture.h"
 #include "control/config_loader.h"
 #include "control/connections.h"
+#include "control/monotonic.h"
 #include "control/proto_writer.h"
 #include "control/stats_report.h"
 #include "lib/api/millrace.control.v1.grpc.pb.h"
@@ -313,7 +314,10 @@ class Service final : public ControlService, public pb::Control::Service {
         return grpc::Status::OK;
       }
     }
-    report_list(*model, only, out);
+    LiveStates live;
+    if (!only || *only == ConfigKind::kEndpoints)
+      plane_.link().with_stats([&](const stats::RegionView& view) { live = live_states(view, monotonic_ns()); });
+    report_list(*model, only, live, out);
     return grpc::Status::OK;
   }
 

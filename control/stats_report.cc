@@ -1,10 +1,12 @@
 #include "control/stats_report.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 
 #include "control/monotonic.h"
 #include "lib/stats/kernel_counters.h"
+#include "lib/table/outlier_detection.h"
 
 namespace millrace::control {
 
@@ -268,7 +270,31 @@ void report_drops(const RegionView& view, bool all, v1::DropsReply* out) {
   }
 }
 
-void report_list(const Model& model, std::optional<ConfigKind> only, v1::ListReply* out) {
+LiveStates live_states(const RegionView& view, uint64_t now_monotonic_ns) {
+  constexpr const char* kDetectors[] = {"consecutive_5xx",
+                                        "consecutive_gateway_failure",
+                                        "success_rate",
+                                        "consecutive_local_origin_failure",
+                                        "local_origin_success_rate",
+                                        "failure_percentage",
+                                        "failure_percentage_local_origin"};
+  static_assert(std::size(kDetectors) == table::kOutlierDetectors);
+  LiveStates out;
+  for (const stats::Scope& s : view.all_scopes()) {
+    if (s.kind != stats::ScopeKind::kEndpoint) continue;
+    const stats::EndpointHealth& h = view.health(s.slot);
+    if ((h.state.load(std::memory_order_relaxed) & stats::kHealthEjected) == 0) continue;
+    const auto cluster = view.scope(s.parent);
+    const uint64_t until = h.ejected_until_ns.read(), detector = h.detector.read();
+    const uint64_t left = until > now_monotonic_ns ? (until - now_monotonic_ns + 999'999'999) / 1'000'000'000 : 0;
+    if (cluster)
+      out[{cluster->name, s.name}] =
+          "ejected for " + std::to_string(left) + " s: " + (detector < std::size(kDetectors) ? kDetectors[detector] : "unknown");
+  }
+  return out;
+}
+
+void report_list(const Model& model, std::optional<ConfigKind> only, const LiveStates& live, v1::ListReply* out) {
   const auto add = [&](ConfigKind kind, const std::string& name, std::vector<std::string> columns) {
     v1::ObjectSummary& o = *out->add_objects();
     o.set_kind(std::string(to_string(kind)));
@@ -316,10 +342,13 @@ void report_list(const Model& model, std::optional<ConfigKind> only, v1::ListRep
           const auto& a = lb.endpoint().address().socket_address();
           const std::string host = a.address().find(':') != std::string::npos ? "[" + a.address() + "]" : a.address();
           const std::string state = envoy::config::core::v3::HealthStatus_Name(lb.health_status());
+          const std::string endpoint = host + ":" + std::to_string(a.port_value());
+          const auto found = live.find({name, endpoint});
+          std::string shown = state == "UNKNOWN" ? "in rotation" : state;
+          if (found != live.end())
+            shown = state == "UNKNOWN" || state == "HEALTHY" ? found->second : state + ", " + found->second;
           add(ConfigKind::kEndpoints, name,
-              {host + ":" + std::to_string(a.port_value()),
-               std::to_string(lb.has_load_balancing_weight() ? lb.load_balancing_weight().value() : 1),
-               state == "UNKNOWN" ? "in rotation" : state});
+              {endpoint, std::to_string(lb.has_load_balancing_weight() ? lb.load_balancing_weight().value() : 1), shown});
         }
   }
   if (wanted(ConfigKind::kSecret)) {

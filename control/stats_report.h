@@ -3,7 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "control/config_kind.h"
@@ -21,7 +24,11 @@ void report_stats(const stats::RegionView& view, const v1::StatsRequest& request
 void report_drops(const stats::RegionView& view, bool all, v1::DropsReply* out);
 // Every worker's counters now, for `millctl top`; the caller sets `connected`.
 void report_top(const stats::RegionView& view, v1::TopSample* out);
+// What the data plane found out about endpoints, by cluster and "address:port", as a line for people: "ejected for 12 s:
+// consecutive_5xx". Those of which there is nothing to say are not in it.
+using LiveStates = std::map<std::pair<std::string, std::string>, std::string>;
+LiveStates live_states(const stats::RegionView& view, uint64_t now_monotonic_ns);
 // The objects of one kind (with columns for people) or of all.
-void report_list(const Model& model, std::optional<ConfigKind> only, v1::ListReply* out);
+void report_list(const Model& model, std::optional<ConfigKind> only, const LiveStates& live, v1::ListReply* out);
 
 }  // namespace millrace::control

@@ -34,6 +34,29 @@ bool circuit_breakers(const envoy::config::cluster::v3::CircuitBreakers& c, cons
   return complain(Path(at, "thresholds", 1), e, "a second set of thresholds for priority DEFAULT");
 }
 
+// validate.rules of OutlierDetection.
+bool outlier_detection(const envoy::config::cluster::v3::OutlierDetection& o, const Path& at, ErrorSink& e) {
+  bool ok = true;
+  const auto percent = [&](const google::protobuf::UInt32Value& v, std::string_view field) {
+    if (v.value() > 100) ok = complain(Path(at, field), e, "must be at most 100");
+  };
+  percent(o.max_ejection_percent(), "max_ejection_percent");
+  percent(o.enforcing_consecutive_5xx(), "enforcing_consecutive_5xx");
+  percent(o.enforcing_success_rate(), "enforcing_success_rate");
+  percent(o.enforcing_consecutive_gateway_failure(), "enforcing_consecutive_gateway_failure");
+  percent(o.enforcing_consecutive_local_origin_failure(), "enforcing_consecutive_local_origin_failure");
+  percent(o.enforcing_local_origin_success_rate(), "enforcing_local_origin_success_rate");
+  percent(o.failure_percentage_threshold(), "failure_percentage_threshold");
+  percent(o.enforcing_failure_percentage(), "enforcing_failure_percentage");
+  percent(o.enforcing_failure_percentage_local_origin(), "enforcing_failure_percentage_local_origin");
+  if (o.has_interval()) ok = duration(o.interval(), Path(at, "interval"), e, 1) && ok;
+  if (o.has_base_ejection_time()) ok = duration(o.base_ejection_time(), Path(at, "base_ejection_time"), e, 1) && ok;
+  if (o.has_max_ejection_time()) ok = duration(o.max_ejection_time(), Path(at, "max_ejection_time"), e, 1) && ok;
+  if (o.has_max_ejection_time_jitter())
+    ok = duration(o.max_ejection_time_jitter(), Path(at, "max_ejection_time_jitter"), e) && ok;
+  return ok;
+}
+
 }  // namespace
 
 bool validate_discovery(const api::Cluster& c, const api::ClusterLoadAssignment& a, const Path& at, ErrorSink& e) {
@@ -153,6 +176,7 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
   if (c.has_least_request_lb_config() && c.least_request_lb_config().has_choice_count())
     ok = at_least(c.least_request_lb_config().choice_count().value(), 2, Path(lr, "choice_count"), e) && ok;
   ok = circuit_breakers(c.circuit_breakers(), Path(root, "circuit_breakers"), e) && ok;
+  if (c.has_outlier_detection()) ok = outlier_detection(c.outlier_detection(), Path(root, "outlier_detection"), e) && ok;
   ok = validate_upstream_http(c, root, e) && ok;
   if (c.has_transport_socket()) ok = validate_transport_socket(c.transport_socket(), Path(root, "transport_socket"), e) && ok;
   table::TcpOptions tcp;

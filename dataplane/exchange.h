@@ -47,9 +47,10 @@ struct BodyRelay {
 
 // What is out of the ordinary about an exchange, so that the ordinary one tests it once for all.
 enum Unusual : uint8_t {
-  kUnusualTunnel = 1,  // `tunnel`
-  kUnusualRaw = 2,     // the endpoint is spoken to in raw TCP: a CONNECT that ends here
-  kUnusualRetry = 4,   // `retry`
+  kUnusualTunnel = 1,   // `tunnel`
+  kUnusualRaw = 2,      // the endpoint is spoken to in raw TCP: a CONNECT that ends here
+  kUnusualRetry = 4,    // `retry`
+  kUnusualWatched = 8,  // its cluster is watched: what the endpoint answers is reported (health_keeper.h)
 };
 
 // All of an exchange but what links it: copied over by Exchange::renew().

@@ -79,6 +79,7 @@ void HttpProxy::on_timer(Exchange& ex) {
     }
     ex.flags.set(ResponseFlag::kUpstreamRequestTimeout);
     ex.detail = ResponseDetail::kResponseTimeout;
+    if (!started && ex.endpoint != nullptr) upstreams_.report(*ex.endpoint, Upstreams::Outcome::kTimeout);
     upstreams_.cancel(ex);
     if (started) return cut_response(ex);
     return reply(ex, LocalReply::kResponseTimeout);

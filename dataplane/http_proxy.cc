@@ -378,6 +378,7 @@ bool HttpProxy::read_response_head(Exchange& ex) {
     if (r.status != http::ParseStatus::kDone) {
       u.reusable = false;
       ctx_.stats.scope(ex.cluster->slot)[stats::ClusterCounter::kCxProtocolError].add();
+      upstreams_.report(*ex.endpoint, Upstreams::Outcome::kFailed);
       upstreams_.cancel(ex);
       ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
       if (ex.retry != nullptr && retry_reset(ex, UpstreamFailure::kProtocol)) return false;
@@ -405,6 +406,7 @@ bool HttpProxy::read_response_head(Exchange& ex) {
     h->used = h->head_length = static_cast<uint32_t>(r.consumed);
     ex.response.headers = http::HeaderTable(h->headers, h->header_capacity, ex.response.headers);
     if (ex.response.status == 101 && (!ex.tunnel || ex.is_connect)) {  // nobody asked for an upgrade
+      upstreams_.report(*ex.endpoint, Upstreams::Outcome::kFailed);
       upstreams_.cancel(ex);
       ctx_.heads.release(std::exchange(ex.response_buffer, nullptr));
       if (ex.retry != nullptr && retry_reset(ex, UpstreamFailure::kProtocol)) return false;
@@ -432,6 +434,10 @@ void HttpProxy::on_upstream_failed(Exchange& ex, UpstreamFailure failure) {
   using http::ResponseDetail;
   using stats::ResponseFlag;
   const bool started = ex.response_phase != ResponsePhase::kNone, stream = ex.upstream_stream != nullptr;
+  // Envoy: onUpstreamReset, whatever has come; not what a limit of ours refused.
+  if (ex.endpoint != nullptr && failure != UpstreamFailure::kOverflow && failure != UpstreamFailure::kNoRoom)
+    upstreams_.report(*ex.endpoint,
+                      failure == UpstreamFailure::kTimeout ? Upstreams::Outcome::kTimeout : Upstreams::Outcome::kFailed);
   if (ex.upstream != nullptr) upstreams_.cancel(ex);
   ex.endpoint = nullptr;
   if (started && stream) {

@@ -167,6 +167,7 @@ class HttpProxy {
   bool write_response_head(Exchange& ex, const http::ResponseHead& head, const http::ResponseWrite& how, bool end);
   void answered_early(Exchange& ex);
   void forward_response_head(Exchange& ex);
+  void report_response(const Exchange& ex);
   void reply(Exchange& ex, http::LocalReply kind, stats::ResponseFlags flags = {});
   // 503 UF for a handshake with the endpoint that failed: `reason` goes into the response code details, with '_' for its spaces.
   void reply_tls_failure(Exchange& ex, std::string_view reason);

@@ -256,6 +256,7 @@ void HttpProxy::arm_retry(RetryState& r) {
 
 // What an exchange out of the ordinary does first with its connection. False: it cannot go on yet, or at all, or has gone on.
 bool HttpProxy::before_upstream_head(Exchange& ex) {
+  if ((ex.unusual & kUnusualWatched) != 0) upstreams_.report(*ex.endpoint, Upstreams::Outcome::kConnected);
   if (ex.raw_upstream()) {
     open_raw_tunnel(ex);
     return false;
@@ -410,6 +411,7 @@ void HttpProxy::per_try_timeout(Exchange& ex, bool idle) {
   counters[idle ? ClusterCounter::kRqPerTryIdleTimeout : ClusterCounter::kRqPerTryTimeout].add();
   ctx_.stats.scope(ex.endpoint_slot)[ClusterCounter::kRqTimeout].add();
   r.per_try_deadline = base::kNever;
+  if (ex.endpoint != nullptr) upstreams_.report(*ex.endpoint, Upstreams::Outcome::kTimeout);
   upstreams_.cancel(ex);
   ex.endpoint = nullptr;
   const ResponseDetail detail = idle ? ResponseDetail::kUpstreamPerTryIdleTimeout : ResponseDetail::kUpstreamPerTryTimeout;

@@ -363,6 +363,7 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
       return reply(ex, LocalReply::kNoHealthyUpstream, ResponseFlag::kNoHealthyUpstream);
     return reply(ex, LocalReply::kUpstreamOverflow, ResponseFlag::kUpstreamOverflow);
   }
+  ex.unusual |= cluster->unusual;
   ex.upstream_address = endpoint->address;
   ex.upstream_port = endpoint->port;
   if (!hostname.empty()) ex.route.upstream_host_name = ex.scratch.copy(hostname);
@@ -579,6 +580,21 @@ void HttpProxy::answered_early(Exchange& ex) {
   ctx_.stats.scope(ex.downstream->policy->http.stat_slot)[HcmCounter::kRqBeforeComplete].add();
 }
 
+// To outlier detection (Envoy: Router::Filter::onUpstreamHeaders). The status of gRPC counts where it comes with the head.
+void HttpProxy::report_response(const Exchange& ex) {
+  uint16_t status = ex.response.status;
+  if (ex.is_grpc) {
+    constexpr uint16_t kAsHttp[] = {200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401};
+    const std::string_view said = ex.response.headers.get(HeaderId::kGrpcStatus);
+    const uint32_t code = said.size() == 1   ? static_cast<uint32_t>(said[0] - '0')
+                          : said.size() == 2 ? static_cast<uint32_t>((said[0] - '0') * 10 + said[1] - '0')
+                                             : UINT32_MAX;
+    if (code < std::size(kAsHttp)) status = kAsHttp[code];
+    else if (!said.empty()) status = 500;
+  }
+  upstreams_.report_status(*ex.upstream->endpoint, status);
+}
+
 void HttpProxy::forward_response_head(Exchange& ex) {
   DownstreamSession& d = *ex.downstream;
   UpstreamSession& u = *ex.upstream;
@@ -588,6 +604,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   ex.detail = ResponseDetail::kViaUpstream;
   ex.status = response.status;
   if (ex.unusual != 0) [[unlikely]] {
+    if ((ex.unusual & kUnusualWatched) != 0) report_response(ex);
     if (ex.retry != nullptr && retry_response(ex)) return;
     if (ex.tunnel && ex.upstream_stream != nullptr && !http1_answer(ex)) return;
   }

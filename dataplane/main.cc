@@ -402,6 +402,8 @@ int run(const Options& options) {
 
   std::unique_ptr<io::HandoverMesh> mesh = workers > 1 ? std::make_unique<io::HandoverMesh>(workers) : nullptr;
   std::vector<std::vector<io::PortQueue*>> queues(workers);
+  std::unique_ptr<HealthMesh> health_mesh;
+  if (workers > 1) health_mesh = std::make_unique<HealthMesh>(*region);
   std::vector<std::unique_ptr<Worker>> pool;
   for (uint32_t w = 0; w < workers; ++w) {
     for (const auto& p : ports) queues[w].push_back(&p->queue(w));
@@ -430,6 +432,7 @@ int run(const Options& options) {
     r.ports = queues[w];
     r.steering = &steering;
     r.mesh = mesh.get();
+    r.health_mesh = health_mesh.get();
     r.payload = payload[w];
     r.headers = headers[w];
     r.indirect = indirect[w];

@@ -210,6 +210,12 @@ Result<std::shared_ptr<const ClusterNode>> NodeBuilder::cluster(const table::Clu
   r.object = &object;
   node->leases.push_back(leases_.take(stats::ScopeKind::kCluster, r.id, table::view(&object, object.name)));
   r.slot = node->leases.back().slot();
+  r.watched = object.outlier.present != 0 && r.slot != stats::kOverflowScope;  // the overflow scope is nobody's own
+  if (r.watched) {
+    node->leases.push_back(leases_.take(stats::ScopeKind::kClusterHealth, r.id, table::view(&object, object.name), r.slot));
+    r.health_slot = node->leases.back().slot();
+    r.watched = r.health_slot != stats::kOverflowScope;
+  }
   const FoundObject found = finder.find(table::Kind::kEndpointSet, object.endpoint_set);
   node->endpoint_set_version = found.version;
   if (found.object != nullptr) {

@@ -118,6 +118,9 @@ struct ClusterRuntime {
   const table::EndpointSet* endpoints = nullptr;  // null: not there (yet); as a cluster without endpoints
   stats::ScopeSlot slot = stats::kOverflowScope;  // ScopeKind::kCluster
   std::vector<stats::ScopeSlot> endpoint_slots;   // by index of endpoints->endpoints (ScopeKind::kEndpoint)
+  // Its endpoints have a state that changes without the tables (endpoint_health.h), in the words of their slots.
+  bool watched = false;
+  stats::ScopeSlot health_slot = stats::kOverflowScope;  // ScopeKind::kClusterHealth, where it is watched
   // By worker, built by the loader with the set (empty without endpoints); each is used and changed by its worker only.
   mutable std::vector<route::balancer::Balancer> balancers;
   // By worker, where object->has_tls. Empty: a secret that it needs is not there (yet): connections to endpoints then fail.
@@ -144,6 +147,7 @@ class RuntimeSnapshot {
   const RouteTableRuntime* route_table(table::ObjectId id) const { return route_tables_.find(id); }
   const VirtualHostEntry* virtual_host(table::ObjectId id) const { return virtual_hosts_.find(id); }
   const ClusterRuntime* cluster(table::ObjectId id) const { return clusters_.find(id); }
+  std::span<const ClusterRuntime* const> watched_clusters() const { return watched_; }
   const ListenerSet& listener_set() const { return listener_set_; }
   size_t objects() const { return objects_; }
 
@@ -167,6 +171,7 @@ class RuntimeSnapshot {
   ObjectMap<RouteTableRuntime> route_tables_;
   ObjectMap<VirtualHostEntry> virtual_hosts_;
   ObjectMap<ClusterRuntime> clusters_;
+  std::vector<const ClusterRuntime*> watched_;
   ListenerSet listener_set_;
   mutable std::vector<WorkerScratch> scratch_;  // by worker
   // Loader thread only: the arena, and what this snapshot was the last to show. What newer ones show too is theirs: they live

@@ -376,6 +376,10 @@ struct TableLoader::Impl {
                                           [](const void* n) { return &static_cast<const ClusterNode*>(n)->runtime; });
     std::vector<ListenerSet::Entry> entries;
     for (const Loaded& l : c.next) {
+      if (l.ref.kind == Kind::kCluster && l.node != nullptr) {
+        const ClusterRuntime& r = static_cast<const ClusterNode*>(l.node.get())->runtime;
+        if (r.watched) s->watched_.push_back(&r);
+      }
       if (l.ref.kind != Kind::kListener || l.node == nullptr) continue;
       const ListenerRuntime& r = static_cast<const ListenerNode*>(l.node.get())->runtime;
       s->listener_list_.push_back(&r);

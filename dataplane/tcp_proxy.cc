@@ -107,6 +107,7 @@ bool TcpProxy::connect(Tunnel& t) {
 
 void TcpProxy::connect_failed(Tunnel& t, UpstreamFailure why) {
   upstreams_->count_connect_failure(*t.endpoint, why == UpstreamFailure::kTimeout);
+  upstreams_->report(*t.endpoint, why == UpstreamFailure::kTimeout ? Upstreams::Outcome::kTimeout : Upstreams::Outcome::kFailed);
   leave_endpoint(t, why != UpstreamFailure::kTls);  // TLS: the alert that says why still goes
   if (t.attempts < t.max_attempts && connect(t)) return;
   if (t.attempts >= t.max_attempts) {  // Envoy: UF,URX, also when one attempt is all there is
@@ -138,6 +139,7 @@ void TcpProxy::on_upstream(Tunnel& t, uint32_t events) {
     t.last_activity = t.ready_at = ctx_.now;
     ctx_.stats->histogram(stats::WorkerHistogram::kConnectTime).record(ctx_.now - t.connect_started);
     upstreams_->count_active(*t.endpoint, +1);
+    upstreams_->report(*t.endpoint, Upstreams::Outcome::kConnectedFinal);
     arm(t);
   } else if (events & (tcp::kEventReset | tcp::kEventTimedOut)) {
     t.flags.set(ResponseFlag::kUpstreamConnectionTermination);

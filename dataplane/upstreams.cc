@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "dataplane/downstream.h"
+#include "dataplane/endpoint_health.h"
 #include "dataplane/http_proxy.h"
 #include "lib/base/hash.h"
 #include "lib/wire/proxy_protocol.h"
@@ -56,6 +57,7 @@ uint32_t share(uint32_t limit, uint32_t workers) { return limit / workers + (lim
 Upstreams::Upstreams(WorkerContext& context, HttpProxy& proxy, base::Arena* http2_arena)
     : ctx_(context),
       proxy_(proxy),
+      health_(context),
       http2_(context, proxy, *this, http2_arena),
       sessions_(context.limits.connections),
       endpoints_(context.limits.upstream_endpoints),
@@ -114,6 +116,8 @@ void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
   c.min_retry_concurrency = share(t.min_retry_concurrency, ctx_.workers);
   c.max_response_head_bytes = t.max_response_headers_bytes;
   c.max_response_headers_count = t.max_response_headers_count;
+  c.unusual = runtime.watched ? kUnusualWatched : 0;
+  c.split_errors = t.outlier.split_external_local_origin_errors != 0;
   c.enable_trailers = t.enable_trailers != 0;
   c.has_tls = t.has_tls != 0;
   c.context = runtime.tls_context(ctx_.worker);
@@ -194,17 +198,19 @@ EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runti
   *why = PickError::kNone;
   const table::EndpointSet* set = runtime.endpoints;
   uint32_t index = route::balancer::kNoEndpoint;
-  if (set != nullptr && ctx_.worker < runtime.balancers.size()) {
+  if (set != nullptr) {  // so there is a balancer for each worker
     route::balancer::Balancer& balancer = runtime.balancers[ctx_.worker];
-    index = balancer.pick(
-        [&](uint32_t i) -> uint32_t {
-          if (cluster.apart)  // of all its pools
-            return static_cast<uint32_t>(ctx_.stats.scope(runtime.endpoint_slots[i])[ClusterCounter::kRqActive].read());
-          const table::Endpoint& e = set->endpoints.at(set, i);
-          const EndpointPool* known = find_endpoint(cluster, e.address, e.port, codec);
-          return known == nullptr ? 0 : known->active;
-        },
-        [&] { return ctx_.random.next(); }, [](uint32_t) { return true; });
+    const auto active = [&](uint32_t i) -> uint32_t {
+      if (cluster.apart)  // of all its pools
+        return static_cast<uint32_t>(ctx_.stats.scope(runtime.endpoint_slots[i])[ClusterCounter::kRqActive].read());
+      const table::Endpoint& e = set->endpoints.at(set, i);
+      const EndpointPool* known = find_endpoint(cluster, e.address, e.port, codec);
+      return known == nullptr ? 0 : known->active;
+    };
+    const auto random = [&] { return ctx_.random.next(); };
+    if (runtime.watched) [[unlikely]]
+      index = balancer.pick(active, random, [&](uint32_t i) { return !found_bad(ctx_.stats, runtime, i); });
+    else index = balancer.pick(active, random, [](uint32_t) { return true; });
     cluster.balancer_position = balancer.position();
   }
   if (index == route::balancer::kNoEndpoint) {
@@ -235,6 +241,25 @@ void Upstreams::count_active(EndpointPool& e, int delta) {
     (*b)[ClusterCounter::kRqActive].add(static_cast<uint64_t>(static_cast<int64_t>(delta)));
     if (delta > 0) (*b)[ClusterCounter::kRqTotal].add();
   }
+}
+
+void Upstreams::report_status(const EndpointPool& e, uint16_t status) {
+  const HealthResult r = status >= 502 && status <= 504   ? HealthResult::kGatewayFailure
+                         : status >= 500 && status <= 599 ? HealthResult::kFailure
+                                                          : HealthResult::kSuccess;
+  health_.report(e.cluster->id, e.cluster->slot, e.slot, r);
+}
+
+// DetectorHostMonitorImpl::putResultNoLocalExternalSplit, putResultWithLocalExternalSplit.
+void Upstreams::report(const EndpointPool& e, Outcome outcome) {
+  if (e.cluster->unusual == 0) return;
+  const bool connected = outcome == Outcome::kConnected || outcome == Outcome::kConnectedFinal;
+  HealthResult r;
+  if (e.cluster->split_errors) r = connected ? HealthResult::kLocalSuccess : HealthResult::kLocalFailure;
+  else if (connected) r = HealthResult::kSuccess;
+  else r = HealthResult::kGatewayFailure;  // as 503, or 504 for a timeout
+  if (outcome == Outcome::kConnected && !e.cluster->split_errors) return;
+  health_.report(e.cluster->id, e.cluster->slot, e.slot, r);
 }
 
 void Upstreams::count_connect_failure(EndpointPool& e, bool timeout) {

@@ -16,6 +16,7 @@
 #include <memory>
 
 #include "dataplane/exchange.h"
+#include "dataplane/health_keeper.h"
 #include "dataplane/http2_client.h"
 #include "dataplane/transport.h"
 #include "dataplane/worker_context.h"
@@ -74,6 +75,8 @@ struct ClusterState {
   uint32_t max_connections = 1024, max_pending = 1024, max_requests = 1024;  // this worker's share
   uint32_t max_response_head_bytes = 60 * 1024, max_response_headers_count = 100;
   bool enable_trailers = false;
+  uint8_t unusual = 0;        // of its exchanges: kUnusualWatched where outlier detection watches it
+  bool split_errors = false;  // split_external_local_origin_errors
   bool has_tls = false;
   bool apart = false;         // connections are for one client or one name alone: pools of the key kApart
   bool auto_sni = false;      // for one name
@@ -222,6 +225,13 @@ class Upstreams {
   // What establish() last failed with as Envoy words it ("TLS_error:..."), for whoever is told of kTls. May be empty.
   std::string_view tls_failure() const { return {tls_failure_, tls_failure_size_}; }
 
+  // What outlier detection is told, for clusters that are watched: a response's status; what became of a connection or of an
+  // exchange without a response (Envoy: Outlier::Result). kConnectedFinal: and no response will tell more.
+  enum class Outcome : uint8_t { kConnected, kConnectedFinal, kFailed, kTimeout };
+  void report_status(const EndpointPool& e, uint16_t status);
+  void report(const EndpointPool& e, Outcome outcome);
+  HealthKeeper& health() { return health_; }
+
   const tcp::Profile& profile() const { return profile_; }  // of connections to endpoints
   uint32_t connections_in_use() const { return sessions_.in_use(); }
   uint32_t connections_capacity() const { return sessions_.capacity(); }
@@ -266,6 +276,7 @@ class Upstreams {
 
   WorkerContext& ctx_;
   HttpProxy& proxy_;
+  HealthKeeper health_;
   Http2Client http2_;
   base::Pool<UpstreamSession> sessions_;
   base::Pool<EndpointPool> endpoints_;

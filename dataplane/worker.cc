@@ -72,6 +72,7 @@ Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, Tim
   downstreams_.set_upstreams(upstreams_);
   upstreams_.set_downstreams(downstreams_);
   ctx_.now = now;
+  ctx_.health_mesh = resources.health_mesh;
   set_date(0);
 }
 
@@ -84,6 +85,8 @@ bool Worker::take_tables() {
   t->adopt_scratch(config_.index, match_scratch_.patterns);
   stack_.set_listeners(&t->listener_set());
   upstreams_.begin_sweep();
+  upstreams_.health().on_tables();
+  chores_at_ = std::min(chores_at_, upstreams_.health().due());
   resources_.stats->loop[LoopCounter::kTableSwaps].add();
   return true;
 }
@@ -131,7 +134,7 @@ bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
   http_.http2().flush();
   transports_.flush_records(now);
   stack_.flush(now);
-  if (now >= gauges_at_) publish_gauges(now);
+  if (now >= chores_at_) do_chores(now);
   resources_.stats->loop[LoopCounter::kIterations].add();
   if (busy) resources_.stats->loop[LoopCounter::kBusyIterations].add();
   return busy;
@@ -174,12 +177,18 @@ void Worker::fire(SessionTimer& t) {
   }
 }
 
-TimeNs Worker::next_deadline() { return std::min(timers_.next_wakeup(), stack_.next_deadline()); }
+TimeNs Worker::next_deadline() { return std::min({timers_.next_wakeup(), stack_.next_deadline(), upstreams_.health().due()}); }
 
 void Worker::set_date(uint64_t wall_seconds) {
   date_second_ = wall_seconds;
   http::format_date(wall_seconds, date_);
   ctx_.date = {date_, sizeof date_};
+}
+
+void Worker::do_chores(TimeNs now) {
+  if (now >= gauges_at_) publish_gauges(now);
+  upstreams_.health().step();
+  chores_at_ = std::min(gauges_at_, upstreams_.health().due());
 }
 
 void Worker::publish_gauges(TimeNs now) {

@@ -57,6 +57,7 @@ struct WorkerResources {
   shm::RingProducer* inspection = nullptr;  // null: nobody can look into this worker (tests)
   WorkerTableSlot* tables = nullptr;
   tls::Arena* tls_arena = nullptr;             // null: OpenSSL allocates from malloc (tests)
+  HealthMesh* health_mesh = nullptr;           // null with one worker
   LinkWatch* links = nullptr;                  // worker 0 only; null: links never change
   tls::LibraryContext* tls_library = nullptr;  // may be null where no TLS is terminated (tests)
 };
@@ -94,6 +95,7 @@ class Worker {
   void dispatch(Session& s, uint32_t events);
   void fire(SessionTimer& t);
   void set_date(uint64_t wall_seconds);
+  void do_chores(TimeNs now);
   void publish_gauges(TimeNs now);
   void watch_links(LinkWatch& links, TimeNs now);
 
@@ -121,6 +123,7 @@ class Worker {
   char date_[http::kDateBytes];
   uint64_t date_second_ = 0;
   TimeNs gauges_at_ = 0;
+  TimeNs chores_at_ = 0;  // the earlier of `gauges_at_` and what the health of endpoints asks for
   uint32_t links_seen_[io::kMaxPorts] = {};
 };
 

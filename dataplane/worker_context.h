@@ -31,6 +31,8 @@ struct SessionTimer {
   TimerKind kind;
 };
 
+class HealthMesh;
+
 struct WorkerContext {
   uint32_t worker = 0, workers = 1;
   WorkerLimits limits;
@@ -51,6 +53,8 @@ struct WorkerContext {
   uint64_t wall_ns = 0;                     // Unix time
   std::string_view date;                    // IMF-fixdate of wall_ns
   const RuntimeSnapshot* tables = nullptr;  // never null after start: an empty snapshot serves nothing
+
+  HealthMesh* health_mesh = nullptr;  // null with one worker
 
   void arm(SessionTimer& t, TimeNs deadline) { timers.schedule(t.node, deadline); }
   // Lazily: the node may stay in its slot of the wheel without a deadline, so that the next arm() is one store. A request arms

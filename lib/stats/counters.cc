@@ -40,6 +40,10 @@ constexpr CounterInfo kCompressor[] = {
 #define COMPRESSOR_COUNTER MILLRACE_ENTRY
 #include "lib/stats/counters.def"
 };
+constexpr CounterInfo kClusterHealth[] = {
+#define CLUSTER_HEALTH_COUNTER MILLRACE_ENTRY
+#include "lib/stats/counters.def"
+};
 constexpr CounterInfo kVirtualHost[] = {
 #define VIRTUAL_HOST_COUNTER MILLRACE_ENTRY
 #include "lib/stats/counters.def"
@@ -104,6 +108,10 @@ std::span<const CounterInfo> infos<HcmCounter>() {
 template <>
 std::span<const CounterInfo> infos<CompressorCounter>() {
   return kCompressor;
+}
+template <>
+std::span<const CounterInfo> infos<ClusterHealthCounter>() {
+  return kClusterHealth;
 }
 template <>
 std::span<const CounterInfo> infos<VirtualHostCounter>() {

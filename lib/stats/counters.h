@@ -80,6 +80,11 @@ enum class CompressorCounter : uint16_t {
 #include "lib/stats/counters.def"
   kCount
 };
+enum class ClusterHealthCounter : uint16_t {
+#define CLUSTER_HEALTH_COUNTER MILLRACE_ENTRY
+#include "lib/stats/counters.def"
+  kCount
+};
 enum class VirtualHostCounter : uint16_t {
 #define VIRTUAL_HOST_COUNTER MILLRACE_ENTRY
 #include "lib/stats/counters.def"
@@ -137,6 +142,8 @@ template <>
 std::span<const CounterInfo> infos<HcmCounter>();
 template <>
 std::span<const CounterInfo> infos<CompressorCounter>();
+template <>
+std::span<const CounterInfo> infos<ClusterHealthCounter>();
 template <>
 std::span<const CounterInfo> infos<VirtualHostCounter>();
 template <>

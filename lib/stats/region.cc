@@ -15,7 +15,7 @@ constexpr uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to 
 constexpr uint64_t kPage = 4096;
 
 struct Layout {
-  uint64_t workers_offset, worker_stride, scopes_offset, blocks_offset, size;
+  uint64_t workers_offset, worker_stride, scopes_offset, blocks_offset, health_offset, size;
 };
 // Parts begin on pages, so that a sparse segment pays only for what is used.
 Layout layout_of(uint32_t workers, uint32_t scopes) {
@@ -24,7 +24,8 @@ Layout layout_of(uint32_t workers, uint32_t scopes) {
   l.worker_stride = round_up(sizeof(WorkerBlock), kPage);
   l.scopes_offset = l.workers_offset + workers * l.worker_stride;
   l.blocks_offset = round_up(l.scopes_offset + uint64_t{scopes} * sizeof(ScopeEntry), kPage);
-  l.size = l.blocks_offset + round_up(uint64_t{scopes} * sizeof(ScopeBlock), kPage) * workers;
+  l.health_offset = l.blocks_offset + round_up(uint64_t{scopes} * sizeof(ScopeBlock), kPage) * workers;
+  l.size = l.health_offset + round_up(uint64_t{scopes} * sizeof(EndpointHealth), kPage);
   return l;
 }
 uint64_t block_stride(uint32_t scopes) { return round_up(uint64_t{scopes} * sizeof(ScopeBlock), kPage); }
@@ -51,6 +52,7 @@ uint64_t region_layout_hash() {
   h = add_names(h, infos<ListenerCounter>());
   h = add_names(h, infos<HcmCounter>());
   h = add_names(h, infos<CompressorCounter>());
+  h = add_names(h, infos<ClusterHealthCounter>());
   h = add_names(h, infos<VirtualHostCounter>());
   h = add_names(h, infos<ClusterCounter>());
   h = add_names(h, infos<Pool>());
@@ -79,6 +81,8 @@ const char* to_string(ScopeKind k) {
       return "endpoint";
     case ScopeKind::kCompressor:
       return "compressor";
+    case ScopeKind::kClusterHealth:
+      return "health";
     case ScopeKind::kCount:
       break;
   }
@@ -93,6 +97,8 @@ std::span<const CounterInfo> scope_counters(ScopeKind k) {
       return infos<HcmCounter>();
     case ScopeKind::kCompressor:
       return infos<CompressorCounter>();
+    case ScopeKind::kClusterHealth:
+      return infos<ClusterHealthCounter>();
     case ScopeKind::kVirtualHost:
       return infos<VirtualHostCounter>();
     case ScopeKind::kCluster:
@@ -141,6 +147,7 @@ base::Result<Region> Region::create(std::span<uint8_t> memory, const RegionConfi
   h.worker_stride = l.worker_stride;
   h.scopes_offset = l.scopes_offset;
   h.blocks_offset = l.blocks_offset;
+  h.health_offset = l.health_offset;
   h.size = l.size;
   for (size_t i = 0; i < config.port_names.size(); ++i) config.port_names[i].copy(h.port_names[i], kMaxPortName - 1);
   config.version.copy(h.version, sizeof h.version - 1);
@@ -161,7 +168,7 @@ WorkerBlock& Region::worker(uint32_t w) const {
   return *reinterpret_cast<WorkerBlock*>(reinterpret_cast<uint8_t*>(header_) + header_->workers_offset +
                                          w * header_->worker_stride);
 }
-WorkerStats Region::worker_stats(uint32_t w) const { return {&worker(w), scope_blocks(w), header_->scopes}; }
+WorkerStats Region::worker_stats(uint32_t w) const { return {&worker(w), scope_blocks(w), header_->scopes, health()}; }
 ScopeEntry* Region::scope_entries() const {
   return reinterpret_cast<ScopeEntry*>(reinterpret_cast<uint8_t*>(header_) + header_->scopes_offset);
 }
@@ -169,6 +176,9 @@ ScopeBlock* Region::scope_blocks(uint32_t w) const {
   MILLRACE_ASSERT(w < header_->workers, "worker number in range");
   return reinterpret_cast<ScopeBlock*>(reinterpret_cast<uint8_t*>(header_) + header_->blocks_offset +
                                        w * block_stride(header_->scopes));
+}
+EndpointHealth* Region::health() const {
+  return reinterpret_cast<EndpointHealth*>(reinterpret_cast<uint8_t*>(header_) + header_->health_offset);
 }
 
 // ---- directory --------------------------------------------------------------------------------------------------------------
@@ -286,6 +296,7 @@ void ScopeDirectory::sweep(base::TimeNs now, base::TimeNs safe_before) {
     drop();
     for (uint32_t w = 0; w < region_.workers(); ++w)
       for (Counter& c : region_.scope_blocks(w)[slot].words) c.set(0);
+    std::memset(static_cast<void*>(&region_.health()[slot]), 0, sizeof(EndpointHealth));
     index_.erase(key_of_[slot]);
     key_of_[slot] = {};
     state_[slot] = static_cast<uint8_t>(ScopeState::kFree);
@@ -315,13 +326,14 @@ base::Result<RegionView> RegionView::attach(std::span<const uint8_t> memory) {
     return base::Error{"statistics region: counts out of range"};
   const Layout l = layout_of(v.workers_, v.scopes_);
   if (h.workers_offset != l.workers_offset || h.worker_stride != l.worker_stride || h.scopes_offset != l.scopes_offset ||
-      h.blocks_offset != l.blocks_offset)
+      h.blocks_offset != l.blocks_offset || h.health_offset != l.health_offset)
     return base::Error{"statistics region: offsets are not those of this layout"};
   if (l.size > memory.size()) return base::Error{"statistics region: shorter than its parts"};
   v.workers_offset_ = l.workers_offset;
   v.worker_stride_ = l.worker_stride;
   v.scopes_offset_ = l.scopes_offset;
   v.blocks_offset_ = l.blocks_offset;
+  v.health_offset_ = l.health_offset;
   return v;
 }
 
@@ -340,6 +352,11 @@ const ScopeBlock& RegionView::block(uint32_t w, ScopeSlot slot) const {
   MILLRACE_ASSERT(w < workers_ && slot < scopes_, "worker and slot in range");
   return *reinterpret_cast<const ScopeBlock*>(base_ + blocks_offset_ + w * block_stride(scopes_) +
                                               uint64_t{slot} * sizeof(ScopeBlock));
+}
+
+const EndpointHealth& RegionView::health(ScopeSlot slot) const {
+  MILLRACE_ASSERT(slot < scopes_, "slot in range");
+  return reinterpret_cast<const EndpointHealth*>(base_ + health_offset_)[slot];
 }
 
 std::optional<Scope> RegionView::scope(ScopeSlot slot) const {

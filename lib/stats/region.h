@@ -9,11 +9,14 @@
 //   | ScopeEntry × S     |  the directory: which object has which slot; written by the loader thread only
 //   +--------------------+  blocks_offset
 //   | ScopeBlock × S × W |  one array of S blocks per worker, each written by its worker only
+//   +--------------------+  health_offset
+//   | EndpointHealth × S |  health.h: each written by the worker that owns its cluster
 //   +--------------------+
 //
 // A *scope* is one object with counters of its own: a listener, an HTTP connection manager (by stat_prefix), a virtual host, a
-// cluster, an endpoint, a compressor filter (its parent the connection manager). The loader gives it a slot when its first
-// snapshot arrives; the snapshot carries the slot number to the workers.
+// cluster, an endpoint, a compressor filter (its parent the connection manager), the health of a cluster (its parent the cluster;
+// only where something watches it). The loader gives it a slot when its first snapshot arrives; the snapshot carries the slot
+// number to the workers.
 //
 // Life of a slot (ScopeDirectory, used by the loader):
 //   free -> live        acquire(kind, key): same (kind, key) gives the same slot as long as the slot was not freed
@@ -47,13 +50,14 @@
 #include "lib/base/time.h"
 #include "lib/stats/counters.h"
 #include "lib/stats/drop_reason.h"
+#include "lib/stats/health.h"
 #include "lib/stats/histogram.h"
 #include "lib/stats/response_flag.h"
 
 namespace millrace::stats {
 
 inline constexpr uint64_t kRegionMagic = 0x5453'4352'4c4d'5631;
-inline constexpr uint32_t kRegionLayoutVersion = 2;
+inline constexpr uint32_t kRegionLayoutVersion = 3;
 // Hash of every name of every counter list, in order: programs built from different lists refuse each other.
 uint64_t region_layout_hash();
 
@@ -65,7 +69,7 @@ inline constexpr uint32_t kMaxScopeName = 128;  // longer names are cut and mark
 inline constexpr uint32_t kScopeCounters = 64;  // words of a scope, 512 bytes: the longest list (clusters) and room to grow
 static_assert(kCountOf<ListenerCounter> <= kScopeCounters && kCountOf<HcmCounter> <= kScopeCounters &&
               kCountOf<CompressorCounter> <= kScopeCounters && kCountOf<VirtualHostCounter> <= kScopeCounters &&
-              kCountOf<ClusterCounter> <= kScopeCounters);
+              kCountOf<ClusterHealthCounter> <= kScopeCounters && kCountOf<ClusterCounter> <= kScopeCounters - kTallyWords);
 inline constexpr uint32_t kDefaultScopes =
     1          // the overflow scope
     + 255      // listeners
@@ -76,8 +80,19 @@ inline constexpr uint32_t kDefaultScopes =
 inline constexpr uint32_t kMinScopes = 64, kMaxScopes = 1u << 22;
 inline constexpr base::TimeNs kScopeLingerNs = 60 * base::kSecond;
 
-enum class ScopeKind : uint16_t { kNone = 0, kOverflow, kListener, kHcm, kVirtualHost, kCluster, kEndpoint, kCompressor, kCount };
-const char* to_string(ScopeKind k);  // "listener", "http", "virtual_host", "cluster", "endpoint", "compressor"
+enum class ScopeKind : uint16_t {
+  kNone = 0,
+  kOverflow,
+  kListener,
+  kHcm,
+  kVirtualHost,
+  kCluster,
+  kEndpoint,
+  kCompressor,
+  kClusterHealth,
+  kCount
+};
+const char* to_string(ScopeKind k);  // "listener", "http", "virtual_host", "cluster", "endpoint", "compressor", "health"
 std::span<const CounterInfo> scope_counters(ScopeKind k);  // names of the words of a scope; the overflow scope has none
 
 // The key of a compressor's scope says whether its counters go by Envoy's names without "response." (no
@@ -102,7 +117,7 @@ struct RegionHeader {  // data plane: rw before the hand-out, then ro; control: 
   uint32_t scopes;
   uint32_t ports;
   uint32_t reserved;
-  uint64_t workers_offset, worker_stride, scopes_offset, blocks_offset, size;
+  uint64_t workers_offset, worker_stride, scopes_offset, blocks_offset, health_offset, size;
   char port_names[kMaxPorts][kMaxPortName];        // NUL-terminated
   char version[64];                                // of the program, NUL-terminated
   alignas(64) CounterBlock<LoaderCounter> loader;  // loader thread: rw; others: ro
@@ -166,6 +181,9 @@ struct alignas(64) ScopeBlock {  // its worker: rw; everybody else: ro
   const Counter& operator[](Enum e) const {
     return words[static_cast<uint32_t>(e)];
   }
+  // Of an endpoint's block.
+  EndpointTally& tally() { return *reinterpret_cast<EndpointTally*>(words + kScopeCounters - kTallyWords); }
+  const EndpointTally& tally() const { return *reinterpret_cast<const EndpointTally*>(words + kScopeCounters - kTallyWords); }
 };
 static_assert(sizeof(ScopeBlock) == 512);
 
@@ -185,17 +203,20 @@ uint64_t region_size(const RegionConfig& config);
 class WorkerStats {
  public:
   WorkerStats() = default;
-  WorkerStats(WorkerBlock* block, ScopeBlock* scopes, uint32_t scope_count)
-      : block_(block), scopes_(scopes), scope_count_(scope_count) {}
+  WorkerStats(WorkerBlock* block, ScopeBlock* scopes, uint32_t scope_count, EndpointHealth* health = nullptr)
+      : block_(block), scopes_(scopes), health_(health), scope_count_(scope_count) {}
   WorkerBlock* operator->() const { return block_; }
   WorkerBlock& block() const { return *block_; }
   // The worker's own words of a scope: stats.scope(slot)[ClusterCounter::kRqTotal].add().
   bool there() const { return block_ != nullptr; }
   ScopeBlock& scope(ScopeSlot slot) const { return scopes_[slot < scope_count_ ? slot : kOverflowScope]; }
+  // Of an endpoint or a cluster; to be written by the worker that owns the cluster alone.
+  EndpointHealth& health(ScopeSlot slot) const { return health_[slot < scope_count_ ? slot : kOverflowScope]; }
 
  private:
   WorkerBlock* block_ = nullptr;
   ScopeBlock* scopes_ = nullptr;
+  EndpointHealth* health_ = nullptr;
   uint32_t scope_count_ = 0;
 };
 
@@ -212,6 +233,7 @@ class Region {
   CounterBlock<LoaderCounter>& loader() const { return header_->loader; }
   ScopeEntry* scope_entries() const;
   ScopeBlock* scope_blocks(uint32_t w) const;  // S of them
+  EndpointHealth* health() const;              // S of them
   uint32_t scopes() const { return header_->scopes; }
 
  private:
@@ -296,6 +318,7 @@ class RegionView {
   // Every live and lingering scope, in slot order.
   std::vector<Scope> all_scopes() const;
   const ScopeBlock& block(uint32_t w, ScopeSlot slot) const;
+  const EndpointHealth& health(ScopeSlot slot) const;
   // One word of a scope summed over the workers.
   uint64_t scope_sum(ScopeSlot slot, uint32_t word) const;
   template <class Enum>
@@ -315,7 +338,7 @@ class RegionView {
   const RegionHeader* header_ = nullptr;
   // Copies of the checked header fields: what is used for addressing must not change under us.
   uint32_t workers_ = 0, scopes_ = 0, ports_ = 0;
-  uint64_t workers_offset_ = 0, worker_stride_ = 0, scopes_offset_ = 0, blocks_offset_ = 0;
+  uint64_t workers_offset_ = 0, worker_stride_ = 0, scopes_offset_ = 0, blocks_offset_ = 0, health_offset_ = 0;
 };
 
 }  // namespace millrace::stats

@@ -9,6 +9,7 @@
 #include "lib/base/ip_address.h"
 #include "lib/table/format_ops.h"
 #include "lib/table/layout.h"
+#include "lib/table/outlier_detection.h"
 
 namespace millrace::table {
 
@@ -689,6 +690,7 @@ struct Cluster {
   uint8_t has_tls = 0;  // transport_socket: `tls` is spoken to its endpoints
   uint8_t has_retry_budget = 0;
   uint8_t reserved[3] = {};
+  OutlierDetection outlier;
   UpstreamTls tls;
   ProxyHeaderOut proxy;
   template <class V>

@@ -479,6 +479,8 @@ void check(const Cluster& c, Walker& w) {
   if (c.tcp.fast_open_queue != 0) w.fail_field("tcp.fast_open_queue", "is a listener's");
   w.flag("has_retry_budget", c.has_retry_budget);
   w.flag("has_tls", c.has_tls);
+  w.flag("outlier.present", c.outlier.present);
+  if (c.outlier.interval_ms == 0) w.fail_field("outlier.interval_ms", "is 0");
   w.in_enum("tls.min_version", c.tls.min_version, TlsVersion::kTls13);
   w.in_enum("tls.max_version", c.tls.max_version, TlsVersion::kTls13);
   w.flag("tls.auto_host_sni", c.tls.auto_host_sni);

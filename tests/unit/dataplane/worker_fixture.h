@@ -622,6 +622,16 @@ class World {
     return n;
   }
 
+  // Of the health of all clusters together.
+  uint64_t health_count(stats::ClusterHealthCounter c) {
+    const auto view = stats::RegionView::attach({region_memory_.get(), region_bytes_});
+    EXPECT_TRUE(view.ok());
+    uint64_t n = 0;
+    for (const stats::Scope& s : view->all_scopes())
+      if (s.kind == stats::ScopeKind::kClusterHealth) n += view->sum(s.slot, c);
+    return n;
+  }
+
   // Of all compressor filters together.
   uint64_t compressor_count(stats::CompressorCounter c) {
     const auto view = stats::RegionView::attach({region_memory_.get(), region_bytes_});
