@@ -347,8 +347,8 @@ struct Two {
     std::memset(memory.get(), 0, size);
     region.emplace(*stats::Region::create({memory.get(), size}, r));
     mesh.emplace(*region);
-    const ClusterRuntime* found = w.worker->context().tables->watched_clusters()[0];
-    cluster = found;
+    cluster = w.worker->context().tables->watched_clusters()[0];
+    contexts.reserve(2);  // keepers refer to them
     for (uint32_t i = 0; i < 2; ++i) {
       contexts.push_back(w.worker->context());
       contexts[i].worker = i;
