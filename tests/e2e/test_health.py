@@ -1,4 +1,4 @@
-"""Endpoints that fail and come back: outlier detection with real servers, over two workers."""
+"""Endpoints that fail and come back: outlier detection with real servers, seen and acted on by two workers."""
 import collections
 import os
 import re
@@ -24,7 +24,7 @@ def configuration(lab, flag):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    with L.Lab(memory_mb=256) as lab:
+    with L.Lab(memory_mb=512, workers=2) as lab:
         lab.flag = str(tmp_path_factory.mktemp("health") / "sick")
         os.chmod(os.path.dirname(lab.flag), 0o755)
         server = 'server {{ listen {0}:8001; location / {{ {2} return 200 "{1}\\n"; }} }}'
@@ -82,5 +82,5 @@ def test_who_refuses_connections_is_left_out(lab):
 def test_not_more_than_the_percentage(lab):
     with open(lab.flag, "w"):
         pass
-    assert ask(lab, "/few", 40)["500"] == 20
+    assert 16 <= ask(lab, "/few", 40)["500"] <= 24  # each worker in turn
     os.unlink(lab.flag)
