@@ -1,5 +1,8 @@
 #include "control/compile_objects.h"
 
+#include <map>
+#include <tuple>
+
 #include "control/access_log_filter.h"
 #include "control/access_log_template.h"
 #include "control/compile_compressor.h"
@@ -272,6 +275,7 @@ base::Status set_tcp_proxy(const api::TcpProxy& t, ObjectWriter& w, table::TcpPr
   out->access_logs = *logs;
   out->idle_timeout_ms = ms_or(t.has_idle_timeout(), t.idle_timeout(), out->idle_timeout_ms);
   if (t.has_max_connect_attempts()) out->max_connect_attempts = t.max_connect_attempts().value();
+  out->hash_source_ip = !t.hash_policy().empty();
   out->max_downstream_connection_duration_ms =
       ms_or(t.has_max_downstream_connection_duration(), t.max_downstream_connection_duration(), 0);
   return {};
@@ -485,12 +489,30 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
     case Cluster::LEAST_REQUEST:
       out.lb_policy = table::LbPolicy::kLeastRequest;
       break;
+    case Cluster::RING_HASH:
+      out.lb_policy = table::LbPolicy::kRingHash;
+      break;
+    case Cluster::MAGLEV:
+      out.lb_policy = table::LbPolicy::kMaglev;
+      break;
     case Cluster::RANDOM:
       out.lb_policy = table::LbPolicy::kRandom;
       break;
     default:
       out.lb_policy = table::LbPolicy::kRoundRobin;
   }
+  const auto& ring = config.ring_hash_lb_config();
+  if (ring.has_minimum_ring_size()) out.ring_min = static_cast<uint32_t>(ring.minimum_ring_size().value());
+  if (ring.has_maximum_ring_size()) out.ring_max = static_cast<uint32_t>(ring.maximum_ring_size().value());
+  out.ring_murmur = ring.hash_function() == Cluster::RingHashLbConfig::MURMUR_HASH_2;
+  if (config.maglev_lb_config().has_table_size())
+    out.maglev_size = static_cast<uint32_t>(config.maglev_lb_config().table_size().value());
+  const auto& common = config.common_lb_config();
+  if (common.has_healthy_panic_threshold()) out.panic_threshold = static_cast<uint8_t>(common.healthy_panic_threshold().value());
+  out.fail_on_panic = common.zone_aware_lb_config().fail_traffic_on_panic();
+  out.locality_weighted = common.has_locality_weighted_lb_config();
+  out.hash_hostname = common.consistent_hashing_lb_config().use_hostname_for_hashing();
+  out.hash_balance_factor = common.consistent_hashing_lb_config().hash_balance_factor().value();
   if (config.least_request_lb_config().has_choice_count())
     out.least_request_choice_count = config.least_request_lb_config().choice_count().value();
   if (!config.circuit_breakers().thresholds().empty()) {
@@ -517,12 +539,30 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
   return w.finish(out);
 }
 
+// By priority, then as Envoy orders them. What is written twice is one locality, whose weight is the last one's.
+using LocalityKey = std::tuple<uint32_t, std::string, std::string, std::string>;
+static LocalityKey locality_key(const envoy::config::endpoint::v3::LocalityLbEndpoints& l) {
+  return {l.priority(), l.locality().region(), l.locality().zone(), l.locality().sub_zone()};
+}
+
 base::Result<std::vector<uint8_t>> compile_endpoints(const EndpointsObject& e) {
   ObjectWriter w(table::Kind::kEndpointSet, e.name);
   table::EndpointSet out{};
   out.name = w.string(e.name);
+  if (e.config->policy().has_overprovisioning_factor())
+    out.overprovisioning_factor = e.config->policy().overprovisioning_factor().value();
+  std::map<LocalityKey, uint32_t> localities;
+  for (const auto& locality : e.config->endpoints())
+    localities[locality_key(locality)] = locality.load_balancing_weight().value();
+  std::vector<table::Locality> written;
+  for (auto& [key, weight] : localities) {
+    written.push_back({std::get<0>(key), weight});
+    weight = static_cast<uint32_t>(written.size() - 1);  // from here on: its index
+  }
+  out.localities = w.array(written);
   std::vector<table::Endpoint> endpoints;
   for (const auto& locality : e.config->endpoints()) {
+    const uint32_t index = localities[locality_key(locality)];
     for (const auto& p : locality.lb_endpoints()) {
       table::Endpoint x{};
       const auto& socket = p.endpoint().address().socket_address();
@@ -538,9 +578,13 @@ base::Result<std::vector<uint8_t>> compile_endpoints(const EndpointsObject& e) {
         case core::TIMEOUT:
           x.state = table::EndpointState::kUnhealthy;
           break;
+        case core::DEGRADED:
+          x.state = table::EndpointState::kDegraded;
+          break;
         default:
           x.state = table::EndpointState::kHealthy;
       }
+      x.locality = index;
       x.weight = p.has_load_balancing_weight() ? p.load_balancing_weight().value() : 1;
       x.hostname = w.string(p.endpoint().hostname());
       if (x.state == table::EndpointState::kHealthy) {

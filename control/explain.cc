@@ -4,6 +4,7 @@
 
 #include "control/json_text.h"
 #include "lib/base/ip_address.h"
+#include "lib/route/balancer/plan.h"
 #include "lib/route/compiler.h"
 #include "lib/route/explain.h"
 #include "lib/route/matcher.h"
@@ -247,26 +248,43 @@ class Explainer {
         if (count == 1) answer(not_found, "NC", "cluster not found");
         continue;
       }
-      static constexpr const char* kPolicies[] = {"round robin", "least request", "random"};
+      static constexpr const char* kPolicies[] = {"round robin", "least request", "random", "ring hash", "Maglev"};
       step("cluster", name, true, why + ", " + kPolicies[static_cast<size_t>(c->lb_policy)]);
       out_.cluster += (out_.cluster.empty() ? "" : ", ") + name;
-      endpoints(name, count == 1, not_found);
+      endpoints(name, *c, count == 1, not_found);
     }
   }
 
-  void endpoints(const std::string& cluster, bool only, uint16_t status) {
+  void endpoints(const std::string& cluster, const table::Cluster& c, bool only, uint16_t status) {
     const auto* set = object<table::EndpointSet>(table::Kind::kEndpointSet, cluster);
     const uint32_t n = set == nullptr ? 0 : set->endpoints.count;
+    std::vector<route::balancer::HealthCount> counts(1);
+    for (uint32_t i = 0; i < n; ++i) {
+      counts.resize(std::max<size_t>(counts.size(), set->priority(i) + 1));
+      route::balancer::HealthCount& of = counts[set->priority(i)];
+      const auto health = route::balancer::configured_health(set->endpoints.at(set, i));
+      ++of.total;
+      of.healthy += health == route::balancer::Health::kHealthy;
+      of.degraded += health == route::balancer::Health::kDegraded;
+    }
+    std::vector<route::balancer::PriorityLoad> loads(counts.size());
+    route::balancer::spread_load(counts, n == 0 ? 0 : set->overprovisioning_factor, c.panic_threshold, loads);
+    bool any = false;
     for (uint32_t i = 0; i < n; ++i) {
       const table::Endpoint& e = set->endpoints.at(set, i);
-      const bool in = e.state == table::EndpointState::kHealthy;
-      step("endpoint", endpoint_text(e.address, e.port), in,
-           in ? "weight " + std::to_string(e.weight) + " of " + std::to_string(set->total_weight)
-           : e.state == table::EndpointState::kDraining ? "draining: no new requests"
-                                                        : "unhealthy");
+      const auto& load = loads[set->priority(i)];
+      const std::string where = counts.size() == 1 ? "" : ", priority " + std::to_string(set->priority(i));
+      const bool panic = load.panic && c.fail_on_panic == 0;
+      const bool in = load.panic ? panic : e.state == table::EndpointState::kHealthy;
+      any = any || in || (e.state == table::EndpointState::kDegraded && !load.panic);
+      const std::string why = in ? "weight " + std::to_string(e.weight) + " of " + std::to_string(set->total_weight)
+                              : e.state == table::EndpointState::kDraining ? "draining: no new requests"
+                              : e.state == table::EndpointState::kDegraded ? "degraded: what the healthy ones cannot take"
+                              : e.state == table::EndpointState::kHealthy  ? "refused in panic"
+                                                                           : "unhealthy";
+      step("endpoint", endpoint_text(e.address, e.port), in, why + where + (panic ? ", panic: health does not count" : ""));
     }
-    if (set == nullptr || set->healthy == 0)
-      if (only) answer(status == 0 ? 0 : 503, "UH", "cluster " + cluster + " has no endpoint that takes requests");
+    if (!any && only) answer(status == 0 ? 0 : 503, "UH", "cluster " + cluster + " has no endpoint that takes requests");
   }
 
   const Model& model_;

@@ -142,6 +142,31 @@ route::RetrySpec retry_spec(const rt::RetryPolicy& p) {
   return out;
 }
 
+route::HashPolicySpec hash_policy_spec(const rt::RouteAction::HashPolicy& p) {
+  using Policy = rt::RouteAction::HashPolicy;
+  route::HashPolicySpec out;
+  out.terminal = p.terminal();
+  switch (p.policy_specifier_case()) {
+    case Policy::kCookie:
+      out.kind = table::HashPolicyKind::kCookie;
+      out.name = p.cookie().name();
+      out.path = p.cookie().path();
+      if (p.cookie().has_ttl()) out.ttl_s = static_cast<uint64_t>(p.cookie().ttl().seconds());
+      for (const auto& a : p.cookie().attributes()) out.attributes.emplace_back(a.name(), a.value());
+      break;
+    case Policy::kConnectionProperties:
+      out.kind = table::HashPolicyKind::kSourceIp;
+      break;
+    case Policy::kQueryParameter:
+      out.kind = table::HashPolicyKind::kQueryParameter;
+      out.name = p.query_parameter().name();
+      break;
+    default:
+      out.name = p.header().header_name();
+  }
+  return out;
+}
+
 void set_action(const rt::RouteAction& a, route::RouteSpec* out) {
   if (a.has_weighted_clusters()) {
     out->action = table::ActionKind::kWeightedClusters;
@@ -168,6 +193,10 @@ void set_action(const rt::RouteAction& a, route::RouteSpec* out) {
   if (a.max_stream_duration().has_max_stream_duration())
     out->max_stream_duration_ms = ms_or(true, a.max_stream_duration().max_stream_duration(), 0);
   if (a.has_retry_policy()) out->retry = retry_spec(a.retry_policy());
+  for (const auto& p : a.hash_policy()) {
+    const bool idle = p.has_connection_properties() && !p.connection_properties().source_ip();  // as if it were not there
+    if (!idle) out->hash_policies.push_back(hash_policy_spec(p));
+  }
   for (const auto& u : a.upgrade_configs()) {
     const auto& c = u.connect_config();
     const bool v2 = c.proxy_protocol_config().version() == envoy::config::core::v3::ProxyProtocolConfig::V2;

@@ -10,6 +10,7 @@
 #include "control/validate_rules.h"
 #include "control/validate_tls.h"
 #include "lib/base/ip_address.h"
+#include "lib/table/objects.h"
 
 namespace millrace::control {
 
@@ -57,6 +58,47 @@ bool outlier_detection(const envoy::config::cluster::v3::OutlierDetection& o, co
   return ok;
 }
 
+bool is_prime(uint64_t n) {
+  if (n < 2) return false;
+  for (uint64_t d = 2; d * d <= n; ++d)
+    if (n % d == 0) return false;
+  return true;
+}
+
+// validate.rules of CommonLbConfig, RingHashLbConfig and MaglevLbConfig, and what their balancers throw.
+bool balancing(const api::Cluster& c, const Path& root, ErrorSink& e) {
+  const Path ring(root, "ring_hash_lb_config"), maglev(root, "maglev_lb_config"), common(root, "common_lb_config"),
+      panic(common, "healthy_panic_threshold"), hashing(common, "consistent_hashing_lb_config");
+  bool ok = true;
+  if (c.has_ring_hash_lb_config()) {
+    const auto& r = c.ring_hash_lb_config();
+    const uint64_t most = r.has_maximum_ring_size() ? r.maximum_ring_size().value() : table::kMostRingSize;
+    const uint64_t least = r.has_minimum_ring_size() ? r.minimum_ring_size().value() : table::Cluster{}.ring_min;
+    const std::string limit = "must be at most " + std::to_string(table::kMostRingSize);
+    if (most > table::kMostRingSize) ok = complain(Path(ring, "maximum_ring_size"), e, limit);
+    if (least > table::kMostRingSize) ok = complain(Path(ring, "minimum_ring_size"), e, limit);
+    if (most == 0) ok = complain(Path(ring, "maximum_ring_size"), e, "must be at least 1");
+    if (r.has_minimum_ring_size() && least == 0) ok = complain(Path(ring, "minimum_ring_size"), e, "must be at least 1");
+    if (ok && least > most)
+      ok = complain(Path(ring, "minimum_ring_size"), e,
+                    std::to_string(least) + " is above maximum_ring_size, " + std::to_string(most));
+  }
+  if (c.maglev_lb_config().has_table_size()) {
+    const uint64_t size = c.maglev_lb_config().table_size().value();
+    if (size > table::kMostMaglevTable || !is_prime(size) || size == 2)
+      ok = complain(Path(maglev, "table_size"), e,
+                    "must be a prime from 3 to " + std::to_string(table::kMostMaglevTable) + ", not " + std::to_string(size));
+  }
+  const double percent = c.common_lb_config().healthy_panic_threshold().value();
+  if (!(percent >= 0 && percent <= 100)) ok = complain(Path(panic, "value"), e, "must be from 0 to 100");
+  const auto& h = c.common_lb_config().consistent_hashing_lb_config();
+  if (h.use_hostname_for_hashing() && c.type() != api::Cluster::STRICT_DNS)
+    ok = complain(Path(hashing, "use_hostname_for_hashing"), e, "may be set only for a cluster of type STRICT_DNS");
+  if (h.has_hash_balance_factor())
+    ok = at_least(h.hash_balance_factor().value(), 100, Path(hashing, "hash_balance_factor"), e) && ok;
+  return ok;
+}
+
 }  // namespace
 
 bool validate_discovery(const api::Cluster& c, const api::ClusterLoadAssignment& a, const Path& at, ErrorSink& e) {
@@ -84,9 +126,17 @@ bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& a
   if (!known_fields_only(a, at, e)) return false;
   bool ok = not_empty(a.cluster_name(), Path(at, "cluster_name"), e);
   std::map<std::pair<std::string, uint32_t>, std::string> seen;
-  uint64_t weights = 0;
+  uint64_t weights = 0, locality_weights = 0;
+  const Path policy(at, "policy");
+  if (a.policy().has_overprovisioning_factor())
+    ok = at_least(a.policy().overprovisioning_factor().value(), 1, Path(policy, "overprovisioning_factor"), e) && ok;
   for (int l = 0; l < a.endpoints_size(); ++l) {
     const Path locality(at, "endpoints", l);
+    if (a.endpoints(l).priority() > table::kMostPriority)
+      ok = complain(Path(locality, "priority"), e, "must be at most " + std::to_string(table::kMostPriority));
+    if (a.endpoints(l).has_load_balancing_weight())
+      ok = at_least(a.endpoints(l).load_balancing_weight().value(), 1, Path(locality, "load_balancing_weight"), e) && ok;
+    locality_weights += a.endpoints(l).load_balancing_weight().value();
     for (int i = 0; i < a.endpoints(l).lb_endpoints_size(); ++i) {
       const api::LbEndpoint& p = a.endpoints(l).lb_endpoints(i);
       const Path here(locality, "lb_endpoints", i), endpoint(here, "endpoint"), addr(endpoint, "address");
@@ -114,6 +164,9 @@ bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& a
   }
   if (weights > UINT32_MAX)
     ok = complain(Path(at, "endpoints"), e, "the weights sum up to " + std::to_string(weights) + ", more than 4294967295");
+  if (locality_weights > UINT32_MAX)
+    ok = complain(Path(at, "endpoints"), e,
+                  "the weights of localities sum up to " + std::to_string(locality_weights) + ", more than 4294967295");
   return ok;
 }
 
@@ -175,6 +228,7 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
   const Path lr(root, "least_request_lb_config");
   if (c.has_least_request_lb_config() && c.least_request_lb_config().has_choice_count())
     ok = at_least(c.least_request_lb_config().choice_count().value(), 2, Path(lr, "choice_count"), e) && ok;
+  ok = balancing(c, root, e) && ok;
   ok = circuit_breakers(c.circuit_breakers(), Path(root, "circuit_breakers"), e) && ok;
   if (c.has_outlier_detection()) ok = outlier_detection(c.outlier_detection(), Path(root, "outlier_detection"), e) && ok;
   ok = validate_upstream_http(c, root, e) && ok;

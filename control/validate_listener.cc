@@ -193,6 +193,9 @@ bool tcp_proxy(const api::TcpProxy& t, const Path& at, ErrorSink& e) {
       ok = complain(at, e, "needs cluster or weighted_clusters");
       break;
   }
+  if (t.hash_policy_size() > 1) ok = complain(Path(at, "hash_policy"), e, "must have at most one element");
+  if (t.hash_policy_size() == 1 && !t.hash_policy(0).has_source_ip())
+    ok = complain(Path(at, "hash_policy", 0), e, "needs source_ip");
   if (t.has_max_connect_attempts()) ok = at_least(t.max_connect_attempts().value(), 1, Path(at, "max_connect_attempts"), e) && ok;
   if (t.has_idle_timeout()) ok = duration(t.idle_timeout(), Path(at, "idle_timeout"), e) && ok;
   if (t.has_max_downstream_connection_duration())

@@ -186,6 +186,50 @@ bool retry_policy(const rt::RetryPolicy& p, const Path& at, ErrorSink& e) {
   return retry_headers(p.retriable_request_headers(), "retriable_request_headers", at, e) && ok;
 }
 
+// HashPolicy's validate.rules.
+bool hash_policies(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
+  using Policy = rt::RouteAction::HashPolicy;
+  bool ok = true;
+  for (int i = 0; i < a.hash_policy_size(); ++i) {
+    const Policy& p = a.hash_policy(i);
+    const Path here(at, "hash_policy", i), header(here, "header"), cookie(here, "cookie"), query(here, "query_parameter");
+    switch (p.policy_specifier_case()) {
+      case Policy::kHeader: {
+        const std::string& name = p.header().header_name();
+        const Path where(header, "header_name");
+        ok = not_empty(name, where, e) && ok;
+        constexpr std::string_view kPseudo[] = {":method", ":path", ":authority", ":scheme"};
+        if (name.starts_with(':')) {
+          if (std::find(std::begin(kPseudo), std::end(kPseudo), name) == std::end(kPseudo))
+            ok = complain(where, e, "\"" + name + "\" is no pseudo-header of a request");
+        } else if (!name.empty()) ok = header_name(name, where, e) && ok;
+        break;
+      }
+      case Policy::kCookie:
+        ok = not_empty(p.cookie().name(), Path(cookie, "name"), e) && ok;
+        ok = header_value(p.cookie().name(), Path(cookie, "name"), e) &&
+             header_value(p.cookie().path(), Path(cookie, "path"), e) && ok;
+        if (p.cookie().has_ttl() && p.cookie().ttl().seconds() < 0) ok = complain(Path(cookie, "ttl"), e, "must not be negative");
+        for (int k = 0; k < p.cookie().attributes_size(); ++k) {
+          const auto& attribute = p.cookie().attributes(k);
+          const Path one(cookie, "attributes", k);
+          ok = not_empty(attribute.name(), Path(one, "name"), e) && ok;
+          ok = header_value(attribute.name(), Path(one, "name"), e) && header_value(attribute.value(), Path(one, "value"), e) &&
+               ok;
+        }
+        break;
+      case Policy::kQueryParameter:
+        ok = not_empty(p.query_parameter().name(), Path(query, "name"), e) && ok;
+        break;
+      case Policy::kConnectionProperties:
+        break;
+      case Policy::POLICY_SPECIFIER_NOT_SET:
+        ok = complain(here, e, "needs one of header, cookie, connection_properties or query_parameter");
+    }
+  }
+  return ok;
+}
+
 bool route_action(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
   bool ok = true;
   switch (a.cluster_specifier_case()) {
@@ -207,6 +251,7 @@ bool route_action(const rt::RouteAction& a, const Path& at, ErrorSink& e) {
   if (a.max_stream_duration().has_max_stream_duration())
     ok = duration(a.max_stream_duration().max_stream_duration(), Path(most, "max_stream_duration"), e) && ok;
   if (a.has_retry_policy()) ok = retry_policy(a.retry_policy(), Path(at, "retry_policy"), e) && ok;
+  ok = hash_policies(a, at, e) && ok;
   ok = upgrades(a, at, e) && ok;
   return ok;
 }

@@ -172,6 +172,7 @@ struct ResponseEdit {
   uint8_t level = 0;  // of route, virtual host ...: each is applied as a whole
   bool keep_empty_value = false;
   bool remove = false;
+  static constexpr uint8_t kCookieLevel = UINT8_MAX;  // set-cookie of a hash policy: of responses of endpoints only
 };
 
 // What the chosen route asks for, as the exchange remembers it.

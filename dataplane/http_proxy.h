@@ -143,7 +143,10 @@ class HttpProxy {
     const table::HeaderMutations* edits;
   };
   void keep_response_edits(Exchange& ex, const EditLevel* levels, uint32_t count, bool reversed);
-  bool apply_response_edits(Exchange& ex, http::Scratch& scratch);
+  bool apply_response_edits(Exchange& ex, http::Scratch& scratch, bool local);
+  // What the route's hash policies say; a cookie that they make goes with the response. False: no room for it.
+  bool hash_request(Exchange& ex, const void* object, const table::Route& route, route::RequestHash* out);
+  bool keep_cookie(Exchange& ex, std::string_view value);
   bool apply_options(Exchange& ex, http::HeaderTable& headers, const void* object,
                      const table::Array<table::HeaderOption>& options, FormatUse use, http::Scratch& scratch);
   bool make_local_reply(Exchange& ex, uint16_t status, std::string_view body, std::string_view location, std::string_view* text);

@@ -471,7 +471,7 @@ void HttpProxy::start_retry(Exchange& ex) {
   std::string_view hostname;
   EndpointPool* endpoint = nullptr;
   for (uint32_t attempt = 0; cluster != nullptr; ++attempt) {
-    endpoint = upstreams_.pick(*cluster, *runtime, cluster->codec_for(ex.stream != nullptr), &why, &hostname);
+    endpoint = upstreams_.pick(*cluster, *runtime, cluster->codec_for(ex.stream != nullptr), r.hash, attempt, &why, &hostname);
     if (endpoint == nullptr || !r.previous_hosts || attempt >= r.host_attempts || !r.tried(endpoint->address, endpoint->port))
       break;
     upstreams_.release_if_unused(*endpoint);

@@ -342,22 +342,26 @@ void HttpProxy::route_to_cluster(Exchange& ex, const VirtualHostEntry& entry, co
     room = apply_request_edits(ex, level.object, *level.edits);
   }
   const bool keep_original = !options.suppress_envoy_headers;
-  if (route.has_host_rewrite != 0)
-    room = room && http::rewrite_host(&request, ex.scratch.copy(table::view(&object, route.host_rewrite)), route.append_xfh != 0,
-                                      ex.scratch, keep_original);
-  if (route.has_prefix_rewrite != 0 && !request.path.empty()) {
-    const std::string_view replacement = ex.scratch.copy(table::view(&object, route.prefix_rewrite));
-    room =
-        room && http::rewrite_path(&request, route::matched_path_bytes(object, route, request), replacement, options, ex.scratch);
+  route::RequestHash hash;
+  if (!plain) {
+    if (route.has_host_rewrite != 0)
+      room = room && http::rewrite_host(&request, ex.scratch.copy(table::view(&object, route.host_rewrite)),
+                                        route.append_xfh != 0, ex.scratch, keep_original);
+    if (route.has_prefix_rewrite != 0 && !request.path.empty()) {
+      const std::string_view replacement = ex.scratch.copy(table::view(&object, route.prefix_rewrite));
+      room = room &&
+             http::rewrite_path(&request, route::matched_path_bytes(object, route, request), replacement, options, ex.scratch);
+    }
+    if (route.hash_policies.count != 0) room = room && hash_request(ex, &object, route, &hash);  // of what the endpoint will see
   }
 
   StageScope stage(ctx_.stages, Stage::kUpstream);
   ClusterState* cluster = upstreams_.cluster_state(action.cluster, *runtime);
   Upstreams::PickError why = Upstreams::PickError::kTableFull;
   std::string_view hostname;
-  EndpointPool* endpoint = cluster == nullptr
-                               ? nullptr
-                               : upstreams_.pick(*cluster, *runtime, cluster->codec_for(ex.stream != nullptr), &why, &hostname);
+  EndpointPool* endpoint = cluster == nullptr ? nullptr
+                                              : upstreams_.pick(*cluster, *runtime, cluster->codec_for(ex.stream != nullptr),
+                                                                hash, 0, &why, &hostname);
   if (endpoint == nullptr) {
     if (why == Upstreams::PickError::kNoHealthy)
       return reply(ex, LocalReply::kNoHealthyUpstream, ResponseFlag::kNoHealthyUpstream);
@@ -485,11 +489,12 @@ void HttpProxy::keep_response_edits(Exchange& ex, const EditLevel* levels, uint3
 }
 
 // Level by level, each as in apply_request_edits(). `scratch`: of the response's head.
-bool HttpProxy::apply_response_edits(Exchange& ex, http::Scratch& scratch) {
+bool HttpProxy::apply_response_edits(Exchange& ex, http::Scratch& scratch, bool local) {
   const std::span edits(ex.route.response_edits, ex.route.response_edit_count);
   uint32_t level = UINT32_MAX;
   for (size_t i = 0; i < edits.size(); ++i) {
     ResponseEdit& e = edits[i];
+    if (local && e.level == ResponseEdit::kCookieLevel) continue;
     if (e.remove) {
       ex.response.headers.remove(e.name);
       continue;
@@ -624,7 +629,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   if (ex.retry != nullptr && ex.retry->count_in_response) [[unlikely]]
     room = room && response.headers.set(HeaderId::kXEnvoyAttemptCount, scratch.decimal(ex.retry->attempts));
   ex.upstream_service_time = response.headers.get(HeaderId::kXEnvoyUpstreamServiceTime);
-  room = room && apply_response_edits(ex, scratch);
+  room = room && apply_response_edits(ex, scratch, false);
   bool encoded = false, grpc_web = false;
   if (ex.filters != nullptr) [[unlikely]] {
     GrpcWeb* web = ex.filters->grpc_web;
@@ -728,7 +733,7 @@ bool HttpProxy::make_local_reply(Exchange& ex, uint16_t status, std::string_view
   // Envoy's order: the place, the route's fields, x-envoy-overloaded, then content-length and -type.
   if (!location.empty()) room = ex.response.headers.push({"location", scratch.copy(location), HeaderId::kLocation});
   ex.status = 0;  // as yet: what %RESPONSE_CODE% of an added field is to Envoy
-  room = room && apply_response_edits(ex, scratch);
+  room = room && apply_response_edits(ex, scratch, true);
   // Not when only a retry was refused.
   const bool dropped = ex.flags.has(ResponseFlag::kUpstreamOverflow) && (ex.retry == nullptr || !ex.retry->overflowed);
   if (ex.retry != nullptr && ex.retry->count_in_response && ex.endpoint_slot != stats::kOverflowScope)

@@ -17,6 +17,7 @@
 #include "lib/base/ip_address.h"
 #include "lib/base/time.h"
 #include "lib/http/message.h"
+#include "lib/route/request_hash.h"
 #include "lib/table/objects.h"
 
 namespace millrace::dataplane {
@@ -39,6 +40,7 @@ struct RetryState {
   uint32_t attempts = 1;
   uint32_t next_interval_ms = 25, max_interval_ms = 250, reset_max_interval_ms = 300'000;
   uint32_t host_attempts = 1;
+  route::RequestHash hash;    // of the route's hash policies
   uint64_t buffer_limit = 0;  // bytes of the body
   bool previous_hosts = false, count_in_request = false, count_in_response = false, tell_timeout_retry = false;
   bool auto_host_rewrite = false;

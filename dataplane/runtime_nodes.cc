@@ -224,10 +224,10 @@ Result<std::shared_ptr<const ClusterNode>> NodeBuilder::cluster(const table::Clu
       node->leases.push_back(leases_.take(stats::ScopeKind::kEndpoint, endpoint_key(r.id, e), endpoint_name(e), r.slot));
       r.endpoint_slots.push_back(node->leases.back().slot());
     }
+    const auto plan = hashes_.plan(*r.endpoints, object);
+    if (!plan.ok()) return Error{plan.error()};
     r.balancers.resize(workers_);
-    for (route::balancer::Balancer& b : r.balancers)
-      b.build(*r.endpoints, object.lb_policy, object.least_request_choice_count,
-              (r.id ^ ++balancers_built_) * 0x9e37'79b9'7f4a'7c15ull);
+    for (route::balancer::Balancer& b : r.balancers) b.build(*plan, (r.id ^ ++balancers_built_) * 0x9e37'79b9'7f4a'7c15ull);
   }
   if (object.has_tls != 0) {
     if (Status s = build_cluster_tls(object, finder, *node); !s.ok()) return Error{s.error()};

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "dataplane/hash_budget.h"
 #include "dataplane/runtime_snapshot.h"
 #include "dataplane/tls_contexts.h"
 #include "lib/base/status.h"
@@ -126,6 +127,7 @@ class NodeBuilder {
   route::PatternDbCache databases_;
   route::PatternScratch prototype_;
   uint32_t workers_;
+  HashBudget hashes_;
   uint64_t balancers_built_ = 0;  // seeds them: each worker and set begins at a place of its own
 };
 

@@ -4,6 +4,8 @@
 #include <memory>
 
 #include "dataplane/log_filter.h"
+#include "lib/base/xxhash64.h"
+#include "lib/format/evaluate.h"
 #include "lib/stats/events.h"
 
 namespace millrace::dataplane {
@@ -56,6 +58,10 @@ void TcpProxy::start(DownstreamSession& d, const void* object, const table::TcpP
   }
   const table::WeightedCluster& cluster = config.clusters.at(object, choice);
   t->cluster = cluster.cluster;
+  if (config.hash_source_ip != 0) {
+    char ip[64];
+    t->hash.add(base::xxhash64(format::detail::ip_text(d.tuple().remote, ip)));
+  }
   t->cluster_name.assign(table::view(object, cluster.name));
   if (!connect(*t)) end(*t, false);
 }
@@ -70,7 +76,8 @@ bool TcpProxy::connect(Tunnel& t) {
   ClusterState* cluster = upstreams_->cluster_state(t.cluster, *runtime);
   Upstreams::PickError why = Upstreams::PickError::kTableFull;
   std::string_view hostname;
-  EndpointPool* e = cluster == nullptr ? nullptr : upstreams_->pick(*cluster, *runtime, UpstreamCodec::kHttp1, &why, &hostname);
+  EndpointPool* e =
+      cluster == nullptr ? nullptr : upstreams_->pick(*cluster, *runtime, UpstreamCodec::kHttp1, t.hash, 0, &why, &hostname);
   if (e == nullptr) {
     t.flags.set(why == Upstreams::PickError::kNoHealthy ? ResponseFlag::kNoHealthyUpstream : ResponseFlag::kUpstreamOverflow);
     return false;

@@ -22,6 +22,7 @@ struct Tunnel : Session {  // the upstream side; its timer is connect, then idle
   TimeNs duration_deadline = base::kNever;
   TimeNs started_at = 0, last_activity = 0, connect_started = 0, ready_at = 0;
   uint64_t started_wall_ns = 0;
+  route::RequestHash hash;                        // of the client's address, where hash_policy asks for it
   uint64_t bytes_received = 0, bytes_sent = 0;    // from, to the client
   stats::ScopeSlot slot = stats::kOverflowScope;  // of the stat_prefix
   table::ObjectId cluster = table::kNoObject;

@@ -193,13 +193,21 @@ void Upstreams::release_if_unused(EndpointPool& e) {
   endpoints_.free(&e);
 }
 
-EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runtime, UpstreamCodec codec, PickError* why,
-                              std::string_view* hostname) {
+EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runtime, UpstreamCodec codec,
+                              const route::RequestHash& hash, uint32_t attempt, PickError* why, std::string_view* hostname) {
   *why = PickError::kNone;
   const table::EndpointSet* set = runtime.endpoints;
   uint32_t index = route::balancer::kNoEndpoint;
   if (set != nullptr) {  // so there is a balancer for each worker
     route::balancer::Balancer& balancer = runtime.balancers[ctx_.worker];
+    const auto context = [&] {
+      route::balancer::PickContext c;
+      c.hash = hash.value;
+      c.has_hash = hash.known;
+      c.attempt = attempt;
+      c.total_active = cluster.active;
+      return c;
+    };
     const auto active = [&](uint32_t i) -> uint32_t {
       if (cluster.apart)  // of all its pools
         return static_cast<uint32_t>(ctx_.stats.scope(runtime.endpoint_slots[i])[ClusterCounter::kRqActive].read());
@@ -207,10 +215,17 @@ EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runti
       const EndpointPool* known = find_endpoint(cluster, e.address, e.port, codec);
       return known == nullptr ? 0 : known->active;
     };
-    const auto random = [&] { return ctx_.random.next(); };
-    if (runtime.watched) [[unlikely]]
-      index = balancer.pick(active, random, [&](uint32_t i) { return !found_bad(ctx_.stats, runtime, i); });
-    else index = balancer.pick(active, random, [](uint32_t) { return true; });
+    const auto health = [&](uint32_t i) {
+      return found_bad(ctx_.stats, runtime, i) ? route::balancer::Health::kUnhealthy
+                                               : route::balancer::configured_health(set->endpoints.at(set, i));
+    };
+    if (runtime.watched) [[unlikely]] {
+      const uint32_t generation = health_generation(ctx_.stats, runtime);
+      if (balancer.stale(generation)) balancer.recount(generation, health);
+    }
+    index = balancer.pick(
+        context, active, [&] { return ctx_.random.next(); }, health,
+        [&] { ctx_.stats.scope(cluster.slot)[ClusterCounter::kLbHealthyPanic].add(); });
     cluster.balancer_position = balancer.position();
   }
   if (index == route::balancer::kNoEndpoint) {
@@ -716,7 +731,8 @@ bool Upstreams::sweep_retired(uint32_t max) {
       if (e.cluster->epoch != ctx_.tables->epoch()) refresh(*e.cluster, *runtime);
       const table::EndpointSet* set = runtime->endpoints;
       for (const table::Endpoint* p = set->endpoints.begin(set); p != set->endpoints.end(set) && !usable; ++p)
-        usable = p->port == e.port && p->address == e.address && p->state == table::EndpointState::kHealthy;
+        usable = p->port == e.port && p->address == e.address &&
+                 (p->state == table::EndpointState::kHealthy || p->state == table::EndpointState::kDegraded);
     }
     usable = usable && !e.abandoned();
     e.retired = !usable;

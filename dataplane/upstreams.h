@@ -22,6 +22,7 @@
 #include "dataplane/worker_context.h"
 #include "lib/base/list.h"
 #include "lib/base/pool.h"
+#include "lib/route/request_hash.h"
 
 namespace millrace::dataplane {
 
@@ -162,8 +163,9 @@ class Upstreams {
   // The balancer's choice among the healthy endpoints; null with *why when there is none. *hostname: Endpoint.hostname, a view
   // into the tables.
   enum class PickError : uint8_t { kNone, kNoHealthy, kTableFull };
-  EndpointPool* pick(ClusterState& cluster, const ClusterRuntime& runtime, UpstreamCodec codec, PickError* why,
-                     std::string_view* hostname);
+  // `hash`: of the request, for balancing by it; `attempt`: choices for this request that were turned down.
+  EndpointPool* pick(ClusterState& cluster, const ClusterRuntime& runtime, UpstreamCodec codec, const route::RequestHash& hash,
+                     uint32_t attempt, PickError* why, std::string_view* hostname);
   // An endpoint that was picked and is not used after all, or not any more.
   void release_if_unused(EndpointPool& e);
 

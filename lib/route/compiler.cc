@@ -140,7 +140,8 @@ bool is_simple(const RouteSpec& r) {
   };
   return r.action == table::ActionKind::kCluster && !edits(r.headers_mut) && !edits(r.clusters[0].headers) &&
          r.prefix_rewrite.empty() && !r.host_rewrite.has_value() && !r.auto_host_rewrite && r.upgrades.empty() &&
-         !r.max_stream_duration_ms.has_value() && !r.retry.has_value() && !r.count_in_request && !r.count_in_response;
+         r.hash_policies.empty() && !r.max_stream_duration_ms.has_value() && !r.retry.has_value() && !r.count_in_request &&
+         !r.count_in_response;
 }
 
 // One virtual host on its way from spec to object.
@@ -339,6 +340,24 @@ class HostWriter {
       upgrades.push_back(w);
     }
     out->upgrades = writer_.array(upgrades);
+    std::vector<table::HashPolicy> policies;
+    for (const HashPolicySpec& p : r.hash_policies) {
+      table::HashPolicy w{};
+      const bool header = p.kind == table::HashPolicyKind::kHeader;
+      const std::string name = header ? lower_text(p.name) : p.name;
+      w.name = writer_.string(name);
+      w.path = writer_.string(p.path);
+      std::vector<table::CookieAttribute> attributes;
+      for (const auto& [key, value] : p.attributes) attributes.push_back({writer_.string(key), writer_.string(value)});
+      w.attributes = writer_.array(attributes);
+      w.has_ttl = p.ttl_s.has_value();
+      w.ttl_s = p.ttl_s.value_or(0);
+      w.terminal = p.terminal;
+      w.header = header ? header_code(name) : 0;
+      w.kind = p.kind;
+      policies.push_back(w);
+    }
+    out->hash_policies = writer_.array(policies);
     if (r.retry.has_value()) out->retry = write_retry(*r.retry);
     out->retry_buffer_limit = r.retry_buffer_limit;
     out->count_in_request = r.count_in_request;

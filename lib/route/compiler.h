@@ -75,6 +75,13 @@ struct RetrySpec {
   std::vector<MatcherSpec> response_headers, request_headers;  // no regular expressions
   std::vector<std::pair<std::string, bool>> reset_headers;     // name, whether it is a Unix time
 };
+struct HashPolicySpec {  // RouteAction.HashPolicy
+  table::HashPolicyKind kind = table::HashPolicyKind::kHeader;
+  std::string name, path;
+  std::vector<std::pair<std::string, std::string>> attributes;  // of the cookie
+  std::optional<uint64_t> ttl_s;                                // not set: no cookie is made
+  bool terminal = false;
+};
 struct RouteSpec {
   std::string name;
   // match
@@ -99,6 +106,7 @@ struct RouteSpec {
   std::optional<uint32_t> idle_timeout_ms;         // not set: the connection manager's; 0: none
   std::optional<uint32_t> max_stream_duration_ms;  // likewise
   std::vector<UpgradeSpec> upgrades;
+  std::vector<HashPolicySpec> hash_policies;
   std::optional<RetrySpec> retry;            // of the route, or of its virtual host
   uint32_t retry_buffer_limit = UINT32_MAX;  // per_request_buffer_limit_bytes; UINT32_MAX: the listener's limit
   bool count_in_request = false, count_in_response = false, tell_timeout_retry = false;  // of the virtual host

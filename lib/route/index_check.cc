@@ -66,7 +66,7 @@ class IndexCheck {
     };
     if (r.action != table::ActionKind::kCluster || r.clusters.count != 1 || edits(r.headers_mut)) return false;
     if ((r.has_prefix_rewrite | r.has_host_rewrite | r.auto_host_rewrite) != 0) return false;
-    if ((r.upgrades.count | r.retry.count) != 0 || r.max_stream_duration_ms != UINT32_MAX) return false;
+    if ((r.upgrades.count | r.retry.count | r.hash_policies.count) != 0 || r.max_stream_duration_ms != UINT32_MAX) return false;
     if ((r.count_in_request | r.count_in_response) != 0) return false;
     const table::WeightedCluster& c = r.clusters.at(&host_, 0);
     return !edits(c.headers) && a == RouteAction{c.cluster, r.timeout_ms, r.idle_timeout_ms, r.cluster_not_found_status, 0};

@@ -8,6 +8,7 @@
 
 #include "lib/base/ip_address.h"
 #include "lib/table/format_ops.h"
+#include "lib/table/hash_policy.h"
 #include "lib/table/layout.h"
 #include "lib/table/outlier_detection.h"
 
@@ -224,6 +225,7 @@ struct Route {
   uint32_t retry_buffer_limit = UINT32_MAX;      // per_request_buffer_limit_bytes; UINT32_MAX: the listener's
   Array<RetryPolicy> retry;                      // none or one
   Array<UpgradeConfig> upgrades;                 // RouteAction.upgrade_configs: says more than the HCM's
+  Array<HashPolicy> hash_policies;               // RouteAction.hash_policy
   HeaderMutations headers_mut;
   template <class V>
   void refs(V& v) const {
@@ -238,6 +240,7 @@ struct Route {
     v(host_rewrite);
     v(retry);
     v(upgrades);
+    v(hash_policies);
     headers_mut.refs(v);
   }
 };
@@ -539,6 +542,8 @@ struct TcpProxy {
   uint32_t idle_timeout_ms = 3'600'000;  // 0: off
   uint32_t max_connect_attempts = 1;
   uint32_t max_downstream_connection_duration_ms = 0;
+  uint8_t hash_source_ip = 0;  // hash_policy: source_ip
+  uint8_t reserved[7] = {};
   template <class V>
   void refs(V& v) const {
     v(stat_prefix);
@@ -663,7 +668,10 @@ struct Listener {
 };
 
 // ---- cluster, endpoints, secret ---------------------------------------------------------------------------------------
-enum class LbPolicy : uint8_t { kRoundRobin, kLeastRequest, kRandom };
+enum class LbPolicy : uint8_t { kRoundRobin, kLeastRequest, kRandom, kRingHash, kMaglev };
+inline constexpr uint64_t kMostRingSize = 8u << 20;      // RingHashLbConfig: of either size
+inline constexpr uint64_t kMostMaglevTable = 5'000'011;  // MaglevLbConfig.table_size, a prime
+inline constexpr uint32_t kMostPriority = 128;           // LocalityLbEndpoints.priority
 // HttpProtocolOptions.upstream_protocol_options: what is spoken to endpoints. kAlpn: auto_config, what TLS agrees on;
 // kAsDownstream: use_downstream_protocol_config, what the client speaks.
 enum class UpstreamHttp : uint8_t { kHttp1, kHttp2, kAlpn, kAsDownstream };
@@ -689,7 +697,15 @@ struct Cluster {
   UpstreamHttp http = UpstreamHttp::kHttp1;
   uint8_t has_tls = 0;  // transport_socket: `tls` is spoken to its endpoints
   uint8_t has_retry_budget = 0;
-  uint8_t reserved[3] = {};
+  uint8_t panic_threshold = 50;   // common_lb_config.healthy_panic_threshold, percent; 0: no panic
+  uint8_t fail_on_panic = 0;      // zone_aware_lb_config.fail_traffic_on_panic
+  uint8_t locality_weighted = 0;  // locality_weighted_lb_config
+  uint8_t hash_hostname = 0;      // consistent_hashing_lb_config.use_hostname_for_hashing
+  uint8_t ring_murmur = 0;        // ring_hash_lb_config.hash_function is MURMUR_HASH_2
+  uint8_t reserved[6] = {};
+  uint32_t hash_balance_factor = 0;  // consistent_hashing_lb_config; percent, from 100; 0: no bound
+  uint32_t ring_min = 1024, ring_max = kMostRingSize;
+  uint32_t maglev_size = 65'537;
   OutlierDetection outlier;
   UpstreamTls tls;
   ProxyHeaderOut proxy;
@@ -702,29 +718,43 @@ struct Cluster {
 };
 static_assert(std::has_unique_object_representations_v<Cluster> && std::has_unique_object_representations_v<Listener>,
               "no padding: the same input gives the same bytes");
-enum class EndpointState : uint8_t { kHealthy, kDraining, kUnhealthy };  // LbEndpoint.health_status; draining: no new requests
+// LbEndpoint.health_status; draining: no new requests.
+enum class EndpointState : uint8_t { kHealthy, kDraining, kUnhealthy, kDegraded };
 struct Endpoint {
   base::IpAddress address;
   uint16_t port = 0;
   EndpointState state = EndpointState::kHealthy;
   uint8_t reserved = 0;
-  uint32_t weight = 1;  // load_balancing_weight
+  uint32_t weight = 1;    // load_balancing_weight
+  uint32_t locality = 0;  // index into EndpointSet.localities
   Str hostname;
   template <class V>
   void refs(V& v) const {
     v(hostname);
   }
 };
+struct Locality {         // LocalityLbEndpoints; those of one place and priority are one
+  uint32_t priority = 0;  // 0 is the highest; at most kMostPriority
+  uint32_t weight = 0;    // load_balancing_weight; 0: not said
+};
 struct EndpointSet {  // ClusterLoadAssignment
   ObjectHeader header;
   Str name;
   Array<Endpoint> endpoints;
-  uint32_t total_weight = 0;  // of the healthy ones
+  Array<Locality> localities;  // as Envoy orders them: by priority, then by region, zone and sub-zone; empty: one of priority 0
+  uint32_t total_weight = 0;   // of the healthy ones
   uint32_t healthy = 0;
+  uint32_t overprovisioning_factor = 140;  // policy.overprovisioning_factor, percent
+  uint32_t reserved = 0;
   template <class V>
   void refs(V& v) const {
     v(name);
     v(endpoints);
+    v(localities);
+  }
+  // Of endpoint i.
+  uint32_t priority(uint32_t i) const {
+    return localities.count == 0 ? 0 : localities.at(this, endpoints.at(this, i).locality).priority;
   }
 };
 enum class SanType : uint8_t { kDns, kUri, kIpAddress, kEmail };

@@ -23,10 +23,12 @@ MILLRACE_REF_NAMES(HeaderOption, "name", "value", "parts");
 MILLRACE_REF_NAMES(WeightedCluster, "name", MILLRACE_HEADER_MUTATIONS("headers"));
 MILLRACE_REF_NAMES(UpgradeConfig, "type");
 MILLRACE_REF_NAMES(ResetHeader, "name");
+MILLRACE_REF_NAMES(CookieAttribute, "name", "value");
+MILLRACE_REF_NAMES(HashPolicy, "name", "path", "attributes");
 MILLRACE_REF_NAMES(RetryPolicy, "status_codes", "response_headers", "request_headers", "reset_headers");
 MILLRACE_REF_NAMES(Route, "name", "path", "headers", "query", "clusters", "redirect.scheme", "redirect.host", "redirect.path",
                    "redirect.prefix_rewrite", "direct_body", "prefix_rewrite", "host_rewrite", "retry", "upgrades",
-                   MILLRACE_HEADER_MUTATIONS("headers_mut"));
+                   "hash_policies", MILLRACE_HEADER_MUTATIONS("headers_mut"));
 MILLRACE_REF_NAMES(RegexDb, "serialized", "ids", "literal_prefix", "name");
 MILLRACE_REF_NAMES(Regex, "expression", "ranks");
 MILLRACE_REF_NAMES(VirtualHost, "name", "domains", "routes", "regexes", "regex_dbs", "index",
@@ -49,7 +51,7 @@ MILLRACE_REF_NAMES(Listener, "name", "filter_chains", "exact_names", "wildcard_n
 MILLRACE_REF_NAMES(Cluster, "name", "tls.secrets", "tls.sni", "tls.alpn", "tls.cipher_suites", "tls.curves",
                    "tls.auto_sni_header", "proxy.added");
 MILLRACE_REF_NAMES(Endpoint, "hostname");
-MILLRACE_REF_NAMES(EndpointSet, "name", "endpoints");
+MILLRACE_REF_NAMES(EndpointSet, "name", "endpoints", "localities");
 MILLRACE_REF_NAMES(SanMatch, "value");
 MILLRACE_REF_NAMES(Secret, "name", "certificate_chain_pem", "private_key_pem", "ocsp_staple", "ticket_keys", "trusted_ca_pem",
                    "crl_pem", "sans", "certificate_hashes", "spki_hashes");

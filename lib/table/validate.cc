@@ -473,7 +473,14 @@ void check_proxy(const ProxyHeaderOut& p, Walker& w) {
   }
 }
 void check(const Cluster& c, Walker& w) {
-  w.in_enum("lb_policy", c.lb_policy, LbPolicy::kRandom);
+  w.in_enum("lb_policy", c.lb_policy, LbPolicy::kMaglev);
+  w.flag("fail_on_panic", c.fail_on_panic);
+  w.flag("locality_weighted", c.locality_weighted);
+  w.flag("hash_hostname", c.hash_hostname);
+  w.flag("ring_murmur", c.ring_murmur);
+  if (c.panic_threshold > 100) w.fail_field("panic_threshold", "is above 100");
+  if (c.ring_min == 0 || c.ring_min > c.ring_max || c.ring_max > kMostRingSize) w.fail_field("ring_min", "is no size of a ring");
+  if (c.maglev_size < 2 || c.maglev_size > kMostMaglevTable) w.fail_field("maglev_size", "is no size of a table");
   w.flag("enable_trailers", c.enable_trailers);
   check_tcp(c.tcp, w);
   if (c.tcp.fast_open_queue != 0) w.fail_field("tcp.fast_open_queue", "is a listener's");
@@ -513,12 +520,28 @@ void check(const Secret& s, Walker& w) {
   if (s.spki_hashes.count % kSha256Bytes != 0) w.fail_field("spki_hashes", "is no multiple of 32 bytes");
 }
 void check(const Endpoint& e, Walker& w) {
-  w.in_enum("state", e.state, EndpointState::kUnhealthy);
+  w.in_enum("state", e.state, EndpointState::kDegraded);
+  if (!w.failed()) w.index("locality", e.locality, std::max(w.root<EndpointSet>().localities.count, 1u));
   if (e.port == 0) w.fail_field("port", "is 0");
   if (e.weight == 0) w.fail_field("weight", "is 0");
 }
+void check(const CookieAttribute&, Walker&) {}
+void check(const HashPolicy& p, Walker& w) {
+  w.in_enum("kind", p.kind, HashPolicyKind::kQueryParameter);
+  w.flag("has_ttl", p.has_ttl);
+  w.flag("terminal", p.terminal);
+}
 void check(const EndpointSet& s, Walker& w) {
   if (w.failed()) return;
+  uint64_t weights = 0;
+  for (uint32_t i = 0; i < s.localities.count; ++i) {
+    const Locality& l = s.localities.at(&s, i);
+    if (l.priority > kMostPriority) return w.fail_field("localities", "holds a priority above 128");
+    if (i > 0 && l.priority < s.localities.at(&s, i - 1).priority)
+      return w.fail_field("localities", "is not ordered by priority");
+    weights += l.weight;
+  }
+  if (weights > UINT32_MAX) return w.fail_field("localities", "holds weights beyond 32 bits");
   uint64_t weight = 0, healthy = 0;
   for (uint32_t i = 0; i < s.endpoints.count; ++i) {
     const Endpoint& e = s.endpoints.at(&s, i);

@@ -46,10 +46,17 @@ struct Set {
     words.resize((blob.size() + 7) / 8);
     std::memcpy(words.data(), blob.data(), blob.size());
     balancer.build(*reinterpret_cast<const table::EndpointSet*>(words.data()), policy, 2, 7);
+    if (shape == kSomeUnusable)
+      balancer.recount(
+          1,
+          [this](uint32_t i) { return usable[i] != 0 ? route::balancer::Health::kHealthy : route::balancer::Health::kUnhealthy; },
+          n);
   }
   uint32_t pick() {
-    const uint32_t e = balancer.pick([this](uint32_t i) { return active[i]; }, [this] { return random.next(); },
-                                     [this](uint32_t i) { return usable[i] != 0; });
+    using route::balancer::Health;
+    const uint32_t e = balancer.pick(
+        [] { return route::balancer::PickContext{}; }, [this](uint32_t i) { return active[i]; }, [this] { return random.next(); },
+        [this](uint32_t i) { return usable[i] != 0 ? Health::kHealthy : Health::kUnhealthy; }, [] {});
     uint32_t& old = under_way[at++ & 255];
     if (old != UINT32_MAX) --active[old];
     old = e;

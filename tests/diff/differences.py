@@ -11,7 +11,6 @@ _LINGERS = ("Millrace reads what the client still sends before it closes (RFC 91
             "which the kernel turns into a reset")
 _HTTP10_CHUNKED = "transfer-encoding in an HTTP/1.0 request is faulty framing (RFC 9112 6.1): refused, since a 1.0 proxy before us may have seen other borders"
 _UNASKED_101 = "a 101 that nobody asked for cannot be forwarded (RFC 9110 15.2.2); Envoy passes it on and then holds a connection in no protocol"
-_PANIC = "panic routing (all endpoints when fewer than half are healthy) comes with health checks; until then an endpoint marked UNHEALTHY gets nothing"
 
 _IDLE = "an idle connection is closed when its time is over; Envoy lets drain_timeout (5 s) pass first, a grace meant for HTTP/2's GOAWAY"
 _CIPHER = "the server's order: AES-128-GCM first, which the processor does fastest; Envoy takes the client's order among equals"
@@ -57,7 +56,6 @@ INTENDED = [
     ("limits", "*", "end body", _LINGERS),
     ("http2", "malformed lying*", "upstream", _LIES),
     ("failures", "101", "status headers body end", _UNASKED_101),
-    ("failures", "/unhealthy", "status headers body upstream", _PANIC),
 ]
 INTENDED_LOG = [
     ("grpc_web", r"200 flags=(?:DC details=downstream_remote_disconnect|- details=via_upstream) (rx=16 tx=(?:16|388)) ", r"200 <ended> \1 ", _WEB_END),
@@ -66,7 +64,6 @@ INTENDED_LOG = [
     ("malformed", r"^(GET|POST) / HTTP/1\.1 200 .*|^- - .*|^POST / HTTP/1\.1 400 .*", "", _STRICT),
     ("upgrades", r"(GET|CONNECT) (\S+) HTTP/1\.1 (101|200) flags=(?:DC|UC|-) details=\S+ (rx=[1-9])", r"\1 \2 HTTP/1.1 \3 <ended> \4", _HALF_CLOSE),
     ("http10", r"^POST / HTTP/1\.0 200 .* host=a .*|^- - \S+ 400 flags=DPE .*", "<chunked 1.0>", _HTTP10_CHUNKED),
-    ("failures", r"^GET /unhealthy .*", "<unhealthy>", _PANIC),
     ("failures", r"^GET /x HTTP/1.1 (101|502) .*", "<protocol error>", _UNASKED_101),
     ("virtual_hosts", r"host=-? ", "host= ", _EMPTY),
     ("request_id", r"id=-?$", "id=", _EMPTY),

@@ -82,6 +82,7 @@ POLL_CORE_ALLOWED = [
     ("dataplane/host_bridge*", "all", "the thread of the exception interface, which is no poll core"),
     ("dataplane/runtime_snapshot*", "shared_ptr", "owners of arenas, held and dropped by the loader thread"),
     ("dataplane/tls_contexts*", "all", "built, shared between snapshots and freed by the loader thread"),
+    ("dataplane/hash_budget.h", "all", "what the loader thread counts of its nodes' memory"),
     ("dataplane/runtime_nodes*", "all", "built, shared between snapshots and freed by the loader thread"),
     ("dataplane/supervisor*", "all", "the supervisor thread, which is no poll core"),
     ("dataplane/control_link*", "all", "the socket to control, served by the loader thread"),

@@ -1,26 +1,8 @@
 #include "lib/route/balancer/balancer.h"
 
-#include <algorithm>
-
 #include "lib/base/prng.h"
 
 namespace millrace::route::balancer {
-
-Eligible Eligible::of(const table::EndpointSet& set, uint32_t panic_threshold_percent) {
-  Eligible e;
-  uint32_t healthy = 0;
-  for (uint32_t i = 0; i < set.endpoints.count; ++i) healthy += set.endpoints.at(&set, i).state == table::EndpointState::kHealthy;
-  // LoadBalancerBase::isHostSetInPanic: healthy percentage below the threshold.
-  e.panic = set.endpoints.count != 0 && uint64_t{healthy} * 100 < uint64_t{set.endpoints.count} * panic_threshold_percent;
-  for (uint32_t i = 0; i < set.endpoints.count; ++i) {
-    const table::Endpoint& endpoint = set.endpoints.at(&set, i);
-    if (!e.panic && endpoint.state != table::EndpointState::kHealthy) continue;
-    e.index.push_back(i);
-    e.weight.push_back(std::max(endpoint.weight, 1u));
-    e.equal_weights = e.equal_weights && e.weight.back() == e.weight.front();
-  }
-  return e;
-}
 
 void Edf::build(const std::vector<uint32_t>& weights, uint64_t seed) {
   base::Prng random(seed);
@@ -44,45 +26,86 @@ void Edf::replace_top(const Entry& e) {
   heap_[at] = e;
 }
 
-void RoundRobin::build(Eligible eligible, uint64_t seed) {
-  eligible_ = std::move(eligible);
-  if (!eligible_.equal_weights) edf_.build(eligible_.weight, seed);
+void Balancer::build(std::shared_ptr<const Plan> plan, uint64_t seed) {
+  plan_ = std::move(plan);
+  const Plan& p = *plan_;
   next_ = seed;
-}
-
-void LeastRequest::build(Eligible eligible, uint32_t choice_count, uint64_t seed) {
-  eligible_ = std::move(eligible);
-  choice_count_ = std::max(choice_count, 2u);
-  if (!eligible_.equal_weights) edf_.build(eligible_.weight, seed);
+  choices_ = p.options.choice_count;
+  count_ = p.set->endpoints.count;
+  turns_.assign(p.schedulers.size(), {});
+  const bool in_turn = p.options.policy == table::LbPolicy::kRoundRobin || p.options.policy == table::LbPolicy::kLeastRequest;
+  std::vector<uint32_t> weights;
+  for (size_t i = 0; in_turn && i < p.schedulers.size(); ++i) {
+    if (p.schedulers[i].equal_weights) continue;
+    weights.clear();
+    for (const uint32_t e : p.of(p.schedulers[i])) weights.push_back(p.weight(e));
+    turns_[i].edf.build(weights, seed + i);
+  }
+  counts_ = p.counts;
+  counting_.resize(counts_.size());
+  by_priority_.resize(p.priorities.size());
+  loads_.resize(p.priorities.size());
+  if (p.options.locality_weighted) {
+    healthy_share_.resize(counts_.size());
+    degraded_share_.resize(counts_.size());
+  }
+  generation_ = 0;
+  cursor_ = 0;
+  work_out();
 }
 
 void Balancer::build(const table::EndpointSet& set, table::LbPolicy policy, uint32_t choice_count, uint64_t seed,
                      uint32_t panic_threshold_percent) {
-  Eligible eligible = Eligible::of(set, panic_threshold_percent);
-  policy_ = policy;
-  switch (policy) {
+  PlanOptions o;
+  o.policy = policy;
+  o.choice_count = choice_count;
+  o.panic_threshold = panic_threshold_percent;
+  build(Plan::make(set, o), seed);
+}
+
+void Balancer::work_out() {
+  const Plan& p = *plan_;
+  const uint32_t over = p.set->overprovisioning_factor;
+  bool all_healthy = true;
+  for (size_t i = 0; i < p.priorities.size(); ++i) {
+    HealthCount& sum = by_priority_[i];
+    sum = {};
+    uint64_t healthy = 0, degraded = 0;
+    for (uint32_t k = 0; k < p.priorities[i].localities; ++k) {
+      const uint32_t l = p.priorities[i].first_locality + k;
+      const HealthCount& c = counts_[l];
+      sum.healthy += c.healthy;
+      sum.degraded += c.degraded;
+      sum.total += c.total;
+      if (!p.options.locality_weighted) continue;
+      const uint32_t weight = p.set->localities.count == 0 ? 0 : p.set->localities.at(p.set, l).weight;
+      healthy_share_[l] = healthy += effective_weight(weight, c.healthy, c.total, over);
+      degraded_share_[l] = degraded += effective_weight(weight, c.degraded, c.total, over);
+    }
+    all_healthy = all_healthy && sum.healthy == sum.total;
+  }
+  spread_load(by_priority_, over, p.options.panic_threshold, loads_);
+  mode_ = count_ == 0 ? Mode::kNone : Mode::kGeneral;
+  if (!p.simple || !all_healthy) return;
+  switch (p.options.policy) {
     case table::LbPolicy::kRoundRobin:
-      round_robin_.build(std::move(eligible), seed);
+      if (p.schedulers[0].equal_weights) mode_ = Mode::kTurn;
       break;
     case table::LbPolicy::kLeastRequest:
-      least_request_.build(std::move(eligible), choice_count, seed);
+      if (p.schedulers[0].equal_weights) mode_ = Mode::kLeast;
       break;
-    case table::LbPolicy::kRandom:
-      random_.build(std::move(eligible));
-      break;
+    default:
+      mode_ = Mode::kRandom;
   }
 }
 
-bool Balancer::empty() const {
-  switch (policy_) {
-    case table::LbPolicy::kRoundRobin:
-      return round_robin_.eligible().index.empty();
-    case table::LbPolicy::kLeastRequest:
-      return least_request_.eligible().index.empty();
-    case table::LbPolicy::kRandom:
-      return random_.eligible().index.empty();
-  }
-  return true;
+uint32_t Balancer::locality_of(const Plan::Priority& p, bool degraded, uint64_t random) const {
+  if (p.localities == 0) return UINT32_MAX;
+  const uint64_t* shares = (degraded ? degraded_share_ : healthy_share_).data() + p.first_locality;
+  const uint64_t sum = shares[p.localities - 1];
+  if (sum == 0) return UINT32_MAX;
+  const uint64_t* at = std::upper_bound(shares, shares + p.localities, random % sum);
+  return p.first_locality + static_cast<uint32_t>(at - shares);
 }
 
 }  // namespace millrace::route::balancer

@@ -298,7 +298,7 @@ TEST(Validate, FieldTable) {
       {"access log", listener, [&](auto& b) { at(b, chain(b, 0).hcm.access_logs, 0).json = 2; },
        "listener: filter_chains[0].hcm.access_logs[0].json is neither 0 nor 1"},
       // cluster, endpoints
-      {"policy", cluster, [](auto& b) { root<Cluster>(b).lb_policy = static_cast<LbPolicy>(3); },
+      {"policy", cluster, [](auto& b) { root<Cluster>(b).lb_policy = static_cast<LbPolicy>(5); },
        "cluster: lb_policy is not one of its values"},
       {"http", cluster, [](auto& b) { root<Cluster>(b).http = static_cast<UpstreamHttp>(4); },
        "cluster: http is not one of its values"},
@@ -315,7 +315,7 @@ TEST(Validate, FieldTable) {
       {"segment", listener, [](auto& b) { root<Listener>(b).tcp.max_segment = 87; }, "listener: tcp.max_segment is too small"},
       {"fast open", cluster, [](auto& b) { root<Cluster>(b).tcp.fast_open_queue = 1; },
        "cluster: tcp.fast_open_queue is a listener's"},
-      {"state", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 4).state = static_cast<EndpointState>(3); },
+      {"state", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 4).state = static_cast<EndpointState>(4); },
        "endpoint_set: endpoints[4].state is not one of its values"},
       {"endpoint port", endpoints, [](auto& b) { at(b, root<EndpointSet>(b).endpoints, 0).port = 0; },
        "endpoint_set: endpoints[0].port is 0"},
