@@ -311,9 +311,9 @@ TEST_F(ModelTest, UnknownFieldsOfBinaryMessagesAreRefused) {
             "cluster x: field number 31 of Cluster is not supported by Millrace yet\n");
   auto d = std::make_shared<api::Cluster>();
   d->set_name("x");
-  d->set_lb_policy(static_cast<api::Cluster::LbPolicy>(5));
+  d->set_lb_policy(static_cast<api::Cluster::LbPolicy>(6));
   EXPECT_EQ(errors_of(model_.apply({{ConfigKind::kCluster, d, nullptr}})),
-            "cluster x: lb_policy: value 5 of LbPolicy is not supported by Millrace yet\n");
+            "cluster x: lb_policy: value 6 of LbPolicy is not supported by Millrace yet\n");
 }
 
 }  // namespace
