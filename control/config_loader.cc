@@ -109,6 +109,7 @@ class DocumentLoader {
       else if (name == "node" && tree_.kind(e.value) != Kind::kNull) node(e.value);
       else if (name == "stats_sinks" || name == "statsSinks") stats_sinks(e.value);
       else if (name == "stats_flush_interval" || name == "statsFlushInterval") stats_flush_interval(e.value);
+      else if (name == "admin") admin(e.value);
       else if (name != "node" && name != "@type") mapper_.unknown_field(e.key, Bootstrap::descriptor(), "");
     }
     // A sink may stand before the clusters.
@@ -155,6 +156,15 @@ class DocumentLoader {
     if (ms < 1 || ms >= 300'000) return errors.add(Path(), "must be at least 0.001s and less than 300s");
     if (!document_->stats_sinks) document_->stats_sinks.emplace();
     document_->stats_sinks->flush_interval = std::chrono::milliseconds(ms);
+  }
+  void admin(YamlTree::Id at) {
+    if (tree_.kind(at) == Kind::kNull) return;
+    envoy::config::bootstrap::v3::Admin message;
+    const size_t before = document_->errors.size();
+    const auto source = mapper_.map_object(at, "admin", &message);
+    if (document_->errors.size() != before) return;
+    ErrorSink errors(source.get(), "admin", &document_->errors);
+    document_->admin = read_admin(message, errors);
   }
   void node(YamlTree::Id at) {
     envoy::config::core::v3::Node n;

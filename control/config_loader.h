@@ -17,6 +17,7 @@
 
 #include <google/protobuf/message.h>
 
+#include "control/admin_config.h"
 #include "control/config_kind.h"
 #include "control/source_map.h"
 #include "control/stats_sinks_config.h"
@@ -40,6 +41,7 @@ struct Document {
   std::string node_id, node_cluster;  // Bootstrap.node
   // Bootstrap.stats_sinks and stats_flush_interval; nullopt when the document has neither.
   std::optional<StatsSinksConfig> stats_sinks;
+  std::optional<AdminConfig> admin;  // Bootstrap.admin
   // The text under `dataplane:`, and whether there was such a key; parsed by lib/bootstrap, which both programs use. Its errors
   // are among `errors` already.
   bool has_dataplane = false;

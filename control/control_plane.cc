@@ -113,6 +113,9 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
   }
   Model start = std::move(from_file.model);
   sinks_config_ = document.stats_sinks.value_or(StatsSinksConfig{});
+  admin_config_ = document.admin;
+  node_id_ = document.node_id;
+  node_cluster_ = document.node_cluster;
 
   auto store = Store::open(config_.store_file);
   if (!store.ok()) return base::Error{store.error()};

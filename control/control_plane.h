@@ -76,6 +76,9 @@ class ControlPlane {
   // The model in force with the addresses of its host names.
   std::shared_ptr<const Model> resolved_model() const;
   const ControlConfig& config() const { return config_; }
+  const std::optional<AdminConfig>& admin_config() const { return admin_config_; }
+  const std::string& node_id() const { return node_id_; }
+  const std::string& node_cluster() const { return node_cluster_; }
   bool has_edits() const { return edited_; }
   std::chrono::steady_clock::time_point started() const { return started_; }
 
@@ -107,6 +110,8 @@ class ControlPlane {
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<DataplaneLink> link_;
   StatsSinksConfig sinks_config_;
+  std::optional<AdminConfig> admin_config_;
+  std::string node_id_, node_cluster_;
   std::unique_ptr<StatsSinks> stats_sinks_;
   std::unique_ptr<DnsWatch> dns_;
 };

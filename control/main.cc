@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "control/admin/server.h"
 #include "control/config_loader.h"
 #include "control/control_plane.h"
 #include "control/service.h"
@@ -53,6 +54,11 @@ int run(const ControlConfig& config, bool validate_only) {
     std::fprintf(stderr, "millrace-control: %s\n", service.error().c_str());
     return kMachine;
   }
+  auto admin = admin::Server::start(**plane, config.run_dir + "/admin.sock", MILLRACE_VERSION, [] { kill(getpid(), SIGTERM); });
+  if (!admin.ok()) {
+    std::fprintf(stderr, "millrace-control: %s\n", admin.error().c_str());
+    return kMachine;
+  }
   say("serving " + config.run_dir + "/control.sock");
   while (true) {
     int signal = 0;
@@ -62,6 +68,7 @@ int run(const ControlConfig& config, bool validate_only) {
       continue;
     }
     say(std::string(strsignal(signal)) + ", stopping; the data plane goes on with the tables it has");
+    (*admin)->stop();
     (*service)->stop();
     return kOk;
   }

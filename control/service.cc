@@ -295,6 +295,10 @@ class Service final : public ControlService, public pb::Control::Service {
                      {file, 0, 0, "stats_sinks",
                       "differs from what is running, and is read at start only: write it to the configuration file and "
                       "restart millrace-control (traffic goes on)"});
+               if (document.admin && document.admin != plane_.admin_config())
+                 e.errors.push_back({file, 0, 0, "admin",
+                                     "differs from what is running, and is read at start only: write it to the configuration "
+                                     "file and restart millrace-control (traffic goes on)"});
                sort_errors(e.errors);
                return e;
              },

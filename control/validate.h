@@ -11,9 +11,11 @@
 #include <optional>
 #include <string>
 
+#include "control/admin_config.h"
 #include "control/model.h"
 #include "control/source_map.h"
 #include "control/stats_sinks_config.h"
+#include "lib/api/envoy.config.bootstrap.v3.pb.h"
 #include "lib/api/envoy.config.metrics.v3.pb.h"
 
 namespace millrace::control {
@@ -30,6 +32,8 @@ bool validate_discovery(const api::Cluster& cluster, const api::ClusterLoadAssig
 bool validate_secret(const api::Secret& secret, ErrorSink& errors);
 // One of Bootstrap.stats_sinks; nullopt after a complaint. That its cluster exists is looked at when everything is loaded.
 std::optional<StatsSinkConfig> read_stats_sink(const envoy::config::metrics::v3::StatsSink& sink, ErrorSink& errors);
+// Bootstrap.admin; nullopt after a complaint.
+std::optional<AdminConfig> read_admin(const envoy::config::bootstrap::v3::Admin& admin, ErrorSink& errors);
 
 // Parts, for edits of a single virtual host or route. `max_body`: max_direct_response_body() of the route configuration.
 uint32_t max_direct_response_body(const api::RouteConfiguration& config);

@@ -1,0 +1,78 @@
+// Envoy's admin interface as a function: a request in, a reply out. Who listens, and where, is server.h's.
+//
+//   /                 the pages, for people                  /ready        200 once the data plane serves tables of this control
+//   /stats            counters, gauges and times as text     /server_info  version, state, uptime
+//   /stats/prometheus for Prometheus (prometheus.h)          /certs        certificates in use, and until when
+//   /clusters         clusters and their endpoints           /memory       this process, and the tables
+//   /listeners        listeners and addresses                /config_dump  the configuration in force
+//   /hot_restart_version                                      /quitquitquit ends control (POST); the data plane serves on
+//
+// Names and shapes are Envoy's (admin.v3); what Millrace has beyond them is named so. A page that changes something is asked for
+// with POST, or answered with 405. Everything is read from shared memory and the model: a scrape costs the poll cores nothing.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "control/model.h"
+#include "lib/stats/region.h"
+
+namespace millrace::control::admin {
+
+struct Request {
+  std::string method = "GET";
+  std::string path = "/";
+  std::map<std::string, std::string> query;  // decoded; a parameter without a value is ""
+};
+struct Reply {
+  int status = 200;
+  std::string type = "text/plain; charset=UTF-8";
+  std::string body;
+};
+
+// What /ready and /server_info say (admin.v3.ServerInfo.State).
+enum class ServerState : uint8_t { kLive, kPreInitializing, kInitializing };
+std::string_view to_string(ServerState s);  // "LIVE", "PRE_INITIALIZING", "INITIALIZING"
+
+class Pages {
+ public:
+  struct Sources {
+    std::function<bool(const std::function<void(const stats::RegionView&)>&)> with_stats;  // as DataplaneLink::with_stats
+    std::function<std::shared_ptr<const Model>()> model;                                   // as configured
+    std::function<std::shared_ptr<const Model>()> resolved;                                // with the addresses of host names
+    std::function<ServerState()> state;
+    std::function<void()> quit;             // ends this process, soon
+    std::function<uint64_t()> arena_bytes;  // tables in shared memory
+    std::string version, node_id, node_cluster, config_file;
+    std::chrono::steady_clock::time_point started;
+    std::function<int64_t()> unix_time;  // seconds
+  };
+  explicit Pages(Sources sources) : s_(std::move(sources)) {}
+
+  // Any thread. Never throws but std::bad_alloc.
+  Reply answer(const Request& request) const;
+
+ private:
+  Reply stats(const Request& r) const;
+  Reply prometheus(const Request& r) const;
+  Reply clusters(const Request& r) const;
+  Reply listeners(const Request& r) const;
+  Reply server_info() const;
+  Reply certs() const;
+  Reply memory() const;
+  Reply config_dump(const Request& r) const;
+  Reply front_page() const;
+  Reply help() const;
+
+  struct Page;
+  static const Page kPages[];
+  Sources s_;
+};
+
+// Bad parameters are answered with 400 and the reason.
+Reply bad_request(const std::string& why);
+
+}  // namespace millrace::control::admin
