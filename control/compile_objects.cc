@@ -16,6 +16,7 @@
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.stream.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.compressor.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.http.cors.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.grpc_web.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.proxy_protocol.v3.pb.h"
@@ -248,6 +249,7 @@ base::Status set_connection_manager(const api::HttpConnectionManager& h, const s
   for (const auto& f : h.http_filters()) {
     if (f.typed_config().Is<envoy::extensions::filters::http::compressor::v3::Compressor>()) ++compressors;
     if (f.typed_config().Is<envoy::extensions::filters::http::grpc_web::v3::GrpcWeb>()) out->grpc_web = compressors + 1;
+    if (f.typed_config().Is<envoy::extensions::filters::http::cors::v3::Cors>()) out->cors = w.string(f.name());
     envoy::extensions::filters::http::router::v3::Router router;
     if (!f.typed_config().UnpackTo(&router)) continue;
     out->suppress_envoy_headers = router.suppress_envoy_headers();

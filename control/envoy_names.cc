@@ -12,16 +12,17 @@
 #include "lib/api/envoy.extensions.compression.gzip.compressor.v3.pb.h"
 #include "lib/api/envoy.extensions.compression.zstd.compressor.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.compressor.v3.pb.h"
+#include "lib/api/envoy.extensions.filters.http.cors.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.grpc_web.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.proxy_protocol.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.tls_inspector.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.network.http_connection_manager.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.network.tcp_proxy.v3.pb.h"
+#include "lib/api/envoy.extensions.network.dns_resolver.cares.v3.pb.h"
 #include "lib/api/envoy.extensions.retry.host.previous_hosts.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.proxy_protocol.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.raw_buffer.v3.pb.h"
-#include "lib/api/envoy.extensions.network.dns_resolver.cares.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.tls.v3.pb.h"
 #include "lib/api/envoy.extensions.upstreams.http.v3.pb.h"
 
@@ -54,8 +55,13 @@ const ExtensionTable& extension_table() {
         ext::transport_sockets::tls::v3::DownstreamTlsContext::descriptor(),
         ext::transport_sockets::tls::v3::UpstreamTlsContext::descriptor()}},
       {"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config",
-       {ext::filters::http::compressor::v3::Compressor::descriptor(), ext::filters::http::grpc_web::v3::GrpcWeb::descriptor(),
-        ext::filters::http::router::v3::Router::descriptor()}},
+       {ext::filters::http::compressor::v3::Compressor::descriptor(), ext::filters::http::cors::v3::Cors::descriptor(),
+        ext::filters::http::grpc_web::v3::GrpcWeb::descriptor(), ext::filters::http::router::v3::Router::descriptor()}},
+      {"envoy.config.route.v3.VirtualHost.typed_per_filter_config",
+       {ext::filters::http::cors::v3::CorsPolicy::descriptor(), envoy::config::route::v3::FilterConfig::descriptor()}},
+      {"envoy.config.route.v3.Route.typed_per_filter_config",
+       {ext::filters::http::cors::v3::CorsPolicy::descriptor(), envoy::config::route::v3::FilterConfig::descriptor()}},
+      {"envoy.config.route.v3.FilterConfig.config", {ext::filters::http::cors::v3::CorsPolicy::descriptor()}},
       {"envoy.config.core.v3.TypedExtensionConfig.typed_config",
        {ext::compression::brotli::compressor::v3::Brotli::descriptor(),
         ext::compression::gzip::compressor::v3::Gzip::descriptor(), ext::compression::zstd::compressor::v3::Zstd::descriptor(),

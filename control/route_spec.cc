@@ -4,6 +4,7 @@
 
 #include "control/access_log_template.h"
 #include "control/proto_values.h"
+#include "control/route_filters.h"
 #include "lib/table/retry_on.h"
 
 namespace millrace::control {
@@ -220,6 +221,13 @@ void set_redirect(const rt::RedirectAction& a, route::RedirectSpec* out) {
 
 }  // namespace
 
+route::MatcherSpec string_matcher_spec(std::string name, const StringMatcher& m) {
+  route::MatcherSpec out;
+  out.name = std::move(name);
+  set_string_match(m, &out);
+  return out;
+}
+
 route::MatcherSpec header_matcher_spec(const rt::HeaderMatcher& m) {
   route::MatcherSpec out;
   out.name = m.name();
@@ -291,6 +299,8 @@ route::RouteSpec route_spec(const api::Route& r) {
   }
   if (r.has_per_request_buffer_limit_bytes()) out.retry_buffer_limit = r.per_request_buffer_limit_bytes().value();
   out.headers_mut = mutations(r);
+  // Filters see no route in one that answers by itself (Envoy: it has no RouteEntry).
+  if (r.has_route()) set_filter_configs({}, r.typed_per_filter_config(), &out);
   return out;
 }
 
@@ -302,6 +312,10 @@ route::VirtualHostSpec virtual_host_spec(const api::VirtualHost& host) {
   for (const auto& r : host.routes()) {
     route::RouteSpec& spec = out.routes.emplace_back(route_spec(r));
     if (!r.has_route()) continue;
+    if (!host.typed_per_filter_config().empty()) {
+      spec.cors.clear();
+      set_filter_configs(host.typed_per_filter_config(), r.typed_per_filter_config(), &spec);
+    }
     // A route's own policy replaces the virtual host's as a whole.
     if (host.has_retry_policy() && !spec.retry.has_value()) spec.retry = retry_spec(host.retry_policy());
     if (host.has_per_request_buffer_limit_bytes() && !r.has_per_request_buffer_limit_bytes())

@@ -9,6 +9,7 @@
 #include "control/validate_compressor.h"
 #include "control/validate_rules.h"
 #include "control/validate_tls.h"
+#include "lib/api/envoy.extensions.filters.http.cors.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.grpc_web.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.http.router.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.listener.proxy_protocol.v3.pb.h"
@@ -24,6 +25,7 @@ namespace {
 using namespace rules;
 namespace core = envoy::config::core::v3;
 using Compressor = envoy::extensions::filters::http::compressor::v3::Compressor;
+using Cors = envoy::extensions::filters::http::cors::v3::Cors;
 using GrpcWeb = envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 using Router = envoy::extensions::filters::http::router::v3::Router;
 using ProxyProtocol = envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
@@ -77,12 +79,13 @@ bool http_filters(const api::HttpConnectionManager& h, const Path& at, ErrorSink
   if (h.http_filters().empty())
     return complain(Path(at, "http_filters"), e, "must end with the router filter (envoy.filters.http.router)");
   bool ok = true;
-  uint32_t compressors = 0, grpc_webs = 0;
+  uint32_t compressors = 0, grpc_webs = 0, cors_filters = 0;
   for (int i = 0; i < h.http_filters_size(); ++i) {
     const auto& f = h.http_filters(i);
     const Path here(at, "http_filters", i), config(here, "typed_config");
     ok = not_empty(f.name(), Path(here, "name"), e) && ok;
     Compressor compressor;
+    Cors cors;
     GrpcWeb grpc_web;
     Router router;
     if (!f.has_typed_config()) {
@@ -99,8 +102,12 @@ bool http_filters(const api::HttpConnectionManager& h, const Path& at, ErrorSink
       ok = known_fields_only(grpc_web, config, e) && ok;
       if (++grpc_webs == 2) ok = complain(here, e, "the gRPC-Web filter is in the list already");
       if (i + 1 == h.http_filters_size()) ok = complain(here, e, "the router filter must follow (envoy.filters.http.router)");
+    } else if (f.typed_config().UnpackTo(&cors)) {
+      ok = known_fields_only(cors, config, e) && ok;
+      if (++cors_filters == 2) ok = complain(here, e, "the CORS filter is in the list already");
+      if (i + 1 == h.http_filters_size()) ok = complain(here, e, "the router filter must follow (envoy.filters.http.router)");
     } else {
-      ok = complain(config, e, "only Compressor, GrpcWeb and Router are supported here by Millrace yet");
+      ok = complain(config, e, "only Compressor, Cors, GrpcWeb and Router are supported here by Millrace yet");
     }
   }
   return ok;

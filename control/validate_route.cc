@@ -5,6 +5,7 @@
 
 #include "control/proto_values.h"
 #include "control/proxy_transport.h"
+#include "control/route_filters.h"
 #include "control/route_spec.h"
 #include "control/validate.h"
 #include "control/validate_rules.h"
@@ -27,24 +28,6 @@ bool complain(const Path& at, ErrorSink& e, std::string message) {
 }
 
 bool regex(const RegexMatcher& m, const Path& at, ErrorSink& e) { return not_empty(m.regex(), Path(at, "regex"), e); }
-
-bool string_matcher(const StringMatcher& m, const Path& at, ErrorSink& e) {
-  switch (m.match_pattern_case()) {
-    case StringMatcher::kExact:
-      return true;
-    case StringMatcher::kPrefix:
-      return not_empty(m.prefix(), Path(at, "prefix"), e);
-    case StringMatcher::kSuffix:
-      return not_empty(m.suffix(), Path(at, "suffix"), e);
-    case StringMatcher::kContains:
-      return not_empty(m.contains(), Path(at, "contains"), e);
-    case StringMatcher::kSafeRegex:
-      return regex(m.safe_regex(), Path(at, "safe_regex"), e);
-    case StringMatcher::MATCH_PATTERN_NOT_SET:
-      break;
-  }
-  return complain(at, e, "needs one of exact, prefix, suffix, contains or safe_regex");
-}
 
 bool query_matcher(const rt::QueryParameterMatcher& m, const Path& at, ErrorSink& e) {
   constexpr size_t kMostNameBytes = 1024;  // validate.rules
@@ -296,6 +279,7 @@ bool route(const api::Route& r, uint32_t max_body, const Path& at, ErrorSink& e)
       ok = complain(at, e, "needs one of route, redirect or direct_response");
       break;
   }
+  ok = validate_filter_configs(r.typed_per_filter_config(), at, e) && ok;
   return header_mutations(r, at, e) && ok;
 }
 
@@ -312,6 +296,7 @@ bool virtual_host(const api::VirtualHost& h, uint32_t max_body, const Path& at, 
   if (h.domains().empty()) ok = complain(Path(at, "domains"), e, "must have at least one element (\"*\" matches every host)");
   for (int i = 0; i < h.routes_size(); ++i) ok = route(h.routes(i), max_body, Path(at, "routes", i), e) && ok;
   if (h.has_retry_policy()) ok = retry_policy(h.retry_policy(), Path(at, "retry_policy"), e) && ok;
+  ok = validate_filter_configs(h.typed_per_filter_config(), at, e) && ok;
   ok = header_mutations(h, at, e) && ok;
   return ok && spec_errors(route::check_virtual_host(virtual_host_spec(h)), at, e);
 }
@@ -319,6 +304,24 @@ bool virtual_host(const api::VirtualHost& h, uint32_t max_body, const Path& at, 
 }  // namespace
 
 namespace rules {
+
+bool string_matcher(const StringMatcher& m, const Path& at, ErrorSink& e) {
+  switch (m.match_pattern_case()) {
+    case StringMatcher::kExact:
+      return true;
+    case StringMatcher::kPrefix:
+      return not_empty(m.prefix(), Path(at, "prefix"), e);
+    case StringMatcher::kSuffix:
+      return not_empty(m.suffix(), Path(at, "suffix"), e);
+    case StringMatcher::kContains:
+      return not_empty(m.contains(), Path(at, "contains"), e);
+    case StringMatcher::kSafeRegex:
+      return regex(m.safe_regex(), Path(at, "safe_regex"), e);
+    case StringMatcher::MATCH_PATTERN_NOT_SET:
+      break;
+  }
+  return complain(at, e, "needs one of exact, prefix, suffix, contains or safe_regex");
+}
 
 bool header_matcher(const rt::HeaderMatcher& m, const Path& at, ErrorSink& e) {
   const Path name(at, "name");

@@ -48,6 +48,7 @@ bool local_reply_config(const envoy::extensions::filters::network::http_connecti
                         const Path& at, ErrorSink& e);
 bool cidr_range(const core::CidrRange& r, const Path& at, ErrorSink& e);
 // validate_route.cc
+bool string_matcher(const envoy::type::matcher::v3::StringMatcher& m, const Path& at, ErrorSink& e);
 bool header_matcher(const envoy::config::route::v3::HeaderMatcher& m, const Path& at, ErrorSink& e);
 
 template <class M>

@@ -33,9 +33,21 @@ struct GrpcWeb {
   static constexpr uint32_t kMostMessage = 16 * 1024;
 };
 
+// A request that the CORS filter has found an allowed origin in, or answers: what its response's head is told. Views into the
+// request's head buffer.
+struct Cors {
+  std::string_view origin;  // empty: it is not allowed
+  std::string_view expose_headers;
+  bool allow_credentials = false;
+  // A preflight is answered by the filter, with these.
+  bool preflight = false, allow_private_network = false, says_methods = false, says_headers = false;
+  std::string_view methods, headers, max_age;
+};
+
 struct ExchangeFilters {
   ResponseCompression* compression = nullptr;  // where there are compressor filters
   GrpcWeb* grpc_web = nullptr;
+  Cors* cors = nullptr;
 };
 
 inline bool is_grpc_web(const Exchange& ex) { return ex.filters != nullptr && ex.filters->grpc_web != nullptr; }

@@ -68,6 +68,7 @@ struct HttpPolicy {
   uint32_t max_head_bytes = 0, max_headers_count = 0;
   bool filters = false;  // the HCM has HTTP filters that look at requests: any of the following
   bool compressors = false, grpc_web = false;
+  bool cors = false;           // it looks at the route
   uint32_t access_logs = 0;    // how many the HCM has; 0: no record is made
   bool log_names = false;      // they ask for names of routes, virtual hosts or clusters
   bool local_replies = false;  // local_reply_config has something to say
@@ -98,7 +99,8 @@ struct HttpPolicy {
     max_headers_count = h.max_headers_count;
     compressors = h.compressors.count != 0;
     grpc_web = h.grpc_web != 0;
-    filters = compressors || grpc_web;
+    cors = h.cors.count != 0;
+    filters = compressors || grpc_web || cors;
     access_logs = h.access_logs.count;
     accept_http_10 = h.accept_http_10 != 0;
     allow_absolute_url = h.allow_absolute_url != 0;

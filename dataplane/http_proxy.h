@@ -1,7 +1,7 @@
 // HTTP from client to endpoint and back: reads request heads, routes them, relays bodies both ways with back-pressure, answers
 // what the gateway itself has to answer, and ends exchanges. One object per worker; files: http_proxy.cc (the two connections),
-// http_relay.cc (bodies), http_compress.cc (compressor filters), http_grpc_web.cc, http_tunnel.cc (upgrades, CONNECT),
-// http_router.cc (decisions and heads), http_finish.cc (ends, records).
+// http_relay.cc (bodies), http_compress.cc (compressor filters), http_cors.cc, http_grpc_web.cc, http_tunnel.cc (upgrades,
+// CONNECT), http_router.cc (decisions and heads), http_finish.cc (ends, records).
 //
 // Who may free an exchange: only finish(). It may be called inside any function below, so after a call that can finish, callers
 // look at DownstreamSession::exchange (or the return value) before they touch the exchange again.
@@ -12,6 +12,7 @@
 
 #include "dataplane/downstream.h"
 #include "dataplane/exchange.h"
+#include "dataplane/exchange_filters.h"
 #include "dataplane/exchange_format.h"
 #include "dataplane/http2_server.h"
 #include "dataplane/response_compression.h"
@@ -199,6 +200,11 @@ class HttpProxy {
   void count_grpc_web(const Exchange& ex, std::string_view grpc_status);
   void refuse_base64(Exchange& ex);
   void end_grpc_web(Exchange& ex);
+
+  // http_cors.cc
+  bool begin_cors(Exchange& ex, const VirtualHostEntry& entry, const table::Route& route);
+  bool put_cors(const Cors& cors, http::HeaderTable& headers);
+  void answer_preflight(Exchange& ex, const VirtualHostEntry& entry, const table::Route& route, uint64_t random);
 
   // http_retry.cc
   bool before_upstream_head(Exchange& ex);

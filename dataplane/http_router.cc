@@ -185,7 +185,7 @@ void HttpProxy::route(Exchange& ex) {
   if (d.policy->http.filters) [[unlikely]] {
     if (d.policy->http.grpc_web) begin_grpc_web(ex);
     if (d.policy->http.compressors) begin_compression(ex);
-    special |= is_grpc_web(ex);
+    special |= is_grpc_web(ex) || d.policy->http.cors;
   }
   StageScope stage(ctx_.stages, Stage::kRoute);
   if (entry == nullptr) {
@@ -224,7 +224,10 @@ void HttpProxy::route(Exchange& ex) {
   }
   ex.route_rank = match.route;
   if (special && !wants_tunnel) [[unlikely]] {
-    if (!translate_grpc_web_request(ex)) return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
+    if (d.policy->http.cors && begin_cors(ex, *entry, object.routes.at(&object, match.route)))
+      return answer_preflight(ex, *entry, object.routes.at(&object, match.route), route_random);
+    if (is_grpc_web(ex) && !translate_grpc_web_request(ex))
+      return reply_with(ex, 431, {}, ResponseDetail::kH1HeadersTooLarge, true);
   } else if (special) [[unlikely]] {
     const table::Route& taken = object.routes.at(&object, match.route);
     if (!upgrade_allowed(ex, object, taken)) {
@@ -233,6 +236,7 @@ void HttpProxy::route(Exchange& ex) {
         ex.route.cluster_name = ex.scratch.copy(table::view(&object, taken.clusters.at(&object, 0).name));
       return reply(ex, LocalReply::kUpgradeRefused);
     }
+    if (d.policy->http.cors) begin_cors(ex, *entry, taken);  // no upgrade is a preflight
     begin_tunnel(ex, own_body);
     if (ex.is_connect)  // stripped only for the choice of a route
       request.authority = {request.authority.data(), request.authority.size() + ex.stripped_port};
@@ -633,6 +637,7 @@ void HttpProxy::forward_response_head(Exchange& ex) {
   bool encoded = false, grpc_web = false;
   if (ex.filters != nullptr) [[unlikely]] {
     GrpcWeb* web = ex.filters->grpc_web;
+    if (ex.filters->cors != nullptr) room = room && put_cors(*ex.filters->cors, response.headers);
     if (web != nullptr && begin_grpc_web_response(ex, in.empty()) && room && !scratch.overflowed()) {
       web->gathering = true;
       web->response_scratch = scratch;
@@ -742,16 +747,20 @@ bool HttpProxy::make_local_reply(Exchange& ex, uint16_t status, std::string_view
     room = room && ex.response.headers.push({"x-envoy-overloaded", "true", HeaderId::kXEnvoyOverloaded});
   std::string_view content_type = "text/plain";
   bool other_body = false;
+  const Cors* cors = ex.filters == nullptr ? nullptr : ex.filters->cors;
+  const bool preflight = cors != nullptr && cors->preflight;  // Envoy: a response of the filter's own, no local reply
   if (ex.retry != nullptr && ex.retry->attempts > 1) [[unlikely]]
     body = retried_body(body, scratch);
-  if (policy.local_replies) [[unlikely]] {
+  if (policy.local_replies && !preflight) [[unlikely]] {
     const std::string_view before = body;
     room = room && rewrite_local_reply(ex, &status, &body, &content_type, scratch);
     other_body = body != before;
   }
-  room = room && http::fill_local_reply(&ex.response, status, body, ex.is_grpc, scratch, text, content_type, other_body);
+  room = room &&
+         http::fill_local_reply(&ex.response, status, body, ex.is_grpc && !preflight, scratch, text, content_type, other_body);
   ex.status = ex.response.status;  // a gRPC request is answered with 200
   if (ex.filters != nullptr) [[unlikely]] {
+    if (cors != nullptr) room = room && put_cors(*cors, ex.response.headers);
     if (ex.filters->grpc_web != nullptr && room) {
       const bool gather = begin_grpc_web_response(ex, ex.is_head || text->empty());
       if (gather) room = put_grpc_message(ex.response, http::grpc_message(*text, scratch), scratch);

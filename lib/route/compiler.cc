@@ -169,6 +169,11 @@ class HostWriter {
       for (uint32_t i = 0; i < r.query.size(); ++i)
         if (r.query[i].kind == StringMatchKind::kRegex)
           regexes_.add(RegexInput::kQuery, r.query[i].name, r.query[i].value, {rank, matcher_field(rank, true, i)});
+      for (const CorsSpec& c : r.cors)
+        for (uint32_t i = 0; i < c.origins.size(); ++i)
+          if (c.origins[i].kind == StringMatchKind::kRegex)
+            regexes_.add(RegexInput::kHeader, lower_text(c.origins[i].name), c.origins[i].value,
+                         {rank, origin_field(rank, c, i)});
     }
   }
   const RegexTable& regexes() const { return regexes_; }
@@ -292,6 +297,62 @@ class HostWriter {
     return writer_.array(std::vector<table::RetryPolicy>{p});
   }
 
+  // Routes of one virtual host mostly say the same: it is written once.
+  table::Array<table::RouteFilters> write_filters(const RouteSpec& r) {
+    if (r.cors.empty()) return {};
+    std::string key;
+    const auto say = [&key](std::string_view s) { key.append(std::to_string(s.size())).append(":").append(s); };
+    const auto number = [&key](uint64_t n) { key.append(std::to_string(n)).append(","); };
+    for (const CorsSpec& c : r.cors) {
+      for (const std::string* s : {&c.filter, &c.allow_methods, &c.allow_headers, &c.expose_headers, &c.max_age}) say(*s);
+      for (const uint32_t n : {c.enabled_numerator, c.enabled_denominator, c.shadow_numerator, c.shadow_denominator}) number(n);
+      number(c.allow_credentials * 4u + c.allow_private_network_access * 2u + c.forward_not_matching_preflights);
+      number(c.origins.size());
+      for (const MatcherSpec& m : c.origins) {
+        say(m.value);
+        number(static_cast<uint64_t>(m.kind) * 2 + m.ignore_case);
+      }
+    }
+    const auto [at, fresh] = filters_.try_emplace(std::move(key));
+    if (!fresh) return at->second;
+    std::vector<table::CorsPolicy> cors;
+    for (const CorsSpec& c : r.cors) {
+      table::CorsPolicy p{};
+      uint64_t ignored = 0;
+      p.filter = writer_.string(c.filter);
+      p.origins = write_matchers(c.origins, RegexInput::kHeader, &ignored);
+      p.allow_methods = writer_.string(c.allow_methods);
+      p.allow_headers = writer_.string(c.allow_headers);
+      p.expose_headers = writer_.string(c.expose_headers);
+      p.max_age = writer_.string(c.max_age);
+      p.enabled_numerator = c.enabled_numerator;
+      p.enabled_denominator = c.enabled_denominator;
+      p.shadow_numerator = c.shadow_numerator;
+      p.shadow_denominator = c.shadow_denominator;
+      p.any_origin = std::any_of(c.origins.begin(), c.origins.end(), takes_star);
+      p.allow_credentials = c.allow_credentials;
+      p.allow_private_network_access = c.allow_private_network_access;
+      p.forward_not_matching_preflights = c.forward_not_matching_preflights;
+      cors.push_back(p);
+    }
+    table::RouteFilters filters{};
+    filters.cors = writer_.array(cors);
+    return at->second = writer_.array(std::vector<table::RouteFilters>{filters});
+  }
+
+  // Envoy asks each matcher of origins whether it takes "*" first (CorsFilter::isOriginAllowed). Of expressions the worker asks.
+  static bool takes_star(const MatcherSpec& m) {
+    switch (m.kind) {
+      case StringMatchKind::kExact:
+      case StringMatchKind::kPrefix:
+      case StringMatchKind::kSuffix:
+      case StringMatchKind::kContains:
+        return m.value == "*";
+      default:
+        return false;
+    }
+  }
+
   void write_action(const RouteSpec& r, table::Route* out) {
     out->action = r.action;
     std::vector<table::WeightedCluster> clusters;
@@ -359,6 +420,7 @@ class HostWriter {
     }
     out->hash_policies = writer_.array(policies);
     if (r.retry.has_value()) out->retry = write_retry(*r.retry);
+    out->filters = write_filters(r);
     out->retry_buffer_limit = r.retry_buffer_limit;
     out->count_in_request = r.count_in_request;
     out->count_in_response = r.count_in_response;
@@ -402,6 +464,7 @@ class HostWriter {
   IndexBuilder index_;
   RegexTable regexes_;
   std::vector<uint32_t> route_regex_;
+  std::map<std::string, table::Array<table::RouteFilters>> filters_;
   std::vector<std::string> literals_;  // reserved up front: the index builder keeps views
 };
 

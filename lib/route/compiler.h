@@ -82,6 +82,15 @@ struct HashPolicySpec {  // RouteAction.HashPolicy
   std::optional<uint64_t> ttl_s;                                // not set: no cookie is made
   bool terminal = false;
 };
+// CorsPolicy of a route, merged with its virtual host's.
+struct CorsSpec {
+  std::string filter;                // its name in http_filters
+  std::vector<MatcherSpec> origins;  // names are not looked at
+  bool origins_of_host = false;      // they were written at the virtual host: where an error is shown
+  std::string allow_methods, allow_headers, expose_headers, max_age;
+  bool allow_credentials = false, allow_private_network_access = false, forward_not_matching_preflights = true;
+  uint32_t enabled_numerator = 1, enabled_denominator = 1, shadow_numerator = 0, shadow_denominator = 1;
+};
 struct RouteSpec {
   std::string name;
   // match
@@ -110,6 +119,7 @@ struct RouteSpec {
   std::optional<RetrySpec> retry;            // of the route, or of its virtual host
   uint32_t retry_buffer_limit = UINT32_MAX;  // per_request_buffer_limit_bytes; UINT32_MAX: the listener's limit
   bool count_in_request = false, count_in_response = false, tell_timeout_retry = false;  // of the virtual host
+  std::vector<CorsSpec> cors;                                                            // one a filter name
   HeaderMutationsSpec headers_mut;
 };
 struct VirtualHostSpec {

@@ -190,6 +190,13 @@ base::Status check_routes(const table::VirtualHost& host) {
       if (auto s = check_matcher(host, r.headers.at(&host, k), table::RegexInput::kHeader); !s.ok()) return s;
     for (uint32_t k = 0; k < r.query.count; ++k)
       if (auto s = check_matcher(host, r.query.at(&host, k), table::RegexInput::kQuery); !s.ok()) return s;
+    for (uint32_t f = 0; f < r.filters.count; ++f) {
+      const auto& policies = r.filters.at(&host, f).cors;
+      for (uint32_t p = 0; p < policies.count; ++p)
+        for (uint32_t k = 0; k < policies.at(&host, p).origins.count; ++k)
+          if (auto s = check_matcher(host, policies.at(&host, p).origins.at(&host, k), table::RegexInput::kHeader); !s.ok())
+            return s;
+    }
     if (r.action == table::ActionKind::kCluster && r.clusters.count != 1)
       return bad("a cluster route has not exactly one cluster");
     if (r.action == table::ActionKind::kWeightedClusters) {

@@ -186,4 +186,9 @@ MatchResult match_route(const VirtualHostRuntime& host, const http::RequestHead&
   return Match<NoTrace>(host, head, context, trace, ahead).run();
 }
 
+bool value_matches(const VirtualHostRuntime& host, const table::ValueMatch& matcher, std::string_view value,
+                   MatchScratch& scratch, bool* holds) {
+  return string_holds(host, scratch, matcher, value, holds);
+}
+
 }  // namespace millrace::route

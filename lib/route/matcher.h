@@ -135,6 +135,11 @@ class MatchAhead {
 MatchResult match_route(const VirtualHostRuntime& host, const http::RequestHead& head, const MatchContext& context,
                         const MatchAhead* ahead = nullptr);
 
+// Whether one matcher of the virtual host takes a value: what a filter asks of the text that its policy speaks of (CorsPolicy).
+// No header is looked up, and `invert` is the caller's business. False: the regex engine failed.
+bool value_matches(const VirtualHostRuntime& host, const table::ValueMatch& matcher, std::string_view value,
+                   MatchScratch& scratch, bool* holds);
+
 // Which of route.clusters: index. Envoy's arithmetic: random % total_weight, then a walk over the weights in order.
 // Undefined for routes without clusters.
 inline uint32_t pick_cluster(const table::VirtualHost& host, const table::Route& route, uint64_t random_value) {

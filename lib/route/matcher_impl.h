@@ -35,6 +35,58 @@ bool parse_int64(std::string_view text, int64_t* out);
 // percent-decoded).
 bool first_query_value(std::string_view path, std::string_view name, std::string_view* value);
 
+inline bool regex_holds(const VirtualHostRuntime& host, MatchScratch& scratch, uint32_t regex, std::string_view value,
+                        bool* holds) {
+  const table::Regex& r = host.object->regexes.at(host.object, regex);
+  struct Want {
+    uint32_t position;
+    bool found;
+  } want{r.position, false};
+  const ScanStatus status = scan(
+      *host.dbs[r.db], scratch.patterns, value,
+      [](void* w, uint32_t position) {
+        Want* to = static_cast<Want*>(w);
+        return to->found = to->found || position == to->position;
+      },
+      &want);
+  *holds = want.found;
+  return status == ScanStatus::kDone;
+}
+
+// StringMatcher and the header specifiers. False: the regex engine failed.
+inline bool string_holds(const VirtualHostRuntime& host, MatchScratch& scratch, const table::ValueMatch& m,
+                         std::string_view value, bool* holds) {
+  const std::string_view want = view(host.object, m.value);
+  switch (m.kind) {
+    case table::StringMatchKind::kPresent:
+      *holds = true;
+      return true;
+    case table::StringMatchKind::kExact:
+      *holds = m.ignore_case ? equals_folded(value, want) : value == want;
+      return true;
+    case table::StringMatchKind::kPrefix:
+      *holds = value.size() >= want.size() &&
+               (m.ignore_case ? equals_folded(value.substr(0, want.size()), want) : value.starts_with(want));
+      return true;
+    case table::StringMatchKind::kSuffix:
+      *holds = value.size() >= want.size() &&
+               (m.ignore_case ? equals_folded(value.substr(value.size() - want.size()), want) : value.ends_with(want));
+      return true;
+    case table::StringMatchKind::kContains:
+      *holds = m.ignore_case ? contains_folded(value, want) : value.find(want) != std::string_view::npos;
+      return true;
+    case table::StringMatchKind::kRange: {
+      int64_t number;
+      *holds = parse_int64(value, &number) && number >= m.range_start && number < m.range_end;
+      return true;
+    }
+    case table::StringMatchKind::kRegex:
+      return regex_holds(host, scratch, m.regex, value, holds);
+  }
+  *holds = false;
+  return true;
+}
+
 template <class Trace>
 class Match {
  public:
@@ -426,54 +478,8 @@ class Match {
     return holds ? Refusal::kNone : Refusal::kQuery;
   }
 
-  // StringMatcher and the header specifiers. False: the regex engine failed.
   bool value_holds(const table::ValueMatch& m, std::string_view value, bool* holds) {
-    const std::string_view want = view(&host_, m.value);
-    switch (m.kind) {
-      case table::StringMatchKind::kPresent:
-        *holds = true;
-        return true;
-      case table::StringMatchKind::kExact:
-        *holds = m.ignore_case ? equals_folded(value, want) : value == want;
-        return true;
-      case table::StringMatchKind::kPrefix:
-        *holds = value.size() >= want.size() &&
-                 (m.ignore_case ? equals_folded(value.substr(0, want.size()), want) : value.starts_with(want));
-        return true;
-      case table::StringMatchKind::kSuffix:
-        *holds = value.size() >= want.size() &&
-                 (m.ignore_case ? equals_folded(value.substr(value.size() - want.size()), want) : value.ends_with(want));
-        return true;
-      case table::StringMatchKind::kContains:
-        *holds = m.ignore_case ? contains_folded(value, want) : value.find(want) != std::string_view::npos;
-        return true;
-      case table::StringMatchKind::kRange: {
-        int64_t number;
-        *holds = parse_int64(value, &number) && number >= m.range_start && number < m.range_end;
-        return true;
-      }
-      case table::StringMatchKind::kRegex:
-        return regex_holds(m.regex, value, holds);
-    }
-    *holds = false;
-    return true;
-  }
-
-  bool regex_holds(uint32_t regex, std::string_view value, bool* holds) {
-    const table::Regex& r = host_.regexes.at(&host_, regex);
-    struct Want {
-      uint32_t position;
-      bool found;
-    } want{r.position, false};
-    const ScanStatus status = scan(
-        *runtime_.dbs[r.db], context_.scratch->patterns, value,
-        [](void* w, uint32_t position) {
-          Want* to = static_cast<Want*>(w);
-          return to->found = to->found || position == to->position;
-        },
-        &want);
-    *holds = want.found;
-    return status == ScanStatus::kDone;
+    return string_holds(runtime_, *context_.scratch, m, value, holds);
   }
 
   const VirtualHostRuntime& runtime_;

@@ -1,5 +1,6 @@
 #include "lib/route/spec_check.h"
 
+#include <algorithm>
 #include <map>
 
 #include "lib/route/ascii.h"
@@ -113,6 +114,18 @@ class Check {
       at_route("match.runtime_fraction", "unknown denominator " + number(d));
     for (uint32_t i = 0; i < r.headers.size(); ++i) matcher(r.headers[i], false, i);
     for (uint32_t i = 0; i < r.query.size(); ++i) matcher(r.query[i], true, i);
+    for (const CorsSpec& c : r.cors) origins(c);
+  }
+
+  void origins(const CorsSpec& c) {
+    for (uint32_t i = 0; i < c.origins.size(); ++i) {
+      if (c.origins[i].kind != StringMatchKind::kRegex) continue;
+      const TranslatedRegex& t = translations_.get(c.origins[i].value);
+      const std::string field = origin_field(route_, c, i);
+      const auto said = [&](const SpecError& e) { return e.path == field; };  // of a virtual host's: by every route
+      if (!t.ok() && std::none_of(errors_.begin(), errors_.end(), said))
+        errors_.push_back({field, t.error, route_label(route_, spec_.routes[route_])});
+    }
   }
 
   void matcher(const MatcherSpec& m, bool query, uint32_t index) {
@@ -152,6 +165,10 @@ std::string path_field(uint32_t route, const RouteSpec& spec) {
 std::string matcher_field(uint32_t route, bool query, uint32_t matcher) {
   return "routes[" + number(route) + "].match." + (query ? "query_parameters[" : "headers[") + number(matcher) +
          "].string_match.safe_regex.regex";
+}
+std::string origin_field(uint32_t route, const CorsSpec& cors, uint32_t origin) {
+  return (cors.origins_of_host ? std::string() : "routes[" + number(route) + "].") + "typed_per_filter_config[\"" + cors.filter +
+         "\"].allow_origin_string_match[" + number(origin) + "].safe_regex.regex";
 }
 std::string route_label(uint32_t index, const RouteSpec& route) { return route.name.empty() ? "#" + number(index) : route.name; }
 

@@ -30,6 +30,7 @@ std::vector<SpecError> check_spec(const VirtualHostSpec& spec, TranslationCache&
 // Where an expression stands: "routes[3].match.headers[0].string_match.safe_regex.regex".
 std::string path_field(uint32_t route, const RouteSpec& spec);
 std::string matcher_field(uint32_t route, bool query, uint32_t matcher);
+std::string origin_field(uint32_t route, const CorsSpec& cors, uint32_t origin);
 std::string route_label(uint32_t index, const RouteSpec& route);
 
 }  // namespace millrace::route

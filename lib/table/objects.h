@@ -191,6 +191,35 @@ struct RetryPolicy {                                // RetryPolicy, of the route
     v(reset_headers);
   }
 };
+// What per-route configuration says to HTTP filters (typed_per_filter_config of the route and its virtual host, merged by
+// control: of each field the most specific word). A filter finds its entry by its name in http_filters.
+struct CorsPolicy {           // envoy.extensions.filters.http.cors.v3.CorsPolicy
+  Str filter;                 // the name it is configured for
+  Array<ValueMatch> origins;  // allow_origin_string_match, without names; one that holds is enough
+  Str allow_methods, allow_headers, expose_headers, max_age;
+  uint32_t enabled_numerator = 1, enabled_denominator = 1;  // filter_enabled: random % denominator < numerator
+  uint32_t shadow_numerator = 0, shadow_denominator = 1;    // shadow_enabled
+  uint8_t any_origin = 0;                                   // one of the matchers takes "*": every origin is allowed
+  uint8_t allow_credentials = 0, allow_private_network_access = 0;
+  uint8_t forward_not_matching_preflights = 1;
+  uint8_t reserved[4] = {};
+  template <class V>
+  void refs(V& v) const {
+    v(filter);
+    v(origins);
+    v(allow_methods);
+    v(allow_headers);
+    v(expose_headers);
+    v(max_age);
+  }
+};
+struct RouteFilters {
+  Array<CorsPolicy> cors;
+  template <class V>
+  void refs(V& v) const {
+    v(cors);
+  }
+};
 struct Route {
   // match (RouteMatch); rank is the index in VirtualHost.routes: the lowest that matches wins
   Str name;
@@ -226,6 +255,7 @@ struct Route {
   Array<RetryPolicy> retry;                      // none or one
   Array<UpgradeConfig> upgrades;                 // RouteAction.upgrade_configs: says more than the HCM's
   Array<HashPolicy> hash_policies;               // RouteAction.hash_policy
+  Array<RouteFilters> filters;                   // none or one; routes that say the same share it
   HeaderMutations headers_mut;
   template <class V>
   void refs(V& v) const {
@@ -241,6 +271,7 @@ struct Route {
     v(retry);
     v(upgrades);
     v(hash_policies);
+    v(filters);
     headers_mut.refs(v);
   }
 };
@@ -492,6 +523,7 @@ struct HttpConnectionManager {
   Str via;
   Str default_host_for_http_10;
   Str upgrades;  // upgrade_configs that are enabled: lower case, joined by ','
+  Str cors;      // name of the CORS filter in http_filters; empty: there is none
   Array<LocalReplyMapper> local_reply_mappers;
   BodyFormat local_reply_format;
   Array<AddressRange> internal_ranges;        // internal_address_config; empty: nobody is internal
@@ -528,6 +560,7 @@ struct HttpConnectionManager {
     v(via);
     v(default_host_for_http_10);
     v(upgrades);
+    v(cors);
     v(local_reply_mappers);
     local_reply_format.refs(v);
     v(internal_ranges);

@@ -26,9 +26,11 @@ MILLRACE_REF_NAMES(ResetHeader, "name");
 MILLRACE_REF_NAMES(CookieAttribute, "name", "value");
 MILLRACE_REF_NAMES(HashPolicy, "name", "path", "attributes");
 MILLRACE_REF_NAMES(RetryPolicy, "status_codes", "response_headers", "request_headers", "reset_headers");
+MILLRACE_REF_NAMES(CorsPolicy, "filter", "origins", "allow_methods", "allow_headers", "expose_headers", "max_age");
+MILLRACE_REF_NAMES(RouteFilters, "cors");
 MILLRACE_REF_NAMES(Route, "name", "path", "headers", "query", "clusters", "redirect.scheme", "redirect.host", "redirect.path",
                    "redirect.prefix_rewrite", "direct_body", "prefix_rewrite", "host_rewrite", "retry", "upgrades",
-                   "hash_policies", MILLRACE_HEADER_MUTATIONS("headers_mut"));
+                   "hash_policies", "filters", MILLRACE_HEADER_MUTATIONS("headers_mut"));
 MILLRACE_REF_NAMES(RegexDb, "serialized", "ids", "literal_prefix", "name");
 MILLRACE_REF_NAMES(Regex, "expression", "ranks");
 MILLRACE_REF_NAMES(VirtualHost, "name", "domains", "routes", "regexes", "regex_dbs", "index",
@@ -43,9 +45,9 @@ MILLRACE_REF_NAMES(LocalReplyMapper, "filter", "headers_to_add", "body", "format
 MILLRACE_REF_NAMES(Compressor, "name", "content_types");
 MILLRACE_REF_NAMES(FilterChain, "name", "server_names", "application_protocols", "tls.secrets", "tls.alpn", "tls.cipher_suites",
                    "tls.curves", "hcm.stat_prefix", "hcm.route_table_name", "hcm.access_logs", "hcm.server_name", "hcm.via",
-                   "hcm.default_host_for_http_10", "hcm.upgrades", "hcm.local_reply_mappers", "hcm.local_reply_format.parts",
-                   "hcm.local_reply_format.content_type", "hcm.internal_ranges", "hcm.compressors", "tcp.stat_prefix",
-                   "tcp.clusters", "tcp.access_logs");
+                   "hcm.default_host_for_http_10", "hcm.upgrades", "hcm.cors", "hcm.local_reply_mappers",
+                   "hcm.local_reply_format.parts", "hcm.local_reply_format.content_type", "hcm.internal_ranges",
+                   "hcm.compressors", "tcp.stat_prefix", "tcp.clusters", "tcp.access_logs");
 MILLRACE_REF_NAMES(ServerNameEntry, "text", "chains");
 MILLRACE_REF_NAMES(Listener, "name", "filter_chains", "exact_names", "wildcard_names", "any_name_chains", "access_logs");
 MILLRACE_REF_NAMES(Cluster, "name", "tls.secrets", "tls.sni", "tls.alpn", "tls.cipher_suites", "tls.curves",

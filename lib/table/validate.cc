@@ -192,11 +192,20 @@ void check(const RetryPolicy& p, Walker& w) {
     for (uint32_t i = 0; i < list->count; ++i)
       if (list->at(w.base(), i).kind == StringMatchKind::kRegex) w.fail_field("retry", "holds a regular expression");
 }
+void check(const CorsPolicy& c, Walker& w) {
+  w.flag("any_origin", c.any_origin);
+  w.flag("allow_credentials", c.allow_credentials);
+  w.flag("allow_private_network_access", c.allow_private_network_access);
+  w.flag("forward_not_matching_preflights", c.forward_not_matching_preflights);
+  if (c.enabled_denominator == 0) w.fail_field("enabled_denominator", "is 0");
+  if (c.shadow_denominator == 0) w.fail_field("shadow_denominator", "is 0");
+}
 void check(const Route& r, Walker& w) {
   w.flag("count_in_request", r.count_in_request);
   w.flag("count_in_response", r.count_in_response);
   w.flag("tell_timeout_retry", r.tell_timeout_retry);
   if (r.retry.count > 1) w.fail_field("retry", "holds more than one policy");
+  if (r.filters.count > 1) w.fail_field("filters", "holds more than one element");
   w.in_enum("path_kind", r.path_kind, PathKind::kConnect);
   w.in_enum("action", r.action, ActionKind::kDirectResponse);
   w.flag("case_sensitive", r.case_sensitive);

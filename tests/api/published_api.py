@@ -104,6 +104,7 @@ envoy/extensions/compression/brotli/compressor/v3/brotli.proto envoy/extensions/
 envoy/extensions/compression/zstd/compressor/v3/zstd.proto
 envoy/extensions/network/dns_resolver/cares/v3/cares_dns_resolver.proto envoy/extensions/filters/http/compressor/v3/compressor.proto
 envoy/config/core/v3/extension.proto
+envoy/extensions/filters/http/cors/v3/cors.proto
 envoy/extensions/filters/http/grpc_web/v3/grpc_web.proto
 envoy/extensions/filters/http/router/v3/router.proto envoy/extensions/filters/listener/proxy_protocol/v3/proxy_protocol.proto
 envoy/config/core/v3/proxy_protocol.proto envoy/extensions/filters/listener/tls_inspector/v3/tls_inspector.proto

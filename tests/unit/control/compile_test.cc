@@ -243,6 +243,51 @@ TEST_F(CompileTest, TcpOptions) {
 }
 
 // The compiled table answers as the configuration says: one request for each route.
+TEST_F(CompileTest, CorsPoliciesOfRouteAndVirtualHost) {
+  compile("cors.yaml");
+  const auto& l = object<table::Listener>(compiler_, table::Kind::kListener, "edge");
+  EXPECT_EQ(view(&l, l.filter_chains.at(&l, 0).hcm.cors), "envoy.filters.http.cors");
+  const auto& v = object<table::VirtualHost>(compiler_, table::Kind::kVirtualHost, "main/all");
+  const auto& plain = v.routes.at(&v, 0).filters;
+  ASSERT_EQ(plain.count, 1u);
+  EXPECT_EQ(v.routes.at(&v, 1).filters.offset, plain.offset) << "what two routes say is there once";
+  ASSERT_EQ(plain.at(&v, 0).cors.count, 1u);
+  const table::CorsPolicy& host = plain.at(&v, 0).cors.at(&v, 0);
+  EXPECT_EQ(host.any_origin, 1);
+  ASSERT_EQ(host.origins.count, 2u);
+  EXPECT_EQ(host.origins.at(&v, 1).kind, table::StringMatchKind::kRegex);
+  EXPECT_EQ(host.enabled_numerator, 5u);
+  EXPECT_EQ(host.enabled_denominator, 10'000u);
+  EXPECT_EQ(host.shadow_numerator, 0u);
+  EXPECT_EQ(host.allow_credentials, 1);
+  EXPECT_EQ(host.forward_not_matching_preflights, 1);
+
+  // Of each field the route's word, else the virtual host's; whether it is enabled the route says alone.
+  const auto& own = v.routes.at(&v, 2).filters;
+  ASSERT_EQ(own.count, 1u);
+  ASSERT_EQ(own.at(&v, 0).cors.count, 2u);
+  const table::CorsPolicy& c = own.at(&v, 0).cors.at(&v, 0);
+  EXPECT_EQ(view(&v, c.filter), "envoy.filters.http.cors");
+  ASSERT_EQ(c.origins.count, 1u);
+  EXPECT_EQ(c.origins.at(&v, 0).kind, table::StringMatchKind::kSuffix);
+  EXPECT_EQ(c.origins.at(&v, 0).ignore_case, 1);
+  EXPECT_EQ(c.any_origin, 0);
+  EXPECT_EQ(view(&v, c.allow_methods), "GET");
+  EXPECT_EQ(view(&v, c.allow_headers), "x-own");
+  EXPECT_EQ(view(&v, c.expose_headers), "x-host");
+  EXPECT_EQ(view(&v, c.max_age), "10");
+  EXPECT_EQ(c.allow_credentials, 0);
+  EXPECT_EQ(c.allow_private_network_access, 1);
+  EXPECT_EQ(c.forward_not_matching_preflights, 0);
+  EXPECT_EQ(c.enabled_numerator, c.enabled_denominator);
+  EXPECT_EQ(c.shadow_numerator, 7u);
+  EXPECT_EQ(c.shadow_denominator, 100u);
+  EXPECT_EQ(view(&v, own.at(&v, 0).cors.at(&v, 1).filter), "second");
+
+  EXPECT_EQ(v.routes.at(&v, 3).filters.count, 0u) << "disabled";
+  EXPECT_EQ(v.routes.at(&v, 4).filters.count, 0u) << "answers by itself";
+}
+
 TEST_F(CompileTest, Compressors) {
   compile("compression.yaml");
   const auto& l = object<table::Listener>(compiler_, table::Kind::kListener, "edge");

@@ -130,6 +130,8 @@ TEST(ObjectsHeader, NamesAreThoseOfRefs) {
   compare<ValueMatch>(all, "ValueMatch");
   compare<HeaderOption>(all, "HeaderOption");
   compare<WeightedCluster>(all, "WeightedCluster");
+  compare<CorsPolicy>(all, "CorsPolicy");
+  compare<RouteFilters>(all, "RouteFilters");
   compare<Route>(all, "Route");
   compare<RegexDb>(all, "RegexDb");
   compare<Regex>(all, "Regex");
