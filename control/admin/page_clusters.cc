@@ -129,7 +129,7 @@ Reply Pages::clusters(const Request& r) const {
             say(address + "::zone::" + locality.locality().zone());
             say(address + "::sub_zone::" + locality.locality().sub_zone());
             say(address + "::canary::false");
-            say(address + "::priority::0");
+            say(address + "::priority::" + std::to_string(locality.priority()));
             say(address + "::success_rate::-1");
             say(address + "::local_origin_success_rate::-1");
             TextValue health = map({{"eds_health_status", text(eds_status(lb.health_status()))}});

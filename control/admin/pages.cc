@@ -289,8 +289,10 @@ Reply Pages::certs() const {
   const int64_t now = s_.unix_time();
   TextValue all = list();
   const auto model = s_.model();
-  const auto describe = [&](const std::string& pem, const std::string& path) {
+  const auto describe = [&](const std::string& pem, const std::string& file) {
+    const std::string path = file.empty() ? "<inline>" : file;
     TextValue one = list();
+    if (pem.empty()) return one;
     if (const auto info = tls::describe_certificate(pem, now); info.ok()) {
       TextValue names = list();
       for (const std::string& n : info->dns_names) append(names, map({{"dns", text(n)}}));
@@ -306,18 +308,11 @@ Reply Pages::certs() const {
     return one;
   };
   for (const auto& [name, secret] : model->secrets()) {
-    TextValue entry = map();
-    const auto& tls = secret->config->tls_certificate();
-    const auto& validation = secret->config->validation_context();
-    if (!secret->trusted_ca_pem.empty())
-      put(entry, "ca_cert",
-          describe(secret->trusted_ca_pem,
-                   validation.trusted_ca().filename().empty() ? "<inline>" : validation.trusted_ca().filename()));
-    if (!secret->certificate_chain_pem.empty())
-      put(entry, "cert_chain",
-          describe(secret->certificate_chain_pem,
-                   tls.certificate_chain().filename().empty() ? "<inline>" : tls.certificate_chain().filename()));
-    if (!entry.members.empty()) append(all, std::move(entry));
+    const auto& chain = secret->config->tls_certificate().certificate_chain().filename();
+    const auto& ca = secret->config->validation_context().trusted_ca().filename();
+    if (secret->trusted_ca_pem.empty() && secret->certificate_chain_pem.empty()) continue;
+    append(all, map({{"ca_cert", describe(secret->trusted_ca_pem, ca)},
+                     {"cert_chain", describe(secret->certificate_chain_pem, chain)}}));
   }
   return json(map({{"certificates", all}}));
 }
