@@ -31,10 +31,11 @@ struct HostStat {
   bool gauge;
 };
 constexpr HostStat kHostStats[] = {
-    {"cx_active", ClusterCounter::kCxActive, true},    {"cx_connect_fail", ClusterCounter::kCxConnectFail, false},
-    {"cx_total", ClusterCounter::kCxTotal, false},     {"rq_active", ClusterCounter::kRqActive, true},
-    {"rq_error", ClusterCounter::kRq5xx, false},       {"rq_success", ClusterCounter::kRq2xx, false},
-    {"rq_timeout", ClusterCounter::kRqTimeout, false}, {"rq_total", ClusterCounter::kRqTotal, false},
+    {"cx_active", ClusterCounter::kCxActive, true}, {"cx_connect_fail", ClusterCounter::kCxConnectFail, false},
+    {"cx_total", ClusterCounter::kCxTotal, false},  {"rq_active", ClusterCounter::kRqActive, true},
+    {"rq_error", ClusterCounter::kRq5xx, false},    {"rq_pending_active", ClusterCounter::kRqPendingActive, true},
+    {"rq_success", ClusterCounter::kRq2xx, false},  {"rq_timeout", ClusterCounter::kRqTimeout, false},
+    {"rq_total", ClusterCounter::kRqTotal, false},
 };
 // Envoy counts every status below 500 as a success of the host.
 constexpr ClusterCounter kSuccesses[] = {ClusterCounter::kRq2xx, ClusterCounter::kRq3xx, ClusterCounter::kRq4xx};

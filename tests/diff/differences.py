@@ -34,6 +34,7 @@ INTENDED = [
     ("grpc_web", "2to2 /2/trailers", "headers", _WEB_TRAILERS),
     ("compression", "838[012] text-cached *", "headers", _LINES),
     ("compression", "838[01] two accept-encodings", "upstream", _LINES),
+    ("cors", "two origins", "upstream", _LINES),
     ("rewrites", "xfh two", "upstream", _MEMBER),
     ("malformed", "two hosts", "status headers body end upstream", _STRICT),
     ("malformed", "two same hosts", "status headers body end upstream", _STRICT),
