@@ -132,6 +132,7 @@ def families(text):
             assert m[1] not in types, f"{m[1]} twice"
             current, types[m[1]] = m[1], m[2]
             continue
+        line = line.replace("{} ", " ")  # Envoy's metrics without labels
         m = re.fullmatch(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(\{[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\.)*"(?:,[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\.)*")*\})? (\S+)', line)
         assert m and m[1].startswith(current), line
         assert (m[1], m[2]) not in samples, f"{line}: twice"
