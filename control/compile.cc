@@ -55,6 +55,7 @@ struct Compiler::Impl {
     Impl& impl;
     std::vector<Change> changes;
     ConfigErrors errors;
+    std::vector<ConfigKey> failed;
 
     void set(table::Kind kind, const std::string& name, std::optional<Entry> after) {
       const auto it = impl.entries.find({kind, name});
@@ -75,18 +76,21 @@ struct Compiler::Impl {
     }
 
     template <class T>
-    void plain(table::Kind kind, const Model::Table<T>& before, const Model::Table<T>& after,
+    void plain(table::Kind kind, ConfigKind config, const Model::Table<T>& before, const Model::Table<T>& after,
                base::Result<std::vector<uint8_t>> (*compile)(const T&)) {
       Model::Table<T>::differences(before, after, [&](const std::string& name, const auto&, const auto& object) {
         if (object == nullptr) return set(kind, name, std::nullopt);
         if (of(kind, name, object.get())) return;
         const auto bytes = compile(*object);
         if (bytes.ok()) store(kind, name, object, to_words(*bytes), bytes->size());
-        else errors.push_back({"", 0, 0, std::string(table::to_string(kind)) + " " + name, bytes.error()});
+        else
+          failed.push_back({config, name}),
+              errors.push_back({"", 0, 0, std::string(table::to_string(kind)) + " " + name, bytes.error()});
       });
     }
     void spec_errors(const RouteObject& r, const std::string& below, const std::vector<route::SpecError>& found) {
       ErrorSink sink(r.source.get(), "route " + r.name, &errors);
+      failed.push_back({ConfigKind::kRoute, r.name});
       for (const route::SpecError& e : found) {
         std::string path = r.source_path;
         for (const std::string& part : {below, e.path})
@@ -140,13 +144,13 @@ struct Compiler::Impl {
   };
 
   static void compile_differences(Run& run, const Model& before, const Model& now) {
-    run.plain(table::Kind::kSecret, before.secrets(), now.secrets(), compile_secret);
-    run.plain(table::Kind::kEndpointSet, before.endpoints(), now.endpoints(), compile_endpoints);
-    run.plain(table::Kind::kCluster, before.clusters(), now.clusters(), compile_cluster);
+    run.plain(table::Kind::kSecret, ConfigKind::kSecret, before.secrets(), now.secrets(), compile_secret);
+    run.plain(table::Kind::kEndpointSet, ConfigKind::kEndpoints, before.endpoints(), now.endpoints(), compile_endpoints);
+    run.plain(table::Kind::kCluster, ConfigKind::kCluster, before.clusters(), now.clusters(), compile_cluster);
     Model::Table<RouteObject>::differences(
         before.routes(), now.routes(),
         [&](const std::string& name, const auto& x, const auto& y) { run.route_object(name, x.get(), y); });
-    run.plain(table::Kind::kListener, before.listeners(), now.listeners(), compile_listener);
+    run.plain(table::Kind::kListener, ConfigKind::kListener, before.listeners(), now.listeners(), compile_listener);
   }
 };
 
@@ -157,7 +161,7 @@ Compiler& Compiler::operator=(Compiler&&) noexcept = default;
 
 CompileResult Compiler::compile(const Model& model, Policy policy) {
   const Model before = impl_->model;
-  Impl::Run run{*impl_, {}, {}};
+  Impl::Run run{*impl_, {}, {}, {}};
   impl_->compile_differences(run, before, model);
   // What was of no use last time does not differ now: it is found by what it is not made of.
   if (impl_->some_missing) impl_->compile_differences(run, Model{}, model);
@@ -165,6 +169,7 @@ CompileResult Compiler::compile(const Model& model, Policy policy) {
   CompileResult result;
   sort_errors(run.errors);
   result.errors = std::move(run.errors);
+  result.failed = std::move(run.failed);
   if (!result.ok() && policy == Policy::kAllOrNothing) {
     run.take_back();
     return result;

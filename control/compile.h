@@ -35,6 +35,7 @@ struct CompileResult {
   std::vector<table::ObjectId> removed;  // no longer in the model
   uint32_t reused = 0;                   // objects left as they were
   ConfigErrors errors;                   // what cannot be compiled, and why
+  std::vector<ConfigKey> failed;         // which objects those are
   bool ok() const { return errors.empty(); }
 };
 

@@ -30,6 +30,7 @@ struct LoadedObject {
   std::shared_ptr<google::protobuf::Message> message;  // of descriptor_of(kind)
   std::shared_ptr<const SourceMap> source;             // null when it did not come from text (xDS)
   bool bad = false;                                    // the loader complained about it: not to be used
+  bool dynamic = false;                                // a management server's
 };
 
 enum class DocumentShape : uint8_t { kBootstrap, kResources };

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "control/config_loader.h"
+#include "control/monotonic.h"
 #include "control/stored_rows.h"
 #include "lib/base/hash.h"
 #include "lib/route/pattern_db.h"
@@ -145,9 +146,8 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     if (const base::Status s = store_->reset(base, what); !s.ok()) return s;
   }
 
-  dns_->warm(start, kWarmWait);
   const std::lock_guard lock(edit_mutex_);
-  const CompileResult compiled = compile(start);
+  const CompileResult compiled = compile(start, true);
   if (!compiled.ok()) {
     *errors = compiled.errors;
     return base::Error{"the configuration cannot be compiled; nothing was started"};
@@ -155,15 +155,51 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
   uint64_t epoch = 0;
   if (const base::Status s = publish(compiled, &epoch); !s.ok()) return s;
   set_access_log_sinks();
-  dns_->follow(start);
-  const std::lock_guard model_lock(model_mutex_);
-  model_ = std::make_shared<const Model>(std::move(start));
+  take(std::move(start));
   return {};
 }
 
+CompileResult ControlPlane::compile(const Model& model, bool wait, Compiler::Policy policy) {
+  const Model& in_force = warming_.update(model, static_cast<base::TimeNs>(monotonic_ns()));
+  if (wait) dns_->warm(in_force, kWarmWait);
+  return compiler_.compile(dns_->resolved(in_force), policy);
+}
+
+// Objects of servers that cannot be compiled are no edit's fault.
+CompileResult ControlPlane::compile_edit(const Model& model, bool wait) {
+  if (failing_.empty()) return compile(model, wait);
+  CompileResult r = compile(model, wait, Compiler::Policy::kTakeGood);
+  const bool known = std::all_of(r.failed.begin(), r.failed.end(), [&](const ConfigKey& k) { return failing_.contains(k); });
+  if (known) r.errors.clear();
+  return r;
+}
+
+std::set<ConfigKey> ControlPlane::waiting_objects() {
+  const std::lock_guard lock(edit_mutex_);
+  return warming_.waiting();
+}
+
+void ControlPlane::take(Model model) {
+  wanted_generation_ = warming_.generation();
+  next_deadline_ = warming_.next_deadline();
+  waiting_ = warming_.waiting().size();
+  dns_->follow(warming_.in_force());
+  auto accepted = std::make_shared<const Model>(std::move(model));
+  auto in_force = std::make_shared<const Model>(warming_.in_force());
+  const std::lock_guard lock(model_mutex_);
+  model_ = std::move(accepted);
+  in_force_ = std::move(in_force);
+}
+
 base::Status ControlPlane::publish(const CompileResult& compiled, uint64_t* epoch) {
-  const auto r = publisher_->publish(to_publish(compiled.changed), compiled.removed);
+  if (held_back_) {
+    *epoch = publisher_->status().epoch;
+    return {};
+  }
+  const auto r = publish_everything_ ? publisher_->publish_all(to_publish(compiler_.objects()))
+                                     : publisher_->publish(to_publish(compiled.changed), compiled.removed);
   if (!r.ok()) return base::Error{r.error()};
+  publish_everything_ = false;
   *epoch = *r;
   return {};
 }
@@ -177,7 +213,7 @@ void ControlPlane::set_access_log_sinks() {
 
 void ControlPlane::publish_addresses() {
   const std::lock_guard lock(edit_mutex_);
-  const CompileResult compiled = compile(*model());
+  const CompileResult compiled = compile_edit(*model(), false);
   if (compiled.changed.empty() && compiled.removed.empty()) return;
   uint64_t epoch = 0;
   const base::Status s = publish(compiled, &epoch);
@@ -188,7 +224,12 @@ void ControlPlane::publish_addresses() {
 }
 
 std::shared_ptr<const Model> ControlPlane::resolved_model() const {
-  return std::make_shared<const Model>(dns_->resolved(*model()));
+  return std::make_shared<const Model>(dns_->resolved(*in_force()));
+}
+
+std::shared_ptr<const Model> ControlPlane::in_force() const {
+  const std::lock_guard lock(model_mutex_);
+  return in_force_;
 }
 
 std::shared_ptr<const Model> ControlPlane::model() const {
@@ -210,14 +251,13 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
       out.ok = true;
       out.epoch = publisher_->status().epoch;
     } else {
-      if (!dry_run) dns_->warm(result.model, kWarmWait);
-      CompileResult compiled = compile(result.model);
+      CompileResult compiled = compile_edit(result.model, !dry_run);
       out.compiled = compiled.changed.size();
       out.reused = compiled.reused;
       out.compile_us = static_cast<uint64_t>(duration_cast<microseconds>(steady_clock::now() - begun).count());
       const auto undo = [&] {
-        dns_->follow(*before);
-        (void)compile(*before);
+        (void)compile_edit(*before, false);
+        dns_->follow(warming_.in_force());
       };
       if (!compiled.ok() || dry_run) {
         out.ok = compiled.ok();
@@ -245,17 +285,56 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
       const bool listeners = std::any_of(out.changes.begin(), out.changes.end(),
                                          [](const ObjectChange& c) { return c.key.kind == ConfigKind::kListener; });
       if (listeners) set_access_log_sinks();
-      dns_->follow(result.model);
-      const std::lock_guard model_lock(model_mutex_);
-      model_ = std::make_shared<const Model>(std::move(result.model));
+      take(std::move(result.model));
       edited_ = true;
       out.ok = true;
     }
   }
+  if (!dry_run && !out.changes.empty()) tell_edited();
   if (wait.count() > 0) out.acknowledgement = publisher_->wait_acknowledged(out.epoch, wait);
   else out.acknowledgement = publisher_->acknowledgement(out.epoch);
   out.live_us = static_cast<uint64_t>(duration_cast<microseconds>(steady_clock::now() - begun).count());
   return out;
+}
+
+ControlPlane::DynamicOutcome ControlPlane::change(const DynamicChange& change) {
+  DynamicOutcome out;
+  const std::lock_guard lock(edit_mutex_);
+  std::optional<Model> made = change(*model(), warming_);
+  if (!made) return out;
+  CompileResult compiled = compile(*made, true, Compiler::Policy::kTakeGood);
+  failing_ = {compiled.failed.begin(), compiled.failed.end()};
+  out.errors = std::move(compiled.errors);
+  out.failed = std::move(compiled.failed);
+  out.epoch = publisher_->status().epoch;
+  if (!compiled.changed.empty() || !compiled.removed.empty()) {
+    if (const base::Status s = publish(compiled, &out.epoch); !s.ok()) {
+      out.not_published = s.error();
+      publish_everything_ = true;
+    }
+    const bool listeners = std::any_of(compiled.changed.begin(), compiled.changed.end(),
+                                       [](const TableObject& o) { return o.kind == table::Kind::kListener; });
+    if (listeners) set_access_log_sinks();
+  }
+  take(*std::move(made));
+  return out;
+}
+
+void ControlPlane::release(const std::string& why) {
+  const std::lock_guard lock(edit_mutex_);
+  if (!held_back_.exchange(false)) return;
+  const auto r = publisher_->publish_all(to_publish(compiler_.objects()));
+  say(r.ok() ? "epoch " + std::to_string(*r) + ", the first: " + why : "could not be published: " + r.error());
+}
+
+void ControlPlane::on_edited(std::function<void()> call) {
+  const std::lock_guard lock(hook_mutex_);
+  edited_hook_ = std::move(call);
+}
+
+void ControlPlane::tell_edited() {
+  const std::lock_guard lock(hook_mutex_);
+  if (edited_hook_) edited_hook_();
 }
 
 base::Status ControlPlane::fill_store(const Model& model) {
@@ -320,7 +399,7 @@ EditOutcome ControlPlane::rollback(std::optional<uint64_t> to, bool dry_run, mil
 
 Explanation ControlPlane::explain_request(const ExplainRequest& request) {
   const std::lock_guard lock(edit_mutex_);
-  return explain(*model(), compiler_, request);
+  return explain(*in_force(), compiler_, request);
 }
 
 }  // namespace millrace::control

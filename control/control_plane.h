@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -28,6 +29,7 @@
 #include "control/publisher.h"
 #include "control/stats_sinks.h"
 #include "control/store.h"
+#include "control/warming.h"
 #include "lib/base/status.h"
 
 namespace millrace::control {
@@ -65,7 +67,32 @@ class ControlPlane {
   EditOutcome rollback(std::optional<uint64_t> to, bool dry_run, std::chrono::milliseconds wait, EditOrigin origin);
   std::vector<Revision> history(size_t limit);  // newest first; 0: all
 
-  std::shared_ptr<const Model> model() const;
+  std::shared_ptr<const Model> model() const;  // everything that was accepted
+  // What of it is in force: without objects that wait for others, or with what they were (control/warming.h).
+  std::shared_ptr<const Model> in_force() const;
+
+  // What management servers change: no revision, not stored, never refused as a whole. `change` gets the model and makes the new
+  // one; it may tell the Warming of names given up. Objects that cannot be compiled stay in force as they were.
+  struct DynamicOutcome {
+    uint64_t epoch = 0;
+    ConfigErrors errors;            // of compilation
+    std::vector<ConfigKey> failed;  // of which objects
+    std::string not_published;      // why; "": it was, or is held back
+  };
+  using DynamicChange = std::function<std::optional<Model>(const Model&, Warming&)>;  // nullopt: nothing changes
+  DynamicOutcome change(const DynamicChange& change);
+  uint64_t wanted_generation() const { return wanted_generation_; }  // Warming::generation()
+  base::TimeNs next_deadline() const { return next_deadline_; }      // when change() is due though nothing happened
+  size_t waiting() const { return waiting_; }                        // objects that are not in force as they were accepted
+  std::set<ConfigKey> waiting_objects();
+  // Called after every edit by hand and every expiry, with no lock held: names that are asked for may be others now.
+  void on_edited(std::function<void()> call);
+  // Before start() has published: nothing is, until release(). The data plane goes on with the tables of an earlier control, and
+  // a new one opens nothing (as Envoy before its first fetch).
+  bool held_back() const { return held_back_; }
+  void release(const std::string& why);
+  // The epoch that the data plane had from an earlier control, when it was linked; 0: none, or not linked yet.
+  uint64_t inherited_epoch() const { return publisher_->inherited_epoch(); }
   Explanation explain_request(const ExplainRequest& request);
 
   Publisher& publisher() { return *publisher_; }
@@ -86,7 +113,11 @@ class ControlPlane {
   ControlPlane() = default;
   base::Status load(ConfigErrors* errors);
   void set_access_log_sinks();
-  CompileResult compile(const Model& model) { return compiler_.compile(dns_->resolved(model)); }  // holds edit_mutex_
+  // Holds edit_mutex_, as all that follows. `wait`: for names that were never asked for.
+  CompileResult compile(const Model& model, bool wait, Compiler::Policy policy = Compiler::Policy::kAllOrNothing);
+  CompileResult compile_edit(const Model& model, bool wait);
+  void take(Model model);  // is the model from here on
+  void tell_edited();
   void publish_addresses();  // what DNS answered, without an edit
   base::Status publish(const CompileResult& compiled, uint64_t* epoch);
   // The objects before the first edit: until then the configuration file is the store. Holds edit_mutex_.
@@ -102,8 +133,16 @@ class ControlPlane {
   std::unique_ptr<Store> store_;
   bool store_filled_ = false;
   std::thread filler_;
-  mutable std::mutex model_mutex_;  // guards the pointer only
-  std::shared_ptr<const Model> model_ = std::make_shared<const Model>();
+  Warming warming_;                                                           // guarded by edit_mutex_
+  std::set<ConfigKey> failing_;                                               // dynamic objects that could not be compiled
+  std::atomic<uint64_t> wanted_generation_{0}, next_deadline_{base::kNever};  // copies, of warming_
+  std::atomic<size_t> waiting_{0};
+  std::atomic<bool> held_back_{false};
+  bool publish_everything_ = false;  // something could not be published
+  mutable std::mutex model_mutex_;   // guards the pointers only
+  std::shared_ptr<const Model> model_ = std::make_shared<const Model>(), in_force_ = model_;
+  std::mutex hook_mutex_;
+  std::function<void()> edited_hook_;
   std::atomic<bool> edited_{false};
   AccessLogger access_log_;
   Inspections inspections_;

@@ -217,7 +217,8 @@ std::shared_ptr<const EndpointsObject> DnsNames::resolve(const ClusterObject& cl
     }
     *locality.mutable_lb_endpoints() = std::move(made);
   }
-  return std::make_shared<const EndpointsObject>(EndpointsObject{endpoints.name, std::move(config), endpoints.source});
+  return std::make_shared<const EndpointsObject>(
+      EndpointsObject{endpoints.name, std::move(config), endpoints.source, endpoints.dynamic});
 }
 
 Model DnsNames::resolved(const Model& model) {

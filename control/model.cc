@@ -71,6 +71,25 @@ bool Model::has(const ConfigKey& key) const {
   return false;
 }
 
+bool Model::is_dynamic(const ConfigKey& key) const {
+  const auto dynamic = [&](const auto& table) {
+    const auto it = table.find(key.name);
+    return it != table.end() && it->second->dynamic;
+  };
+  switch (key.kind) {
+    case ConfigKind::kSecret:
+      return dynamic(secrets_);
+    case ConfigKind::kEndpoints:
+    case ConfigKind::kCluster:
+      return dynamic(clusters_);
+    case ConfigKind::kRoute:
+      return dynamic(routes_);
+    case ConfigKind::kListener:
+      return dynamic(listeners_);
+  }
+  return false;
+}
+
 static void put_together(const RouteObject& r, bool with_hosts, api::RouteConfiguration* out) {
   *out = *r.config;
   if (!with_hosts) return;
@@ -82,11 +101,16 @@ std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key, 
   switch (key.kind) {
     case ConfigKind::kSecret:
       return std::make_unique<api::Secret>(*secrets_.at(key.name)->config);
-    case ConfigKind::kEndpoints:
+    case ConfigKind::kEndpoints: {
+      const auto c = clusters_.find(key.name);
+      if (c != clusters_.end() && !c->second->eds_service.empty())
+        if (const auto a = assignments_.find(c->second->eds_service); a != assignments_.end())
+          return std::make_unique<api::ClusterLoadAssignment>(*a->second->config);
       return std::make_unique<api::ClusterLoadAssignment>(*endpoints_.at(key.name)->config);
+    }
     case ConfigKind::kCluster: {
       auto c = std::make_unique<api::Cluster>(*clusters_.at(key.name)->config);
-      *c->mutable_load_assignment() = *endpoints_.at(key.name)->config;
+      if (clusters_.at(key.name)->eds_service.empty()) *c->mutable_load_assignment() = *endpoints_.at(key.name)->config;
       return c;
     }
     case ConfigKind::kRoute: {
@@ -102,7 +126,7 @@ std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key, 
   for (size_t i = 0; i < object.chains.size(); ++i) {
     const ChainObject& c = object.chains[i];
     const auto* hcm = std::get_if<api::HttpConnectionManager>(&c.filter);
-    if (hcm == nullptr) continue;
+    if (hcm == nullptr || c.rds) continue;
     api::HttpConnectionManager whole = *hcm;
     put_together(*routes_.at(c.route), with_hosts, whole.mutable_route_config());
     api::FilterChain* chain = c.is_default ? l->mutable_default_filter_chain() : l->mutable_filter_chains(static_cast<int>(i));
@@ -130,7 +154,7 @@ std::vector<ConfigKey> Model::stored_keys() const {
        {ConfigKind::kSecret, ConfigKind::kEndpoints, ConfigKind::kCluster, ConfigKind::kRoute, ConfigKind::kListener})
     for (std::string& name : names(kind)) {
       ConfigKey key{kind, std::move(name)};
-      if (owner(key) == key) out.push_back(std::move(key));
+      if (owner(key) == key && !is_dynamic(key)) out.push_back(std::move(key));
     }
   return out;
 }
@@ -140,6 +164,10 @@ std::vector<std::string> Model::referrers(const ConfigKey& key) const {
   if (key.kind == ConfigKind::kEndpoints && clusters_.contains(key.name)) out.push_back("cluster " + key.name);
   if (key.kind == ConfigKind::kRoute && has(key) && !routes_.at(key.name)->listener.empty())
     out.push_back("listener " + routes_.at(key.name)->listener);
+  if (key.kind == ConfigKind::kRoute && has(key) && routes_.at(key.name)->listener.empty())
+    for (const auto& [name, l] : listeners_)
+      for (const ChainObject& c : l->chains)
+        if (c.rds && c.route == key.name) out.push_back("listener " + name + " (filter chain " + c.name + ")");
   if (key.kind == ConfigKind::kSecret) {
     for (const auto& [name, l] : listeners_)
       for (const ChainObject& c : l->chains)

@@ -66,6 +66,7 @@ struct SecretObject : SecretFiles {
   std::shared_ptr<const api::Secret> config;  // as written (may name files); for a derived one made up from the TLS context
   ConfigKey owner;                            // derived: the listener or cluster that it is written in
   bool derived = false;
+  bool dynamic = false;  // a management server's (control/dynamic_resources.h); never stored, not to be edited here
 };
 
 // Which secrets a TLS context uses: model names.
@@ -74,6 +75,7 @@ struct TlsSecrets {
   std::string validation;                 // validation_context, or the default of combined_validation_context (derived); "": none
   std::string validation_more;            // of the SDS name; "": none
   std::string ticket_keys;                // "": none
+  std::vector<std::string> discovered;    // of those, with an sds_config: asked for by name
   std::vector<std::string> all() const;
 };
 
@@ -86,6 +88,7 @@ struct ChainObject {
   TlsSecrets secrets;
   std::variant<std::monostate, api::HttpConnectionManager, api::TcpProxy> filter;  // HCM: without its route_config
   std::string route;                                                               // HCM: model name of its route configuration
+  bool rds = false;                                                                // HCM: `route` is asked for by name
   std::string route_written_name;                                                  // HCM: route_config.name as the user wrote it
 };
 struct ListenerObject {
@@ -94,6 +97,7 @@ struct ListenerObject {
       config;                       // as written, but for inline route configurations (their virtual hosts are elsewhere)
   std::vector<ChainObject> chains;  // filter_chains in order, then default_filter_chain
   std::shared_ptr<const SourceMap> source;
+  bool dynamic = false;
 };
 struct RouteObject {
   std::string name;
@@ -102,6 +106,7 @@ struct RouteObject {
   std::string listener, chain;              // that hold it inline; "" when it stands alone
   std::shared_ptr<const SourceMap> source;  // of the object it was written in (may be the listener's); null after an edit by hand
   std::string source_path;                  // where it stands in that object; "" for the object itself
+  bool dynamic = false;                     // by RDS, or in a dynamic listener
 
   int find_virtual_host(std::string_view name) const;  // index or -1
 };
@@ -115,11 +120,14 @@ struct ClusterObject {
   bool has_proxy = false;
   envoy::config::core::v3::ProxyProtocolConfig proxy;  // unpacked
   TlsSecrets secrets;
+  std::string eds_service;  // type EDS: the assignment that is asked for; "": another type
+  bool dynamic = false;
 };
 struct EndpointsObject {
-  std::string name;                                          // of the cluster
-  std::shared_ptr<const api::ClusterLoadAssignment> config;  // cluster_name is `name`
+  std::string name;                                          // of the cluster; of an assignment of EDS: its own
+  std::shared_ptr<const api::ClusterLoadAssignment> config;  // cluster_name is `name`, or that of the assignment (type EDS)
   std::shared_ptr<const SourceMap> source;
+  bool dynamic = false;
 };
 
 // Where `route add` puts a route in its virtual host.
@@ -163,6 +171,14 @@ class Model {
   const Table<ClusterObject>& clusters() const { return clusters_; }
   const Table<EndpointsObject>& endpoints() const { return endpoints_; }
   const Table<SecretObject>& secrets() const { return secrets_; }
+  // What EDS has brought, by cluster_name. Several clusters may use one (control/warming.h); endpoints() of a cluster of type EDS
+  // are empty here.
+  const Table<EndpointsObject>& assignments() const { return assignments_; }
+  // Of a management server, not to be edited here. False for what is not there.
+  bool is_dynamic(const ConfigKey& key) const;
+  // Management servers may bring clusters: references to others than those of now are no mistake where Envoy does not check them.
+  bool clusters_may_come() const { return clusters_may_come_; }
+  void let_clusters_come() { clusters_may_come_ = true; }
 
   // With these endpoints in the place of the clusters' own: for compilation only (control/dns_names.h).
   Model with_endpoints(const std::vector<std::pair<std::string, std::shared_ptr<const EndpointsObject>>>& endpoints) const;
@@ -210,11 +226,14 @@ class Model {
 
  private:
   friend class ModelBuilder;
+  friend class Warming;
   Table<ListenerObject> listeners_;
   Table<RouteObject> routes_;
   Table<ClusterObject> clusters_;
   Table<EndpointsObject> endpoints_;
   Table<SecretObject> secrets_;
+  Table<EndpointsObject> assignments_;
+  bool clusters_may_come_ = false;
 };
 
 // The outcome of an edit. "One bad object never blocks the good ones": `model` holds the objects that were good, and for each bad

@@ -48,7 +48,18 @@ std::string fallback(ConfigKind kind, const std::string& name) { return std::str
 
 }  // namespace
 
+std::string managed_elsewhere(const ConfigKey& key) {
+  return std::string(to_string(key.kind)) + " '" + key.name + "' is managed by xDS: change it at its server";
+}
+
 bool ModelBuilder::claim(const ConfigKey& key, const LoadedObject& o, std::string_view name_field) {
+  if (before_.has(key) && before_.is_dynamic(key) != o.dynamic) {
+    ErrorSink sink(o.source.get(), fallback(key.kind, key.name), &errors_);
+    const Path root, at(root, name_field);
+    sink.add(at, o.dynamic ? "a static " + std::string(to_string(key.kind)) + " has the name '" + key.name + "'"
+                           : managed_elsewhere(key));
+    return false;
+  }
   if (put_.emplace(key, static_cast<int>(put_.size())).second) return true;
   ErrorSink sink(o.source.get(), fallback(key.kind, key.name), &errors_);
   const Path root, at(root, name_field);
@@ -72,8 +83,16 @@ bool ModelBuilder::follows_from_errors(const ConfigError& error) const {
   return false;
 }
 
+void ModelBuilder::blame(const ConfigKey& key, size_t since) {
+  if (errors_.size() == since) return;
+  ConfigErrors& list = blamed_[key];
+  list.insert(list.end(), errors_.begin() + static_cast<std::ptrdiff_t>(since), errors_.end());
+}
+
 void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
   for (const LoadedObject& o : objects) {
+    const size_t errors_before = errors_.size();
+    putting_dynamic_ = o.dynamic;
     ConfigErrors found;
     ErrorSink sink(o.source.get(), fallback(o.kind, written_name(o)), &found);
     bool ok = false;
@@ -106,6 +125,7 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
       if (!o.bad || !follows_from_errors(error)) errors_.push_back(std::move(error));
     if (!ok || o.bad) {
       bad_.insert({o.kind, written_name(o)});
+      blame({o.kind, written_name(o)}, errors_before);
       continue;
     }
     switch (o.kind) {
@@ -125,6 +145,7 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
         put_listener(o);
         break;
     }
+    blame({o.kind, written_name(o)}, errors_before);
   }
   // A cluster that came without its endpoints keeps what it has, or has none.
   std::vector<std::string> clusters;
@@ -134,7 +155,7 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
     if (!now_.endpoints_.contains(name)) {
       auto none = std::make_shared<api::ClusterLoadAssignment>();
       none->set_cluster_name(name);
-      now_.endpoints_[name] = std::make_shared<const EndpointsObject>(EndpointsObject{name, none, nullptr});
+      now_.endpoints_[name] = std::make_shared<const EndpointsObject>(EndpointsObject{name, none, nullptr, false});
     }
     put_.emplace(ConfigKey{ConfigKind::kEndpoints, name}, static_cast<int>(put_.size()));
   }
@@ -156,14 +177,26 @@ void ModelBuilder::put_endpoints(const LoadedObject& o) {
       old != before_.endpoints_.end() && same_bytes(*old->second->config, *e->config) ? old->second : std::move(e);
 }
 
+static std::string eds_service(const api::Cluster& c) {
+  if (c.type() != api::Cluster::EDS) return "";
+  return c.eds_cluster_config().service_name().empty() ? c.name() : c.eds_cluster_config().service_name();
+}
+
 void ModelBuilder::put_cluster(const LoadedObject& o) {
   const auto& written = static_cast<const api::Cluster&>(*o.message);
   const std::string& name = written.name();
   if (!claim({ConfigKind::kCluster, name}, o, "name")) return;
   auto config = std::make_shared<api::Cluster>(written);
   config->clear_load_assignment();
-  ClusterObject cluster{
-      .name = name, .config = config, .source = o.source, .tls = {}, .tls_path = {}, .proxy = {}, .secrets = {}};
+  ClusterObject cluster{.name = name,
+                        .config = config,
+                        .source = o.source,
+                        .tls = {},
+                        .tls_path = {},
+                        .proxy = {},
+                        .secrets = {},
+                        .eds_service = eds_service(written),
+                        .dynamic = o.dynamic};
   if (const auto c = now_.clusters_.find(name); c != now_.clusters_.end()) forget_derived(c->second->secrets);
   if (written.has_transport_socket()) {
     UpstreamTransport transport = unwrap(written.transport_socket());
@@ -178,7 +211,8 @@ void ModelBuilder::put_cluster(const LoadedObject& o) {
       return complain("cluster " + name + ": " + bad);
   }
   const auto old = before_.clusters_.find(name);
-  if (old != before_.clusters_.end() && same_bytes(*old->second->config, *config)) now_.clusters_[name] = old->second;
+  if (old != before_.clusters_.end() && same_bytes(*old->second->config, *config) && old->second->dynamic == o.dynamic)
+    now_.clusters_[name] = old->second;
   else now_.clusters_[name] = std::make_shared<const ClusterObject>(std::move(cluster));
 
   if (!written.has_load_assignment()) return;
@@ -187,14 +221,15 @@ void ModelBuilder::put_cluster(const LoadedObject& o) {
   endpoints->set_cluster_name(name);  // Envoy lets them differ and uses the cluster's
   if (!claim({ConfigKind::kEndpoints, name}, o, "load_assignment")) return;
   if (old_endpoints != now_.endpoints_.end() && same_bytes(*old_endpoints->second->config, *endpoints)) return;
-  now_.endpoints_[name] = std::make_shared<const EndpointsObject>(EndpointsObject{name, endpoints, nullptr});
+  now_.endpoints_[name] = std::make_shared<const EndpointsObject>(EndpointsObject{name, endpoints, nullptr, o.dynamic});
 }
 
 void ModelBuilder::store_route(std::shared_ptr<RouteObject> r) {
   const auto old = before_.routes_.find(r->name);
   if (old != before_.routes_.end()) {
     const RouteObject& o = *old->second;
-    bool same = r->virtual_hosts.size() == o.virtual_hosts.size() && o.listener == r->listener && o.chain == r->chain;
+    bool same = r->virtual_hosts.size() == o.virtual_hosts.size() && o.listener == r->listener && o.chain == r->chain &&
+                o.dynamic == r->dynamic;
     if (same_bytes(*o.config, *r->config)) r->config = o.config;
     else same = false;
     for (size_t i = 0; i < r->virtual_hosts.size(); ++i) {
@@ -232,7 +267,10 @@ void ModelBuilder::put_route(const LoadedObject& o) {
   auto r = std::make_shared<RouteObject>();
   r->name = written.name();
   r->source = o.source;
+  r->dynamic = o.dynamic;
   if (const auto old = now_.routes_.find(r->name); old != now_.routes_.end()) {
+    if (o.dynamic && !old->second->listener.empty())
+      return complain("route " + r->name + ": listener " + old->second->listener + " holds a route configuration of this name");
     r->listener = old->second->listener;  // who holds it inline goes on holding it
     r->chain = old->second->chain;
   }
@@ -269,6 +307,7 @@ void ModelBuilder::set_inline_route(const std::string& key, const ListenerObject
   r->listener = l.name;
   r->chain = chain.name;
   r->source = l.source;
+  r->dynamic = l.dynamic;
   r->source_path = path;
   split_virtual_hosts(config, r.get());
   put_.emplace(ConfigKey{ConfigKind::kRoute, key}, static_cast<int>(put_.size()));
@@ -280,12 +319,13 @@ void ModelBuilder::put_listener(const LoadedObject& o) {
   auto l = std::make_shared<ListenerObject>();
   l->name = listener_name(*config);
   l->source = o.source;
+  l->dynamic = o.dynamic;
   if (!claim({ConfigKind::kListener, l->name}, o, "name")) return;
   // Derived objects of the listener as it was go; those that stay come back below.
   if (const auto old = now_.listeners_.find(l->name); old != now_.listeners_.end()) {
     for (const ChainObject& c : old->second->chains) {
       forget_derived(c.secrets);
-      if (!c.route.empty() && !put_.contains({ConfigKind::kRoute, c.route})) now_.routes_.erase(c.route);
+      if (!c.route.empty() && !c.rds && !put_.contains({ConfigKind::kRoute, c.route})) now_.routes_.erase(c.route);
     }
   }
   const int chains = config->filter_chains_size() + (config->has_default_filter_chain() ? 1 : 0);
@@ -304,7 +344,11 @@ void ModelBuilder::put_listener(const LoadedObject& o) {
     if (bad.empty()) bad = derive_ticket_keys(chain.tls, owner, place, &chain.secrets);
     if (!bad.empty()) return complain("listener " + l->name + ": " + bad);
     google::protobuf::Any* any = written.mutable_filters(0)->mutable_typed_config();
-    if (api::HttpConnectionManager hcm; any->UnpackTo(&hcm)) {
+    if (api::HttpConnectionManager hcm; any->UnpackTo(&hcm) && hcm.has_rds()) {
+      chain.rds = true;
+      chain.route = hcm.rds().route_config_name();
+      chain.filter = std::move(hcm);
+    } else if (any->UnpackTo(&hcm)) {
       chain.route_written_name = hcm.route_config().name();
       chain.route = route_key(*l, chain, chains == 1);
       set_inline_route(chain.route, *l, chain, hcm.route_config(), path + ".filters[0].typed_config.route_config");
@@ -323,16 +367,22 @@ void ModelBuilder::put_listener(const LoadedObject& o) {
     for (const ChainObject& c : x.chains) out.push_back(c.route);
     return out;
   };
-  const bool same =
-      old != before_.listeners_.end() && same_bytes(*old->second->config, *l->config) && routes(*old->second) == routes(*l);
+  const bool same = old != before_.listeners_.end() && old->second->dynamic == l->dynamic &&
+                    same_bytes(*old->second->config, *l->config) && routes(*old->second) == routes(*l);
   const std::string name = l->name;
   now_.listeners_[name] = same ? old->second : std::move(l);
 }
 
 // ---- references -----------------------------------------------------------------------------------------------------------
 
-bool ModelBuilder::cluster_known(const std::string& name, ErrorSink& errors, const std::string& path) const {
-  if (now_.clusters_.contains(name)) return true;
+bool ModelBuilder::cluster_known(const std::string& name, bool dynamic, ErrorSink& errors, const std::string& path) const {
+  if (const auto c = now_.clusters_.find(name); c != now_.clusters_.end()) {
+    if (dynamic || !c->second->dynamic) return true;
+    errors.add(path, "cluster '" + name +
+                         "' is a management server's, and not there when control starts: a route that may name "
+                         "it is of a route configuration with validate_clusters false");
+    return false;
+  }
   if (!bad_.contains({ConfigKind::kCluster, name})) {
     std::vector<std::string> known;
     for (const auto& [n, c] : now_.clusters_) {
@@ -349,21 +399,26 @@ bool ModelBuilder::cluster_known(const std::string& name, ErrorSink& errors, con
   return false;
 }
 
-bool ModelBuilder::route_references(const api::Route& route, const std::string& path, ErrorSink& errors) const {
+bool ModelBuilder::route_references(const api::Route& route, const std::string& path, ErrorSink& errors, bool dynamic) const {
   if (!route.has_route()) return true;
   const std::string action = path + (path.empty() ? "" : ".") + "route";
-  if (route.route().has_cluster()) return cluster_known(route.route().cluster(), errors, action + ".cluster");
+  if (route.route().has_cluster()) return cluster_known(route.route().cluster(), dynamic, errors, action + ".cluster");
   bool ok = true;
   const auto& clusters = route.route().weighted_clusters().clusters();
   for (int i = 0; i < clusters.size(); ++i)
-    ok = cluster_known(clusters[i].name(), errors, action + ".weighted_clusters.clusters[" + std::to_string(i) + "].name") && ok;
+    ok = cluster_known(clusters[i].name(), dynamic, errors,
+                       action + ".weighted_clusters.clusters[" + std::to_string(i) + "].name") &&
+         ok;
   return ok;
 }
 
 bool ModelBuilder::check_route(const RouteObject& r) {
-  if (r.config->has_validate_clusters() && !r.config->validate_clusters().value()) return true;
+  const bool by_rds = r.dynamic && r.listener.empty();
+  if (r.config->has_validate_clusters() ? !r.config->validate_clusters().value() : by_rds) return true;
   const auto old = before_.routes_.find(r.name);
-  ErrorSink sink(r.source.get(), fallback(ConfigKind::kRoute, r.name), &errors_);
+  ErrorSink sink(r.source.get(),
+                 r.listener.empty() ? fallback(ConfigKind::kRoute, r.name) : fallback(ConfigKind::kListener, r.listener),
+                 &errors_);
   bool ok = true;
   for (size_t h = 0; h < r.virtual_hosts.size(); ++h) {
     const api::VirtualHost& host = *r.virtual_hosts[h];
@@ -377,7 +432,7 @@ bool ModelBuilder::check_route(const RouteObject& r) {
     }
     const std::string base = (r.source_path.empty() ? "" : r.source_path + ".") + "virtual_hosts[" + std::to_string(h) + "]";
     for (int i = 0; i < host.routes_size(); ++i)
-      ok = route_references(host.routes(i), base + ".routes[" + std::to_string(i) + "]", sink) && ok;
+      ok = route_references(host.routes(i), base + ".routes[" + std::to_string(i) + "]", sink, r.dynamic) && ok;
   }
   return ok;
 }
@@ -394,19 +449,21 @@ bool ModelBuilder::check_listener(const ListenerObject& l) {
     const ChainObject& c = l.chains[i];
     const std::string path = c.is_default ? "default_filter_chain" : "filter_chains[" + std::to_string(i) + "]";
     ok = secrets_known(c.tls.common_tls_context(), path + ".transport_socket.typed_config.common_tls_context", sink) && ok;
-    if (c.tls.has_session_ticket_keys_sds_secret_config())
+    if (c.tls.has_session_ticket_keys_sds_secret_config() && !c.tls.session_ticket_keys_sds_secret_config().has_sds_config())
       ok = secret_known(c.tls.session_ticket_keys_sds_secret_config().name(), api::Secret::kSessionTicketKeys,
                         path + ".transport_socket.typed_config.session_ticket_keys_sds_secret_config", sink) &&
            ok;
-    if (const auto* tcp = std::get_if<api::TcpProxy>(&c.filter)) {
+    // Envoy does not look whether the clusters of a TcpProxy exist; here that is a mistake where nobody could bring them.
+    if (const auto* tcp = std::get_if<api::TcpProxy>(&c.filter); tcp != nullptr && !l.dynamic && !now_.clusters_may_come()) {
       const std::string at = path + ".filters[0].typed_config.";
-      if (tcp->has_cluster()) ok = cluster_known(tcp->cluster(), sink, at + "cluster") && ok;
+      if (tcp->has_cluster()) ok = cluster_known(tcp->cluster(), l.dynamic, sink, at + "cluster") && ok;
       for (int k = 0; k < tcp->weighted_clusters().clusters_size(); ++k)
-        ok = cluster_known(tcp->weighted_clusters().clusters(k).name(), sink,
+        ok = cluster_known(tcp->weighted_clusters().clusters(k).name(), l.dynamic, sink,
                            at + "weighted_clusters.clusters[" + std::to_string(k) + "].name") &&
              ok;
     }
-    if (!c.route.empty() && !now_.routes_.contains(c.route)) ok = false;  // its route configuration was refused, and said so
+    if (!c.route.empty() && !c.rds && !now_.routes_.contains(c.route))
+      ok = false;  // its route configuration was refused, and said so
   }
   // Of two listeners with one address, the one that this document named later (or at all) is wrong.
   const auto& mine = l.config->address().socket_address();
@@ -453,11 +510,48 @@ void ModelBuilder::restore(const ConfigKey& key) {
     if (l == m->listeners_.end()) continue;
     const std::shared_ptr<const ListenerObject> object = l->second;
     for (const ChainObject& c : object->chains) {
-      if (!c.route.empty()) restore_in(now_.routes_, before_.routes_, c.route), put_.erase({ConfigKind::kRoute, c.route});
+      if (!c.route.empty() && !c.rds)
+        restore_in(now_.routes_, before_.routes_, c.route), put_.erase({ConfigKind::kRoute, c.route});
       restore_derived(c.secrets);
     }
   }
   restore_in(now_.listeners_, before_.listeners_, key.name);
+}
+
+bool ModelBuilder::check(const ConfigKey& key, std::vector<ConfigKey>* failed) {
+  switch (key.kind) {
+    case ConfigKind::kEndpoints: {
+      const auto e = now_.endpoints_.find(key.name);
+      const auto c = now_.clusters_.find(key.name);
+      if (c == now_.clusters_.end()) {
+        if (e != now_.endpoints_.end() && !bad_.contains({ConfigKind::kCluster, key.name})) {
+          ErrorSink sink(e->second->source.get(), fallback(key.kind, key.name), &errors_);
+          sink.add("cluster_name", "there is no cluster '" + key.name + "'");
+        }
+        return false;
+      }
+      if (e == now_.endpoints_.end()) return true;
+      ErrorSink sink(e->second->source.get(), fallback(key.kind, key.name), &errors_);
+      const bool ok = validate_discovery(*c->second->config, *e->second->config, Path(), sink);
+      if (!ok && put_.contains({ConfigKind::kCluster, key.name})) failed->push_back({ConfigKind::kCluster, key.name});
+      return ok;
+    }
+    case ConfigKind::kRoute: {
+      if (!now_.routes_.contains(key.name)) return true;
+      const std::shared_ptr<const RouteObject> r = now_.routes_.at(key.name);
+      const bool ok = check_route(*r);
+      if (!ok && !r->listener.empty() && put_.contains({ConfigKind::kListener, r->listener}))
+        failed->push_back({ConfigKind::kListener, r->listener});
+      return ok;
+    }
+    case ConfigKind::kCluster:
+      return !now_.clusters_.contains(key.name) || check_cluster(*now_.clusters_.at(key.name));
+    case ConfigKind::kListener:
+      return !now_.listeners_.contains(key.name) || check_listener(*now_.listeners_.at(key.name));
+    case ConfigKind::kSecret:
+      break;
+  }
+  return true;
 }
 
 void ModelBuilder::check_references() {
@@ -465,29 +559,9 @@ void ModelBuilder::check_references() {
     again = false;
     std::vector<ConfigKey> failed;
     for (const auto& [key, order] : put_) {
-      bool ok = true;
-      if (key.kind == ConfigKind::kEndpoints && !now_.clusters_.contains(key.name)) {
-        if (now_.endpoints_.contains(key.name) && !bad_.contains({ConfigKind::kCluster, key.name})) {
-          ErrorSink sink(now_.endpoints_.at(key.name)->source.get(), fallback(key.kind, key.name), &errors_);
-          sink.add("cluster_name", "there is no cluster '" + key.name + "'");
-        }
-        ok = false;
-      } else if (key.kind == ConfigKind::kEndpoints && now_.endpoints_.contains(key.name)) {
-        const std::shared_ptr<const EndpointsObject> endpoints = now_.endpoints_.at(key.name);
-        ErrorSink sink(endpoints->source.get(), fallback(key.kind, key.name), &errors_);
-        ok = validate_discovery(*now_.clusters_.at(key.name)->config, *endpoints->config, Path(), sink);
-        if (!ok && put_.contains({ConfigKind::kCluster, key.name})) failed.push_back({ConfigKind::kCluster, key.name});
-      } else if (key.kind == ConfigKind::kRoute && now_.routes_.contains(key.name)) {
-        const std::shared_ptr<const RouteObject> r = now_.routes_.at(key.name);
-        ok = check_route(*r);
-        if (!ok && !r->listener.empty() && put_.contains({ConfigKind::kListener, r->listener}))
-          failed.push_back({ConfigKind::kListener, r->listener});
-      } else if (key.kind == ConfigKind::kCluster && now_.clusters_.contains(key.name)) {
-        ok = check_cluster(*now_.clusters_.at(key.name));
-      } else if (key.kind == ConfigKind::kListener && now_.listeners_.contains(key.name)) {
-        ok = check_listener(*now_.listeners_.at(key.name));
-      }
-      if (!ok) failed.push_back(key);
+      const size_t errors_before = errors_.size();
+      if (!check(key, &failed)) failed.push_back(key);
+      blame(now_.owner(key), errors_before);
     }
     for (const ConfigKey& key : failed) restore(key), again = true;
   }
@@ -496,7 +570,7 @@ void ModelBuilder::check_references() {
 void ModelBuilder::drop_untouched() {
   check_all_ = true;
   const auto drop = [&](auto& table, ConfigKind kind) {
-    erase_if(table, [&](const auto& e) { return !put_.contains({kind, e.first}); });
+    erase_if(table, [&](const auto& e) { return !put_.contains({kind, e.first}) && !now_.is_dynamic({kind, e.first}); });
   };
   drop(now_.listeners_, ConfigKind::kListener);
   drop(now_.routes_, ConfigKind::kRoute);
@@ -523,7 +597,7 @@ void ModelBuilder::erase(const ConfigKey& key) {
       const auto l = now_.listeners_.find(key.name);
       if (l == now_.listeners_.end()) break;
       for (const ChainObject& c : l->second->chains) {
-        now_.routes_.erase(c.route);
+        if (!c.rds) now_.routes_.erase(c.route);
         forget_derived(c.secrets);
       }
       now_.listeners_.erase(l);

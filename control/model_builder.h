@@ -26,6 +26,11 @@ class ModelBuilder {
   void check_references();
 
   ModelEdit finish();
+  // The errors so far by the object that they are about, of those that were put.
+  const std::map<ConfigKey, ConfigErrors>& blamed() const { return blamed_; }
+  // EDS: an assignment, by its own name.
+  void set_assignment(std::shared_ptr<const EndpointsObject> e) { now_.assignments_[e->name] = std::move(e); }
+  void erase_assignment(const std::string& name) { now_.assignments_.erase(name); }
   void complain(std::string message) { errors_.push_back({"", 0, 0, "", std::move(message)}); }
   ConfigErrors& errors() { return errors_; }
   Model& model() { return now_; }
@@ -35,7 +40,7 @@ class ModelBuilder {
   void set_endpoints(std::shared_ptr<const EndpointsObject> e) { now_.endpoints_[e->name] = std::move(e); }
   void erase(const ConfigKey& key);
   // Complains about clusters that do not exist; `path` is where the route stands below its route configuration.
-  bool route_references(const api::Route& route, const std::string& path, ErrorSink& errors) const;
+  bool route_references(const api::Route& route, const std::string& path, ErrorSink& errors, bool dynamic = false) const;
 
  private:
   bool follows_from_errors(const ConfigError& error) const;
@@ -65,10 +70,13 @@ class ModelBuilder {
   void add_or_keep_secret(SecretObject secret);
   void store_route(std::shared_ptr<RouteObject> r);
 
+  bool check(const ConfigKey& key, std::vector<ConfigKey>* failed);
+  void blame(const ConfigKey& key, size_t since);
   bool check_cluster(const ClusterObject& c);
   bool check_listener(const ListenerObject& l);
   bool check_route(const RouteObject& r);
-  bool cluster_known(const std::string& name, ErrorSink& errors, const std::string& path) const;
+  // `dynamic`: of who refers to it.
+  bool cluster_known(const std::string& name, bool dynamic, ErrorSink& errors, const std::string& path) const;
   void restore(const ConfigKey& key);
   template <class T>
   void restore_in(Model::Table<T>& table, const Model::Table<T>& old, const std::string& name) {
@@ -80,14 +88,18 @@ class ModelBuilder {
   const Model& before_;
   Model now_;
   ConfigErrors errors_;
+  bool putting_dynamic_ = false;  // what is taken apart is a management server's
   bool check_all_ = false;        // unchanged virtual hosts too: clusters may have gone
   std::map<ConfigKey, int> put_;  // what this document gave, by order
   std::set<ConfigKey> bad_;       // what it gave with errors: no second complaint about a missing reference
+  std::map<ConfigKey, ConfigErrors> blamed_;
 };
 
 bool same_bytes(const google::protobuf::Message& a, const google::protobuf::Message& b);
 std::string deterministic_bytes(const google::protobuf::Message& m);
 // "address:port" of a listener that has no name.
 std::string listener_name(const api::Listener& l);
+// "cluster 'api' is managed by xDS: change it at its server"
+std::string managed_elsewhere(const ConfigKey& key);
 
 }  // namespace millrace::control

@@ -34,6 +34,7 @@ bool open_host(const Model& m, ModelBuilder& b, std::string_view route_config, s
     b.complain("no route configuration '" + std::string(route_config) + "'; " + choices(m.names(ConfigKind::kRoute)));
     return false;
   }
+  if (r->second->dynamic) return b.complain(managed_elsewhere({ConfigKind::kRoute, r->second->name})), false;
   out->before = r->second;
   const auto& hosts = r->second->virtual_hosts;
   int at = r->second->find_virtual_host(virtual_host);
@@ -211,6 +212,9 @@ bool open_endpoints(const Model& m, ModelBuilder& b, std::string_view cluster, c
     b.complain("no cluster '" + std::string(cluster) + "'; " + choices(m.names(ConfigKind::kCluster)));
     return false;
   }
+  const auto c = m.clusters().find(cluster);
+  if (c != m.clusters().end() && (c->second->dynamic || !c->second->eds_service.empty()))
+    return b.complain("endpoints of " + managed_elsewhere({ConfigKind::kCluster, c->second->name})), false;
   out->config = std::make_shared<api::ClusterLoadAssignment>(*e->second->config);
   const auto wanted = base::IpAddress::parse(spec.address);
   for (int l = 0; l < out->config->endpoints_size(); ++l) {
@@ -226,7 +230,8 @@ void close_endpoints(ModelBuilder& b, std::string_view cluster, EndpointsEdit e)
   ErrorSink sink(nullptr, "endpoint " + std::string(cluster), &b.errors());
   const Path root;
   if (validate_load_assignment(*e.config, root, sink, true))
-    b.set_endpoints(std::make_shared<const EndpointsObject>(EndpointsObject{std::string(cluster), std::move(e.config), nullptr}));
+    b.set_endpoints(
+        std::make_shared<const EndpointsObject>(EndpointsObject{std::string(cluster), std::move(e.config), nullptr, false}));
 }
 
 bool need_endpoint(ModelBuilder& b, std::string_view cluster, const EndpointSpec& spec, const EndpointsEdit& e) {
@@ -287,6 +292,7 @@ ModelEdit Model::erase(const ConfigKey& key) const {
   ModelBuilder b(*this);
   const std::string what = std::string(to_string(key.kind)) + " '" + key.name + "'";
   if (!has(key)) return b.complain("no " + what + "; " + choices(names(key.kind))), b.finish();
+  if (is_dynamic(key)) return b.complain(managed_elsewhere(key)), b.finish();
   const std::vector<std::string> users = referrers(key);
   if (!users.empty())
     return b.complain(what + " is in use by " + users.front() +

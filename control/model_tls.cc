@@ -50,7 +50,8 @@ std::vector<std::string> TlsSecrets::all() const {
 void ModelBuilder::add_or_keep_secret(SecretObject secret) {
   const auto old = before_.secrets_.find(secret.name);
   if (old != before_.secrets_.end() && static_cast<const SecretFiles&>(*old->second) == secret &&
-      same_bytes(*old->second->config, *secret.config) && old->second->derived == secret.derived) {
+      same_bytes(*old->second->config, *secret.config) && old->second->derived == secret.derived &&
+      old->second->dynamic == secret.dynamic) {
     now_.secrets_[secret.name] = old->second;
     return;
   }
@@ -62,6 +63,7 @@ void ModelBuilder::put_secret(const LoadedObject& o) {
   SecretObject s;
   s.config = std::static_pointer_cast<const api::Secret>(std::shared_ptr<const google::protobuf::Message>(o.message));
   s.name = s.config->name();
+  s.dynamic = o.dynamic;
   if (!claim({ConfigKind::kSecret, s.name}, o, "name")) return;
   if (const std::string bad = read_files(&s); !bad.empty()) return complain("secret " + s.name + ": " + bad);
   add_or_keep_secret(std::move(s));
@@ -73,6 +75,7 @@ std::string ModelBuilder::derive_secret(const std::string& name, const ConfigKey
   s.name = name;
   s.owner = owner;
   s.derived = true;
+  s.dynamic = putting_dynamic_;
   auto config = std::make_shared<api::Secret>();
   config->set_name(name);
   fill(*config);
@@ -90,7 +93,10 @@ std::string ModelBuilder::derive_ticket_keys(const api::DownstreamTlsContext& tl
     out->ticket_keys = derive_secret(
         place + "/session_ticket_keys", owner,
         [&](api::Secret& s) { *s.mutable_session_ticket_keys() = tls.session_ticket_keys(); }, &bad);
-  if (tls.has_session_ticket_keys_sds_secret_config()) out->ticket_keys = tls.session_ticket_keys_sds_secret_config().name();
+  if (tls.has_session_ticket_keys_sds_secret_config()) {
+    out->ticket_keys = tls.session_ticket_keys_sds_secret_config().name();
+    if (tls.session_ticket_keys_sds_secret_config().has_sds_config()) out->discovered.push_back(out->ticket_keys);
+  }
   return bad;
 }
 
@@ -101,17 +107,23 @@ std::string ModelBuilder::derive_secrets(const CommonTlsContext& common, const C
   for (int i = 0; i < common.tls_certificates_size(); ++i)
     out->certificates.push_back(derive("tls_certificates[" + std::to_string(i) + "]",
                                        [&](api::Secret& s) { *s.mutable_tls_certificate() = common.tls_certificates(i); }));
-  for (const auto& sds : common.tls_certificate_sds_secret_configs()) out->certificates.push_back(sds.name());
+  for (const auto& sds : common.tls_certificate_sds_secret_configs()) {
+    out->certificates.push_back(sds.name());
+    if (sds.has_sds_config()) out->discovered.push_back(sds.name());
+  }
   const auto context = [&](const tls_api::CertificateValidationContext& v) {
     out->validation = derive("validation_context", [&](api::Secret& s) { *s.mutable_validation_context() = v; });
   };
   if (common.has_validation_context()) context(common.validation_context());
+  const auto more = [&](const tls_api::SdsSecretConfig& sds) {
+    out->validation_more = sds.name();
+    if (sds.has_sds_config()) out->discovered.push_back(sds.name());
+  };
   if (common.has_combined_validation_context()) {
     context(common.combined_validation_context().default_validation_context());
-    out->validation_more = common.combined_validation_context().validation_context_sds_secret_config().name();
+    more(common.combined_validation_context().validation_context_sds_secret_config());
   }
-  if (common.has_validation_context_sds_secret_config())
-    out->validation_more = common.validation_context_sds_secret_config().name();
+  if (common.has_validation_context_sds_secret_config()) more(common.validation_context_sds_secret_config());
   return bad;
 }
 
@@ -145,17 +157,16 @@ bool ModelBuilder::secret_known(const std::string& name, api::Secret::TypeCase t
 
 bool ModelBuilder::secrets_known(const CommonTlsContext& common, const std::string& path, ErrorSink& errors) const {
   bool ok = true;
-  const auto known = [&](const std::string& name, api::Secret::TypeCase type, const std::string& at) {
-    ok = secret_known(name, type, path + "." + at, errors) && ok;
+  const auto known = [&](const tls_api::SdsSecretConfig& sds, api::Secret::TypeCase type, const std::string& at) {
+    if (!sds.has_sds_config()) ok = secret_known(sds.name(), type, path + "." + at, errors) && ok;
   };
   for (int i = 0; i < common.tls_certificate_sds_secret_configs_size(); ++i)
-    known(common.tls_certificate_sds_secret_configs(i).name(), api::Secret::kTlsCertificate,
+    known(common.tls_certificate_sds_secret_configs(i), api::Secret::kTlsCertificate,
           "tls_certificate_sds_secret_configs[" + std::to_string(i) + "]");
   if (common.has_validation_context_sds_secret_config())
-    known(common.validation_context_sds_secret_config().name(), api::Secret::kValidationContext,
-          "validation_context_sds_secret_config");
+    known(common.validation_context_sds_secret_config(), api::Secret::kValidationContext, "validation_context_sds_secret_config");
   if (common.has_combined_validation_context())
-    known(common.combined_validation_context().validation_context_sds_secret_config().name(), api::Secret::kValidationContext,
+    known(common.combined_validation_context().validation_context_sds_secret_config(), api::Secret::kValidationContext,
           "combined_validation_context.validation_context_sds_secret_config");
   return ok;
 }

@@ -266,6 +266,7 @@ Result<Publisher::Handover> Publisher::prepare_link() {
 void Publisher::on_linked(stats::RegionView stats, uint64_t last_epoch) {
   std::lock_guard lock(mutex_);
   stats_ = stats;
+  if (!std::exchange(linked_before_, true)) inherited_epoch_ = last_epoch;
   const auto attached = ring_.attach(commands_.bytes());
   MILLRACE_ASSERT(attached == shm::RingError::kNone, "a command ring just made is good");
   accepted_ = rejected_ = sent_epoch_ = 0;
@@ -386,6 +387,11 @@ PublisherStatus Publisher::status() const {
   s.kernel_makes_huge = arena_.kernel_makes_huge();
   s.waiting_for_ring = ring_.attached() && sent_epoch_ < epoch_ && root_offset_ != 0;
   return s;
+}
+
+uint64_t Publisher::inherited_epoch() const {
+  std::lock_guard lock(mutex_);
+  return inherited_epoch_;
 }
 
 bool Publisher::contains(ObjectId id) const {

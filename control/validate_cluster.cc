@@ -236,6 +236,16 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
   table::TcpOptions tcp;
   ok = cluster_tcp_options(c, root, tcp, &e) && ok;
   ok = dns(c, root, e) && ok;
+  const Path eds(root, "eds_cluster_config");
+  if (c.type() == api::Cluster::EDS) {
+    ok = resource_source(c.eds_cluster_config().has_eds_config(), c.eds_cluster_config().eds_config(), Path(eds, "eds_config"),
+                         e) &&
+         ok;
+    if (c.has_load_assignment())
+      ok = complain(Path(root, "load_assignment"), e, "is not for clusters of type EDS: their endpoints come from eds_config");
+  } else if (c.has_eds_cluster_config()) {
+    ok = complain(eds, e, "is for clusters of type EDS");
+  }
   if (c.has_load_assignment()) {
     const Path endpoints(root, "load_assignment");
     ok = validate_load_assignment(c.load_assignment(), endpoints, e, true) &&

@@ -140,9 +140,15 @@ bool connection_manager(const api::HttpConnectionManager& h, const Path& at, Err
   if (!known_fields_only(h, at, e)) return false;
   bool ok = not_empty(h.stat_prefix(), Path(at, "stat_prefix"), e);
   ok = http_filters(h, at, e) && ok;
-  const Path config(at, "route_config");
-  if (!h.has_route_config()) ok = complain(config, e, "is required");
-  else ok = validate_route_configuration(h.route_config(), config, e) && ok;
+  const Path config(at, "route_config"), rds(at, "rds");
+  if (h.has_rds()) {
+    ok = not_empty(h.rds().route_config_name(), Path(rds, "route_config_name"), e) && ok;
+    ok = resource_source(h.rds().has_config_source(), h.rds().config_source(), Path(rds, "config_source"), e) && ok;
+  } else if (!h.has_route_config()) {
+    ok = complain(config, e, "is required");
+  } else {
+    ok = validate_route_configuration(h.route_config(), config, e) && ok;
+  }
   ok = common_http_options(h.common_http_protocol_options(), Path(at, "common_http_protocol_options"), e) && ok;
   ok = http2_options(h.http2_protocol_options(), Path(at, "http2_protocol_options"), e) && ok;
   const Path http1(at, "http_protocol_options");

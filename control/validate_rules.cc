@@ -248,6 +248,23 @@ bool access_logs(const google::protobuf::RepeatedPtrField<envoy::config::accessl
   return ok;
 }
 
+bool resource_source(bool has, const core::ConfigSource& s, const Path& at, ErrorSink& e) {
+  if (!has) return complain(at, e, "is required");
+  bool ok = true;
+  switch (s.config_source_specifier_case()) {
+    case core::ConfigSource::kAds:
+    case core::ConfigSource::kSelf:
+      break;
+    case core::ConfigSource::CONFIG_SOURCE_SPECIFIER_NOT_SET:
+      ok = complain(at, e, "needs ads or self");
+      break;
+    default:
+      ok = complain(at, e, "only ads and self are supported here by Millrace yet");
+  }
+  if (s.has_initial_fetch_timeout()) ok = duration(s.initial_fetch_timeout(), Path(at, "initial_fetch_timeout"), e) && ok;
+  return ok;
+}
+
 bool known_fields_only(const google::protobuf::Message& m, const Path& at, ErrorSink& e) {
   const google::protobuf::Reflection* r = m.GetReflection();
   bool ok = true;

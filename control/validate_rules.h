@@ -47,6 +47,8 @@ bool access_log_filter(const envoy::config::accesslog::v3::AccessLogFilter& f, c
 bool local_reply_config(const envoy::extensions::filters::network::http_connection_manager::v3::LocalReplyConfig& c,
                         const Path& at, ErrorSink& e);
 bool cidr_range(const core::CidrRange& r, const Path& at, ErrorSink& e);
+// Of what objects ask for by name: the streams of dynamic_resources (ads, self).
+bool resource_source(bool has, const core::ConfigSource& s, const Path& at, ErrorSink& e);
 // validate_route.cc
 bool string_matcher(const envoy::type::matcher::v3::StringMatcher& m, const Path& at, ErrorSink& e);
 bool header_matcher(const envoy::config::route::v3::HeaderMatcher& m, const Path& at, ErrorSink& e);

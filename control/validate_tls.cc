@@ -60,15 +60,21 @@ bool name_matcher(const tls_api::SubjectAltNameMatcher& m, const Path& at, Error
   return ok;
 }
 
+// Without sds_config: a secret of static_resources.
+bool sds_secret(const tls_api::SdsSecretConfig& s, const Path& at, ErrorSink& e) {
+  bool ok = not_empty(s.name(), Path(at, "name"), e);
+  if (s.has_sds_config()) ok = resource_source(true, s.sds_config(), Path(at, "sds_config"), e) && ok;
+  return ok;
+}
+
 bool common_context(const tls_api::CommonTlsContext& c, bool server, const Path& at, ErrorSink& e) {
   constexpr size_t kMostAlpnBytes = 255;  // RFC 7301 3.1
   bool ok = parameters(c.tls_params(), server, Path(at, "tls_params"), e);
   const Path certificates(at, "tls_certificates"), sds(at, "tls_certificate_sds_secret_configs");
   const int given = c.tls_certificates_size() + c.tls_certificate_sds_secret_configs_size();
   if (server && given == 0)
-    ok = complain(
-        certificates, e,
-        "no certificate: needs tls_certificates, or tls_certificate_sds_secret_configs that name secrets of static_resources");
+    ok = complain(certificates, e,
+                  "no certificate: needs tls_certificates, or tls_certificate_sds_secret_configs that name secrets");
   if (!c.tls_certificates().empty() && !c.tls_certificate_sds_secret_configs().empty())
     ok = complain(sds, e, "cannot be combined with tls_certificates");
   else if (!server && given > 1)
@@ -81,7 +87,7 @@ bool common_context(const tls_api::CommonTlsContext& c, bool server, const Path&
   }
   for (int i = 0; i < c.tls_certificate_sds_secret_configs_size(); ++i) {
     const Path here(at, "tls_certificate_sds_secret_configs", i);
-    ok = not_empty(c.tls_certificate_sds_secret_configs(i).name(), Path(here, "name"), e) && ok;
+    ok = sds_secret(c.tls_certificate_sds_secret_configs(i), here, e) && ok;
   }
   for (int i = 0; i < c.alpn_protocols_size(); ++i) {
     const std::string& p = c.alpn_protocols(i);
@@ -91,14 +97,14 @@ bool common_context(const tls_api::CommonTlsContext& c, bool server, const Path&
   if (c.has_validation_context()) ok = validation_context(c.validation_context(), true, Path(at, "validation_context"), e) && ok;
   const Path sds_context(at, "validation_context_sds_secret_config"), combined(at, "combined_validation_context");
   if (c.has_validation_context_sds_secret_config())
-    ok = not_empty(c.validation_context_sds_secret_config().name(), Path(sds_context, "name"), e) && ok;
+    ok = sds_secret(c.validation_context_sds_secret_config(), sds_context, e) && ok;
   if (c.has_combined_validation_context()) {
     const auto& both = c.combined_validation_context();
     const Path one(combined, "default_validation_context"), other(combined, "validation_context_sds_secret_config");
     if (!both.has_default_validation_context()) ok = complain(one, e, "is required");
     else ok = validation_context(both.default_validation_context(), false, one, e) && ok;
     if (!both.has_validation_context_sds_secret_config()) ok = complain(other, e, "is required");
-    else ok = not_empty(both.validation_context_sds_secret_config().name(), Path(other, "name"), e) && ok;
+    else ok = sds_secret(both.validation_context_sds_secret_config(), other, e) && ok;
   }
   return ok;
 }
@@ -197,8 +203,7 @@ bool downstream_tls(const api::DownstreamTlsContext& t, const Path& at, ErrorSin
                   "needs a validation_context with a trusted_ca or hashes: a certificate that nobody verifies proves nothing");
   if (t.has_session_ticket_keys()) ok = ticket_keys(t.session_ticket_keys(), Path(at, "session_ticket_keys"), e) && ok;
   const Path sds(at, "session_ticket_keys_sds_secret_config");
-  if (t.has_session_ticket_keys_sds_secret_config())
-    ok = not_empty(t.session_ticket_keys_sds_secret_config().name(), Path(sds, "name"), e) && ok;
+  if (t.has_session_ticket_keys_sds_secret_config()) ok = sds_secret(t.session_ticket_keys_sds_secret_config(), sds, e) && ok;
   constexpr int64_t kMostSeconds = UINT32_MAX;
   if (t.has_session_timeout() && (t.session_timeout().seconds() < 0 || t.session_timeout().seconds() > kMostSeconds))
     ok = complain(Path(at, "session_timeout"), e, "must be from 0s to 4294967295s");

@@ -200,6 +200,7 @@ XdsUpdate XdsEngine::on_response(XdsResponse&& response) {
       if (!present.contains(name)) out.removed.push_back(name);
   }
   held.removed = out.removed;
+  out.version = held.version;
   t.held = std::move(held);
   out.waits = true;
   out.type = *type;

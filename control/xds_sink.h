@@ -20,9 +20,11 @@ class XdsSink {
   virtual std::vector<XdsRejection> apply(const XdsUpdate& update) = 0;
   // A name (or, with "", the whole type) was not answered within initial_fetch_timeout: whoever waits for it goes on without.
   virtual void expired(XdsType type, std::string_view name) = 0;
-  // Names to be asked for now, of a type that is asked for by name (endpoints, routes, secrets). Asked again after each apply() and
-  // whenever on_wanted_changed() of the stream was called (an edit by hand may add a cluster that wants endpoints).
+  // Names to be asked for now, of a type that is asked for by name (endpoints, routes, secrets). Asked again after each apply()
+  // and whenever on_wanted_changed() of the stream was called (an edit by hand may add a cluster that wants endpoints).
   virtual std::set<std::string> wanted(XdsType type) = 0;
+  // The same as at the last look: wanted() answers as it did then, and need not be asked (it costs as much as there are names).
+  virtual uint64_t wanted_generation() = 0;
 };
 
 }  // namespace millrace::control

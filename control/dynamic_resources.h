@@ -1,0 +1,56 @@
+// Resources of management servers into the model: unpacked, checked alone and together, object by object. What is good is taken,
+// what is not stays as it was and is answered with every reason. Sans-I/O; one thread at a time.
+//
+// As in Envoy:
+// * Static objects win: a cluster or listener of a static one's name is passed over without a complaint.
+// * Route configurations, assignments and secrets come by name, so only their users can be rid of them: that one is removed
+//   (delta) says that nobody waits for it any longer, and leaves what is there.
+// * Route configurations of RDS may name clusters that are not there (validate_clusters is false unless given), those that are
+//   written in a listener may not.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "control/model.h"
+#include "control/xds_engine.h"
+
+namespace millrace::control {
+
+class DynamicResources {
+ public:
+  struct Outcome {
+    Model model;
+    std::vector<XdsRejection> rejections;
+    std::vector<std::string> passed_over;  // static objects have these names
+    std::vector<std::string> gone;         // by name, of types that come by name: nobody need wait for them (Warming::given_up)
+  };
+  // `now_ms`: since the epoch, UTC.
+  Outcome apply(const Model& model, const XdsUpdate& update, int64_t now_ms);
+  // Names that nobody asks for any more.
+  Model forget(const Model& model, XdsType type, const std::set<std::string>& names);
+  // An object that could not be compiled.
+  void reject(XdsType type, const std::string& name, std::string reason, int64_t now_ms);
+
+  // For /config_dump and people.
+  struct Info {
+    std::string version;     // of what was accepted last; "": nothing was
+    int64_t updated_ms = 0;  // when
+    std::string error;       // why the newest was refused; "": it was not
+    std::string error_version;
+    int64_t error_ms = 0;
+  };
+  using Infos = std::map<std::pair<XdsType, std::string>, Info>;
+  const Infos& infos() const { return infos_; }
+  const std::string& version(XdsType type) const { return versions_[static_cast<size_t>(type)]; }  // of the newest response
+
+ private:
+  class Batch;
+  Infos infos_;
+  std::string versions_[kXdsTypes];
+};
+
+}  // namespace millrace::control
