@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "control/config_loader.h"
+#include "control/dynamic_config.h"
 #include "control/monotonic.h"
 #include "control/stored_rows.h"
 #include "lib/base/hash.h"
@@ -79,6 +80,7 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
                                                  StatsSinks::Sources{[raw](const auto& f) { return raw->link_->with_stats(f); },
                                                                      [raw] { return raw->resolved_model(); }, say});
   c->stats_sinks_->start();
+  c->dynamic_ = std::make_unique<DynamicConfig>(*raw, DynamicConfig::Options{});
   // The first edit needs the store to hold what was before it; with a large configuration that takes a while.
   c->filler_ = std::thread([raw] {
     const std::lock_guard lock(raw->edit_mutex_);
@@ -87,7 +89,10 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
   return c;
 }
 
+ControlPlane::ControlPlane() = default;
+
 ControlPlane::~ControlPlane() {
+  dynamic_.reset();
   if (filler_.joinable()) filler_.join();
   if (stats_sinks_ != nullptr) stats_sinks_->stop();  // flushes once more, and asks for the addresses of names
   dns_.reset();
@@ -152,6 +157,8 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     *errors = compiled.errors;
     return base::Error{"the configuration cannot be compiled; nothing was started"};
   }
+  // What waits for servers holds the first publication back (control/dynamic_config.h).
+  held_back_ = !warming_.waiting().empty();
   uint64_t epoch = 0;
   if (const base::Status s = publish(compiled, &epoch); !s.ok()) return s;
   set_access_log_sinks();

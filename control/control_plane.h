@@ -34,6 +34,8 @@
 
 namespace millrace::control {
 
+class DynamicConfig;
+
 struct ControlConfig {
   std::string config_file;                // "" : start empty
   std::string run_dir = "/run/millrace";  // dataplane.sock, control.sock
@@ -85,6 +87,7 @@ class ControlPlane {
   base::TimeNs next_deadline() const { return next_deadline_; }      // when change() is due though nothing happened
   size_t waiting() const { return waiting_; }                        // objects that are not in force as they were accepted
   std::set<ConfigKey> waiting_objects();
+  DynamicConfig& dynamic_config() { return *dynamic_; }
   // Called after every edit by hand and every expiry, with no lock held: names that are asked for may be others now.
   void on_edited(std::function<void()> call);
   // Before start() has published: nothing is, until release(). The data plane goes on with the tables of an earlier control, and
@@ -110,7 +113,7 @@ class ControlPlane {
   std::chrono::steady_clock::time_point started() const { return started_; }
 
  private:
-  ControlPlane() = default;
+  ControlPlane();
   base::Status load(ConfigErrors* errors);
   void set_access_log_sinks();
   // Holds edit_mutex_, as all that follows. `wait`: for names that were never asked for.
@@ -153,6 +156,7 @@ class ControlPlane {
   std::string node_id_, node_cluster_;
   std::unique_ptr<StatsSinks> stats_sinks_;
   std::unique_ptr<DnsWatch> dns_;
+  std::unique_ptr<DynamicConfig> dynamic_;
 };
 
 }  // namespace millrace::control

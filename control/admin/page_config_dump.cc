@@ -1,4 +1,5 @@
-// /config_dump: the objects in force, as Envoy's ConfigDump of admin.v3. Private keys are never in it.
+// /config_dump: what was accepted, static and dynamic, as Envoy's ConfigDump of admin.v3. Private keys are never in it.
+#include <ctime>
 #include <re2/re2.h>
 
 #include "control/admin/json.h"
@@ -8,23 +9,141 @@ namespace millrace::control::admin {
 
 namespace {
 
-struct Section {
-  const char* resource;  // ?resource=
-  const char* dump;      // the message
-  const char* element;   // the message of an element in it
+// A message of the dump and its lists.
+struct Part {
+  const char* dump;  // the message
   ConfigKind kind;
-  const char* member;  // of an element
-  bool eds;            // only with ?include_eds
+  XdsType type;
+  const char* member;  // of an element: the object
+  const char *fixed, *fixed_element, *dynamic, *dynamic_element;
+  const char* warming;  // "": they are with the dynamic ones
+  bool eds;             // only with ?include_eds
 };
-constexpr Section kSections[] = {
-    {"static_clusters", "ClustersConfigDump", "StaticCluster", ConfigKind::kCluster, "cluster", false},
-    {"static_endpoint_configs", "EndpointsConfigDump", "StaticEndpointConfig", ConfigKind::kEndpoints, "endpoint_config", true},
-    {"static_listeners", "ListenersConfigDump", "StaticListener", ConfigKind::kListener, "listener", false},
-    {"static_route_configs", "RoutesConfigDump", "StaticRouteConfig", ConfigKind::kRoute, "route_config", false},
-    {"static_secrets", "SecretsConfigDump", "StaticSecret", ConfigKind::kSecret, "secret", false},
+constexpr Part kParts[] = {
+    {"ClustersConfigDump", ConfigKind::kCluster, XdsType::kCluster, "cluster", "static_clusters", "StaticCluster",
+     "dynamic_active_clusters", "DynamicCluster", "dynamic_warming_clusters", false},
+    {"EndpointsConfigDump", ConfigKind::kEndpoints, XdsType::kEndpoints, "endpoint_config", "static_endpoint_configs",
+     "StaticEndpointConfig", "dynamic_endpoint_configs", "DynamicEndpointConfig", "", true},
+    {"ListenersConfigDump", ConfigKind::kListener, XdsType::kListener, "listener", "static_listeners", "StaticListener",
+     "dynamic_listeners", "DynamicListener", "", false},
+    {"RoutesConfigDump", ConfigKind::kRoute, XdsType::kRoute, "route_config", "static_route_configs", "StaticRouteConfig",
+     "dynamic_route_configs", "DynamicRouteConfig", "", false},
+    {"SecretsConfigDump", ConfigKind::kSecret, XdsType::kSecret, "secret", "static_secrets", "StaticSecret",
+     "dynamic_active_secrets", "DynamicSecret", "", false},
 };
 
 const std::string kPackage = "type.googleapis.com/envoy.admin.v3.";
+
+std::string timestamp(int64_t ms) {
+  const std::time_t seconds = ms / 1000;
+  std::tm utc{};
+  gmtime_r(&seconds, &utc);
+  char text[32], out[48];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
+  std::snprintf(out, sizeof out, "%s.%03dZ", text, static_cast<int>(ms % 1000));
+  return out;
+}
+
+TextValue object_of(const google::protobuf::Message& message) {
+  TextValue object = to_text_value(message, true);
+  redact(&object);
+  return object;
+}
+
+// The lists of one part, filled object by object.
+class PartLists {
+ public:
+  PartLists(const Part& part, const Model& accepted, const DynamicView& view, const re2::RE2* only)
+      : part_(part), accepted_(accepted), view_(view), only_(only) {}
+
+  void fill() {
+    if (part_.kind == ConfigKind::kEndpoints) return endpoints();
+    for (const std::string& name : accepted_.names(part_.kind)) {
+      // A route configuration that is written in a listener is static, whoever wrote it; of certificates likewise.
+      const ConfigKey key{part_.kind, name};
+      if (accepted_.is_dynamic(key) && accepted_.owner(key) == key) dynamic(name);
+      else fixed(name);
+    }
+    // What was refused and was never there, and clusters and listeners that are about to go.
+    for (const auto& [key, info] : view_.infos)
+      if (key.first == part_.type && !accepted_.has({part_.kind, key.second}) && !info.error.empty()) dynamic(key.second);
+  }
+  TextValue fixed_ = list(), dynamic_ = list(), warming_ = list();
+
+ private:
+  bool wanted(const std::string& name) const { return only_ == nullptr || re2::RE2::PartialMatch(name, *only_); }
+  const DynamicResources::Info* info(const std::string& name) const {
+    const auto it = view_.infos.find({part_.type, name});
+    return it == view_.infos.end() ? nullptr : &it->second;
+  }
+  void fixed(const std::string& name) {
+    const auto message = wanted(name) ? accepted_.message({part_.kind, name}) : nullptr;
+    if (message == nullptr) return;
+    TextValue element = map();
+    if (part_.kind == ConfigKind::kSecret) put(element, "name", text(name));
+    put(element, part_.member, object_of(*message));
+    append(fixed_, std::move(element));
+  }
+  // version_info, the object, last_updated.
+  TextValue state(const Model& model, const std::string& name, bool newest) const {
+    TextValue out = map();
+    const auto* known = info(name);
+    if (part_.kind == ConfigKind::kSecret) put(out, "name", text(name));
+    if (newest && known != nullptr && !known->version.empty()) put(out, "version_info", text(known->version));
+    if (const auto message = model.message({part_.kind, name})) put(out, part_.member, object_of(*message));
+    if (newest && known != nullptr && known->updated_ms != 0) put(out, "last_updated", text(timestamp(known->updated_ms)));
+    return out;
+  }
+  void add_error(TextValue& to, const std::string& name) const {
+    const auto* known = info(name);
+    if (known == nullptr || known->error.empty()) return;
+    put(to, "error_state",
+        map({{"last_update_attempt", text(timestamp(known->error_ms))},
+             {"details", text(known->error)},
+             {"version_info", text(known->error_version)}}));
+  }
+  void dynamic(const std::string& name) {
+    if (!wanted(name)) return;
+    const ConfigKey key{part_.kind, name};
+    const bool there = accepted_.has(key), waits = there && view_.waiting.contains(key);
+    const bool in_force = view_.in_force != nullptr && view_.in_force->has(key);
+    if (part_.kind == ConfigKind::kListener) {
+      TextValue element = map({{"name", text(name)}});
+      if (there && !waits) put(element, "active_state", state(accepted_, name, true));
+      if (waits && in_force) put(element, "active_state", state(*view_.in_force, name, false));
+      if (waits) put(element, "warming_state", state(accepted_, name, true));
+      add_error(element, name);
+      return append(dynamic_, std::move(element));
+    }
+    TextValue element = there ? state(accepted_, name, true) : map();
+    add_error(element, name);
+    if (waits && part_.warming[0] != 0) {
+      append(warming_, std::move(element));
+      if (in_force) append(dynamic_, state(*view_.in_force, name, false));
+      return;
+    }
+    append(dynamic_, std::move(element));
+  }
+  void endpoints() {
+    for (const auto& [name, cluster] : accepted_.clusters())
+      if (cluster->eds_service.empty()) fixed(name);
+    for (const auto& [name, assignment] : accepted_.assignments()) {
+      if (!wanted(name)) continue;
+      TextValue element = map();
+      const auto* known = info(name);
+      if (known != nullptr) put(element, "version_info", text(known->version));
+      put(element, part_.member, object_of(*assignment->config));
+      if (known != nullptr) put(element, "last_updated", text(timestamp(known->updated_ms)));
+      add_error(element, name);
+      append(dynamic_, std::move(element));
+    }
+  }
+
+  const Part& part_;
+  const Model& accepted_;
+  const DynamicView& view_;
+  const re2::RE2* const only_;
+};
 
 }  // namespace
 
@@ -37,31 +156,44 @@ Reply Pages::config_dump(const Request& r) const {
   if (!regex.ok()) return bad_request("Error while parsing name_regex from \"" + pattern->second + "\": " + regex.error());
   const bool some = asked != r.query.end();
   const auto model = s_.model();
+  const DynamicView view = s_.dynamic ? s_.dynamic() : DynamicView{};
   TextValue configs = list();
   bool known = false;
-  for (const Section& s : kSections) {
-    if (some ? asked->second != s.resource : s.eds && !r.query.contains("include_eds")) continue;
-    known = true;
-    TextValue elements = list();
-    for (const std::string& name : model->names(s.kind)) {
-      if (pattern != r.query.end() && !re2::RE2::PartialMatch(name, regex)) continue;
-      const auto message = model->message({s.kind, name});
-      if (message == nullptr) continue;
-      TextValue object = to_text_value(*message, true);
-      redact(&object);
-      TextValue element = map();
-      if (s.kind == ConfigKind::kSecret) put(element, "name", text(name));
-      put(element, s.member, std::move(object));
-      if (some) element.members.insert(element.members.begin(), {"@type", text(kPackage + s.dump + "." + s.element)});
-      append(some ? configs : elements, std::move(element));
+  std::string all;
+  for (const Part& p : kParts) {
+    const std::string names[] = {p.fixed, p.dynamic, p.warming};
+    bool mine = !some;
+    for (const std::string& n : names) {
+      if (n.empty()) continue;
+      all += (all.empty() ? "" : ", ") + n;
+      mine = mine || asked->second == n;
     }
-    if (!some) append(configs, map({{"@type", text(kPackage + s.dump)}, {s.resource, elements}}));
+    if (!mine) continue;
+    known = true;
+    if (!some && p.eds && !r.query.contains("include_eds")) continue;
+    PartLists lists(p, *model, view, pattern == r.query.end() ? nullptr : &regex);
+    lists.fill();
+    TextValue* const filled[] = {&lists.fixed_, &lists.dynamic_, &lists.warming_};
+    if (!some) {
+      TextValue dump = map({{"@type", text(kPackage + p.dump)}});
+      const std::string& version = view.versions[static_cast<size_t>(p.type)];
+      const bool whole = p.type == XdsType::kCluster || p.type == XdsType::kListener;
+      if (whole && !version.empty()) put(dump, "version_info", text(version));
+      for (size_t i = 0; i < std::size(names); ++i)
+        if (i == 0 || !filled[i]->members.empty()) put(dump, names[i], std::move(*filled[i]));
+      append(configs, std::move(dump));
+      continue;
+    }
+    for (size_t i = 0; i < std::size(names); ++i) {
+      if (asked->second != names[i]) continue;
+      const std::string type = kPackage + p.dump + "." + (i == 0 ? p.fixed_element : p.dynamic_element);
+      for (auto& [none, element] : filled[i]->members) {
+        element.members.insert(element.members.begin(), {"@type", text(type)});
+        append(configs, std::move(element));
+      }
+    }
   }
-  if (!known) {
-    std::string all;
-    for (const Section& s : kSections) all += std::string(all.empty() ? "" : ", ") + s.resource;
-    return {404, "text/plain; charset=UTF-8", "no resource \"" + asked->second + "\"; there are " + all + "\n"};
-  }
+  if (!known) return {404, "text/plain; charset=UTF-8", "no resource \"" + asked->second + "\"; there are " + all + "\n"};
   return {200, "application/json", to_json(map({{"configs", configs}}), true) + "\n"};
 }
 

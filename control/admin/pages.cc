@@ -259,7 +259,7 @@ Reply Pages::prometheus(const Request& r) const {
 
 Reply Pages::listeners(const Request& r) const {
   const std::string format = value_of(r, "format");
-  const auto model = s_.model();
+  const auto model = s_.resolved();
   TextValue statuses = list();
   Reply out;
   for (const auto& [name, l] : model->listeners()) {
@@ -288,7 +288,7 @@ Reply Pages::certs() const {
   constexpr int64_t kDay = 86'400;
   const int64_t now = s_.unix_time();
   TextValue all = list();
-  const auto model = s_.model();
+  const auto model = s_.resolved();
   const auto describe = [&](const std::string& pem, const std::string& file) {
     const std::string path = file.empty() ? "<inline>" : file;
     TextValue one = list();

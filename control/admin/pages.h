@@ -11,12 +11,15 @@
 // with POST, or answered with 405. Everything is read from shared memory and the model: a scrape costs the poll cores nothing.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
+#include "control/dynamic_resources.h"
 #include "control/model.h"
 #include "lib/stats/region.h"
 
@@ -37,12 +40,21 @@ struct Reply {
 enum class ServerState : uint8_t { kLive, kPreInitializing, kInitializing };
 std::string_view to_string(ServerState s);  // "LIVE", "PRE_INITIALIZING", "INITIALIZING"
 
+// What is known of management servers' resources.
+struct DynamicView {
+  DynamicResources::Infos infos;
+  std::array<std::string, kXdsTypes> versions;  // of the newest responses
+  std::set<ConfigKey> waiting;                  // not in force as they were accepted
+  std::shared_ptr<const Model> in_force;
+};
+
 class Pages {
  public:
   struct Sources {
     std::function<bool(const std::function<void(const stats::RegionView&)>&)> with_stats;  // as DataplaneLink::with_stats
-    std::function<std::shared_ptr<const Model>()> model;                                   // as configured
-    std::function<std::shared_ptr<const Model>()> resolved;                                // with the addresses of host names
+    std::function<std::shared_ptr<const Model>()> model;                                   // everything that was accepted
+    std::function<std::shared_ptr<const Model>()> resolved;  // in force, with addresses for host names
+    std::function<DynamicView()> dynamic;                    // may be empty: nothing is dynamic
     std::function<ServerState()> state;
     std::function<void()> quit;             // ends this process, soon
     std::function<uint64_t()> arena_bytes;  // tables in shared memory

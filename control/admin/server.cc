@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "control/admin/pages.h"
+#include "control/dynamic_config.h"
 
 namespace millrace::control::admin {
 
@@ -30,12 +31,22 @@ bool answers(const std::string& path) {
   return there;
 }
 
+DynamicView dynamic_view(ControlPlane& plane) {
+  DynamicView view;
+  view.infos = plane.dynamic_config().infos();
+  for (size_t i = 0; i < kXdsTypes; ++i) view.versions[i] = plane.dynamic_config().version(static_cast<XdsType>(i));
+  view.waiting = plane.waiting_objects();
+  view.in_force = plane.in_force();
+  return view;
+}
+
 class Listening final : public Server {
  public:
   Listening(ControlPlane& plane, const std::string& version, std::function<void()> quit)
       : pages_({.with_stats = [&plane](const auto& f) { return plane.link().with_stats(f); },
                 .model = [&plane] { return plane.model(); },
                 .resolved = [&plane] { return plane.resolved_model(); },
+                .dynamic = [&plane] { return dynamic_view(plane); },
                 .state =
                     [&plane] {
                       const PublisherStatus s = plane.publisher().status();

@@ -1,0 +1,150 @@
+// A control plane that starts with objects that wait for a management server: what is published when, and what is stored.
+#include <sys/stat.h>
+
+#include "control/dynamic_config.h"
+#include "tests/unit/control/config_fixture.h"
+
+namespace millrace::control {
+namespace {
+
+using namespace std::chrono_literals;
+using NameSet = std::set<std::string>;
+
+const char* kWaits = R"(
+static_resources:
+  listeners:
+  - name: edge
+    address: { socket_address: { address: 0.0.0.0, port_value: 8080 } }
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: edge
+          rds: { route_config_name: main, config_source: { ads: {} } }
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
+  clusters:
+  - { name: api, type: EDS, eds_cluster_config: { eds_config: { ads: {} } } }
+)";
+
+class DynamicPlaneTest : public ConfigTest {
+ protected:
+  void SetUp() override {
+    ConfigTest::SetUp();
+    static int count = 0;
+    config_.run_dir = work_directory() / ("run" + std::to_string(++count));
+    config_.config_file = config_.run_dir + ".yaml";
+    write(kWaits);
+  }
+  void write(const std::string& text) { std::ofstream(config_.config_file) << text; }
+  std::unique_ptr<ControlPlane> start() {
+    ConfigErrors errors;
+    auto plane = ControlPlane::start(config_, &errors);
+    EXPECT_TRUE(plane.ok()) << (plane.ok() ? "" : plane.error()) << to_text(errors);
+    return plane.ok() ? std::move(plane).value() : nullptr;
+  }
+  static XdsUpdate update(XdsType type, const google::protobuf::Message& m, const std::string& name) {
+    XdsUpdate u;
+    u.waits = true;
+    u.type = type;
+    u.version = "7";
+    u.changed.push_back({name, "", m.SerializeAsString(), "", false});
+    return u;
+  }
+  static XdsUpdate endpoints(int port) {
+    api::ClusterLoadAssignment a;
+    a.set_cluster_name("api");
+    auto* s = a.add_endpoints()->add_lb_endpoints()->mutable_endpoint()->mutable_address()->mutable_socket_address();
+    s->set_address("10.0.0.1");
+    s->set_port_value(static_cast<uint32_t>(port));
+    return update(XdsType::kEndpoints, a, "api");
+  }
+  static XdsUpdate routes() {
+    api::RouteConfiguration r;
+    r.set_name("main");
+    auto* host = r.add_virtual_hosts();
+    host->set_name("all");
+    host->add_domains("*");
+    auto* route = host->add_routes();
+    route->mutable_match()->set_prefix("/");
+    route->mutable_route()->set_cluster("api");
+    return update(XdsType::kRoute, r, "main");
+  }
+  ControlConfig config_;
+};
+
+TEST_F(DynamicPlaneTest, NothingIsPublishedBeforeServersHaveSpoken) {
+  const auto plane = start();
+  ASSERT_NE(plane, nullptr);
+  DynamicConfig& dynamic = plane->dynamic_config();
+  EXPECT_TRUE(plane->held_back());
+  EXPECT_EQ(plane->publisher().status().epoch, 0u) << "a data plane goes on with the tables it has";
+  EXPECT_EQ(dynamic.wanted(XdsType::kRoute), NameSet{"main"});
+  EXPECT_EQ(dynamic.wanted(XdsType::kEndpoints), NameSet{"api"});
+  // An edit meanwhile is stored, and in force with the rest.
+  const EditOutcome edit = plane->edit(
+      [](const Model& m) {
+        return m.apply(load_document("{\"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: own}", ""));
+      },
+      false, 0ms);
+  EXPECT_EQ(to_text(edit.errors), "");
+  EXPECT_EQ(edit.revision, 2u);
+  EXPECT_EQ(plane->publisher().status().epoch, 0u);
+  EXPECT_TRUE(dynamic.apply(routes()).empty());
+  EXPECT_EQ(plane->publisher().status().epoch, 0u) << "the cluster still waits for its endpoints";
+  EXPECT_TRUE(dynamic.apply(endpoints(80)).empty());
+  EXPECT_FALSE(plane->held_back());
+  EXPECT_EQ(plane->publisher().status().epoch, 1u);
+  for (const auto& [kind, name] : {std::pair(table::Kind::kListener, "edge"), std::pair(table::Kind::kRouteTable, "main"),
+                                   std::pair(table::Kind::kCluster, "api"), std::pair(table::Kind::kCluster, "own")})
+    EXPECT_TRUE(plane->publisher().contains(table::object_id(kind, name))) << name;
+  EXPECT_TRUE(dynamic.apply(endpoints(81)).empty());
+  EXPECT_EQ(plane->publisher().status().epoch, 2u);
+  EXPECT_EQ(dynamic.infos().at({XdsType::kEndpoints, "api"}).version, "7");
+}
+
+TEST_F(DynamicPlaneTest, WhatNobodyAnswersIsGoneOnWithout) {
+  const auto plane = start();
+  ASSERT_NE(plane, nullptr);
+  plane->dynamic_config().expired(XdsType::kRoute, "main");
+  EXPECT_TRUE(plane->held_back());
+  plane->dynamic_config().expired(XdsType::kEndpoints, "api");
+  EXPECT_FALSE(plane->held_back());
+  EXPECT_TRUE(plane->publisher().contains(table::object_id(table::Kind::kListener, "edge"))) << "its requests get 404";
+}
+
+TEST_F(DynamicPlaneTest, DynamicObjectsAreForgottenAtARestart) {
+  {
+    const auto plane = start();
+    ASSERT_NE(plane, nullptr);
+    plane->dynamic_config().apply(routes());
+    plane->dynamic_config().apply(endpoints(80));
+    const EditOutcome edit = plane->edit(
+        [](const Model& m) {
+          return m.apply(load_document("{\"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: own}", ""));
+        },
+        false, 0ms);
+    EXPECT_EQ(to_text(edit.errors), "");
+    EXPECT_EQ(plane->model()->names(ConfigKind::kRoute), std::vector<std::string>{"main"});
+  }
+  const auto plane = start();
+  ASSERT_NE(plane, nullptr);
+  EXPECT_TRUE(plane->has_edits());
+  EXPECT_EQ(plane->model()->names(ConfigKind::kCluster), (std::vector<std::string>{"api", "own"}));
+  EXPECT_EQ(plane->model()->names(ConfigKind::kRoute), std::vector<std::string>{});
+  EXPECT_EQ(plane->model()->assignments().size(), 0u);
+  EXPECT_TRUE(plane->held_back());
+}
+
+TEST_F(DynamicPlaneTest, NothingWaitsNothingIsHeldBack) {
+  write("static_resources: { clusters: [ { name: api } ] }");
+  const auto plane = start();
+  ASSERT_NE(plane, nullptr);
+  EXPECT_FALSE(plane->held_back());
+  EXPECT_EQ(plane->publisher().status().epoch, 1u);
+}
+
+}  // namespace
+}  // namespace millrace::control
