@@ -1,5 +1,9 @@
 #include "control/dynamic_resources.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/wire_format_lite.h>
+
+#include "control/foreign_filters.h"
 #include "control/model_builder.h"
 #include "control/validate.h"
 
@@ -51,6 +55,32 @@ std::string name_of(const google::protobuf::Message& m, ConfigKind kind) {
   return m.GetReflection()->GetString(m, f);
 }
 
+// The bytes of a RouteConfiguration: its virtual hosts, and everything else. False: they are no message.
+bool split_hosts(std::string_view bytes, std::vector<std::string_view>* hosts, std::string* rest) {
+  using google::protobuf::internal::WireFormatLite;
+  google::protobuf::io::CodedInputStream in(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
+  constexpr uint32_t kHost = api::RouteConfiguration::kVirtualHostsFieldNumber << 3 | 2;
+  for (;;) {
+    const int start = in.CurrentPosition();
+    const uint32_t tag = in.ReadTag();
+    if (tag == 0) return in.ConsumedEntireMessage();
+    if (tag == kHost) {
+      uint32_t size = 0;
+      if (!in.ReadVarint32(&size)) return false;
+      const int at = in.CurrentPosition();
+      if (size > bytes.size() || !in.Skip(static_cast<int>(size))) return false;
+      hosts->push_back(bytes.substr(static_cast<size_t>(at), size));
+    } else {
+      if (!WireFormatLite::SkipField(&in, tag)) return false;
+      rest->append(bytes.substr(static_cast<size_t>(start), static_cast<size_t>(in.CurrentPosition() - start)));
+    }
+  }
+}
+
+bool same_domains(const api::VirtualHost& a, const api::VirtualHost& b) {
+  return a.name() == b.name() && std::equal(a.domains().begin(), a.domains().end(), b.domains().begin(), b.domains().end());
+}
+
 }  // namespace
 
 // One update on its way into the model.
@@ -69,6 +99,11 @@ class DynamicResources::Batch {
     for (const auto& [name, version] : taken_)
       if (!refused_.contains(name)) accept(name, version);
     out_.model = builder_.finish().model;
+    for (const XdsResource& r : update_.changed) {
+      if (update_.type != XdsType::kRoute || refused_.contains(r.name)) continue;
+      if (const auto object = out_.model.routes().find(r.name); object != out_.model.routes().end())
+        resources_.route_bodies_[r.name] = {r.body, object->second};
+    }
     return std::move(out_);
   }
 
@@ -87,6 +122,7 @@ class DynamicResources::Batch {
   void take(const XdsResource& r) {
     const std::string& version = r.version.empty() ? update_.version : r.version;
     if (!r.bad.empty()) return refuse(r.name, r.bad);
+    if (update_.type == XdsType::kRoute && take_hosts(r)) return taken_.emplace_back(r.name, version), void();
     std::shared_ptr<google::protobuf::Message> message = new_message(type_.kind);
     if (!message->ParseFromString(r.body))
       return refuse(r.name, "is no " + message->GetDescriptor()->full_name() + ": its bytes cannot be read");
@@ -96,8 +132,37 @@ class DynamicResources::Batch {
     const ConfigKey key{type_.kind, r.name};
     if (!type_.by_name && before_.has(key) && !before_.is_dynamic(key)) return out_.passed_over.push_back(r.name);
     taken_.emplace_back(r.name, version);
+    if (type_.kind == ConfigKind::kListener) take_out_harmless_filters(static_cast<api::Listener*>(message.get()));
     if (type_.kind == ConfigKind::kEndpoints) return assign(r.name, std::move(message));
     objects_.push_back({type_.kind, std::move(message), nullptr, false, true});
+  }
+  // A route configuration of which some virtual hosts have changed, and not what they are called. False: it is to be looked at as
+  // a whole, also because something in it is wrong.
+  bool take_hosts(const XdsResource& r) {
+    const auto last = resources_.route_bodies_.find(r.name);
+    const auto there = before_.routes().find(r.name);
+    if (last == resources_.route_bodies_.end() || there == before_.routes().end() || last->second.object != there->second)
+      return false;
+    const RouteObject& old = *there->second;
+    if (old.config->validate_clusters().value()) return false;
+    std::vector<std::string_view> was, is;
+    std::string other_was, other_is;
+    if (!split_hosts(last->second.bytes, &was, &other_was) || !split_hosts(r.body, &is, &other_is)) return false;
+    if (was.size() != is.size() || is.size() != old.virtual_hosts.size() || other_was != other_is) return false;
+    std::shared_ptr<RouteObject> made;
+    for (size_t i = 0; i < is.size(); ++i) {
+      if (was[i] == is[i]) continue;
+      auto host = std::make_shared<api::VirtualHost>();
+      ConfigErrors errors;
+      ErrorSink sink(nullptr, "", &errors);
+      if (!host->ParseFromArray(is[i].data(), static_cast<int>(is[i].size())) || !same_domains(*host, *old.virtual_hosts[i]) ||
+          !validate_virtual_host(*host, max_direct_response_body(*old.config), Path(), sink))
+        return false;
+      if (made == nullptr) made = std::make_shared<RouteObject>(old);
+      made->virtual_hosts[i] = std::move(host);
+    }
+    if (made != nullptr) builder_.set_route(std::move(made));
+    return true;
   }
   void assign(const std::string& name, std::shared_ptr<google::protobuf::Message> message) {
     auto config = std::static_pointer_cast<api::ClusterLoadAssignment>(std::move(message));
@@ -148,6 +213,7 @@ Model DynamicResources::forget(const Model& model, XdsType type, const std::set<
   const ConfigKind kind = type_of(type).kind;
   for (const std::string& name : names) {
     infos_.erase({type, name});
+    if (type == XdsType::kRoute) route_bodies_.erase(name);
     const ConfigKey key{kind, name};
     if (kind == ConfigKind::kEndpoints) {
       if (model.assignments().contains(name)) b.erase_assignment(name);

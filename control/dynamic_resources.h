@@ -7,10 +7,16 @@
 //   (delta) says that nobody waits for it any longer, and leaves what is there.
 // * Route configurations of RDS may name clusters that are not there (validate_clusters is false unless given), those that are
 //   written in a listener may not.
+// * Filters that are known to change no request pass (control/foreign_filters.h).
+//
+// A route configuration comes whole, however little of it has changed. Virtual hosts whose bytes are those of last time are not
+// even parsed, so that one route in 100,000 costs little more than its virtual host.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,6 +55,12 @@ class DynamicResources {
 
  private:
   class Batch;
+  // A route configuration as it came, and what was made of it.
+  struct RouteBody {
+    std::string bytes;
+    std::shared_ptr<const RouteObject> object;
+  };
+  std::map<std::string, RouteBody> route_bodies_;
   Infos infos_;
   std::string versions_[kXdsTypes];
 };

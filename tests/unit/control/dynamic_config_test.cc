@@ -505,6 +505,89 @@ TEST_F(DynamicTest, RefusalsOfEachKind) {
             "z: address.socket_address: 'z' has duplicate address '0.0.0.0:81' as existing listener 'good'\n");
 }
 
+// ---- filters of others ------------------------------------------------------------------------------------------------------
+
+api::Listener with_filter(const std::string& type_url, const std::string& value) {
+  api::Listener l;
+  l.ParseFromString(resources_of({listener_json("edge", 80, rds("main"))})["edge"]);
+  auto* any = l.mutable_filter_chains(0)->mutable_filters(0)->mutable_typed_config();
+  api::HttpConnectionManager hcm;
+  any->UnpackTo(&hcm);
+  auto* filter = hcm.add_http_filters();
+  filter->set_name("foreign");
+  filter->mutable_typed_config()->set_type_url(type_url);
+  filter->mutable_typed_config()->set_value(value);
+  hcm.mutable_http_filters()->SwapElements(0, 1);
+  any->PackFrom(hcm);
+  return l;
+}
+
+TEST_F(DynamicTest, HarmlessFiltersPassAndOthersAreRefused) {
+  const std::string google = "type.googleapis.com/";
+  const std::string set("\x08\x01", 2);
+  const auto typed_struct = [](const std::string& type) {
+    return "\x0a" + std::string(1, static_cast<char>(type.size())) + type + std::string("\x12\x02\x0a\x00", 4);
+  };
+  const struct {
+    std::string type, value;
+    bool passes;
+  } cases[] = {
+      {"io.istio.http.peer_metadata.Config", set, true},
+      {"stats.PluginConfig", set, true},
+      {"envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", set, true},
+      {"udpa.type.v1.TypedStruct", typed_struct(google + "stats.PluginConfig"), true},
+      {"udpa.type.v1.TypedStruct", typed_struct(google + "envoy.extensions.filters.http.rbac.v3.RBAC"), false},
+      {"xds.type.v3.TypedStruct", "\xff", false},
+      {"envoy.extensions.filters.http.fault.v3.HTTPFault", set, false},
+      {"envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", "", false},
+      {"acme.Wall", "", false},
+  };
+  for (const auto& c : cases) {
+    World w;
+    const std::string refused =
+        w.send_bytes(XdsType::kListener, {{"edge", with_filter(google + c.type, c.value).SerializeAsString()}});
+    EXPECT_EQ(refused.empty(), c.passes) << c.type << ": " << refused;
+    const char* where = "edge: filter_chains[0].filters[0].typed_config.http_filters[0]";
+    EXPECT_TRUE(c.passes || refused.starts_with(where)) << refused;
+    EXPECT_EQ(w.model.listeners().contains("edge"), c.passes);
+  }
+}
+
+// ---- large route configurations ---------------------------------------------------------------------------------------------
+
+TEST_F(DynamicTest, OnlyChangedVirtualHostsAreMadeAnew) {
+  World w;
+  w.send(XdsType::kCluster, {cluster_json("a", "type: STATIC"), cluster_json("b", "type: STATIC")});
+  w.send(XdsType::kListener, {listener_json("edge", 80, rds("main"))});
+  w.send(XdsType::kRoute, {route_json("main", {"a", "a", "a"})});
+  const auto before = w.live().routes().at("main");
+  EXPECT_EQ(w.send(XdsType::kRoute, {route_json("main", {"a", "b", "a"})}), "");
+  const auto after = w.live().routes().at("main");
+  EXPECT_EQ(after->virtual_hosts[0], before->virtual_hosts[0]);
+  EXPECT_EQ(after->virtual_hosts[2], before->virtual_hosts[2]);
+  EXPECT_EQ(w.route_clusters("main"), (Names{"a", "b", "a"}));
+  ASSERT_EQ(w.last.changed.size(), 1u);
+  EXPECT_EQ(w.last.changed[0].kind, table::Kind::kVirtualHost);
+  // The same again: nothing. Another host, a bad host, another setting of the whole: looked at as a whole.
+  w.send(XdsType::kRoute, {route_json("main", {"a", "b", "a"})});
+  EXPECT_EQ(w.live().routes().at("main"), after);
+  w.send(XdsType::kRoute, {route_json("main", {"a", "b", "a", "b"})});
+  EXPECT_EQ(w.route_clusters("main"), (Names{"a", "b", "a", "b"}));
+  api::RouteConfiguration r;
+  r.ParseFromString(resources_of({route_json("main", {"a", "b", "a", "b"})})["main"]);
+  r.mutable_virtual_hosts(3)->mutable_routes(0)->clear_match();
+  EXPECT_EQ(w.send_bytes(XdsType::kRoute, {{"main", r.SerializeAsString()}}),
+            "main: virtual_hosts[3].routes[0].match: is required\n");
+  r.mutable_virtual_hosts(3)->mutable_routes(0)->mutable_match()->set_prefix("/");
+  r.mutable_virtual_hosts(3)->set_domains(0, "h0.example");
+  EXPECT_NE(w.send_bytes(XdsType::kRoute, {{"main", r.SerializeAsString()}}), "") << "a domain twice";
+  r.mutable_virtual_hosts(3)->set_domains(0, "other.example");
+  r.set_ignore_port_in_host_matching(true);
+  EXPECT_EQ(w.send_bytes(XdsType::kRoute, {{"main", r.SerializeAsString()}}), "");
+  EXPECT_EQ(w.live().routes().at("main")->virtual_hosts[3]->domains(0), "other.example");
+  EXPECT_TRUE(w.live().routes().at("main")->config->ignore_port_in_host_matching());
+}
+
 // ---- any order --------------------------------------------------------------------------------------------------------------
 
 // A server's whole configuration, and the same as a static one.
