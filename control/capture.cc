@@ -107,7 +107,7 @@ void run_capture(ControlPlane& plane, const v1::CaptureRequest& rq, const std::s
     workers = view.workers();
     for (uint32_t p = 0; p < view.ports(); ++p) ports.push_back(view.port_name(p));
   });
-  auto question = capture_question(rq, *plane.model(), ports);
+  auto question = capture_question(rq, *plane.resolved_model(), ports);
   if (!question.ok()) return fail(question.error());
   const auto inspection = plane.inspections().open();
   question->id = inspection->id();

@@ -423,7 +423,7 @@ void report_trace(const table::TraceRecord& record, v1::TraceEvent* out) {
 void ask_connections(ControlPlane& plane, const v1::ConnectionsRequest& rq, const std::function<bool()>& cancelled,
                      v1::ConnectionsReply* out) {
   using Clock = std::chrono::steady_clock;
-  const auto model = plane.model();
+  const auto model = plane.in_force();
   ConnectionNames names(*model);
   uint32_t workers = 0;
   const bool there = plane.link().with_stats([&](const stats::RegionView& view) {

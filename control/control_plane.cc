@@ -80,7 +80,7 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
                                                  StatsSinks::Sources{[raw](const auto& f) { return raw->link_->with_stats(f); },
                                                                      [raw] { return raw->resolved_model(); }, say});
   c->stats_sinks_->start();
-  c->dynamic_ = std::make_unique<DynamicConfig>(*raw, DynamicConfig::Options{});
+  c->dynamic_ = std::make_unique<DynamicConfig>(*raw, c->dynamic_options_);
   // The first edit needs the store to hold what was before it; with a large configuration that takes a while.
   c->filler_ = std::thread([raw] {
     const std::lock_guard lock(raw->edit_mutex_);
@@ -109,7 +109,9 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     text = all.str();
     document = load_document_file(config_.config_file);
   }
-  ModelEdit from_file = Model{}.replace(document);
+  Model empty;
+  if (dynamic_options_.clusters) empty.let_clusters_come();
+  ModelEdit from_file = empty.replace(document);
   from_file.errors.insert(from_file.errors.end(), document.errors.begin(), document.errors.end());
   sort_errors(from_file.errors);
   if (!from_file.ok()) {
@@ -130,7 +132,7 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
   bool fresh = true;
   if (store_->base() == base && store_->edited() && !config_.discard_edits) {
     const Document stored = to_document(store_->load(), config_.store_file);
-    ModelEdit edited = Model{}.replace(stored);
+    ModelEdit edited = empty.replace(stored);
     edited.errors.insert(edited.errors.end(), stored.errors.begin(), stored.errors.end());
     if (!edited.ok()) {
       *errors = edited.errors;
@@ -158,7 +160,7 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     return base::Error{"the configuration cannot be compiled; nothing was started"};
   }
   // What waits for servers holds the first publication back (control/dynamic_config.h).
-  held_back_ = !warming_.waiting().empty();
+  held_back_ = dynamic_options_.clusters || dynamic_options_.listeners || !warming_.waiting().empty();
   uint64_t epoch = 0;
   if (const base::Status s = publish(compiled, &epoch); !s.ok()) return s;
   set_access_log_sinks();
@@ -318,6 +320,8 @@ ControlPlane::DynamicOutcome ControlPlane::change(const DynamicChange& change) {
     if (const base::Status s = publish(compiled, &out.epoch); !s.ok()) {
       out.not_published = s.error();
       publish_everything_ = true;
+    } else {
+      out.published = !held_back_;
     }
     const bool listeners = std::any_of(compiled.changed.begin(), compiled.changed.end(),
                                        [](const TableObject& o) { return o.kind == table::Kind::kListener; });

@@ -22,6 +22,7 @@
 #include "control/compile.h"
 #include "control/dataplane_link.h"
 #include "control/dns_watch.h"
+#include "control/dynamic_resources.h"
 #include "control/explain.h"
 #include "control/inspections.h"
 #include "control/log_book.h"
@@ -77,6 +78,7 @@ class ControlPlane {
   // one; it may tell the Warming of names given up. Objects that cannot be compiled stay in force as they were.
   struct DynamicOutcome {
     uint64_t epoch = 0;
+    bool published = false;         // something was
     ConfigErrors errors;            // of compilation
     std::vector<ConfigKey> failed;  // of which objects
     std::string not_published;      // why; "": it was, or is held back
@@ -156,6 +158,7 @@ class ControlPlane {
   std::string node_id_, node_cluster_;
   std::unique_ptr<StatsSinks> stats_sinks_;
   std::unique_ptr<DnsWatch> dns_;
+  DynamicOptions dynamic_options_;
   std::unique_ptr<DynamicConfig> dynamic_;
 };
 

@@ -37,7 +37,7 @@ std::string words(XdsType type, const std::string& name) { return std::string(sh
 
 }  // namespace
 
-DynamicConfig::DynamicConfig(ControlPlane& plane, const Options& options) : plane_(plane), options_(options) {
+DynamicConfig::DynamicConfig(ControlPlane& plane, const DynamicOptions& options) : plane_(plane), options_(options) {
   plane_.on_edited([this] { edited(); });
   timer_thread_ = std::thread([this] { keep_time(); });
   settle();
@@ -85,6 +85,11 @@ std::vector<XdsRejection> DynamicConfig::apply(const XdsUpdate& update) {
   for (const XdsRejection& r : taken.rejections) say("xDS: " + words(update.type, r.name) + " refused: " + r.reason);
   for (const std::string& name : taken.passed_over)
     say("xDS: " + words(update.type, name) + " passed over: a static one has this name");
+  // Endpoints come and go by the thousand.
+  if (update.type != XdsType::kEndpoints && !plane_.held_back() && changed.published)
+    say("epoch " + std::to_string(changed.epoch) + ", by xDS: " + std::string(short_name(update.type)) + " version \"" +
+        update.version + "\", " + std::to_string(update.changed.size()) + " changed, " + std::to_string(update.removed.size()) +
+        " gone");
   if (!changed.not_published.empty()) say("xDS: could not be published: " + changed.not_published);
   settle();
   return std::move(taken.rejections);

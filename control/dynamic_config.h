@@ -32,12 +32,8 @@ namespace millrace::control {
 
 class DynamicConfig final : public XdsSink {
  public:
-  struct Options {
-    bool clusters = false, listeners = false;         // what comes as a whole: dynamic_resources.cds_config, lds_config
-    std::chrono::milliseconds fetch_timeout{15'000};  // until the first publication, at most; 0: no limit
-  };
   // `plane` outlives it.
-  DynamicConfig(ControlPlane& plane, const Options& options);
+  DynamicConfig(ControlPlane& plane, const DynamicOptions& options);
   ~DynamicConfig() override;
   DynamicConfig(const DynamicConfig&) = delete;
   DynamicConfig& operator=(const DynamicConfig&) = delete;
@@ -63,7 +59,7 @@ class DynamicConfig final : public XdsSink {
   void edited();
 
   ControlPlane& plane_;
-  const Options options_;
+  const DynamicOptions options_;
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   mutable std::mutex mutex_;  // within the plane's edits; guards resources_
   DynamicResources resources_;

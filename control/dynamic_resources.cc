@@ -1,5 +1,7 @@
 #include "control/dynamic_resources.h"
 
+#include <unordered_map>
+
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/wire_format_lite.h>
 
@@ -148,20 +150,38 @@ class DynamicResources::Batch {
     std::vector<std::string_view> was, is;
     std::string other_was, other_is;
     if (!split_hosts(last->second.bytes, &was, &other_was) || !split_hosts(r.body, &is, &other_is)) return false;
-    if (was.size() != is.size() || is.size() != old.virtual_hosts.size() || other_was != other_is) return false;
-    std::shared_ptr<RouteObject> made;
+    if (was.size() != old.virtual_hosts.size() || other_was != other_is) return false;
+    // Nearly all are where they were; others are found by their bytes.
+    std::unordered_map<std::string_view, size_t> elsewhere;
+    if (was.size() != is.size())
+      for (size_t i = 0; i < was.size(); ++i) elsewhere.emplace(was[i], i);
+    std::vector<std::shared_ptr<const api::VirtualHost>> hosts;
+    hosts.reserve(is.size());
+    bool same_names = was.size() == is.size();
     for (size_t i = 0; i < is.size(); ++i) {
-      if (was[i] == is[i]) continue;
+      size_t at = i;
+      if (i >= was.size() || was[i] != is[i]) {
+        const auto found = elsewhere.find(is[i]);
+        at = found == elsewhere.end() ? was.size() : found->second;
+      }
+      if (at < was.size()) {
+        hosts.push_back(old.virtual_hosts[at]);
+        continue;
+      }
       auto host = std::make_shared<api::VirtualHost>();
       ConfigErrors errors;
       ErrorSink sink(nullptr, "", &errors);
-      if (!host->ParseFromArray(is[i].data(), static_cast<int>(is[i].size())) || !same_domains(*host, *old.virtual_hosts[i]) ||
+      if (!host->ParseFromArray(is[i].data(), static_cast<int>(is[i].size())) ||
           !validate_virtual_host(*host, max_direct_response_body(*old.config), Path(), sink))
         return false;
-      if (made == nullptr) made = std::make_shared<RouteObject>(old);
-      made->virtual_hosts[i] = std::move(host);
+      same_names = same_names && same_domains(*host, *old.virtual_hosts[i]);
+      hosts.push_back(std::move(host));
     }
-    if (made != nullptr) builder_.set_route(std::move(made));
+    if (!same_names && !common_names(hosts).empty()) return false;
+    if (hosts == old.virtual_hosts) return true;
+    auto made = std::make_shared<RouteObject>(old);
+    made->virtual_hosts = std::move(hosts);
+    builder_.set_route(std::move(made));
     return true;
   }
   void assign(const std::string& name, std::shared_ptr<google::protobuf::Message> message) {

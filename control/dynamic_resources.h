@@ -13,6 +13,7 @@
 // even parsed, so that one route in 100,000 costs little more than its virtual host.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -25,6 +26,12 @@
 #include "control/xds_engine.h"
 
 namespace millrace::control {
+
+// What a bootstrap says of servers.
+struct DynamicOptions {
+  bool clusters = false, listeners = false;         // what comes as a whole: dynamic_resources.cds_config, lds_config
+  std::chrono::milliseconds fetch_timeout{15'000};  // until the first publication, at most; 0: no limit
+};
 
 class DynamicResources {
  public:

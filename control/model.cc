@@ -71,6 +71,16 @@ bool Model::has(const ConfigKey& key) const {
   return false;
 }
 
+std::shared_ptr<const EndpointsObject> Model::endpoints_of(std::string_view cluster) const {
+  const auto find = [](const Table<EndpointsObject>& table, std::string_view name) -> std::shared_ptr<const EndpointsObject> {
+    const auto it = table.find(name);
+    return it == table.end() ? nullptr : it->second;
+  };
+  const auto c = clusters_.find(cluster);
+  if (c != clusters_.end() && !c->second->eds_service.empty()) return find(assignments_, c->second->eds_service);
+  return find(endpoints_, cluster);
+}
+
 bool Model::is_dynamic(const ConfigKey& key) const {
   const auto dynamic = [&](const auto& table) {
     const auto it = table.find(key.name);
@@ -102,11 +112,8 @@ std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key, 
     case ConfigKind::kSecret:
       return std::make_unique<api::Secret>(*secrets_.at(key.name)->config);
     case ConfigKind::kEndpoints: {
-      const auto c = clusters_.find(key.name);
-      if (c != clusters_.end() && !c->second->eds_service.empty())
-        if (const auto a = assignments_.find(c->second->eds_service); a != assignments_.end())
-          return std::make_unique<api::ClusterLoadAssignment>(*a->second->config);
-      return std::make_unique<api::ClusterLoadAssignment>(*endpoints_.at(key.name)->config);
+      const auto known = endpoints_of(key.name);
+      return std::make_unique<api::ClusterLoadAssignment>(known != nullptr ? *known->config : *endpoints_.at(key.name)->config);
     }
     case ConfigKind::kCluster: {
       auto c = std::make_unique<api::Cluster>(*clusters_.at(key.name)->config);

@@ -174,8 +174,12 @@ class Model {
   // What EDS has brought, by cluster_name. Several clusters may use one (control/warming.h); endpoints() of a cluster of type EDS
   // are empty here.
   const Table<EndpointsObject>& assignments() const { return assignments_; }
+  // The endpoints of a cluster, wherever they come from; null when none are known.
+  std::shared_ptr<const EndpointsObject> endpoints_of(std::string_view cluster) const;
   // Of a management server, not to be edited here. False for what is not there.
   bool is_dynamic(const ConfigKey& key) const;
+  // Has a management server ever brought anything?
+  bool has_dynamic() const { return has_dynamic_; }
   // Management servers may bring clusters: references to others than those of now are no mistake where Envoy does not check them.
   bool clusters_may_come() const { return clusters_may_come_; }
   void let_clusters_come() { clusters_may_come_ = true; }
@@ -233,7 +237,7 @@ class Model {
   Table<EndpointsObject> endpoints_;
   Table<SecretObject> secrets_;
   Table<EndpointsObject> assignments_;
-  bool clusters_may_come_ = false;
+  bool clusters_may_come_ = false, has_dynamic_ = false;
 };
 
 // The outcome of an edit. "One bad object never blocks the good ones": `model` holds the objects that were good, and for each bad

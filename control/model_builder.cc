@@ -93,6 +93,7 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
   for (const LoadedObject& o : objects) {
     const size_t errors_before = errors_.size();
     putting_dynamic_ = o.dynamic;
+    now_.has_dynamic_ = now_.has_dynamic_ || o.dynamic;
     ConfigErrors found;
     ErrorSink sink(o.source.get(), fallback(o.kind, written_name(o)), &found);
     bool ok = false;

@@ -29,7 +29,10 @@ class ModelBuilder {
   // The errors so far by the object that they are about, of those that were put.
   const std::map<ConfigKey, ConfigErrors>& blamed() const { return blamed_; }
   // EDS: an assignment, by its own name.
-  void set_assignment(std::shared_ptr<const EndpointsObject> e) { now_.assignments_[e->name] = std::move(e); }
+  void set_assignment(std::shared_ptr<const EndpointsObject> e) {
+    now_.has_dynamic_ = true;
+    now_.assignments_[e->name] = std::move(e);
+  }
   void erase_assignment(const std::string& name) { now_.assignments_.erase(name); }
   void complain(std::string message) { errors_.push_back({"", 0, 0, "", std::move(message)}); }
   ConfigErrors& errors() { return errors_; }

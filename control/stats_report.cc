@@ -300,10 +300,15 @@ void report_list(const Model& model, std::optional<ConfigKind> only, const LiveS
     o.set_kind(std::string(to_string(kind)));
     o.set_name(name);
     for (std::string& c : columns) o.add_columns(std::move(c));
+    if (!model.has_dynamic()) return;
+    const ConfigKey key{kind, name};
+    const bool by_eds = kind == ConfigKind::kEndpoints && !model.clusters().at(name)->eds_service.empty();
+    o.add_columns(model.is_dynamic(key) || by_eds ? "xDS" : "here");
   };
   const auto titles = [&](std::initializer_list<const char*> t) {
-    if (only)
-      for (const char* s : t) out->add_titles(s);
+    if (!only) return;
+    for (const char* s : t) out->add_titles(s);
+    if (model.has_dynamic()) out->add_titles("MANAGED BY");
   };
   const auto wanted = [&](ConfigKind k) { return !only || *only == k; };
   if (wanted(ConfigKind::kListener)) {
@@ -326,8 +331,8 @@ void report_list(const Model& model, std::optional<ConfigKind> only, const LiveS
     titles({"ENDPOINTS", "POLICY", "CONNECT TIMEOUT"});
     for (const auto& [name, c] : model.clusters()) {
       int endpoints = 0;
-      if (const auto it = model.endpoints().find(name); it != model.endpoints().end())
-        for (const auto& l : it->second->config->endpoints()) endpoints += l.lb_endpoints_size();
+      if (const auto e = model.endpoints_of(name); e != nullptr)
+        for (const auto& l : e->config->endpoints()) endpoints += l.lb_endpoints_size();
       const auto& t = c->config->connect_timeout();
       add(ConfigKind::kCluster, name,
           {std::to_string(endpoints), api::Cluster::LbPolicy_Name(c->config->lb_policy()),
@@ -336,7 +341,9 @@ void report_list(const Model& model, std::optional<ConfigKind> only, const LiveS
   }
   if (wanted(ConfigKind::kEndpoints)) {
     titles({"ENDPOINT", "WEIGHT", "STATE"});
-    for (const auto& [name, e] : model.endpoints())
+    for (const auto& [name, unused] : model.endpoints()) {
+      const auto e = model.endpoints_of(name);
+      if (e == nullptr) continue;
       for (const auto& l : e->config->endpoints())
         for (const auto& lb : l.lb_endpoints()) {
           const auto& a = lb.endpoint().address().socket_address();
@@ -350,6 +357,7 @@ void report_list(const Model& model, std::optional<ConfigKind> only, const LiveS
           add(ConfigKind::kEndpoints, name,
               {endpoint, std::to_string(lb.has_load_balancing_weight() ? lb.load_balancing_weight().value() : 1), shown});
         }
+    }
   }
   if (wanted(ConfigKind::kSecret)) {
     titles({"FROM"});

@@ -38,6 +38,8 @@ std::optional<AdminConfig> read_admin(const envoy::config::bootstrap::v3::Admin&
 // Parts, for edits of a single virtual host or route. `max_body`: max_direct_response_body() of the route configuration.
 uint32_t max_direct_response_body(const api::RouteConfiguration& config);
 bool validate_virtual_host(const api::VirtualHost& host, uint32_t max_body, const Path& at, ErrorSink& errors);
+// What virtual hosts of one route configuration must not have in common: names and domains. "" or what they have.
+std::string common_names(const std::vector<std::shared_ptr<const api::VirtualHost>>& hosts);
 bool validate_route(const api::Route& route, uint32_t max_body, const Path& at, ErrorSink& errors);
 
 }  // namespace millrace::control

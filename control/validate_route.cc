@@ -2,6 +2,7 @@
 // expressions).
 #include <map>
 #include <set>
+#include <unordered_set>
 
 #include "control/proto_values.h"
 #include "control/proxy_transport.h"
@@ -383,6 +384,18 @@ bool validate_route_configuration(const api::RouteConfiguration& c, const Path& 
   route::RouteTableSpec domains;
   for (const auto& h : c.virtual_hosts()) domains.virtual_hosts.push_back({h.name(), {h.domains().begin(), h.domains().end()}});
   return spec_errors(route::check_domains(domains), at, e);
+}
+
+std::string common_names(const std::vector<std::shared_ptr<const api::VirtualHost>>& hosts) {
+  std::unordered_set<std::string_view> names;
+  route::RouteTableSpec domains;
+  domains.virtual_hosts.reserve(hosts.size());
+  for (const auto& h : hosts) {
+    if (!names.insert(h->name()).second) return h->name();
+    domains.virtual_hosts.push_back({h->name(), {h->domains().begin(), h->domains().end()}});
+  }
+  const std::vector<route::SpecError> found = route::check_domains(domains);
+  return found.empty() ? "" : found.front().message;
 }
 
 }  // namespace millrace::control

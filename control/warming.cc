@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "control/cluster_references.h"
+#include "lib/base/ip_address.h"
 
 namespace millrace::control {
 
@@ -28,6 +29,11 @@ bool names_cluster(const RouteObject& r, const std::string& cluster) {
     if (found) return true;
   }
   return false;
+}
+
+bool same_address(const ListenerObject& a, const ListenerObject& b) {
+  const auto &x = a.config->address().socket_address(), &y = b.config->address().socket_address();
+  return x.port_value() == y.port_value() && base::IpAddress::parse(x.address()) == base::IpAddress::parse(y.address());
 }
 
 std::set<std::string> asked_secrets(const ListenerObject& l) {
@@ -365,17 +371,12 @@ void Warming::set_route(const std::string& name, TimeNs now) {
   wake(name, asks_[at(XdsType::kRoute)]);
 }
 
-void Warming::set_listener(const std::string& name, TimeNs now) {
-  const ConfigKey key{ConfigKind::kListener, name};
-  const auto w = get(written_.listeners_, name), f = get(now_.listeners_, name);
-  if (w == f) return;
-  if (w == nullptr) {
-    now_.listeners_.erase(name);
-    return count_listener(*f, -1);
-  }
+// May the listener go into force? Fills *with_it with the route configurations that go with it.
+bool Warming::listener_ready(const ListenerObject& w, TimeNs now, std::vector<std::string>* with_it) {
+  const ConfigKey key{ConfigKind::kListener, w.name};
+  const auto f = get(now_.listeners_, w.name);
   bool ready = true;
-  std::vector<std::string> with_it;  // route configurations that go into force together with it
-  for (const ChainObject& c : w->chains) {
+  for (const ChainObject& c : w.chains) {
     ready = secrets_ready(c.secrets) && ready;
     for_each_cluster(c, [&](const std::string& cluster) {
       const auto before = [&] {
@@ -388,17 +389,45 @@ void Warming::set_listener(const std::string& name, TimeNs now) {
     });
     if (c.route.empty()) continue;
     const auto route = get(written_.routes_, c.route), in_force = get(now_.routes_, c.route);
-    const bool own = in_force != nullptr && in_force->listener == name;  // written in the listener as it was
+    const bool own = in_force != nullptr && in_force->listener == w.name;  // written in the listener as it was
     if (c.rds && !own) {
-      ready = ready && ((in_force != nullptr && in_force->listener.empty()) || gave_up(XdsType::kRoute, c.route));
+      // One of this name that is written in another listener is not what was asked for.
+      ready = ready && (in_force != nullptr ? in_force->listener.empty() : gave_up(XdsType::kRoute, c.route));
     } else if (route == nullptr) {
       ready = ready && gave_up(XdsType::kRoute, c.route);
     } else {
       ready = clusters_ready(in_force.get(), *route, key, now) && ready;
-      with_it.push_back(c.route);
+      with_it->push_back(c.route);
     }
   }
-  if (!ready) return wait(key);
+  return ready;
+}
+
+// Has another listener in force the address, that goes on having it?
+bool Warming::address_taken(const ListenerObject& w, TimeNs now) {
+  for (const auto& [name, other] : now_.listeners_) {
+    if (name == w.name || !same_address(*other, w)) continue;
+    const auto next = get(written_.listeners_, name);
+    if (next == nullptr) continue;
+    std::vector<std::string> with_it;
+    if (same_address(*next, w) || !listener_ready(*next, now, &with_it)) return true;
+  }
+  return false;
+}
+
+void Warming::set_listener(const std::string& name, TimeNs now) {
+  const ConfigKey key{ConfigKind::kListener, name};
+  const auto w = get(written_.listeners_, name), f = get(now_.listeners_, name);
+  if (w == f) return;
+  std::vector<std::string> with_it;
+  if (w != nullptr && (!listener_ready(*w, now, &with_it) || address_taken(*w, now))) return wait(key);
+  // Others may wait for the address.
+  for (const ConfigKey& other : waiting_)
+    if (f != nullptr && other.kind == ConfigKind::kListener) todo_.insert(other);
+  if (w == nullptr) {
+    now_.listeners_.erase(name);
+    return count_listener(*f, -1);
+  }
   now_.listeners_[name] = w;
   for (const std::string& route : with_it) {
     waiting_.erase({ConfigKind::kRoute, route});

@@ -10,7 +10,8 @@
 // * A route configuration becomes live with the clusters that it newly names: until they are in force it is what it was. A
 //   cluster that is not known at all is waited for only where servers bring clusters, and for kClusterWait; after that, and for
 //   names that have been in vain before, requests get 503 (NC), as in Envoy.
-// * A listener waits for the route configurations that it asks for, and goes into force together with those written in it.
+// * A listener waits for the route configurations that it asks for, and for an address that another one still has, and goes into
+//   force together with the routes that are written in it.
 // * What is gone stays while something in force uses it: a cluster for kClusterWait at most, then requests get 503 (NC).
 // * given_up(): nobody answers for a name; who waits for it goes on without: a cluster without endpoints, a listener whose
 //   requests get 404, TLS that is refused.
@@ -68,6 +69,8 @@ class Warming {
   void set_cluster(const std::string& name, base::TimeNs now);
   void set_route(const std::string& name, base::TimeNs now);
   void set_listener(const std::string& name, base::TimeNs now);
+  bool listener_ready(const ListenerObject& w, base::TimeNs now, std::vector<std::string>* with_it);
+  bool address_taken(const ListenerObject& w, base::TimeNs now);
   void remove_cluster(const std::string& name, base::TimeNs now);
   bool secrets_ready(const TlsSecrets& secrets) const;
   template <class Before>

@@ -378,6 +378,25 @@ TEST_F(DynamicTest, AClusterThatIsUsedLeavesLater) {
   EXPECT_EQ(w.dangling(), Names{});
 }
 
+TEST_F(DynamicTest, AnAddressThatGoesFromOneListenerToAnother) {
+  World w;
+  w.send(XdsType::kCluster, {cluster_json("a", "type: STATIC")});
+  const std::string inline_a = "route_config: {" + routes_of("a", {"a"}) + "}",
+                    inline_b = "route_config: {" + routes_of("b", {"a"}) + "}";
+  w.send(XdsType::kListener, {listener_json("one", 80, inline_a), listener_json("two", 81, inline_b)});
+  // "one" is about to leave its address, which "three" is to have, but waits.
+  w.send(XdsType::kListener,
+         {listener_json("one", 82, rds("main")), listener_json("three", 80, "route_config: {" + routes_of("c", {"a"}) + "}")});
+  EXPECT_EQ(w.live_names(ConfigKind::kListener), (Names{"one", "two"}));
+  w.send(XdsType::kRoute, {route_json("main", {"a"})});
+  EXPECT_EQ(w.live_names(ConfigKind::kListener), (Names{"one", "three", "two"}));
+  // Both at once.
+  w.send(XdsType::kListener, {listener_json("three", 81, inline_b), listener_json("two", 80, inline_a)});
+  EXPECT_TRUE(w.warming.waiting().empty());
+  EXPECT_EQ(w.live().listeners().at("two")->config->address().socket_address().port_value(), 80u);
+  EXPECT_EQ(w.dangling(), Names{});
+}
+
 TEST_F(DynamicTest, FromInlineRoutesToRdsAndBack) {
   World w;
   w.send(XdsType::kCluster, {cluster_json("a", "type: STATIC"), cluster_json("b", "type: STATIC")});
@@ -573,6 +592,7 @@ TEST_F(DynamicTest, OnlyChangedVirtualHostsAreMadeAnew) {
   EXPECT_EQ(w.live().routes().at("main"), after);
   w.send(XdsType::kRoute, {route_json("main", {"a", "b", "a", "b"})});
   EXPECT_EQ(w.route_clusters("main"), (Names{"a", "b", "a", "b"}));
+  EXPECT_EQ(w.live().routes().at("main")->virtual_hosts[1], after->virtual_hosts[1]);
   api::RouteConfiguration r;
   r.ParseFromString(resources_of({route_json("main", {"a", "b", "a", "b"})})["main"]);
   r.mutable_virtual_hosts(3)->mutable_routes(0)->clear_match();
@@ -586,6 +606,13 @@ TEST_F(DynamicTest, OnlyChangedVirtualHostsAreMadeAnew) {
   EXPECT_EQ(w.send_bytes(XdsType::kRoute, {{"main", r.SerializeAsString()}}), "");
   EXPECT_EQ(w.live().routes().at("main")->virtual_hosts[3]->domains(0), "other.example");
   EXPECT_TRUE(w.live().routes().at("main")->config->ignore_port_in_host_matching());
+  // The first goes: the others are those that were there.
+  const auto four = w.live().routes().at("main");
+  r.mutable_virtual_hosts()->DeleteSubrange(0, 1);
+  EXPECT_EQ(w.send_bytes(XdsType::kRoute, {{"main", r.SerializeAsString()}}), "");
+  const auto three = w.live().routes().at("main");
+  ASSERT_EQ(three->virtual_hosts.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(three->virtual_hosts[i], four->virtual_hosts[i + 1]);
 }
 
 // ---- any order --------------------------------------------------------------------------------------------------------------
