@@ -109,7 +109,9 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     text = all.str();
     document = load_document_file(config_.config_file);
   }
+  dynamic_options_ = config_.dynamic;
   Model empty;
+  if (dynamic_options_.servers) empty.let_servers_answer();
   if (dynamic_options_.clusters) empty.let_clusters_come();
   ModelEdit from_file = empty.replace(document);
   from_file.errors.insert(from_file.errors.end(), document.errors.begin(), document.errors.end());

@@ -42,6 +42,7 @@ struct ControlConfig {
   std::string run_dir = "/run/millrace";  // dataplane.sock, control.sock
   std::string store_file;                 // "" : <run_dir>/control.db
   bool discard_edits = false;             // start from the configuration file even when the store holds edits of it
+  DynamicOptions dynamic;                 // management servers
 };
 
 struct EditOutcome {

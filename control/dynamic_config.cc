@@ -11,6 +11,8 @@ using std::chrono::steady_clock;
 
 namespace {
 
+constexpr std::chrono::milliseconds kLookAgain{200};  // while the first publication waits
+
 int64_t now_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
@@ -179,12 +181,10 @@ void DynamicConfig::keep_time() {
     if (due != base::kNever) until = steady_clock::now() + std::chrono::nanoseconds(due > now ? due - now : 0);
     const std::optional<steady_clock::time_point> first = plane_.held_back() ? limit() : std::nullopt;
     if (due <= now) plane_.change([](const Model& model, Warming&) { return std::optional<Model>(model); });
-    if (due <= now || (first && *first <= steady_clock::now())) {
-      settle();  // is news
-      lock.lock();
-      continue;
-    }
+    if (due <= now || (first && *first <= steady_clock::now())) settle();  // is news
     if (first && (!until || *first < *until)) until = first;
+    // A data plane may come, or go and come back with nothing.
+    if (plane_.held_back()) until = std::min(until.value_or(steady_clock::time_point::max()), steady_clock::now() + kLookAgain);
     lock.lock();
     const auto woken = [&] { return news_ || stopping_; };
     if (until) timer_.wait_until(lock, *until, woken);

@@ -29,6 +29,7 @@ namespace millrace::control {
 
 // What a bootstrap says of servers.
 struct DynamicOptions {
+  bool servers = false;                             // there is a stream (dynamic_resources.ads_config)
   bool clusters = false, listeners = false;         // what comes as a whole: dynamic_resources.cds_config, lds_config
   std::chrono::milliseconds fetch_timeout{15'000};  // until the first publication, at most; 0: no limit
 };

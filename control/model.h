@@ -183,6 +183,9 @@ class Model {
   // Management servers may bring clusters: references to others than those of now are no mistake where Envoy does not check them.
   bool clusters_may_come() const { return clusters_may_come_; }
   void let_clusters_come() { clusters_may_come_ = true; }
+  // There is a stream to ask for routes, endpoints and secrets by name; else objects that would are refused.
+  bool servers_answer() const { return servers_answer_; }
+  void let_servers_answer() { servers_answer_ = true; }
 
   // With these endpoints in the place of the clusters' own: for compilation only (control/dns_names.h).
   Model with_endpoints(const std::vector<std::pair<std::string, std::shared_ptr<const EndpointsObject>>>& endpoints) const;
@@ -237,7 +240,7 @@ class Model {
   Table<EndpointsObject> endpoints_;
   Table<SecretObject> secrets_;
   Table<EndpointsObject> assignments_;
-  bool clusters_may_come_ = false, has_dynamic_ = false;
+  bool clusters_may_come_ = false, servers_answer_ = false, has_dynamic_ = false;
 };
 
 // The outcome of an edit. "One bad object never blocks the good ones": `model` holds the objects that were good, and for each bad

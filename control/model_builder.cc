@@ -438,9 +438,16 @@ bool ModelBuilder::check_route(const RouteObject& r) {
   return ok;
 }
 
+bool ModelBuilder::may_ask(ErrorSink& errors, const std::string& path) const {
+  if (now_.servers_answer()) return true;
+  errors.add(path, "asks the stream of dynamic_resources.ads_config, which is not there");
+  return false;
+}
+
 bool ModelBuilder::check_cluster(const ClusterObject& c) {
   ErrorSink sink(c.source.get(), fallback(ConfigKind::kCluster, c.name), &errors_);
-  return secrets_known(c.tls.common_tls_context(), c.tls_path + ".common_tls_context", sink);
+  const bool ok = c.eds_service.empty() || may_ask(sink, "eds_cluster_config.eds_config");
+  return secrets_known(c.tls.common_tls_context(), c.tls_path + ".common_tls_context", sink) && ok;
 }
 
 bool ModelBuilder::check_listener(const ListenerObject& l) {
@@ -450,7 +457,10 @@ bool ModelBuilder::check_listener(const ListenerObject& l) {
     const ChainObject& c = l.chains[i];
     const std::string path = c.is_default ? "default_filter_chain" : "filter_chains[" + std::to_string(i) + "]";
     ok = secrets_known(c.tls.common_tls_context(), path + ".transport_socket.typed_config.common_tls_context", sink) && ok;
-    if (c.tls.has_session_ticket_keys_sds_secret_config() && !c.tls.session_ticket_keys_sds_secret_config().has_sds_config())
+    if (c.rds) ok = may_ask(sink, path + ".filters[0].typed_config.rds.config_source") && ok;
+    if (c.tls.session_ticket_keys_sds_secret_config().has_sds_config())
+      ok = may_ask(sink, path + ".transport_socket.typed_config.session_ticket_keys_sds_secret_config.sds_config") && ok;
+    else if (c.tls.has_session_ticket_keys_sds_secret_config())
       ok = secret_known(c.tls.session_ticket_keys_sds_secret_config().name(), api::Secret::kSessionTicketKeys,
                         path + ".transport_socket.typed_config.session_ticket_keys_sds_secret_config", sink) &&
            ok;

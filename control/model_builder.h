@@ -68,6 +68,8 @@ class ModelBuilder {
   bool secret_known(const std::string& name, api::Secret::TypeCase type, const std::string& path, ErrorSink& errors) const;
   void forget_derived(const TlsSecrets& secrets);
   void restore_derived(const TlsSecrets& secrets);
+  // Complains where nobody is there to be asked; `path` is that of the source.
+  bool may_ask(ErrorSink& errors, const std::string& path) const;
   // Complains about secrets that do not exist, or are of another kind; `path` is where the context stands.
   bool secrets_known(const CommonTlsContext& common, const std::string& path, ErrorSink& errors) const;
   void add_or_keep_secret(SecretObject secret);

@@ -158,7 +158,9 @@ bool ModelBuilder::secret_known(const std::string& name, api::Secret::TypeCase t
 bool ModelBuilder::secrets_known(const CommonTlsContext& common, const std::string& path, ErrorSink& errors) const {
   bool ok = true;
   const auto known = [&](const tls_api::SdsSecretConfig& sds, api::Secret::TypeCase type, const std::string& at) {
-    if (!sds.has_sds_config()) ok = secret_known(sds.name(), type, path + "." + at, errors) && ok;
+    ok = (sds.has_sds_config() ? may_ask(errors, path + "." + at + ".sds_config")
+                               : secret_known(sds.name(), type, path + "." + at, errors)) &&
+         ok;
   };
   for (int i = 0; i < common.tls_certificate_sds_secret_configs_size(); ++i)
     known(common.tls_certificate_sds_secret_configs(i), api::Secret::kTlsCertificate,

@@ -266,7 +266,7 @@ Result<Publisher::Handover> Publisher::prepare_link() {
 void Publisher::on_linked(stats::RegionView stats, uint64_t last_epoch) {
   std::lock_guard lock(mutex_);
   stats_ = stats;
-  if (!std::exchange(linked_before_, true)) inherited_epoch_ = last_epoch;
+  if (!published_) inherited_epoch_ = last_epoch;
   const auto attached = ring_.attach(commands_.bytes());
   MILLRACE_ASSERT(attached == shm::RingError::kNone, "a command ring just made is good");
   accepted_ = rejected_ = sent_epoch_ = 0;

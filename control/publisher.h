@@ -90,7 +90,8 @@ class Publisher {
   // Blocks until the epoch is acknowledged or rejected or time is up. kNotConnected does not end the wait: a data plane may come.
   Acknowledgement wait_acknowledged(uint64_t epoch, std::chrono::milliseconds timeout);
   PublisherStatus status() const;
-  // How far the data plane had come with an earlier control when it was linked to this one first; 0: not linked yet, or no such.
+  // How far the data plane that is linked came with an earlier control, while nothing was published; 0: not linked yet, or no
+  // such.
   uint64_t inherited_epoch() const;
   bool contains(table::ObjectId id) const;
   // A copy of a live object's blob; nullopt when there is none.
@@ -148,7 +149,6 @@ class Publisher {
   Arena arena_;
   bool arena_shared_ = false;  // a data plane has (had) this arena: blocks are freed by epoch only
   uint64_t inherited_epoch_ = 0;
-  bool linked_before_ = false;
   bool published_ = false;  // something was published in this control's life
   Objects objects_;
   std::vector<table::ObjectRef> refs_;  // of objects_, sorted by key: what the root holds

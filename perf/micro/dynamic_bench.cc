@@ -77,6 +77,7 @@ struct Control {
     PublisherConfig config;
     config.incarnation = 1;
     publisher = std::move(Publisher::create(config)).value();
+    model.let_servers_answer();
     model.let_clusters_come();
   }
   // Bytes to a published epoch; how many objects it wrote.

@@ -120,10 +120,11 @@ Resources resources_of(const Names& objects) {
 class World {
  public:
   explicit World(const Names& fixed = {}, bool clusters_come = true) {
-    ModelEdit e = Model().replace(document_of(fixed));
+    model.let_servers_answer();
+    if (clusters_come) model.let_clusters_come();
+    ModelEdit e = model.replace(document_of(fixed));
     EXPECT_EQ(errors_of(e), "");
     model = std::move(e.model);
-    if (clusters_come) model.let_clusters_come();
     step();
   }
 

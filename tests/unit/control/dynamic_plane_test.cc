@@ -1,8 +1,11 @@
 // A control plane that starts with objects that wait for a management server: what is published when, and what is stored.
-#include <sys/stat.h>
+#include <thread>
 
 #include "control/dynamic_config.h"
+#include "control/monotonic.h"
+#include "lib/route/pattern_db.h"
 #include "tests/unit/control/config_fixture.h"
+#include "tests/unit/control/link_world.h"
 
 namespace millrace::control {
 namespace {
@@ -29,6 +32,62 @@ static_resources:
   - { name: api, type: EDS, eds_cluster_config: { eds_config: { ads: {} } } }
 )";
 
+// What the listener was before it asked a server.
+std::string static_config() {
+  std::string text = kWaits;
+  const std::string rds = "rds: { route_config_name: main, config_source: { ads: {} } }";
+  text.replace(text.find(rds), rds.size(),
+               "route_config: { name: before, virtual_hosts: [ { name: all, domains: [\"*\"], routes: [ { match: { prefix: / }, "
+               "direct_response: { status: 200 } } ] } ] }");
+  return text.substr(0, text.find("  clusters:"));
+}
+
+// A data plane that lives by itself and takes what it is given.
+class LivingDataplane {
+ public:
+  explicit LivingDataplane(const std::string& run_dir)
+      : dataplane_(run_dir + "/dataplane.sock", 1, 77, {}, route::platform()), thread_([this] { live(); }) {}
+  ~LivingDataplane() {
+    stopping_ = true;
+    thread_.join();
+  }
+  uint64_t epoch() {
+    const std::lock_guard lock(mutex_);
+    const auto* tables = dataplane_.workers[0].tables;
+    return tables == nullptr ? 0 : tables->epoch();
+  }
+  bool has_route_table(const char* name) {
+    const std::lock_guard lock(mutex_);
+    const auto* tables = dataplane_.workers[0].tables;
+    return tables != nullptr && tables->route_table(table::object_id(table::Kind::kRouteTable, name)) != nullptr;
+  }
+
+ private:
+  void live() {
+    while (!stopping_) {
+      {
+        const std::lock_guard lock(mutex_);
+        dataplane_.link->step(monotonic_ns());
+        dataplane_.turn_all();
+      }
+      std::this_thread::sleep_for(1ms);
+    }
+  }
+  std::mutex mutex_;
+  std::atomic<bool> stopping_{false};
+  millrace::testing::FakeDataplane dataplane_;
+  std::thread thread_;
+};
+
+template <class Condition>
+bool comes(Condition&& condition) {
+  for (int i = 0; i < 30'000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(1ms);
+  }
+  return false;
+}
+
 class DynamicPlaneTest : public ConfigTest {
  protected:
   void SetUp() override {
@@ -36,6 +95,7 @@ class DynamicPlaneTest : public ConfigTest {
     static int count = 0;
     config_.run_dir = work_directory() / ("run" + std::to_string(++count));
     config_.config_file = config_.run_dir + ".yaml";
+    config_.dynamic.servers = true;
     write(kWaits);
   }
   void write(const std::string& text) { std::ofstream(config_.config_file) << text; }
@@ -136,6 +196,56 @@ TEST_F(DynamicPlaneTest, DynamicObjectsAreForgottenAtARestart) {
   EXPECT_EQ(plane->model()->names(ConfigKind::kRoute), std::vector<std::string>{});
   EXPECT_EQ(plane->model()->assignments().size(), 0u);
   EXPECT_TRUE(plane->held_back());
+}
+
+TEST_F(DynamicPlaneTest, ARestartedControlLeavesTheTablesThatServe) {
+  config_.dynamic.fetch_timeout = 300ms;  // counts from a server's first word, and there is none
+  write(static_config());
+  std::filesystem::create_directories(config_.run_dir);
+  LivingDataplane dataplane(config_.run_dir);
+  auto plane = start();
+  ASSERT_NE(plane, nullptr);
+  ASSERT_TRUE(comes([&] { return dataplane.has_route_table("before"); }));
+  const uint64_t epoch = dataplane.epoch();
+  plane.reset();
+  write(kWaits);
+  plane = start();
+  ASSERT_NE(plane, nullptr);
+  ASSERT_TRUE(comes([&] { return plane->inherited_epoch() >= epoch; }));
+  std::this_thread::sleep_for(1s);
+  EXPECT_TRUE(plane->held_back());
+  EXPECT_EQ(dataplane.epoch(), epoch);
+  EXPECT_TRUE(dataplane.has_route_table("before"));
+  plane->dynamic_config().apply(endpoints(80));
+  EXPECT_EQ(dataplane.epoch(), epoch) << "a part is not enough";
+  plane->dynamic_config().apply(routes());
+  ASSERT_TRUE(comes([&] { return dataplane.epoch() > epoch; }));
+  EXPECT_TRUE(dataplane.has_route_table("main"));
+  EXPECT_FALSE(dataplane.has_route_table("before"));
+}
+
+TEST_F(DynamicPlaneTest, ADataplaneWithoutTablesWaitsNoLongerThanTheTimeout) {
+  config_.dynamic.fetch_timeout = 300ms;
+  std::filesystem::create_directories(config_.run_dir);
+  LivingDataplane dataplane(config_.run_dir);
+  const auto plane = start();
+  ASSERT_NE(plane, nullptr);
+  EXPECT_TRUE(comes([&] { return dataplane.epoch() != 0; })) << "without what no server has brought";
+  EXPECT_FALSE(plane->held_back());
+}
+
+TEST_F(DynamicPlaneTest, WithoutLimitItWaits) {
+  config_.dynamic.fetch_timeout = 0ms;
+  config_.dynamic.listeners = true;
+  write("static_resources: { clusters: [ { name: api } ] }");
+  const auto plane = start();
+  ASSERT_NE(plane, nullptr);
+  std::this_thread::sleep_for(500ms);
+  EXPECT_TRUE(plane->held_back()) << "for listeners, as a whole";
+  XdsUpdate none;
+  none.type = XdsType::kListener;
+  plane->dynamic_config().apply(none);
+  EXPECT_FALSE(plane->held_back());
 }
 
 TEST_F(DynamicPlaneTest, NothingWaitsNothingIsHeldBack) {
