@@ -5,6 +5,9 @@
 //     ▲   ◀─ rejections ─┘                                       │
 //     └── wanted(): names that listeners and clusters ask for ◀──┘       edits by hand ─▶ the same model
 //
+// The control plane has one always (ControlPlane::dynamic_config()); ControlConfig::dynamic says what the bootstrap has of
+// servers.
+//
 // Nothing of it is stored. A control that starts with management servers publishes nothing at first: the data plane goes on with
 // the tables it has until the servers have said everything that was asked for, or were given up (initial_fetch_timeout). A data
 // plane that has no tables is kept waiting likewise, as Envoy opens no listener before its first fetch, but for no longer than

@@ -1,6 +1,7 @@
 // A control plane that starts with objects that wait for a management server: what is published when, and what is stored.
 #include <thread>
 
+#include "control/admin/pages.h"
 #include "control/dynamic_config.h"
 #include "control/monotonic.h"
 #include "lib/route/pattern_db.h"
@@ -246,6 +247,74 @@ TEST_F(DynamicPlaneTest, WithoutLimitItWaits) {
   none.type = XdsType::kListener;
   plane->dynamic_config().apply(none);
   EXPECT_FALSE(plane->held_back());
+}
+
+// /config_dump in one line, without what a model is made of.
+std::string dump(ControlPlane& plane, const std::string& resource) {
+  admin::Pages::Sources s;
+  s.model = [&] { return plane.model(); };
+  s.dynamic = [&] { return admin::DynamicView{plane.dynamic_config().infos(), {}, plane.waiting_objects(), plane.in_force()}; };
+  const admin::Reply reply = admin::Pages(s).answer({"GET", "/config_dump", {{"resource", resource}, {"include_eds", ""}}});
+  EXPECT_EQ(reply.status, 200) << reply.body;
+  std::string out;
+  for (const char c : reply.body)
+    if (c != ' ' && c != '\n') out += c;
+  return out;
+}
+bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+TEST_F(DynamicPlaneTest, ConfigDumpTellsStaticFromDynamic) {
+  const auto plane = start();
+  ASSERT_NE(plane, nullptr);
+  DynamicConfig& dynamic = plane->dynamic_config();
+  const std::string none = "{\"configs\":[]}";
+  EXPECT_TRUE(holds(dump(*plane, "static_clusters"), "\"name\":\"api\""));
+  EXPECT_EQ(dump(*plane, "dynamic_route_configs"), none);
+  EXPECT_EQ(dump(*plane, "dynamic_endpoint_configs"), none);
+  dynamic.apply(routes());
+  dynamic.apply(endpoints(80));
+  const std::string routes_dump = dump(*plane, "dynamic_route_configs");
+  EXPECT_TRUE(holds(routes_dump,
+                    "\"@type\":\"type.googleapis.com/envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig\","
+                    "\"version_info\":\"7\",\"route_config\":{"))
+      << routes_dump;
+  EXPECT_TRUE(holds(routes_dump, "\"last_updated\":\"20")) << routes_dump;
+  EXPECT_EQ(dump(*plane, "static_route_configs"), none);
+  EXPECT_TRUE(holds(dump(*plane, "dynamic_endpoint_configs"), "\"version_info\":\"7\",\"endpoint_config\":{"));
+  EXPECT_EQ(dump(*plane, "static_endpoint_configs"), none);
+  // A cluster that warms, and one that was refused.
+  api::Cluster c;
+  c.set_name("new");
+  c.set_type(api::Cluster::EDS);
+  c.mutable_eds_cluster_config()->mutable_eds_config()->mutable_ads();
+  EXPECT_TRUE(dynamic.apply(update(XdsType::kCluster, c, "new")).empty());
+  EXPECT_TRUE(holds(dump(*plane, "dynamic_warming_clusters"), "\"name\":\"new\""));
+  EXPECT_EQ(dump(*plane, "dynamic_active_clusters"), none);
+  c.set_name("bad");
+  c.clear_eds_cluster_config();
+  ASSERT_EQ(dynamic.apply(update(XdsType::kCluster, c, "bad")).size(), 1u);
+  const std::string refused = dump(*plane, "dynamic_active_clusters");
+  EXPECT_TRUE(holds(refused, "\"error_state\":{")) << refused;
+  EXPECT_TRUE(holds(refused, "\"details\":\"eds_cluster_config.eds_config:isrequired\",\"version_info\":\"7\"")) << refused;
+  // A listener that warms while the old one serves.
+  const auto listener_of = [](const std::string& route) {
+    api::Listener l = *static_cast<const api::Listener*>(load_document(kWaits, "").objects.front().message.get());
+    l.set_name("more");
+    l.mutable_address()->mutable_socket_address()->set_port_value(8090);
+    api::HttpConnectionManager hcm;
+    l.filter_chains(0).filters(0).typed_config().UnpackTo(&hcm);
+    hcm.mutable_rds()->set_route_config_name(route);
+    l.mutable_filter_chains(0)->mutable_filters(0)->mutable_typed_config()->PackFrom(hcm);
+    return l;
+  };
+  EXPECT_TRUE(dynamic.apply(update(XdsType::kListener, listener_of("main"), "more")).empty());
+  EXPECT_FALSE(holds(dump(*plane, "dynamic_listeners"), "warming_state"));
+  EXPECT_TRUE(
+      holds(dump(*plane, "dynamic_listeners"), "\"name\":\"more\",\"active_state\":{\"version_info\":\"7\",\"listener\":{"));
+  EXPECT_TRUE(dynamic.apply(update(XdsType::kListener, listener_of("later"), "more")).empty());
+  const std::string both = dump(*plane, "dynamic_listeners");
+  EXPECT_TRUE(holds(both, "\"active_state\":{\"listener\":{") && holds(both, "\"warming_state\":{\"version_info\":\"7\""))
+      << both;
 }
 
 TEST_F(DynamicPlaneTest, NothingWaitsNothingIsHeldBack) {
