@@ -1,5 +1,6 @@
 #include "control/dynamic_resources.h"
 
+#include <set>
 #include <unordered_map>
 
 #include <google/protobuf/io/coded_stream.h>
@@ -8,6 +9,7 @@
 #include "control/foreign_filters.h"
 #include "control/model_builder.h"
 #include "control/validate.h"
+#include "lib/base/ip_address.h"
 
 namespace millrace::control {
 
@@ -75,6 +77,20 @@ bool split_hosts(std::string_view bytes, std::vector<std::string_view>* hosts, s
     } else {
       if (!WireFormatLite::SkipField(&in, tag)) return false;
       rest->append(bytes.substr(static_cast<size_t>(start), static_cast<size_t>(in.CurrentPosition() - start)));
+    }
+  }
+}
+
+// An endpoint that is there twice counts once, as in Envoy: what is edited by hand may name it once only, a server need not care.
+void drop_repeated(api::ClusterLoadAssignment* a) {
+  std::set<std::pair<std::string, uint32_t>> seen;
+  for (auto& locality : *a->mutable_endpoints()) {
+    auto* list = locality.mutable_lb_endpoints();
+    for (int i = 0; i < list->size();) {
+      const auto& socket = list->Get(i).endpoint().address().socket_address();
+      const auto ip = base::IpAddress::parse(socket.address());
+      if (!ip || seen.emplace(ip->to_string(), socket.port_value()).second) ++i;
+      else list->DeleteSubrange(i, 1);
     }
   }
 }
@@ -186,6 +202,7 @@ class DynamicResources::Batch {
   }
   void assign(const std::string& name, std::shared_ptr<google::protobuf::Message> message) {
     auto config = std::static_pointer_cast<api::ClusterLoadAssignment>(std::move(message));
+    drop_repeated(config.get());
     ConfigErrors errors;
     ErrorSink sink(nullptr, object_words(type_.kind, name), &errors);
     if (!validate_load_assignment(*config, Path(), sink, false))

@@ -7,6 +7,7 @@
 //   (delta) says that nobody waits for it any longer, and leaves what is there.
 // * Route configurations of RDS may name clusters that are not there (validate_clusters is false unless given), those that are
 //   written in a listener may not.
+// * An endpoint that an assignment has twice counts once.
 // * Filters that are known to change no request pass (control/foreign_filters.h).
 //
 // A route configuration comes whole, however little of it has changed. Virtual hosts whose bytes are those of last time are not

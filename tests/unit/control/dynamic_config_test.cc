@@ -278,6 +278,13 @@ TEST_F(DynamicTest, AServiceOfSeveralClusters) {
   EXPECT_EQ(w.last.changed[1].kind, table::Kind::kEndpointSet);
 }
 
+TEST_F(DynamicTest, AnEndpointThatIsThereTwiceCountsOnce) {
+  World w;
+  w.send(XdsType::kCluster, {cluster_json("a", eds("s"))});
+  EXPECT_EQ(w.send(XdsType::kEndpoints, {assignment_json("s", {1, 2, 1, 3, 3})}), "");
+  EXPECT_EQ(w.ports("a"), (std::vector<int>{1, 2, 3}));
+}
+
 TEST_F(DynamicTest, AListenerWaitsForRoutesAndSecrets) {
   World w;
   w.send(XdsType::kCluster, {cluster_json("api", "type: STATIC")});
