@@ -165,7 +165,7 @@ BROKEN = [
     # clusters
     ("duplicate cluster", "- name: canary\n    type", "- name: web\n    type", ["clusters[1].name", "web"]),
     ("cluster type that is not supported", "type: STATIC\n    connect_timeout: 2s\n    lb_policy",
-     "type: EDS\n    connect_timeout: 2s\n    lb_policy", ["clusters[0].type", "EDS"]),
+     "type: ORIGINAL_DST\n    connect_timeout: 2s\n    lb_policy", ["clusters[0].type", "ORIGINAL_DST"]),
     ("same endpoint twice", "        - endpoint: {address: {socket_address: {address: 10.77.2.11, port_value: 8001}}}",
      "        - endpoint: {address: {socket_address: {address: 10.77.2.11, port_value: 8001}}}\n"
      "        - endpoint: {address: {socket_address: {address: 10.77.2.11, port_value: 8001}}}",
