@@ -84,7 +84,6 @@ std::vector<XdsRejection> DynamicConfig::apply(const XdsUpdate& update) {
     resources_.reject(update.type, key.name, reason, now_ms());
     taken.rejections.push_back({key.name, reason});
   }
-  for (const XdsRejection& r : taken.rejections) say("xDS: " + words(update.type, r.name) + " refused: " + r.reason);
   for (const std::string& name : taken.passed_over)
     say("xDS: " + words(update.type, name) + " passed over: a static one has this name");
   // Endpoints come and go by the thousand.
@@ -99,8 +98,6 @@ std::vector<XdsRejection> DynamicConfig::apply(const XdsUpdate& update) {
 
 void DynamicConfig::expired(XdsType type, std::string_view name) {
   heard();
-  say("xDS: " + (name.empty() ? "no " + std::string(short_name(type)) : words(type, std::string(name))) +
-      ": no answer within initial_fetch_timeout; goes on without");
   if (name.empty()) {
     answered_[at(type)] = true;
   } else {

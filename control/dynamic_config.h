@@ -41,6 +41,7 @@ class DynamicConfig final : public XdsSink {
   DynamicConfig(const DynamicConfig&) = delete;
   DynamicConfig& operator=(const DynamicConfig&) = delete;
 
+  // What is refused and what expires is for the stream to say.
   std::vector<XdsRejection> apply(const XdsUpdate& update) override;
   void expired(XdsType type, std::string_view name) override;
   std::set<std::string> wanted(XdsType type) override;
