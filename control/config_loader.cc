@@ -110,17 +110,21 @@ class DocumentLoader {
       else if (name == "stats_sinks" || name == "statsSinks") stats_sinks(e.value);
       else if (name == "stats_flush_interval" || name == "statsFlushInterval") stats_flush_interval(e.value);
       else if (name == "admin") admin(e.value);
+      else if (name == "dynamic_resources" || name == "dynamicResources") dynamic_resources(e.value);
       else if (name != "node" && name != "@type") mapper_.unknown_field(e.key, Bootstrap::descriptor(), "");
     }
+    if (dynamic_resources_ != nullptr) check_servers();
     // A sink may stand before the clusters.
     for (const auto& [source, cluster] : sink_clusters_) {
-      const bool known = std::any_of(document_->objects.begin(), document_->objects.end(), [&](const LoadedObject& o) {
-        return o.kind == ConfigKind::kCluster && static_cast<const api::Cluster&>(*o.message).name() == cluster;
-      });
-      if (!known)
+      if (!has_cluster(cluster))
         document_->errors.push_back(source->error("typed_config.tcp_cluster_name",
                                                   "unknown cluster \"" + cluster + "\": sinks use static_resources.clusters"));
     }
+  }
+  bool has_cluster(const std::string& name) const {
+    return std::any_of(document_->objects.begin(), document_->objects.end(), [&](const LoadedObject& o) {
+      return o.kind == ConfigKind::kCluster && static_cast<const api::Cluster&>(*o.message).name() == name;
+    });
   }
   void stats_sinks(YamlTree::Id at) {
     if (tree_.kind(at) == Kind::kNull) return;
@@ -171,6 +175,35 @@ class DocumentLoader {
     mapper_.map_object(at, "node", &n);
     document_->node_id = n.id();
     document_->node_cluster = n.cluster();
+    document_->xds.node = std::move(n);
+  }
+  void dynamic_resources(YamlTree::Id at) {
+    if (tree_.kind(at) == Kind::kNull) return;
+    Bootstrap::DynamicResources message;
+    const size_t before = document_->errors.size();
+    dynamic_resources_ = mapper_.map_object(at, "dynamic_resources", &message);
+    if (document_->errors.size() != before) return;
+    ErrorSink errors(dynamic_resources_.get(), "dynamic_resources", &document_->errors);
+    (void)read_dynamic_resources(message, errors, &document_->xds);
+  }
+  // Clusters may stand behind. Management servers are asked for clusters, so theirs must be there without them.
+  void check_servers() {
+    using envoy::config::core::v3::ApiConfigSource;
+    const auto check = [&](const ApiConfigSource& source, const std::string& path) {
+      for (int i = 0; i < source.grpc_services_size(); ++i) {
+        const std::string& cluster = source.grpc_services(i).envoy_grpc().cluster_name();
+        if (!cluster.empty() && !has_cluster(cluster))
+          document_->errors.push_back(dynamic_resources_->error(
+              path + ".grpc_services[" + std::to_string(i) + "].envoy_grpc.cluster_name",
+              "unknown cluster \"" + cluster + "\": management servers are endpoints of static_resources.clusters"));
+      }
+    };
+    const XdsConfig& xds = document_->xds;
+    if (xds.ads) check(*xds.ads, "ads_config");
+    if (xds.lds) check(xds.lds->api_config_source(), "lds_config.api_config_source");
+    if (xds.cds) check(xds.cds->api_config_source(), "cds_config.api_config_source");
+    if (xds.dynamic() && document_->node_id.empty())  // as Envoy: servers know gateways by it
+      document_->errors.push_back(dynamic_resources_->error("", "needs node.id: management servers tell gateways apart by it"));
   }
   void static_resources(YamlTree::Id at) {
     const std::string path = "static_resources";
@@ -198,6 +231,7 @@ class DocumentLoader {
   const YamlTree& tree_;
   Document* document_;
   ProtoMapper mapper_;
+  std::shared_ptr<const SourceMap> dynamic_resources_;
   std::vector<std::pair<std::shared_ptr<const SourceMap>, std::string>> sink_clusters_;  // where named, by name
 };
 

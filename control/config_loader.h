@@ -21,6 +21,7 @@
 #include "control/config_kind.h"
 #include "control/source_map.h"
 #include "control/stats_sinks_config.h"
+#include "control/xds_config.h"
 #include "lib/base/status.h"
 
 namespace millrace::control {
@@ -43,6 +44,7 @@ struct Document {
   // Bootstrap.stats_sinks and stats_flush_interval; nullopt when the document has neither.
   std::optional<StatsSinksConfig> stats_sinks;
   std::optional<AdminConfig> admin;  // Bootstrap.admin
+  XdsConfig xds;                     // Bootstrap.node and Bootstrap.dynamic_resources
   // The text under `dataplane:`, and whether there was such a key; parsed by lib/bootstrap, which both programs use. Its errors
   // are among `errors` already.
   bool has_dataplane = false;

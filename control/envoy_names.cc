@@ -4,6 +4,7 @@
 #include <string>
 
 #include "lib/api/envoy.config.bootstrap.v3.pb.h"
+#include "lib/api/envoy.config.grpc_credential.v3.pb.h"
 #include "lib/api/envoy.config.metrics.v3.pb.h"
 #include "lib/api/envoy.config.route.v3.pb.h"
 #include "lib/api/envoy.extensions.access_loggers.file.v3.pb.h"
@@ -74,6 +75,8 @@ const ExtensionTable& extension_table() {
        {ext::upstreams::http::v3::HttpProtocolOptions::descriptor()}},
       {"envoy.config.route.v3.RetryPolicy.RetryHostPredicate.typed_config",
        {ext::retry::host::previous_hosts::v3::PreviousHostsPredicate::descriptor()}},
+      {"envoy.config.core.v3.GrpcService.GoogleGrpc.CallCredentials.MetadataCredentialsFromPlugin.typed_config",
+       {envoy::config::grpc_credential::v3::FileBasedMetadataConfig::descriptor()}},
       {"envoy.config.metrics.v3.StatsSink.typed_config",
        {envoy::config::metrics::v3::StatsdSink::descriptor(), envoy::config::metrics::v3::DogStatsdSink::descriptor()}},
   };

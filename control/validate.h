@@ -15,6 +15,7 @@
 #include "control/model.h"
 #include "control/source_map.h"
 #include "control/stats_sinks_config.h"
+#include "control/xds_config.h"
 #include "lib/api/envoy.config.bootstrap.v3.pb.h"
 #include "lib/api/envoy.config.metrics.v3.pb.h"
 
@@ -34,6 +35,9 @@ bool validate_secret(const api::Secret& secret, ErrorSink& errors);
 std::optional<StatsSinkConfig> read_stats_sink(const envoy::config::metrics::v3::StatsSink& sink, ErrorSink& errors);
 // Bootstrap.admin; nullopt after a complaint.
 std::optional<AdminConfig> read_admin(const envoy::config::bootstrap::v3::Admin& admin, ErrorSink& errors);
+// Bootstrap.dynamic_resources; false after a complaint. That clusters of servers exist is looked at when everything is loaded.
+bool read_dynamic_resources(const envoy::config::bootstrap::v3::Bootstrap::DynamicResources& resources, ErrorSink& errors,
+                            XdsConfig* out);
 
 // Parts, for edits of a single virtual host or route. `max_body`: max_direct_response_body() of the route configuration.
 uint32_t max_direct_response_body(const api::RouteConfiguration& config);

@@ -49,6 +49,9 @@ bool local_reply_config(const envoy::extensions::filters::network::http_connecti
 bool cidr_range(const core::CidrRange& r, const Path& at, ErrorSink& e);
 // Of what objects ask for by name: the streams of dynamic_resources (ads, self).
 bool resource_source(bool has, const core::ConfigSource& s, const Path& at, ErrorSink& e);
+// validate_xds.cc. What a source points at (the ADS stream, clusters) is not looked at.
+bool config_source(const core::ConfigSource& s, const Path& at, ErrorSink& e);
+bool api_config_source(const core::ApiConfigSource& s, const Path& at, ErrorSink& e);
 // validate_route.cc
 bool string_matcher(const envoy::type::matcher::v3::StringMatcher& m, const Path& at, ErrorSink& e);
 bool header_matcher(const envoy::config::route::v3::HeaderMatcher& m, const Path& at, ErrorSink& e);

@@ -103,7 +103,8 @@ envoy/extensions/access_loggers/file/v3/file.proto envoy/extensions/access_logge
 envoy/extensions/compression/brotli/compressor/v3/brotli.proto envoy/extensions/compression/gzip/compressor/v3/gzip.proto
 envoy/extensions/compression/zstd/compressor/v3/zstd.proto
 envoy/extensions/network/dns_resolver/cares/v3/cares_dns_resolver.proto envoy/extensions/filters/http/compressor/v3/compressor.proto
-envoy/config/core/v3/extension.proto envoy/config/core/v3/config_source.proto
+envoy/config/core/v3/extension.proto envoy/config/core/v3/config_source.proto envoy/config/grpc_credential/v3/file_based_metadata.proto
+envoy/service/discovery/v3/discovery.proto envoy/service/discovery/v3/ads.proto
 envoy/extensions/filters/http/cors/v3/cors.proto
 envoy/extensions/filters/http/grpc_web/v3/grpc_web.proto
 envoy/extensions/filters/http/router/v3/router.proto envoy/extensions/filters/listener/proxy_protocol/v3/proxy_protocol.proto
