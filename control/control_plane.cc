@@ -13,6 +13,8 @@
 #include "control/dynamic_config.h"
 #include "control/monotonic.h"
 #include "control/stored_rows.h"
+#include "control/xds_channel.h"
+#include "control/xds_stream.h"
 #include "lib/base/hash.h"
 #include "lib/route/pattern_db.h"
 
@@ -81,6 +83,7 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
                                                                      [raw] { return raw->resolved_model(); }, say});
   c->stats_sinks_->start();
   c->dynamic_ = std::make_unique<DynamicConfig>(*raw, c->dynamic_options_);
+  if (const base::Status s = c->start_xds(errors); !s.ok()) return base::Error{s.error()};
   // The first edit needs the store to hold what was before it; with a large configuration that takes a while.
   c->filler_ = std::thread([raw] {
     const std::lock_guard lock(raw->edit_mutex_);
@@ -91,7 +94,39 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
 
 ControlPlane::ControlPlane() = default;
 
+// Streams run when everything that they deliver to does.
+base::Status ControlPlane::start_xds(ConfigErrors* errors) {
+  if (!xds_config_.ads) return {};
+  const envoy::config::core::v3::ApiConfigSource& ads = *xds_config_.ads;
+  XdsStreamConfig stream;
+  stream.engine.delta = ads.api_type() == envoy::config::core::v3::ApiConfigSource::DELTA_GRPC;
+  stream.engine.node_on_first_only = ads.set_node_on_first_message_only();
+  stream.engine.fetch_timeout = static_cast<base::TimeNs>(dynamic_options_.fetch_timeout.count()) * base::kMillisecond;
+  stream.clusters = dynamic_options_.clusters;
+  stream.listeners = dynamic_options_.listeners;
+  stream.node = xds_config_.node;
+  if (stream.node.user_agent_name().empty()) stream.node.set_user_agent_name("millrace");
+  if (stream.node.user_agent_version().empty()) stream.node.set_user_agent_version(config_.version);
+  const std::shared_ptr<const Model> model = this->model();
+  for (int i = 0; i < ads.grpc_services_size(); ++i) {
+    stream.servers.push_back(ads.grpc_services(i));
+    // What can be known now to be impossible is a mistake of the configuration, and none that time heals.
+    if (const auto way = open_channel(ads.grpc_services(i), *model); !way.ok())
+      errors->push_back(
+          {config_.config_file, 0, 0, "dynamic_resources.ads_config.grpc_services[" + std::to_string(i) + "]", way.error()});
+  }
+  if (!errors->empty()) return base::Error{"management servers cannot be asked; nothing was started"};
+  xds_ = std::make_unique<XdsStream>(std::move(stream), *dynamic_, XdsStream::Sources{[this] { return resolved_model(); }, say});
+  dynamic_->on_wanted_changed([this] { xds_->wanted_changed(); });
+  xds_->start();
+  return {};
+}
+
 ControlPlane::~ControlPlane() {
+  if (xds_ != nullptr) {
+    dynamic_->on_wanted_changed({});
+    xds_->stop();
+  }
   dynamic_.reset();
   if (filler_.joinable()) filler_.join();
   if (stats_sinks_ != nullptr) stats_sinks_->stop();  // flushes once more, and asks for the addresses of names
@@ -110,6 +145,8 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     document = load_document_file(config_.config_file);
   }
   dynamic_options_ = config_.dynamic;
+  xds_config_ = document.xds;
+  if (xds_config_.dynamic()) dynamic_options_ = dynamic_options(xds_config_);
   Model empty;
   if (dynamic_options_.servers) empty.let_servers_answer();
   if (dynamic_options_.clusters) empty.let_clusters_come();

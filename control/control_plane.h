@@ -42,7 +42,8 @@ struct ControlConfig {
   std::string run_dir = "/run/millrace";  // dataplane.sock, control.sock
   std::string store_file;                 // "" : <run_dir>/control.db
   bool discard_edits = false;             // start from the configuration file even when the store holds edits of it
-  DynamicOptions dynamic;                 // management servers
+  DynamicOptions dynamic;                 // management servers; dynamic_resources of the configuration file go before
+  std::string version;                    // of the program, for management servers
 };
 
 struct EditOutcome {
@@ -55,6 +56,8 @@ struct EditOutcome {
   uint64_t compile_us = 0, live_us = 0;
   Acknowledgement acknowledgement;  // of `epoch`, after the wait that was asked for
 };
+
+class XdsStream;
 
 class ControlPlane {
  public:
@@ -91,6 +94,7 @@ class ControlPlane {
   size_t waiting() const { return waiting_; }                        // objects that are not in force as they were accepted
   std::set<ConfigKey> waiting_objects();
   DynamicConfig& dynamic_config() { return *dynamic_; }
+  const XdsStream* xds_stream() const { return xds_.get(); }  // null: the configuration names no management server
   // Called after every edit by hand and every expiry, with no lock held: names that are asked for may be others now.
   void on_edited(std::function<void()> call);
   // Before start() has published: nothing is, until release(). The data plane goes on with the tables of an earlier control, and
@@ -118,6 +122,7 @@ class ControlPlane {
  private:
   ControlPlane();
   base::Status load(ConfigErrors* errors);
+  base::Status start_xds(ConfigErrors* errors);
   void set_access_log_sinks();
   // Holds edit_mutex_, as all that follows. `wait`: for names that were never asked for.
   CompileResult compile(const Model& model, bool wait, Compiler::Policy policy = Compiler::Policy::kAllOrNothing);
@@ -161,6 +166,8 @@ class ControlPlane {
   std::unique_ptr<DnsWatch> dns_;
   DynamicOptions dynamic_options_;
   std::unique_ptr<DynamicConfig> dynamic_;
+  XdsConfig xds_config_;
+  std::unique_ptr<XdsStream> xds_;
 };
 
 }  // namespace millrace::control

@@ -1,5 +1,7 @@
 #include "control/dynamic_resources.h"
 
+#include <algorithm>
+#include <optional>
 #include <set>
 #include <unordered_map>
 
@@ -8,6 +10,7 @@
 
 #include "control/foreign_filters.h"
 #include "control/model_builder.h"
+#include "control/proto_values.h"
 #include "control/validate.h"
 #include "lib/base/ip_address.h"
 
@@ -259,6 +262,24 @@ Model DynamicResources::forget(const Model& model, XdsType type, const std::set<
     }
   }
   return b.finish().model;
+}
+
+DynamicOptions dynamic_options(const XdsConfig& config) {
+  DynamicOptions out;
+  out.servers = config.ads.has_value();
+  out.clusters = config.cds.has_value();
+  out.listeners = config.lds.has_value();
+  // One limit for all: the longer of the two, and none when either has none.
+  bool endless = false;
+  std::optional<std::chrono::milliseconds> longest;
+  for (const auto* source : {&config.cds, &config.lds}) {
+    if (!source->has_value() || !(*source)->has_initial_fetch_timeout()) continue;
+    const std::chrono::milliseconds limit(to_ms((*source)->initial_fetch_timeout()));
+    endless = endless || limit.count() == 0;
+    longest = std::max(longest.value_or(limit), limit);
+  }
+  if (longest) out.fetch_timeout = endless ? std::chrono::milliseconds(0) : *longest;
+  return out;
 }
 
 }  // namespace millrace::control

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "control/model.h"
+#include "control/xds_config.h"
 #include "control/xds_engine.h"
 
 namespace millrace::control {
@@ -34,6 +35,8 @@ struct DynamicOptions {
   bool clusters = false, listeners = false;         // what comes as a whole: dynamic_resources.cds_config, lds_config
   std::chrono::milliseconds fetch_timeout{15'000};  // until the first publication, at most; 0: no limit
 };
+
+DynamicOptions dynamic_options(const XdsConfig& config);
 
 class DynamicResources {
  public:

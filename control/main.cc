@@ -11,6 +11,7 @@
 #include "control/admin/server.h"
 #include "control/config_loader.h"
 #include "control/control_plane.h"
+#include "control/dynamic_resources.h"
 #include "control/service.h"
 
 namespace millrace::control {
@@ -30,7 +31,11 @@ int run(const ControlConfig& config, bool validate_only) {
   ConfigErrors errors;
   if (validate_only) {
     const Document document = load_document_file(config.config_file);
-    ModelEdit edit = Model{}.replace(document);
+    const DynamicOptions servers = dynamic_options(document.xds);
+    Model empty;
+    if (servers.servers) empty.let_servers_answer();
+    if (servers.clusters) empty.let_clusters_come();
+    ModelEdit edit = empty.replace(document);
     edit.errors.insert(edit.errors.end(), document.errors.begin(), document.errors.end());
     sort_errors(edit.errors);
     if (edit.errors.empty()) {
@@ -90,5 +95,6 @@ int main(int argc, char** argv) {
   app.add_flag("--validate", validate, "check the configuration, print every error, and exit (0: good, 3: not)");
   app.set_version_flag("--version", std::string("millrace-control ") + MILLRACE_VERSION);
   CLI11_PARSE(app, argc, argv);
+  config.version = MILLRACE_VERSION;
   return run(config, validate);
 }
