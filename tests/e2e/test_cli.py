@@ -390,6 +390,8 @@ def test_yaml_says_what_json_says(lab, tmp_path, words):
     for reply in told:
         if isinstance(reply, dict):
             reply.pop("live_us", None)  # how long it took differs from call to call
+            for drop in reply.get("drops", []):  # and so may what was dropped meanwhile
+                drop["count"] = type(drop["count"])
     assert told[0] == told[1]
     assert not y.stdout.startswith("{") and (y.stdout.count("\n") > 2 or y.stdout in ("[]\n", "{}\n"))
 
