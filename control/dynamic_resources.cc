@@ -217,11 +217,12 @@ class DynamicResources::Batch {
   void refuse(const std::string& name, std::string reason) {
     refused_.insert(name);
     resources_.reject(update_.type, name, reason, now_ms_);
+    resources_.infos_[{update_.type, name}].server = update_.server;
     out_.rejections.push_back({name, std::move(reason)});
   }
   void accept(const std::string& name, const std::string& version) {
     Info& info = resources_.infos_[{update_.type, name}];
-    info = {version, now_ms_, "", "", 0};
+    info = {version, now_ms_, "", "", 0, update_.server};
   }
 
   DynamicResources& resources_;

@@ -60,6 +60,7 @@ class DynamicResources {
     std::string error;       // why the newest was refused; "": it was not
     std::string error_version;
     int64_t error_ms = 0;
+    std::string server;  // that sent the newest, accepted or refused
   };
   using Infos = std::map<std::pair<XdsType, std::string>, Info>;
   const Infos& infos() const { return infos_; }

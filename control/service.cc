@@ -20,6 +20,7 @@
 #include "control/monotonic.h"
 #include "control/proto_writer.h"
 #include "control/stats_report.h"
+#include "control/xds_report.h"
 #include "lib/api/millrace.control.v1.grpc.pb.h"
 #include "lib/stats/stage_clock.h"
 
@@ -513,6 +514,7 @@ class Service final : public ControlService, public pb::Control::Service {
 
   grpc::Status Stats(ServerContext*, const pb::StatsRequest* rq, pb::StatsReply* out) override {
     out->set_connected(plane_.link().with_stats([&](const stats::RegionView& view) { report_stats(view, *rq, out); }));
+    if (!rq->kernel()) report_discovery(plane_, *rq, out);
     return grpc::Status::OK;
   }
 
@@ -557,6 +559,11 @@ class Service final : public ControlService, public pb::Control::Service {
     run_capture(
         plane_, *rq, version_, [writer](const pb::CaptureChunk& chunk) { return writer->Write(chunk); },
         [context] { return context->IsCancelled(); });
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Xds(ServerContext*, const pb::XdsRequest*, pb::XdsReply* out) override {
+    report_xds(plane_, out);
     return grpc::Status::OK;
   }
 

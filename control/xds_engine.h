@@ -76,6 +76,7 @@ struct XdsUpdate {
   bool waits = false;  // applied() is expected; false: the response was ignored
   XdsType type = XdsType::kCluster;
   std::string version;               // of the response
+  std::string server;                // for people; the stream says it
   std::vector<XdsResource> changed;  // new or different from what was accepted last
   std::vector<std::string> removed;  // gone; also a name that was asked for and does not exist (delta)
 };

@@ -1,6 +1,7 @@
 #include "control/xds_stream.h"
 
 #include <algorithm>
+#include <set>
 
 #include <grpcpp/alarm.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -153,7 +154,44 @@ void XdsStream::take_wanted() {
   for (const XdsType type : kByName) {
     std::set<std::string> names = sink_.wanted(type);
     names_[static_cast<size_t>(type)] = names.size();
+    keep_names(type, names);
     engine_.want(type, std::move(names));
+  }
+}
+
+// What nobody asks for any more is counted no longer, as in Envoy.
+void XdsStream::keep_names(XdsType type, const std::set<std::string>& names) {
+  const std::lock_guard lock(mutex_);
+  auto it = status_.names.lower_bound({type, ""});
+  while (it != status_.names.end() && it->first.first == type) {
+    if (names.contains(it->first.second)) ++it;
+    else it = status_.names.erase(it);
+  }
+  for (const std::string& name : names) status_.names.try_emplace({type, name});
+}
+
+// `came`: names of the response; `bad`: those that were refused, here or by the sink.
+void XdsStream::count_names(const XdsUpdate& update, const std::vector<std::string>& came, const std::set<std::string>& bad) {
+  const std::lock_guard lock(mutex_);
+  for (const std::string& name : came) {
+    const auto found = status_.names.find({update.type, name});
+    if (found == status_.names.end()) continue;  // asked for as a whole, or not at all
+    XdsStatus::Name& n = found->second;
+    ++n.update_attempt;
+    n.given_up = false;
+    if (bad.contains(name)) {
+      ++n.update_rejected;
+    } else {
+      ++n.update_success;
+      n.version = update.version;
+    }
+  }
+  for (const std::string& name : update.removed) {  // delta: there is no such resource
+    const auto found = status_.names.find({update.type, name});
+    if (found == status_.names.end()) continue;
+    ++found->second.update_attempt;
+    ++found->second.update_success;
+    found->second.given_up = true;
   }
 }
 
@@ -196,6 +234,13 @@ void XdsStream::act() {
       case XdsAction::Kind::kExpired:
         sources_.say("xDS: no answer for " + (a.name.empty() ? "all" : "\"" + a.name + "\"") + " of " +
                      std::string(short_name(a.type)) + " within the fetch timeout; going on without");
+        {
+          const std::lock_guard lock(mutex_);
+          if (const auto found = status_.names.find({a.type, a.name}); found != status_.names.end()) {
+            ++found->second.init_fetch_timeout;
+            found->second.given_up = true;
+          }
+        }
         sink_.expired(a.type, a.name);
         take_wanted();
         break;
@@ -259,10 +304,16 @@ void XdsStream::end(Attempt& a) {
 void XdsStream::lost(const std::string& why) {
   const std::string name = server_name(config_.servers[engine_.server()]);
   const bool was_up = engine_.is_connected();
+  std::array<uint64_t, kXdsTypes> failures{};
+  for (size_t i = 0; i < kXdsTypes; ++i) failures[i] = engine_.stats(static_cast<XdsType>(i)).update_failure;
   engine_.closed(monotonic_ns());
   {
     const std::lock_guard lock(mutex_);
     status_.last_error = why;
+    for (auto& [key, n] : status_.names) {
+      const uint64_t now = engine_.stats(key.first).update_failure;
+      n.update_failure += now - failures[static_cast<size_t>(key.first)];
+    }
   }
   if (stopping_) return;
   const std::string line = "xDS: " + name + (was_up ? " lost: " : " not reached: ") + why;
@@ -339,9 +390,18 @@ void XdsStream::on_message(Attempt& a) {
     if (!identifier.empty()) status_.identifier = identifier;
     if (type) status_.types[static_cast<size_t>(*type)].last_response_ns = monotonic_ns();
   }
-  const XdsUpdate update = engine_.on_response(std::move(response));
+  std::vector<std::string> came;
+  std::set<std::string> bad;
+  for (const XdsResource& r : response.resources) {
+    if (!r.bad.empty()) bad.insert(r.name);
+    if (!r.name.empty() && !r.heartbeat) came.push_back(r.name);
+  }
+  XdsUpdate update = engine_.on_response(std::move(response));
   if (!update.waits) return;
+  update.server = server_name(config_.servers[engine_.server()]);
   std::vector<XdsRejection> rejections = sink_.apply(update);
+  for (const XdsRejection& r : rejections) bad.insert(r.name);
+  count_names(update, came, bad);
   if (rejections.empty()) errors_said_[static_cast<size_t>(update.type)].clear();
   engine_.applied(monotonic_ns(), update.type, std::move(rejections));
 }

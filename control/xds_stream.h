@@ -10,11 +10,13 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "control/model.h"
@@ -40,6 +42,12 @@ struct XdsStatus {
     XdsTypeStats stats;
     uint64_t last_response_ns = 0;  // monotonic; 0: never
   };
+  // Of one name that is asked for by name; Envoy counts each of them as a subscription of its own.
+  struct Name {
+    uint64_t update_attempt = 0, update_success = 0, update_rejected = 0, update_failure = 0, init_fetch_timeout = 0;
+    std::string version;    // accepted last
+    bool given_up = false;  // not answered within the fetch timeout, or does not exist (delta)
+  };
   State state = State::kIdle;
   std::string server;      // connected to, or tried
   std::string identifier;  // DiscoveryResponse.control_plane.identifier of the newest response
@@ -47,6 +55,7 @@ struct XdsStatus {
   uint64_t since_ns = 0;   // monotonic, of `state`
   uint64_t streams = 0, responses = 0, requests = 0;
   std::array<Type, kXdsTypes> types;
+  std::map<std::pair<XdsType, std::string>, Name> names;
 };
 std::string_view to_string(XdsStatus::State state);  // "connected", ...
 
@@ -68,6 +77,7 @@ class XdsStream {
   // The sink's wanted() may answer otherwise. Any thread, until stop() is called.
   void wanted_changed();
   XdsStatus status() const;
+  const XdsStreamConfig& config() const { return config_; }
 
  private:
   struct Attempt;
@@ -82,6 +92,8 @@ class XdsStream {
   void lost(const std::string& why);
   void send_next(Attempt& a);
   void take_wanted();
+  void keep_names(XdsType type, const std::set<std::string>& names);
+  void count_names(const XdsUpdate& update, const std::vector<std::string>& came, const std::set<std::string>& bad);
   void note();  // status
   void wake();
 

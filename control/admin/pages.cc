@@ -12,6 +12,7 @@
 #include "control/admin/json.h"
 #include "control/admin/prometheus.h"
 #include "control/metrics.h"
+#include "control/xds_report.h"
 #include "lib/tls/certificate.h"
 
 namespace millrace::control::admin {
@@ -175,8 +176,8 @@ Reply Pages::stats(const Request& r) const {
   if (!format.empty() && format != "json" && format != "text")
     return bad_request("usage: /stats?format=json  or /stats?format=prometheus");
   const std::string type = value_of(r, "type");
-  if (!type.empty() && type != "Counters" && type != "Gauges" && type != "Histograms" && type != "All")
-    return bad_request("invalid &type= choice: All, Counters, Gauges or Histograms");
+  if (!type.empty() && type != "Counters" && type != "Gauges" && type != "Histograms" && type != "TextReadouts" && type != "All")
+    return bad_request("invalid &type= choice: All, Counters, Gauges, Histograms or TextReadouts");
   const Filter filter = filter_of(r, "filter");
   if (!filter.error.empty()) return bad_request(filter.error);
   const bool used = has(r, "usedonly"), as_json = format == "json";
@@ -187,14 +188,23 @@ Reply Pages::stats(const Request& r) const {
   std::vector<Stat> all;
   std::vector<std::pair<std::string, stats::HistogramSnapshot>> histograms;
   const auto model = s_.resolved();
+  const MetricVisit add = [&](const MetricGroup& g, std::span<const MetricValue> values) {
+    for (const MetricValue& v : values) {
+      if ((used && v.value == 0) || !(v.gauge ? gauges : counters)) continue;
+      std::string name = g.prefix + std::string(v.name);
+      if (filter.passes(name)) all.push_back({std::move(name), v.value, v.gauge});
+    }
+  };
+  std::vector<std::pair<std::string, std::string>> texts;
+  if (const std::optional<XdsStatus> xds = s_.discovery ? s_.discovery() : std::nullopt) {
+    const auto accepted = s_.model();
+    visit_discovery(*xds, *accepted, add);
+    if (type.empty() || type == "All" || type == "TextReadouts") texts = discovery_texts(*xds, *accepted);
+    std::erase_if(texts, [&](const auto& t) { return (used && t.second.empty()) || !filter.passes(t.first); });
+    std::sort(texts.begin(), texts.end());
+  }
   const bool there = s_.with_stats([&](const RegionView& view) {
-    visit_metrics(view, *model, [&](const MetricGroup& g, std::span<const MetricValue> values) {
-      for (const MetricValue& v : values) {
-        if ((used && v.value == 0) || !(v.gauge ? gauges : counters)) continue;
-        std::string name = g.prefix + std::string(v.name);
-        if (filter.passes(name)) all.push_back({std::move(name), v.value, v.gauge});
-      }
-    });
+    visit_metrics(view, *model, add);
     if (times)
       visit_histograms(view, [&](std::string_view name, const char*, const stats::HistogramSnapshot& h) {
         if ((!used || h.count() != 0) && filter.passes(name)) histograms.emplace_back(std::string(name), h);
@@ -206,6 +216,7 @@ Reply Pages::stats(const Request& r) const {
 
   if (as_json) {
     TextValue stats = list();
+    for (const auto& [name, value] : texts) append(stats, map({{"name", text(name)}, {"value", text(value)}}));
     for (const Stat& s : all) append(stats, map({{"name", text(s.name)}, {"value", number(s.value)}}));
     if (!histograms.empty()) {
       TextValue quantiles = list(), computed = list();
@@ -229,6 +240,7 @@ Reply Pages::stats(const Request& r) const {
     return json(map({{"stats", stats}}));
   }
   Reply out;
+  for (const auto& [name, value] : texts) out.body += name + ": \"" + value + "\"\n";
   for (const Stat& s : all) out.body += s.name + ": " + std::to_string(s.value) + "\n";
   for (const auto& [name, h] : histograms) {
     out.body += name + ":";
@@ -248,12 +260,16 @@ Reply Pages::prometheus(const Request& r) const {
   options.used_only = has(r, "usedonly");
   options.endpoints = has(r, "endpoints");
   if (filter.regex != nullptr) options.wanted = [&](std::string_view name) { return filter.passes(name); };
+  const std::optional<XdsStatus> xds = s_.discovery ? s_.discovery() : std::nullopt;
+  const auto accepted = s_.model();
+  if (xds) options.also = [&](const PrometheusOptions::Visit& visit) { visit_discovery(*xds, *accepted, visit); };
   Reply out{200, "text/plain; version=0.0.4; charset=utf-8", ""};
   const auto model = s_.resolved();
   if (!s_.with_stats([&](const RegionView& view) { out.body = prometheus_text(view, *model, options); }))
     out.body =
         "# HELP envoy_server_live 1 while the data plane is connected to control\n# TYPE envoy_server_live gauge\n"
-        "envoy_server_live 0\n";
+        "envoy_server_live 0\n" +
+        prometheus_text_of_control(options);
   return out;
 }
 

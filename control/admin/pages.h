@@ -16,11 +16,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 
 #include "control/dynamic_resources.h"
 #include "control/model.h"
+#include "control/xds_stream.h"
 #include "lib/stats/region.h"
 
 namespace millrace::control::admin {
@@ -55,6 +57,7 @@ class Pages {
     std::function<std::shared_ptr<const Model>()> model;                                   // everything that was accepted
     std::function<std::shared_ptr<const Model>()> resolved;  // in force, with addresses for host names
     std::function<DynamicView()> dynamic;                    // may be empty: nothing is dynamic
+    std::function<std::optional<XdsStatus>()> discovery;     // may be empty; nullopt: no management server
     std::function<ServerState()> state;
     std::function<void()> quit;             // ends this process, soon
     std::function<uint64_t()> arena_bytes;  // tables in shared memory

@@ -180,11 +180,18 @@ std::string prometheus_label(std::string_view value) {
   return out;
 }
 
+std::string prometheus_text_of_control(const PrometheusOptions& options) {
+  Text text(options);
+  if (options.also) options.also([&](const MetricGroup& g, std::span<const MetricValue> values) { text.group(g, values); });
+  return text.whole();
+}
+
 std::string prometheus_text(const RegionView& view, const Model& model, const PrometheusOptions& options) {
   Text text(options);
   visit_metrics(view, model, [&](const MetricGroup& g, std::span<const MetricValue> values) {
     if (g.plain != "millrace.worker.") text.group(g, values);  // by worker, below
   });
+  if (options.also) options.also([&](const MetricGroup& g, std::span<const MetricValue> values) { text.group(g, values); });
   workers(view, text);
   visit_histograms(view, [&](std::string_view name, const char* sentence, const stats::HistogramSnapshot& h) {
     text.histogram(name, sentence, h);

@@ -9,8 +9,10 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 
+#include "control/metrics.h"
 #include "control/model.h"
 #include "lib/stats/region.h"
 
@@ -20,9 +22,14 @@ struct PrometheusOptions {
   bool used_only = false;                               // leaves out what was never anything but 0 (?usedonly)
   bool endpoints = false;                               // endpoints too: as many lines as all clusters', times theirs
   std::function<bool(std::string_view metric)> wanted;  // null: all; told the name without labels (?filter=)
+  using Visit = std::function<void(const MetricGroup&, std::span<const MetricValue>)>;
+  std::function<void(const Visit&)> also;  // null: none; what control itself counts
 };
 // One text: each metric's lines together, as the format asks, in order of name.
 std::string prometheus_text(const stats::RegionView& view, const Model& model, const PrometheusOptions& options);
+
+// What control itself counts, alone: there is no data plane.
+std::string prometheus_text_of_control(const PrometheusOptions& options);
 
 // A name as Prometheus takes it: [a-zA-Z_:][a-zA-Z0-9_:]*, others become '_'.
 std::string prometheus_name(std::string_view name);

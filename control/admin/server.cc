@@ -11,6 +11,7 @@
 
 #include "control/admin/pages.h"
 #include "control/dynamic_config.h"
+#include "control/xds_stream.h"
 
 namespace millrace::control::admin {
 
@@ -47,6 +48,10 @@ class Listening final : public Server {
                 .model = [&plane] { return plane.model(); },
                 .resolved = [&plane] { return plane.resolved_model(); },
                 .dynamic = [&plane] { return dynamic_view(plane); },
+                .discovery = [&plane]() -> std::optional<XdsStatus> {
+                  if (plane.xds_stream() == nullptr) return std::nullopt;
+                  return plane.xds_stream()->status();
+                },
                 .state =
                     [&plane] {
                       const PublisherStatus s = plane.publisher().status();

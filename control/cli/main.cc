@@ -17,7 +17,7 @@ using namespace millrace::cli;
 constexpr const char* kBash = R"BASH(_millctl() {
   local cur=${COMP_WORDS[COMP_CWORD]}
   local words="status apply check diff get list delete route endpoint explain history rollback dump log stats nstat top"
-  words+=" drops conn capture batch completion"
+  words+=" drops conn capture xds batch completion"
   local kinds="listeners routes clusters endpoints secrets"
   local states="syn-sent syn-received established fin-wait-1 fin-wait-2 close-wait closing last-ack"
   local filters="--listener --cluster --peer --local --state --worker --role"
@@ -298,6 +298,14 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   sub->add_option("--watch", stats.watch_s, "show again every so many seconds, with rates")->expected(0, 1)->default_str("2");
   sub->footer("Examples:\n  millctl nstat\n  millctl nstat TcpExt --all\n  millctl nstat Retrans --watch 1");
   run(sub, [&](const Globals& x) { return run_nstat(x, stats); });
+
+  XdsOptions xds;
+  sub = app.add_subcommand("xds", "management servers: connection, subscriptions, and what became of each resource");
+  sub->add_option("filter", xds.filter, "only resources whose type or name has this text");
+  sub->add_option("--watch", xds.watch_s, "show again every so many seconds")->expected(0, 1)->default_str("2");
+  sub->footer(
+      "Examples:\n  millctl xds\n  millctl xds CDS\n  millctl xds -o json | jq '.resources[] | select(.state == \"refused\")'");
+  run(sub, [&](const Globals& x) { return run_xds(x, xds); });
 
   ConnOptions conn;
   CLI::App* conns = app.add_subcommand("conn", "connections of the data plane: list, show one with its history, reset");

@@ -16,9 +16,6 @@ namespace millrace::cli {
 namespace pb = control::v1;
 using Stub = pb::Control::Stub;
 
-namespace {
-
-// Shows once, or again and again on a cleared screen.
 int watch(double seconds, const std::function<int()>& show) {
   if (seconds <= 0) return show();
   while (true) {
@@ -29,6 +26,8 @@ int watch(double seconds, const std::function<int()>& show) {
     std::this_thread::sleep_for(std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)));
   }
 }
+
+namespace {
 
 int no_dataplane() {
   std::fputs("millctl: no data plane is connected, so there is nothing to count; see millctl status\n", stderr);

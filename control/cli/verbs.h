@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,10 @@ struct StatsOptions {
   bool per_worker = false;
   double watch_s = 0;
   double rate_s = 0;  // drops: two looks so far apart; 0: one
+};
+struct XdsOptions {
+  std::string filter;  // of resources: text in type or name
+  double watch_s = 0;
 };
 struct TopOptions {
   double interval_s = 1;
@@ -128,6 +133,8 @@ int run_conn_kill(const Globals& g, const ConnOptions& o);
 int run_capture(const Globals& g, const CaptureOptions& o);
 
 // show.cc
+// Shows once, or again and again on a cleared screen.
+int watch(double seconds, const std::function<int()>& show);
 int run_status(const Globals& g, const StatusOptions& o);
 int run_list(const Globals& g, const ObjectOptions& o);
 int run_get(const Globals& g, const ObjectOptions& o);
@@ -136,5 +143,8 @@ int show_explanation(const Globals& g, const control::v1::ExplainReply& reply);
 int run_stats(const Globals& g, const StatsOptions& o);
 int run_drops(const Globals& g, const StatsOptions& o);
 int run_nstat(const Globals& g, const StatsOptions& o);
+
+// xds.cc
+int run_xds(const Globals& g, const XdsOptions& o);
 
 }  // namespace millrace::cli

@@ -1,4 +1,5 @@
 """Management servers: a real gRPC server says over xDS what the gateway serves, and real requests show that it does."""
+import json
 import os
 
 import pytest
@@ -31,6 +32,10 @@ def bootstrap(services, clusters, delta=False, node=None):
 
 def by_cluster(name="xds", **metadata):
     return {"envoy_grpc": {"cluster_name": name}, "initial_metadata": [{"key": k, "value": v} for k, v in metadata.items()]}
+
+
+def admin(lab, path):
+    return laboratory.run(["curl", "-s", "--unix-socket", os.path.join(lab.run_dir, "admin.sock"), "http://control" + path]).stdout.decode()
 
 
 class World(Gateway):
@@ -245,3 +250,54 @@ def test_what_cannot_be_done_is_refused_at_the_start(gateway):
     control = lab.start("bad", [laboratory.program("millrace-control"), "--config", path, "--run-dir", lab.run_dir])
     until(lambda: not control.alive(), 30, "its end")
     assert "dynamic_resources.ads_config.grpc_services[0]: cluster xds: common_tls_context.tls_params is not supported" in control.log()
+
+
+@pytest.mark.parametrize("delta", [False, True], ids=["sotw", "delta"])
+def test_an_operator_sees_what_became_of_each_resource(gateway, delta):
+    lab = gateway.lab
+    server = ManagementServer(lab, "management", PORT)
+    bad = {"name": "bad", "type": "STATIC", "connect_timeout": "-1s"}
+    server.set(**world(lab, CDS=[bad, eds_cluster("web"), eds_cluster("lonely")]))  # whose endpoints never come
+    server.start()
+    start(gateway, bootstrap([by_cluster(), by_cluster("spare")], [cluster("xds", [("127.0.0.1", PORT)], **HTTP2),
+                                                                   cluster("spare", [("127.0.0.1", PORT + 1)], **HTTP2)], delta))
+    # The first publication waits for the endpoints that never come, as long as initial_fetch_timeout says.
+    gateway.until_answer("red 200")
+
+    def xds(*filters):
+        return json.loads(lab.millctl("xds", *filters, "-o", "json"))
+
+    reply = xds()
+    assert reply["configured"] and reply["delta"] is delta
+    one, two = reply["servers"]
+    assert (one["name"], one["state"], one["current"]) == ("cluster xds", "connected", True) and one["identifier"], reply["servers"]
+    assert (two["name"], two["state"], two["current"]) == ("cluster spare", "standby", False)
+    by_name = {(r["type"], r["name"]): r for r in reply["resources"]}
+    assert {key: r["state"] for key, r in by_name.items()} == {
+        ("CDS", "bad"): "refused", ("CDS", "web"): "in force", ("CDS", "lonely"): "in force", ("EDS", "web"): "in force",
+        ("EDS", "lonely"): "given up", ("LDS", "edge"): "in force", ("RDS", "main"): "in force"}, by_name
+    assert "connect_timeout" in by_name["CDS", "bad"]["reason"] and by_name["CDS", "bad"]["version"] == ""
+    assert by_name["CDS", "web"]["server"] == "cluster xds" and by_name["CDS", "web"]["version"]
+    subscriptions = {s["type"]: s for s in reply["subscriptions"]}
+    assert subscriptions["CDS"]["whole"] and int(subscriptions["CDS"]["update_rejected"]) == 1
+    assert "connect_timeout" in subscriptions["CDS"]["last_nack"] and subscriptions["RDS"]["asked"] == "1"
+    assert [r["name"] for r in xds("lonely")["resources"]] == ["lonely", "lonely"]
+    table = lab.millctl("xds")
+    assert "cluster xds" in table and "last refusal of CDS" in table and "given up" in table, table
+
+    stats = dict(line.split(": ", 1) for line in admin(lab, "/stats").splitlines() if ": " in line)
+    assert stats["cluster_manager.cds.update_rejected"] == "1" and stats["cluster_manager.cds.update_success"] == "0"
+    assert stats["listener_manager.lds.update_success"] == "1" and stats["control_plane.connected_state"] == "1"
+    assert stats["cluster.web.update_success"] == "1" and stats["cluster.lonely.init_fetch_timeout"] == ("0" if delta else "1")
+    assert [v for k, v in stats.items() if k.endswith(".rds.main.update_success")] == ["1"]
+    assert stats["control_plane.identifier"] == '"' + one["identifier"] + '"'
+    prometheus = admin(lab, "/stats/prometheus")
+    assert 'envoy_cluster_update_success{envoy_cluster_name="web"} 1' in prometheus and "envoy_control_plane_connected_state 1" in prometheus
+    counters = json.loads(lab.millctl("stats", "cluster_manager.cds", "-o", "json"))["counters"]
+    assert any(c["counter"] == "update_rejected" and c["value"] == "1" for c in counters), counters
+
+    server.kill()
+    until(lambda: "control_plane.connected_state: 0" in admin(lab, "/stats"), 60, "the loss")
+    until(lambda: xds()["servers"][0]["state"] != "connected", 60, "the loss")
+    assert gateway.answer() == "red 200"
+    conftest.end_gateway(gateway)
