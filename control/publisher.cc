@@ -295,6 +295,7 @@ void Publisher::on_unlinked() {
   std::lock_guard lock(mutex_);
   stats_.reset();
   stage_period_.reset();
+  drain_ = {};
   ring_ = shm::RingProducer();
   // A data plane that only lost its link still serves from the arena it has: from now on it is left alone. When there is no room
   // for a copy now, prepare_link tries again, and until then replaced objects stay where they are.
@@ -314,11 +315,31 @@ void Publisher::on_loader_event(const stats::LoaderEvent& event, stats::EventTyp
   changed_.notify_all();
 }
 
+// Wishes that wait for room become one: the newer word of each field counts.
+bool Publisher::set_drain(const table::SetDrain& wish) {
+  std::lock_guard lock(mutex_);
+  if (!stats_ || !ring_.attached()) return false;
+  if (wish.fields & table::SetDrain::kHealth) drain_.health_failed = wish.health_failed;
+  if (wish.fields & table::SetDrain::kDrain) {
+    drain_.draining = wish.draining;
+    drain_.time_s = wish.time_s;
+  }
+  drain_.fields |= wish.fields;
+  send_drain();
+  return true;
+}
+
+void Publisher::send_drain() {
+  if (drain_.fields == 0 || !ring_.attached()) return;
+  if (ring_.push({reinterpret_cast<const uint8_t*>(&drain_), sizeof drain_})) drain_ = {};
+}
+
 Status Publisher::step() {
   std::lock_guard lock(mutex_);
   if (!stats_) return {};
   send_newest();
   send_stage_period();
+  send_drain();
   if (ring_.error() != shm::RingError::kNone) return Error{std::string("command ring: ") + shm::to_string(ring_.error())};
   const uint64_t seen = min_seen();
   if (seen != 0) arena_.reclaim(seen);

@@ -112,6 +112,8 @@ class Publisher {
   // Stage accounting of the linked data plane: one turn in `period`, 0: off (table::SetStagePeriod). The newest wish goes out as
   // soon as there is room; false when no data plane is linked. Whether it is in force: LoaderCounter::kStagePeriod.
   bool set_stage_period(uint32_t period);
+  // The linked data plane's drain (table::SetDrain), likewise; in force: LoaderCounter::kDraining, kHealthFailed.
+  bool set_drain(const table::SetDrain& wish);
   // A question to the workers (table/inspect.h), as its bytes. False: no data plane is linked, or the command ring has no room.
   bool send_inspection(std::span<const uint8_t> command);
   // A record of the loader's event ring.
@@ -140,6 +142,7 @@ class Publisher {
   base::Status move_to_fresh_arena();
   void send_newest();
   void send_stage_period();
+  void send_drain();
   uint64_t min_seen() const;
   Acknowledgement acknowledgement_locked(uint64_t epoch) const;
 
@@ -162,6 +165,7 @@ class Publisher {
   uint64_t accepted_ = 0, rejected_ = 0;
   std::string rejection_;
   std::optional<uint32_t> stage_period_;  // to be sent
+  table::SetDrain drain_;                 // to be sent; no fields: nothing
   shm::Segment commands_;
   shm::RingProducer ring_;
   std::optional<stats::RegionView> stats_;

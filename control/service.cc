@@ -548,6 +548,38 @@ class Service final : public ControlService, public pb::Control::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status Drain(ServerContext* context, const pb::DrainRequest* rq, pb::DrainReply* out) override {
+    if (rq->time_s() > table::SetDrain::kMaxTimeS)
+      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                          "a drain takes at most " + std::to_string(table::SetDrain::kMaxTimeS) + " s");
+    const auto look = [&] { return plane_.link().with_stats([&](const stats::RegionView& view) { report_drain(view, out); }); };
+    using Rq = pb::DrainRequest;
+    const bool drain = rq->action() == Rq::DRAIN, health = rq->action() == Rq::FAIL_HEALTH;
+    bool there = look();
+    if (there && rq->action() != Rq::SHOW) {
+      table::SetDrain wish;
+      wish.fields = rq->action() == Rq::DRAIN || rq->action() == Rq::UNDRAIN ? table::SetDrain::kDrain : table::SetDrain::kHealth;
+      wish.health_failed = health;
+      wish.draining = drain;
+      wish.time_s = drain ? rq->time_s() : 0;
+      there = plane_.publisher().set_drain(wish);
+      const auto deadline = std::chrono::steady_clock::now() + milliseconds(rq->wait_ms());
+      while (there) {
+        there = look();
+        const bool is = wish.fields == table::SetDrain::kHealth ? out->health_failed() == health
+                                                                : out->draining() == drain && out->time_s() == wish.time_s;
+        out->set_in_force(there && is);
+        if (is || std::chrono::steady_clock::now() >= deadline || context->IsCancelled()) break;
+        std::this_thread::sleep_for(milliseconds(1));
+      }
+    } else {
+      out->set_in_force(there);
+    }
+    out->set_connected(there);
+    if (!there) out->set_reason(plane_.link().info().state);
+    return grpc::Status::OK;
+  }
+
   grpc::Status Connections(ServerContext* context, const pb::ConnectionsRequest* rq, pb::ConnectionsReply* out) override {
     ask_connections(
         plane_, *rq, [context] { return context->IsCancelled(); }, out);

@@ -89,6 +89,7 @@ void report_status(const RegionView& view, const std::vector<uint64_t>& seen, v1
   const uint64_t now = monotonic_ns();
   out->set_dataplane_version(std::string(h.version, strnlen(h.version, sizeof h.version)));
   out->set_dataplane_uptime_ms(now > h.start_monotonic_ns ? (now - h.start_monotonic_ns) / 1'000'000 : 0);
+  report_drain(view, out->mutable_drain());
   uint64_t lost = 0;
   for (uint32_t w = 0; w < view.workers(); ++w) {
     const stats::WorkerBlock& b = view.worker(w);
@@ -127,6 +128,24 @@ void report_status(const RegionView& view, const std::vector<uint64_t>& seen, v1
     p.set_tx_bytes(v[3]);
     p.set_drops(v[4]);
   }
+}
+
+void report_drain(const RegionView& view, v1::DrainReply* out) {
+  using stats::LoaderCounter;
+  const auto read = [&](LoaderCounter c) { return view.loader()[c].read(); };
+  out->set_draining(read(LoaderCounter::kDraining) != 0);
+  out->set_health_failed(read(LoaderCounter::kHealthFailed) != 0);
+  out->set_time_s(static_cast<uint32_t>(read(LoaderCounter::kDrainTime)));
+  const uint64_t now_ms = monotonic_ns() / 1'000'000, from_ms = read(LoaderCounter::kDrainFromMs);
+  out->set_elapsed_ms(out->draining() && now_ms > from_ms ? now_ms - from_ms : 0);
+  out->set_accepting(!out->draining() || out->elapsed_ms() < uint64_t{out->time_s()} * 1000);
+  uint64_t connections = 0, requests = 0;
+  for (const stats::Scope& s : view.all_scopes())
+    if (s.kind == stats::ScopeKind::kListener)
+      connections += view.scope_sum(s.slot, static_cast<uint32_t>(stats::ListenerCounter::kCxActive));
+  for (uint32_t w = 0; w < view.workers(); ++w) requests += view.worker(w).http[stats::HttpCounter::kRqActive].read();
+  out->set_connections(connections);
+  out->set_requests(requests);
 }
 
 void report_top(const RegionView& view, v1::TopSample* out) {

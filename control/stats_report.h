@@ -24,6 +24,8 @@ void report_stats(const stats::RegionView& view, const v1::StatsRequest& request
 void report_drops(const stats::RegionView& view, bool all, v1::DropsReply* out);
 // Every worker's counters now, for `millctl top`; the caller sets `connected`.
 void report_top(const stats::RegionView& view, v1::TopSample* out);
+// Whether the gateway drains, how far it is, and what is left of it.
+void report_drain(const stats::RegionView& view, v1::DrainReply* out);
 // What the data plane found out about endpoints, by cluster and "address:port", as a line for people: "ejected for 12 s:
 // consecutive_5xx". Those of which there is nothing to say are not in it.
 using LiveStates = std::map<std::pair<std::string, std::string>, std::string>;

@@ -144,6 +144,8 @@ void HttpProxy::refresh_policy(DownstreamSession& d) {
   if (d.policy->epoch != ctx_.tables->epoch()) [[unlikely]]
     downstreams_.refresh_policy(d);
   d.draining = d.policy->gone;
+  if (ctx_.drain.active) [[unlikely]]
+    d.draining |= ctx_.drain.closes(ctx_.now, ctx_.random.next());
 }
 
 void HttpProxy::read_requests(DownstreamSession& d) {

@@ -203,6 +203,10 @@ class WorkerTableSlot {
   // Worker, once a turn. Relaxed: nothing else hangs on it. On the line that take() reads anyway.
   uint32_t stage_period() const { return stage_period_.load(std::memory_order_relaxed); }
 
+  // DrainState::word() (drain.h). Loader thread; the worker once a turn, as above.
+  void set_drain(uint64_t word) { drain_.store(word, std::memory_order_relaxed); }
+  uint64_t drain() const { return drain_.load(std::memory_order_relaxed); }
+
   // Questions of an operator (table/inspect.h), a few at a time, from the loader to the worker's Inspector.
   //  1. `posted_` counts questions ever posted, written by the loader; `fetched_` those ever fetched, written by the worker. Both
   //  grow
@@ -237,6 +241,7 @@ class WorkerTableSlot {
  private:
   alignas(64) std::atomic<const RuntimeSnapshot*> offered_{nullptr};  // loader: rw, worker: ro
   std::atomic<uint32_t> stage_period_{0};                             // loader: rw, worker: ro
+  std::atomic<uint64_t> drain_{0};                                    // loader: rw, worker: ro
   std::atomic<uint32_t> posted_{0};                                   // loader: rw, worker: ro
   shm::EpochWord taken_;                                              // worker: rw, loader: ro; RuntimeSnapshot::sequence
   const RuntimeSnapshot* current_ = nullptr;                          // worker only

@@ -6,6 +6,7 @@
 #include <time.h>
 #include <utility>
 
+#include "dataplane/drain.h"
 #include "dataplane/runtime_nodes.h"
 #include "lib/base/assert.h"
 #include "lib/route/matcher.h"
@@ -117,6 +118,7 @@ struct TableLoader::Impl {
   // By object: whose nodes were made by looking at it, or for it. May name nodes that do not any more.
   std::unordered_map<ObjectId, std::vector<ObjectId>> dependents;
   std::deque<std::unique_ptr<RuntimeSnapshot>> alive;
+  DrainState drain;
   std::deque<uint64_t> alive_scratch;  // scratch generation of each
   uint64_t next_sequence = 1;
   uint64_t last_epoch = 0;
@@ -449,7 +451,7 @@ struct TableLoader::Impl {
     table::PublishSnapshot newest;
     bool any = false, did = false;
     for (auto record = ring.front(); record.data() != nullptr; record = ring.front()) {
-      if (inspection(record)) {
+      if (inspection(record) || set_drain(record)) {
         ring.pop();
         did = true;
         continue;
@@ -526,6 +528,27 @@ struct TableLoader::Impl {
       unposted.pop_front();
     }
     return did;
+  }
+
+  // Every worker hears it within a turn; what is there already says for how long (DrainState).
+  bool set_drain(std::span<const uint8_t> record) {
+    table::SetDrain command;
+    if (record.size() != sizeof command) return false;
+    std::memcpy(&command, record.data(), sizeof command);
+    if (command.type != table::CommandType::kSetDrain || command.time_s > table::SetDrain::kMaxTimeS) return false;
+    if (command.fields & table::SetDrain::kHealth) drain.health_failed = command.health_failed != 0;
+    if (command.fields & table::SetDrain::kDrain) {
+      drain.draining = command.draining != 0;
+      drain.time_s = drain.draining ? command.time_s : 0;
+      drain.from_ms = drain.draining ? monotonic_now() / base::kMillisecond : 0;
+    }
+    drain.active = drain.health_failed || drain.draining;
+    for (WorkerTableSlot& slot : slots) slot.set_drain(drain.word());
+    gauge(LoaderCounter::kHealthFailed, drain.health_failed);
+    gauge(LoaderCounter::kDrainFromMs, drain.from_ms);
+    gauge(LoaderCounter::kDrainTime, drain.time_s);
+    gauge(LoaderCounter::kDraining, drain.draining);  // the last: whoever waits for it finds the others
+    return true;
   }
 
   void set_stage_period(uint32_t period) {

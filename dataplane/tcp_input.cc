@@ -309,7 +309,7 @@ void TcpStack::input_listener(Incoming& in, const wire::TcpView& segment, const 
   if (listener == nullptr && ip_.give_to_host(in.packet, now)) return;
   if (listener == nullptr) return reset(in, segment, opens ? DropReason::kTcpNoListener : DropReason::kTcpNoConnection, now);
   if (opens) {
-    if (listener->draining) return reset(in, segment, DropReason::kTcpListenerDraining, now);
+    if (listener->draining || refuses_connections_) return reset(in, segment, DropReason::kTcpListenerDraining, now);
     if (pressure_ >= MemoryPressure::kNoNew) return counters_.drop(DropReason::kTcpMemory);
     if (connections_.full()) return counters_.drop(DropReason::kTcpTableFull);
     if (admission_ != nullptr) [[unlikely]] {

@@ -93,6 +93,8 @@ class TcpStack {
 
   // The listeners of the snapshot in force; null: none. Must stay valid until the next call. Connections are not touched.
   void set_listeners(const ListenerSet* listeners) { listeners_ = listeners; }
+  // Whatever they listen to: no new connections while true (a drain that has come to its end).
+  void refuse_connections(bool refuse) { refuses_connections_ = refuse; }
   // Shows `tap` every frame that comes in or goes out; it outlives the stack.
   void set_tap(io::FrameTap& tap) {
     tap_ = &tap;
@@ -262,6 +264,7 @@ class TcpStack {
   io::FrameTap* tap_ = &io::FrameTap::none();
   uint64_t next_id_;
   uint32_t pressure_countdown_ = 0;
+  bool refuses_connections_ = false;
   MemoryPressure pressure_ = MemoryPressure::kNone;
 };
 

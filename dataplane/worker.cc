@@ -91,12 +91,20 @@ bool Worker::take_tables() {
   return true;
 }
 
+void Worker::take_drain(uint64_t word) {
+  if (word != drain_word_) ctx_.drain = DrainState::of(word);
+  drain_word_ = word;
+  stack_.refuse_connections(ctx_.drain.refuses(ctx_.now));
+}
+
 bool Worker::iterate(TimeNs now, uint64_t wall_ns) {
   ctx_.now = now;
   ctx_.wall_ns = wall_ns;
   if (wall_ns / base::kSecond != date_second_) set_date(wall_ns / base::kSecond);
   stats::StageScope stage(stages_, stats::Stage::kTables);
   bool busy = take_tables();
+  if (const uint64_t drain = resources_.tables->drain(); (drain | drain_word_) != 0) [[unlikely]]
+    take_drain(drain);
   transports_.begin_iteration();
   if (inspector_.due(resources_.tables->posted())) [[unlikely]] {
     capture_.set_wall(wall_ns);

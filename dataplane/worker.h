@@ -91,6 +91,7 @@ class Worker {
 
  private:
   bool take_tables();
+  void take_drain(uint64_t word);  // while there is a drain, and when it ends
   void dispatch(Connection& c);
   void dispatch(Session& s, uint32_t events);
   void fire(SessionTimer& t);
@@ -122,6 +123,7 @@ class Worker {
   Inspector inspector_;
   char date_[http::kDateBytes];
   uint64_t date_second_ = 0;
+  uint64_t drain_word_ = 0;  // of ctx_.drain
   TimeNs gauges_at_ = 0;
   TimeNs chores_at_ = 0;  // the earlier of `gauges_at_` and what the health of endpoints asks for
   uint32_t links_seen_[io::kMaxPorts] = {};

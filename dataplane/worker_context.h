@@ -5,6 +5,7 @@
 #include <span>
 #include <string_view>
 
+#include "dataplane/drain.h"
 #include "dataplane/head_buffer.h"
 #include "dataplane/runtime_snapshot.h"
 #include "dataplane/tcp_stack.h"
@@ -53,6 +54,8 @@ struct WorkerContext {
   uint64_t wall_ns = 0;                     // Unix time
   std::string_view date;                    // IMF-fixdate of wall_ns
   const RuntimeSnapshot* tables = nullptr;  // never null after start: an empty snapshot serves nothing
+
+  DrainState drain;  // as of this turn
 
   HealthMesh* health_mesh = nullptr;  // null with one worker
 

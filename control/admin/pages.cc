@@ -30,6 +30,12 @@ const Pages::Page Pages::kPages[] = {
     {"/certs", "print certs on machine", false, [](const Pages& p, const Request&) { return p.certs(); }},
     {"/clusters", "upstream cluster status", false, [](const Pages& p, const Request& r) { return p.clusters(r); }},
     {"/config_dump", "dump current configuration", false, [](const Pages& p, const Request& r) { return p.config_dump(r); }},
+    {"/drain_listeners", "accept no new connections: ?graceful (tell clients for 600 s first)", true,
+     [](const Pages& p, const Request& r) { return p.drain_listeners(r); }},
+    {"/healthcheck/fail", "fail the gateway's health: it is not ready, and clients are told to go", true,
+     [](const Pages& p, const Request&) { return p.set_health(true); }},
+    {"/healthcheck/ok", "the gateway's health is well again", true,
+     [](const Pages& p, const Request&) { return p.set_health(false); }},
     {"/help", "print out list of admin commands", false, [](const Pages& p, const Request&) { return p.help(); }},
     {"/hot_restart_version", "print the hot restart compatibility version", false,
      [](const Pages&, const Request&) {
@@ -56,7 +62,10 @@ const Pages::Page Pages::kPages[] = {
 };
 
 std::string_view to_string(ServerState s) {
-  return s == ServerState::kLive ? "LIVE" : s == ServerState::kPreInitializing ? "PRE_INITIALIZING" : "INITIALIZING";
+  return s == ServerState::kLive              ? "LIVE"
+         : s == ServerState::kDraining        ? "DRAINING"
+         : s == ServerState::kPreInitializing ? "PRE_INITIALIZING"
+                                              : "INITIALIZING";
 }
 
 Reply bad_request(const std::string& why) { return {400, "text/plain; charset=UTF-8", why + "\n"}; }
@@ -89,6 +98,8 @@ Filter filter_of(const Request& r, const char* name) {
   if (!f.regex->ok()) f.error = "Invalid regex: \"" + f.regex->error() + "\"";
   return f;
 }
+
+Reply no_dataplane() { return {503, "text/plain; charset=UTF-8", "no data plane is connected: nothing was changed\n"}; }
 
 std::string utc(int64_t unix_seconds) {
   const time_t t = unix_seconds;
@@ -138,6 +149,18 @@ Reply Pages::answer(const Request& request) const {
   r.status = 404;
   r.body = "invalid path. " + r.body;
   return r;
+}
+
+Reply Pages::set_health(bool failed) const {
+  if (!s_.set_health(failed)) return no_dataplane();
+  return {200, "text/plain; charset=UTF-8", "OK\n"};
+}
+
+// Envoy's ?inboundonly goes by traffic_direction, which listeners here do not have.
+Reply Pages::drain_listeners(const Request& r) const {
+  if (has(r, "inboundonly")) return bad_request("inboundonly is not supported: every listener drains");
+  if (!s_.drain(has(r, "graceful") ? kDrainTimeS : 0)) return no_dataplane();
+  return {200, "text/plain; charset=UTF-8", "OK\n"};
 }
 
 Reply Pages::help() const {

@@ -6,6 +6,7 @@
 //   /clusters         clusters and their endpoints           /memory       this process, and the tables
 //   /listeners        listeners and addresses                /config_dump  the configuration in force
 //   /hot_restart_version                                      /quitquitquit ends control (POST); the data plane serves on
+//   /healthcheck/fail, /healthcheck/ok (POST)                /drain_listeners (POST; ?graceful: over kDrainTimeS)
 //
 // Names and shapes are Envoy's (admin.v3); what Millrace has beyond them is named so. A page that changes something is asked for
 // with POST, or answered with 405. Everything is read from shared memory and the model: a scrape costs the poll cores nothing.
@@ -39,8 +40,8 @@ struct Reply {
 };
 
 // What /ready and /server_info say (admin.v3.ServerInfo.State).
-enum class ServerState : uint8_t { kLive, kPreInitializing, kInitializing };
-std::string_view to_string(ServerState s);  // "LIVE", "PRE_INITIALIZING", "INITIALIZING"
+enum class ServerState : uint8_t { kLive, kPreInitializing, kInitializing, kDraining };
+std::string_view to_string(ServerState s);  // "LIVE", "PRE_INITIALIZING", "INITIALIZING", "DRAINING"
 
 // What is known of management servers' resources.
 struct DynamicView {
@@ -52,6 +53,8 @@ struct DynamicView {
 
 class Pages {
  public:
+  static constexpr uint32_t kDrainTimeS = 600;  // of a graceful drain, as Envoy's --drain-time-s
+
   struct Sources {
     std::function<bool(const std::function<void(const stats::RegionView&)>&)> with_stats;  // as DataplaneLink::with_stats
     std::function<std::shared_ptr<const Model>()> model;                                   // everything that was accepted
@@ -59,6 +62,9 @@ class Pages {
     std::function<DynamicView()> dynamic;                    // may be empty: nothing is dynamic
     std::function<std::optional<XdsStatus>()> discovery;     // may be empty; nullopt: no management server
     std::function<ServerState()> state;
+    // Of the gateway: its health failed or not, or that it drains over so many seconds. False: no data plane is there to do it.
+    std::function<bool(bool failed)> set_health;
+    std::function<bool(uint32_t time_s)> drain;
     std::function<void()> quit;             // ends this process, soon
     std::function<uint64_t()> arena_bytes;  // tables in shared memory
     std::string version, node_id, node_cluster, config_file;
@@ -79,6 +85,8 @@ class Pages {
   Reply certs() const;
   Reply memory() const;
   Reply config_dump(const Request& r) const;
+  Reply set_health(bool failed) const;
+  Reply drain_listeners(const Request& r) const;
   Reply front_page() const;
   Reply help() const;
 

@@ -41,6 +41,15 @@ DynamicView dynamic_view(ControlPlane& plane) {
   return view;
 }
 
+bool drains(ControlPlane& plane) {
+  bool is = false;
+  plane.link().with_stats([&](const stats::RegionView& view) {
+    using stats::LoaderCounter;
+    is = view.loader()[LoaderCounter::kDraining].read() != 0 || view.loader()[LoaderCounter::kHealthFailed].read() != 0;
+  });
+  return is;
+}
+
 class Listening final : public Server {
  public:
   Listening(ControlPlane& plane, const std::string& version, std::function<void()> quit)
@@ -55,9 +64,17 @@ class Listening final : public Server {
                 .state =
                     [&plane] {
                       const PublisherStatus s = plane.publisher().status();
-                      return !s.connected          ? ServerState::kPreInitializing
-                             : s.acknowledged == 0 ? ServerState::kInitializing
-                                                   : ServerState::kLive;
+                      if (!s.connected) return ServerState::kPreInitializing;
+                      if (s.acknowledged == 0) return ServerState::kInitializing;
+                      return drains(plane) ? ServerState::kDraining : ServerState::kLive;
+                    },
+                .set_health =
+                    [&plane](bool failed) {
+                      return plane.publisher().set_drain({.fields = table::SetDrain::kHealth, .health_failed = failed});
+                    },
+                .drain =
+                    [&plane](uint32_t time_s) {
+                      return plane.publisher().set_drain({.fields = table::SetDrain::kDrain, .draining = 1, .time_s = time_s});
                     },
                 .quit = std::move(quit),
                 .arena_bytes = [&plane] { return plane.publisher().status().arena_used; },

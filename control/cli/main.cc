@@ -307,6 +307,19 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
       "Examples:\n  millctl xds\n  millctl xds CDS\n  millctl xds -o json | jq '.resources[] | select(.state == \"refused\")'");
   run(sub, [&](const Globals& x) { return run_xds(x, xds); });
 
+  DrainOptions drain;
+  sub = app.add_subcommand("drain", "takes the gateway out of service: clients are told to go, then nothing new is accepted");
+  sub->add_option("--time", drain.time_s, "seconds for which new connections are accepted yet")
+      ->check(CLI::Range(uint32_t{0}, uint32_t{4'000'000}))
+      ->capture_default_str();
+  sub->add_flag("--now", drain.now, "accept nothing new from now on");
+  sub->add_flag("--show", drain.show, "only say how far it is");
+  sub->add_option("--wait", drain.wait_s, "seconds to wait until every client has gone; exit code 4 if one has not");
+  sub->footer("Examples:\n  millctl drain --time 60 --wait 120\n  millctl drain --now\n  millctl undrain");
+  run(sub, [&](const Globals& x) { return run_drain(x, drain); });
+  sub = app.add_subcommand("undrain", "back into service, after drain or a failed health");
+  run(sub, [&](const Globals& x) { return run_undrain(x); });
+
   ConnOptions conn;
   CLI::App* conns = app.add_subcommand("conn", "connections of the data plane: list, show one with its history, reset");
   conns->require_subcommand(1);

@@ -52,6 +52,8 @@ void print_status(const pb::StatusReply& s) {
   if (s.epoch_rejected() != 0)
     std::printf("            %s\n",
                 paint("epoch " + std::to_string(s.epoch_rejected()) + " was refused: " + s.rejection(), Color::kRed).c_str());
+  if (const std::string drain = drain_line(s.drain()); up && !drain.empty())
+    std::printf("            %s\n", paint(drain, Color::kYellow).c_str());
   std::string objects;
   for (const char* kind : {"listener", "route", "cluster", "endpoint", "secret"}) {
     const auto it = s.objects().find(kind);

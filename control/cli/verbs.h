@@ -64,6 +64,11 @@ struct ConnOptions {
   uint32_t top = 0, limit = 100;  // 0: no order, all
   bool ids_only = false, dry_run = false, all = false;
 };
+struct DrainOptions {
+  uint32_t time_s = 600;  // new connections are accepted so long
+  bool now = false, show = false;
+  double wait_s = 0;  // 0: do not wait until all clients have gone
+};
 struct CaptureOptions {
   std::string file, direction;
   std::vector<std::string> filter, ports;
@@ -128,6 +133,12 @@ int run_top(const Globals& g, const TopOptions& o);
 int run_conn_list(const Globals& g, const ConnOptions& o);
 int run_conn_show(const Globals& g, const ConnOptions& o);
 int run_conn_kill(const Globals& g, const ConnOptions& o);
+
+// drain.cc
+int run_drain(const Globals& g, const DrainOptions& o);
+int run_undrain(const Globals& g);
+// Where a drain is, in one line; "" when there is none.
+std::string drain_line(const control::v1::DrainReply& r);
 
 // capture.cc
 int run_capture(const Globals& g, const CaptureOptions& o);

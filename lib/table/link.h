@@ -19,7 +19,7 @@
 
 namespace millrace::table {
 
-inline constexpr uint32_t kLinkVersion = 3;
+inline constexpr uint32_t kLinkVersion = 4;
 inline constexpr const char* kLinkSocketName = "dataplane.sock";  // in the run directory
 
 enum class LinkMessage : uint16_t { kHello = 1, kWelcome, kAttach, kReady, kRefused };
@@ -68,6 +68,7 @@ enum class CommandType : uint32_t {
   kInspectConnections,  // inspect.h, as what follows
   kStartCapture,
   kStopInspection,
+  kSetDrain,
 };
 
 struct PublishSnapshot {
@@ -85,6 +86,19 @@ struct SetStagePeriod {
   uint32_t period = 0;  // 0: off; N: one turn in N is accounted; at most StageClock::kMaxPeriod
 };
 static_assert(sizeof(SetStagePeriod) == 8);
+
+// Takes the whole gateway out of service, or back into it. It belongs to the data plane's life, as SetStagePeriod does: a control
+// process that comes or goes changes nothing. Whether it is in force: LoaderCounter::kDraining and its neighbours.
+struct SetDrain {
+  static constexpr uint32_t kHealth = 1, kDrain = 2;  // of `fields`
+  static constexpr uint32_t kMaxTimeS = 4'000'000;    // 46 days
+  CommandType type = CommandType::kSetDrain;
+  uint32_t fields = 0;         // what is meant; the other stays as it is
+  uint32_t health_failed = 0;  // 1: every answer ends its connection; new connections are accepted on
+  uint32_t draining = 0;  // 1: answers end their connections, the more of them the later; after time_s nothing new is accepted
+  uint32_t time_s = 0;    // at most kMaxTimeS; 0: at once
+};
+static_assert(sizeof(SetDrain) == 20);
 
 // Arena offsets begin here, so that 0 is never an object.
 inline constexpr uint64_t kArenaFirstOffset = 4096;

@@ -37,6 +37,14 @@ struct World {
     s.model = s.resolved = [] { return std::make_shared<const Model>(); };
     s.state = [this] { return state; };
     s.quit = [this] { ++quits; };
+    s.set_health = [this](bool failed) {
+      wishes += failed ? "fail " : "ok ";
+      return connected;
+    };
+    s.drain = [this](uint32_t time_s) {
+      wishes += "drain:" + std::to_string(time_s) + " ";
+      return connected;
+    };
     s.arena_bytes = [] { return uint64_t{4096}; };
     s.unix_time = [] { return int64_t{0}; };
     return Pages(s);
@@ -52,6 +60,7 @@ struct World {
   bool connected = true;
   ServerState state = ServerState::kLive;
   int quits = 0;
+  std::string wishes;
 };
 
 bool holds(const std::string& text, const std::string& line) {
@@ -84,12 +93,32 @@ TEST(Pages, MethodsAndPaths) {
   EXPECT_EQ(w.quits, 1);
 }
 
+TEST(Pages, HealthAndDrainAreAskedForByPost) {
+  World w;
+  const Pages p = w.pages();
+  for (const char* page : {"/healthcheck/fail", "/healthcheck/ok", "/drain_listeners"})
+    EXPECT_EQ(p.answer({"GET", page, {}}).status, 405) << page;
+  EXPECT_EQ(w.wishes, "");
+  EXPECT_EQ(p.answer({"POST", "/healthcheck/fail", {}}).body, "OK\n");
+  EXPECT_EQ(p.answer({"POST", "/healthcheck/ok", {}}).body, "OK\n");
+  EXPECT_EQ(p.answer({"POST", "/drain_listeners", {}}).body, "OK\n");
+  EXPECT_EQ(p.answer({"POST", "/drain_listeners", {{"graceful", ""}}}).body, "OK\n");
+  EXPECT_EQ(p.answer({"POST", "/drain_listeners", {{"inboundonly", ""}}}).status, 400);
+  EXPECT_EQ(w.wishes, "fail ok drain:0 drain:600 ");
+  w.connected = false;
+  for (const char* page : {"/healthcheck/fail", "/healthcheck/ok", "/drain_listeners"})
+    EXPECT_EQ(p.answer({"POST", page, {}}).status, 503) << page;
+}
+
 TEST(Pages, ReadyIsTheStateOfTheWhole) {
   World w;
   const Pages p = w.pages();
   w.state = ServerState::kInitializing;
   EXPECT_EQ(p.answer({"GET", "/ready", {}}).status, 503);
   EXPECT_EQ(p.answer({"GET", "/ready", {}}).body, "INITIALIZING\n");
+  w.state = ServerState::kDraining;
+  EXPECT_EQ(p.answer({"GET", "/ready", {}}).status, 503);
+  EXPECT_EQ(p.answer({"GET", "/ready", {}}).body, "DRAINING\n");
   w.state = ServerState::kLive;
   EXPECT_EQ(p.answer({"GET", "/ready", {}}).body, "LIVE\n");
 }

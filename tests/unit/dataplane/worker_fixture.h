@@ -484,6 +484,9 @@ class World {
     tables->reclaim(now);
   }
 
+  // As the loader does it when an operator wants it.
+  void drain(const DrainState& state) { slots_[0].set_drain(state.word()); }
+
   shm::RingConsumer inspection_reader;  // what the worker answers
   // A question of an operator, as the loader posts it.
   template <class Command>
