@@ -99,9 +99,10 @@ std::vector<std::string> StatsdEncoder::lines(const RegionView& view, const Mode
 }
 
 void StatsdEncoder::group(const MetricGroup& g, std::span<const MetricValue> values, std::vector<std::string>& out) {
-  auto found = sent_.find(g.prefix);
-  if (found == sent_.end()) found = sent_.emplace(g.prefix, Sent{std::vector<uint64_t>(values.size(), 0), {}, 0}).first;
-  Sent& sent = found->second;
+  if (values.empty()) return;
+  // Two groups may share a prefix (a cluster and its health): which list it is shows in its first name.
+  Sent& sent = sent_[g.prefix + std::string(values.front().name)];
+  sent.values.resize(values.size());
   sent.flush = flush_;
   sent.pending.assign(sent.values.begin(), sent.values.end());
   std::string tags;

@@ -86,6 +86,27 @@ TEST(Statsd, CountersAreWhatWasAddedGaugesWhatIs) {
   EXPECT_EQ(only(encoder.lines(*w.view, model), "envoy.cluster.api."), (Lines{"envoy.cluster.api.upstream_rq_active:0|g\n"}));
 }
 
+// Counters of a cluster's health have its prefix, and lists of their own.
+TEST(Statsd, TwoGroupsOfOneNameAreKeptApart) {
+  World w;
+  const Model model;
+  StatsdEncoder encoder({});
+  const stats::ScopeSlot health = w.directory->acquire(ScopeKind::kClusterHealth, 5, "api");
+  using stats::ClusterHealthCounter;
+  w.word(0, w.cluster, ClusterCounter::kRqTotal).add(5);
+  w.word(0, health, ClusterHealthCounter::kEjectionsEnforcedTotal).add(2);
+  const Lines first = only(encoder.lines(*w.view, model), "envoy.cluster.api.");
+  EXPECT_EQ(first.size(), 2u);
+  encoder.commit();
+  EXPECT_EQ(only(encoder.lines(*w.view, model), "envoy.cluster.api."), Lines{}) << "nothing has happened since";
+  w.word(1, w.cluster, ClusterCounter::kRqTotal).add(1);
+  w.word(1, health, ClusterHealthCounter::kEjectionsEnforcedTotal).add(3);
+  Lines second = only(encoder.lines(*w.view, model), "envoy.cluster.api.");
+  std::sort(second.begin(), second.end());
+  EXPECT_EQ(second, (Lines{"envoy.cluster.api.outlier_detection.ejections_enforced_total:3|c\n",
+                           "envoy.cluster.api.upstream_rq_total:1|c\n"}));
+}
+
 TEST(Statsd, NamesAreEnvoysAndSafe) {
   World w;
   const Model model = model_of(gateway_yaml("- { match: { prefix: / }, route: { cluster: api } }"));
