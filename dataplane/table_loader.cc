@@ -118,8 +118,8 @@ struct TableLoader::Impl {
   // By object: whose nodes were made by looking at it, or for it. May name nodes that do not any more.
   std::unordered_map<ObjectId, std::vector<ObjectId>> dependents;
   std::deque<std::unique_ptr<RuntimeSnapshot>> alive;
-  DrainState drain;
   std::deque<uint64_t> alive_scratch;  // scratch generation of each
+  DrainState drain;
   uint64_t next_sequence = 1;
   uint64_t last_epoch = 0;
   std::string rejection;

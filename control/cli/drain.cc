@@ -51,7 +51,10 @@ int wait_until_gone(Client& client, const Globals& g, double wait_s) {
       if (person) std::printf("\r\033[K");
       const int code = show(g, r);
       if (!gone && code == kDone)
-        std::fputs("millctl: clients are connected yet; --wait waits longer, conn list shows them\n", stderr);
+        std::fputs(!r.draining()   ? "millctl: somebody else took the drain back\n"
+                   : r.accepting() ? "millctl: new clients are accepted yet; --wait should be longer than --time\n"
+                                   : "millctl: clients are connected yet; --wait waits longer, conn list shows them\n",
+                   stderr);
       return gone ? code : kNotInForce;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(200));

@@ -17,7 +17,7 @@ using namespace millrace::cli;
 constexpr const char* kBash = R"BASH(_millctl() {
   local cur=${COMP_WORDS[COMP_CWORD]}
   local words="status apply check diff get list delete route endpoint explain history rollback dump log stats nstat top"
-  words+=" drops conn capture xds batch completion"
+  words+=" drops conn capture xds drain undrain batch completion"
   local kinds="listeners routes clusters endpoints secrets"
   local states="syn-sent syn-received established fin-wait-1 fin-wait-2 close-wait closing last-ack"
   local filters="--listener --cluster --peer --local --state --worker --role"
@@ -309,12 +309,15 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
 
   DrainOptions drain;
   sub = app.add_subcommand("drain", "takes the gateway out of service: clients are told to go, then nothing new is accepted");
-  sub->add_option("--time", drain.time_s, "seconds for which new connections are accepted yet")
-      ->check(CLI::Range(uint32_t{0}, uint32_t{4'000'000}))
-      ->capture_default_str();
-  sub->add_flag("--now", drain.now, "accept nothing new from now on");
-  sub->add_flag("--show", drain.show, "only say how far it is");
-  sub->add_option("--wait", drain.wait_s, "seconds to wait until every client has gone; exit code 4 if one has not");
+  CLI::Option* drain_time = sub->add_option("--time", drain.time_s, "seconds for which new connections are accepted yet")
+                                ->check(CLI::Range(uint32_t{0}, uint32_t{4'000'000}))
+                                ->capture_default_str();
+  CLI::Option* drain_now = sub->add_flag("--now", drain.now, "accept nothing new from now on")->excludes(drain_time);
+  CLI::Option* drain_show =
+      sub->add_flag("--show", drain.show, "only say how far it is")->excludes(drain_time)->excludes(drain_now);
+  sub->add_option("--wait", drain.wait_s, "seconds to wait until every client has gone; exit code 4 if one has not")
+      ->check(CLI::PositiveNumber)
+      ->excludes(drain_show);
   sub->footer("Examples:\n  millctl drain --time 60 --wait 120\n  millctl drain --now\n  millctl undrain");
   run(sub, [&](const Globals& x) { return run_drain(x, drain); });
   sub = app.add_subcommand("undrain", "back into service, after drain or a failed health");

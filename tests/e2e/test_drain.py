@@ -145,4 +145,9 @@ def test_envoys_pages(lab):
 def test_wrong_words(lab):
     p = millctl(lab, "drain", "--time", "4000001")
     assert p.returncode == USAGE and "4000000" in p.stderr
+    for words in ("--time", "5", "--now"), ("--show", "--now"), ("--wait", "-1"):
+        p = millctl(lab, "drain", *words)
+        assert p.returncode == USAGE and words[0] in p.stderr, (words, p.stderr)
     assert "in service" in millctl(lab, "drain", "--show").stdout
+    p = millctl(lab, "drain", "--time", "60", "--wait", "0.5")
+    assert p.returncode == NOT_IN_FORCE and "--wait should be longer than --time" in p.stderr, p.stderr
