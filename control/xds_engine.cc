@@ -76,6 +76,7 @@ void XdsEngine::want(XdsType type, std::set<std::string> names) {
   MILLRACE_ASSERT(!t.wildcard, "asked for by wildcard or by names");
   for (const std::string& name : missing(t.names, names)) {
     t.known.erase(name);
+    t.refused.erase(name);
     t.waiting.erase(name);
     if (t.held) t.held->good.erase(name);
   }
@@ -193,10 +194,13 @@ XdsUpdate XdsEngine::on_response(XdsResponse&& response) {
   if (config_.delta) {
     for (std::string& name : response.removed) {
       const bool asked_for = t.waiting.erase(name) > 0;
-      if ((asked_for || t.known.contains(name)) && !present.contains(name)) out.removed.push_back(std::move(name));
+      if ((asked_for || t.known.contains(name) || t.refused.contains(name)) && !present.contains(name))
+        out.removed.push_back(std::move(name));
     }
   } else if (whole_world(*type) && t.wildcard && !nameless) {  // a nameless one may be any of those that are absent
     for (const auto& [name, known] : t.known)
+      if (!present.contains(name)) out.removed.push_back(name);
+    for (const std::string& name : t.refused)
       if (!present.contains(name)) out.removed.push_back(name);
   }
   held.removed = out.removed;
@@ -217,12 +221,16 @@ void XdsEngine::applied(TimeNs now, XdsType type, std::vector<XdsRejection> reje
   for (const std::string& name : held.removed) {
     const bool stays = std::any_of(rejections.begin(), rejections.end(), [&](const XdsRejection& r) { return r.name == name; });
     if (!stays) t.known.erase(name);
+    if (!stays) t.refused.erase(name);
   }
   const bool versions_hold = versions_of_ == held.server;  // not those of a server that was left meanwhile
   for (auto& [name, known] : held.good) {
     if (!versions_hold) known.version.clear();
+    t.refused.erase(name);
     t.known[name] = std::move(known);
   }
+  for (const XdsRejection& r : rejections)
+    if (!r.name.empty() && !t.known.contains(r.name) && (t.wildcard || t.names.contains(r.name))) t.refused.insert(r.name);
 
   TimeNs answer_at = now;
   if (rejections.empty()) {

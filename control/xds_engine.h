@@ -166,6 +166,7 @@ class XdsEngine {
     std::string version;         // SotW: accepted last
     std::string nonce;           // newest on this stream
     std::map<std::string, Known> known;
+    std::set<std::string> refused;                // and never accepted: that they are gone is news too
     std::map<std::string, base::TimeNs> waiting;  // "" for a wildcard: expires at; kNever while not asked
     std::optional<Held> held;
     bool answer_due = false;  // an ACK or NACK waits

@@ -2,6 +2,7 @@
 are compared."""
 import json
 import os
+import time
 
 import pytest
 
@@ -102,4 +103,26 @@ def test_go_control_plane_drives_us_as_it_drives_envoy(gateway, delta):
     reply = json.loads(lab.millctl("xds", "-o", "json"))
     assert reply["servers"][0]["state"] == "connected" and reply["streams"] == "1", reply
     assert not any(int(s["update_rejected"]) for s in reply["subscriptions"]), reply
+    conftest.end_gateway(gateway)
+
+
+@pytest.mark.parametrize("delta", [False, True], ids=["sotw", "delta"])
+def test_what_it_repeats_after_a_refusal_makes_no_loop(gateway, delta):
+    """go-control-plane compares versions: a refusal with the old one brings the same bad resource back at once."""
+    lab = gateway.lab
+    both = Both(lab, delta)  # of the two only Millrace is asked here
+    bad = {"name": "bad", "type": "STATIC", "connect_timeout": "-1s"}
+    good = {"EDS": [assignment("red", [(lab.upstream4(0), RED)])], "LDS": [rds_listener("edge", EDGE, "main")], "RDS": [route_table("red")]}
+    both.set(CDS=[bad, eds_cluster("red")], **good)
+    start(gateway, both.config)
+    gateway.until_answer("red 200")
+    before = int(json.loads(lab.millctl("xds", "-o", "json"))["responses"])
+    time.sleep(3)
+    reply = json.loads(lab.millctl("xds", "-o", "json"))
+    assert int(reply["responses"]) - before < 20, reply  # a loop would be thousands
+    refused, = (r for r in reply["resources"] if r["state"] == "refused")
+    assert (refused["type"], refused["name"]) == ("CDS", "bad") and "connect_timeout" in refused["reason"]
+    both.set(CDS=[eds_cluster("red")], **good)
+    until(lambda: not any(r["state"] == "refused" for r in json.loads(lab.millctl("xds", "-o", "json"))["resources"]), 60, "acceptance")
+    gateway.until_answer("red 200")  # Envoy, by incremental xDS, does not come to serve in this case
     conftest.end_gateway(gateway)

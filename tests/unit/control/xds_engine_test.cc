@@ -148,8 +148,8 @@ TEST(XdsSotw, OneBadResourceIsNamedAndTheRestIsTaken) {
   p.engine.applied(p.now, kCluster, {{"bad", "lb_policy: not supported"}});
   EXPECT_EQ(p.acts(), "CDS* v=1 n=2 [] !worse: not a Cluster; bad: lb_policy: not supported");
   EXPECT_EQ(p.engine.stats(kCluster).update_rejected, 1u);
-  // The good one is not told again, the bad one is.
-  EXPECT_EQ(p.gets(kCluster, "3", "3", {res("bad", "2"), res("good", "2")}), "+bad");
+  // The good one is not told again, the bad one is; that the worse one is gone is told too.
+  EXPECT_EQ(p.gets(kCluster, "3", "3", {res("bad", "2"), res("good", "2")}), "+bad -worse");
   p.engine.applied(p.now, kCluster, {});
   EXPECT_EQ(p.acts(), "CDS* v=3 n=3 []");
   EXPECT_EQ(p.engine.stats(kCluster).update_success, 2u);
@@ -167,6 +167,21 @@ TEST(XdsSotw, ABadResourceIsNotRemoved) {
   // One without a name may be any of the absent: nothing is removed.
   EXPECT_EQ(p.takes(kListener, "3", "3", {broken("", "unknown type")}), "");
   EXPECT_EQ(p.engine.known(kListener), 1u);
+}
+
+// Who shows what was refused has to hear that it is gone.
+TEST(XdsSotw, ARefusedResourceThatGoesIsNews) {
+  for (const bool incremental : {false, true}) {
+    Peer p({.delta = incremental});
+    p.engine.want_all(kCluster);
+    p.up();
+    p.acts();
+    p.takes(kCluster, "1", "1", {broken("a", "no name"), res("b")});
+    EXPECT_EQ(p.takes(kCluster, "2", "2", {res("b")}, incremental ? std::vector<std::string>{"a"} : std::vector<std::string>{}),
+              "-a");
+    EXPECT_EQ(p.takes(kCluster, "3", "3", {res("b")}, incremental ? std::vector<std::string>{"a"} : std::vector<std::string>{}),
+              "");
+  }
 }
 
 TEST(XdsSotw, ARemovalThatIsRefusedLeavesTheResourceKnown) {
