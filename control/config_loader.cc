@@ -235,7 +235,9 @@ class DocumentLoader {
   std::vector<std::pair<std::shared_ptr<const SourceMap>, std::string>> sink_clusters_;  // where named, by name
 };
 
-bool parse_text(std::string_view text, const std::string& file, YamlTree* tree, ConfigErrors* errors) {
+}  // namespace
+
+bool parse_document(std::string_view text, const std::string& file, YamlTree* tree, ConfigErrors* errors) {
   YamlError bad;
   if (text.size() > kMaxDocumentBytes) bad = {1, 1, "larger than " + std::to_string(kMaxDocumentBytes >> 20) + " MiB"};
   else if (const size_t at = first_bad_utf8(text); at < text.size()) {
@@ -248,13 +250,11 @@ bool parse_text(std::string_view text, const std::string& file, YamlTree* tree, 
   return false;
 }
 
-}  // namespace
-
 Document load_document(std::string_view text, std::string file) {
   Document document;
   document.file = std::move(file);
   YamlTree tree;
-  if (!parse_text(text, document.file, &tree, &document.errors)) return document;
+  if (!parse_document(text, document.file, &tree, &document.errors)) return document;
   DocumentLoader(tree, &document).load();
   if (document.has_dataplane) {
     for (const bootstrap::SectionError& e : bootstrap::read_dataplane_section(text, document.file).errors)
@@ -280,7 +280,7 @@ Document load_document_file(const std::string& path) {
 ConfigErrors load_message(std::string_view text, std::string file, Message* message, std::shared_ptr<const SourceMap>* source) {
   ConfigErrors errors;
   YamlTree tree;
-  if (!parse_text(text, file, &tree, &errors)) return errors;
+  if (!parse_document(text, file, &tree, &errors)) return errors;
   ProtoMapper mapper(tree, std::move(file), &errors);
   std::shared_ptr<const SourceMap> map = mapper.map_object(tree.root(), "", message);
   if (source != nullptr) *source = std::move(map);

@@ -26,6 +26,8 @@
 
 namespace millrace::control {
 
+class YamlTree;
+
 struct LoadedObject {
   ConfigKind kind;
   std::shared_ptr<google::protobuf::Message> message;  // of descriptor_of(kind)
@@ -62,6 +64,9 @@ inline constexpr int kMaxDocumentDepth = 100;
 Document load_document(std::string_view text, std::string file);
 // Reads the file; an unreadable file is a Document with one error.
 Document load_document_file(const std::string& path);
+
+// Text to a tree, within the bounds above. False, with an error: it is none. `file` says that it is JSON, and stands in errors.
+bool parse_document(std::string_view text, const std::string& file, YamlTree* tree, ConfigErrors* errors);
 
 // One object of a known kind from text without "@type" (used by `millctl route add` for a Route and by tests): fills `message` by
 // the same rules. Errors as in load_document.

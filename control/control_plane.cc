@@ -14,6 +14,7 @@
 #include "control/monotonic.h"
 #include "control/stored_rows.h"
 #include "control/xds_channel.h"
+#include "control/xds_files.h"
 #include "control/xds_stream.h"
 #include "lib/base/hash.h"
 #include "lib/route/pattern_db.h"
@@ -94,16 +95,29 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
 
 ControlPlane::ControlPlane() = default;
 
-// Streams run when everything that they deliver to does.
+// Streams and files run when everything that they deliver to does.
 base::Status ControlPlane::start_xds(ConfigErrors* errors) {
+  if (const base::Status s = make_stream(errors); !s.ok()) return s;
+  const auto file = [](const auto& source) { return source ? file_of(*source) : ResourceFile{}; };
+  xds_files_ = std::make_unique<XdsFiles>(file(xds_config_.cds), file(xds_config_.lds), *dynamic_, say);
+  dynamic_->on_wanted_changed([this] {
+    if (xds_ != nullptr) xds_->wanted_changed();
+    xds_files_->wanted_changed();
+  });
+  xds_files_->start();
+  if (xds_ != nullptr) xds_->start();
+  return {};
+}
+
+base::Status ControlPlane::make_stream(ConfigErrors* errors) {
   if (!xds_config_.ads) return {};
   const envoy::config::core::v3::ApiConfigSource& ads = *xds_config_.ads;
   XdsStreamConfig stream;
   stream.engine.delta = ads.api_type() == envoy::config::core::v3::ApiConfigSource::DELTA_GRPC;
   stream.engine.node_on_first_only = ads.set_node_on_first_message_only();
   stream.engine.fetch_timeout = static_cast<base::TimeNs>(dynamic_options_.fetch_timeout.count()) * base::kMillisecond;
-  stream.clusters = dynamic_options_.clusters;
-  stream.listeners = dynamic_options_.listeners;
+  stream.clusters = xds_config_.cds && xds_config_.cds->has_ads();
+  stream.listeners = xds_config_.lds && xds_config_.lds->has_ads();
   stream.node = xds_config_.node;
   if (stream.node.user_agent_name().empty()) stream.node.set_user_agent_name("millrace");
   if (stream.node.user_agent_version().empty()) stream.node.set_user_agent_version(config_.version);
@@ -117,16 +131,13 @@ base::Status ControlPlane::start_xds(ConfigErrors* errors) {
   }
   if (!errors->empty()) return base::Error{"management servers cannot be asked; nothing was started"};
   xds_ = std::make_unique<XdsStream>(std::move(stream), *dynamic_, XdsStream::Sources{[this] { return resolved_model(); }, say});
-  dynamic_->on_wanted_changed([this] { xds_->wanted_changed(); });
-  xds_->start();
   return {};
 }
 
 ControlPlane::~ControlPlane() {
-  if (xds_ != nullptr) {
-    dynamic_->on_wanted_changed({});
-    xds_->stop();
-  }
+  if (dynamic_ != nullptr) dynamic_->on_wanted_changed({});
+  if (xds_ != nullptr) xds_->stop();
+  if (xds_files_ != nullptr) xds_files_->stop();
   dynamic_.reset();
   if (filler_.joinable()) filler_.join();
   if (stats_sinks_ != nullptr) stats_sinks_->stop();  // flushes once more, and asks for the addresses of names

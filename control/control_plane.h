@@ -57,6 +57,7 @@ struct EditOutcome {
   Acknowledgement acknowledgement;  // of `epoch`, after the wait that was asked for
 };
 
+class XdsFiles;
 class XdsStream;
 
 class ControlPlane {
@@ -94,6 +95,7 @@ class ControlPlane {
   size_t waiting() const { return waiting_; }                        // objects that are not in force as they were accepted
   std::set<ConfigKey> waiting_objects();
   DynamicConfig& dynamic_config() { return *dynamic_; }
+  const XdsFiles& xds_files() const { return *xds_files_; }
   const XdsStream* xds_stream() const { return xds_.get(); }  // null: the configuration names no management server
   // Called after every edit by hand and every expiry, with no lock held: names that are asked for may be others now.
   void on_edited(std::function<void()> call);
@@ -123,6 +125,7 @@ class ControlPlane {
   ControlPlane();
   base::Status load(ConfigErrors* errors);
   base::Status start_xds(ConfigErrors* errors);
+  base::Status make_stream(ConfigErrors* errors);
   void set_access_log_sinks();
   // Holds edit_mutex_, as all that follows. `wait`: for names that were never asked for.
   CompileResult compile(const Model& model, bool wait, Compiler::Policy policy = Compiler::Policy::kAllOrNothing);
@@ -167,6 +170,7 @@ class ControlPlane {
   DynamicOptions dynamic_options_;
   std::unique_ptr<DynamicConfig> dynamic_;
   XdsConfig xds_config_;
+  std::unique_ptr<XdsFiles> xds_files_;
   std::unique_ptr<XdsStream> xds_;
 };
 

@@ -93,6 +93,7 @@ std::vector<XdsRejection> DynamicConfig::apply(const XdsUpdate& update) {
         " gone");
   if (!changed.not_published.empty()) say("xDS: could not be published: " + changed.not_published);
   settle();
+  wanted_may_differ();
   return std::move(taken.rejections);
 }
 
@@ -107,6 +108,7 @@ void DynamicConfig::expired(XdsType type, std::string_view name) {
     });
   }
   settle();
+  wanted_may_differ();
 }
 
 std::set<std::string> DynamicConfig::wanted(XdsType type) {
@@ -121,6 +123,24 @@ std::set<std::string> DynamicConfig::wanted(XdsType type) {
   return names;
 }
 
+std::vector<XdsFileWant> DynamicConfig::wanted_files() {
+  std::vector<XdsFileWant> wanted;
+  plane_.change([&](const Model& model, Warming& warming) -> std::optional<Model> {
+    wanted = warming.wanted_files();
+    Model left = model;
+    bool any = false;
+    const std::lock_guard lock(mutex_);
+    for (const XdsType type : {XdsType::kEndpoints, XdsType::kRoute, XdsType::kSecret}) {
+      const std::set<std::string> gone = warming.take_unwanted(type);
+      if (gone.empty()) continue;
+      left = resources_.forget(left, type, gone);
+      any = true;
+    }
+    return any ? std::optional<Model>(std::move(left)) : std::nullopt;
+  });
+  return wanted;
+}
+
 DynamicResources::Infos DynamicConfig::infos() const {
   const std::lock_guard lock(mutex_);
   return resources_.infos();
@@ -133,6 +153,14 @@ std::string DynamicConfig::version(XdsType type) const {
 
 void DynamicConfig::edited() {
   settle();
+  const std::lock_guard lock(hook_mutex_);
+  if (wanted_changed_) wanted_changed_();
+}
+
+// What servers say may be about files, and what files say about servers.
+void DynamicConfig::wanted_may_differ() {
+  const uint64_t generation = plane_.wanted_generation();
+  if (generation_told_.exchange(generation) == generation) return;
   const std::lock_guard lock(hook_mutex_);
   if (wanted_changed_) wanted_changed_();
 }

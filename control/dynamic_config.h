@@ -45,9 +45,10 @@ class DynamicConfig final : public XdsSink {
   std::vector<XdsRejection> apply(const XdsUpdate& update) override;
   void expired(XdsType type, std::string_view name) override;
   std::set<std::string> wanted(XdsType type) override;
+  std::vector<XdsFileWant> wanted_files() override;
   uint64_t wanted_generation() override { return plane_.wanted_generation(); }
-  // Called when wanted() may answer otherwise though nothing was applied; in any thread, with no lock held that apply() or
-  // wanted() take. An empty function ends it: none runs once this has returned.
+  // Called when wanted() or wanted_files() may answer otherwise, also from within apply() and expired(), with no lock held that
+  // they take; in any thread. An empty function ends it: none runs once this has returned.
   void on_wanted_changed(std::function<void()> call);
 
   // For /config_dump and people.
@@ -61,6 +62,7 @@ class DynamicConfig final : public XdsSink {
   std::optional<std::chrono::steady_clock::time_point> limit() const;
   void keep_time();
   void edited();
+  void wanted_may_differ();
 
   ControlPlane& plane_;
   const DynamicOptions options_;
@@ -69,6 +71,7 @@ class DynamicConfig final : public XdsSink {
   DynamicResources resources_;
   std::array<std::atomic<bool>, kXdsTypes> answered_{};         // or given up, as a whole
   std::atomic<std::chrono::steady_clock::time_point> heard_{};  // of a server first; zero: not at all
+  std::atomic<uint64_t> generation_told_{0};
   std::mutex hook_mutex_;
   std::function<void()> wanted_changed_;
   std::mutex timer_mutex_;

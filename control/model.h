@@ -76,6 +76,7 @@ struct TlsSecrets {
   std::string validation_more;            // of the SDS name; "": none
   std::string ticket_keys;                // "": none
   std::vector<std::string> discovered;    // of those, with an sds_config: asked for by name
+  std::map<std::string, ResourceFile> files;  // of those, asked of files
   std::vector<std::string> all() const;
 };
 
@@ -89,6 +90,7 @@ struct ChainObject {
   std::variant<std::monostate, api::HttpConnectionManager, api::TcpProxy> filter;  // HCM: without its route_config
   std::string route;                                                               // HCM: model name of its route configuration
   bool rds = false;                                                                // HCM: `route` is asked for by name
+  ResourceFile rds_file;                                                           // of this file, if of one
   std::string route_written_name;                                                  // HCM: route_config.name as the user wrote it
 };
 struct ListenerObject {
@@ -121,6 +123,7 @@ struct ClusterObject {
   envoy::config::core::v3::ProxyProtocolConfig proxy;  // unpacked
   TlsSecrets secrets;
   std::string eds_service;  // type EDS: the assignment that is asked for; "": another type
+  ResourceFile eds_file;    // of this file, if of one
   bool dynamic = false;
 };
 struct EndpointsObject {
@@ -186,6 +189,8 @@ class Model {
   // There is a stream to ask for routes, endpoints and secrets by name; else objects that would are refused.
   bool servers_answer() const { return servers_answer_; }
   void let_servers_answer() { servers_answer_ = true; }
+  // Some object asks, or has asked, for something out of a file.
+  bool asks_files() const { return asks_files_; }
 
   // With these endpoints in the place of the clusters' own: for compilation only (control/dns_names.h).
   Model with_endpoints(const std::vector<std::pair<std::string, std::shared_ptr<const EndpointsObject>>>& endpoints) const;
@@ -240,7 +245,7 @@ class Model {
   Table<EndpointsObject> endpoints_;
   Table<SecretObject> secrets_;
   Table<EndpointsObject> assignments_;
-  bool clusters_may_come_ = false, servers_answer_ = false, has_dynamic_ = false;
+  bool clusters_may_come_ = false, servers_answer_ = false, asks_files_ = false, has_dynamic_ = false;
 };
 
 // The outcome of an edit. "One bad object never blocks the good ones": `model` holds the objects that were good, and for each bad

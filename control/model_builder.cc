@@ -197,7 +197,10 @@ void ModelBuilder::put_cluster(const LoadedObject& o) {
                         .proxy = {},
                         .secrets = {},
                         .eds_service = eds_service(written),
+                        .eds_file = {},
                         .dynamic = o.dynamic};
+  if (!cluster.eds_service.empty()) cluster.eds_file = file_of(written.eds_cluster_config().eds_config());
+  now_.asks_files_ = now_.asks_files_ || cluster.eds_file.there();
   if (const auto c = now_.clusters_.find(name); c != now_.clusters_.end()) forget_derived(c->second->secrets);
   if (written.has_transport_socket()) {
     UpstreamTransport transport = unwrap(written.transport_socket());
@@ -348,6 +351,8 @@ void ModelBuilder::put_listener(const LoadedObject& o) {
     if (api::HttpConnectionManager hcm; any->UnpackTo(&hcm) && hcm.has_rds()) {
       chain.rds = true;
       chain.route = hcm.rds().route_config_name();
+      chain.rds_file = file_of(hcm.rds().config_source());
+      now_.asks_files_ = now_.asks_files_ || chain.rds_file.there();
       chain.filter = std::move(hcm);
     } else if (any->UnpackTo(&hcm)) {
       chain.route_written_name = hcm.route_config().name();
@@ -438,15 +443,54 @@ bool ModelBuilder::check_route(const RouteObject& r) {
   return ok;
 }
 
-bool ModelBuilder::may_ask(ErrorSink& errors, const std::string& path) const {
-  if (now_.servers_answer()) return true;
-  errors.add(path, "asks the stream of dynamic_resources.ads_config, which is not there");
+void ModelBuilder::find_sources() const {
+  const auto add = [&](ConfigKind kind, const std::string& name, const ResourceFile& file) {
+    sources_[{kind, name}].insert(file);
+  };
+  const auto secrets = [&](const TlsSecrets& s) {
+    for (const std::string& name : s.discovered) {
+      const auto file = s.files.find(name);
+      add(ConfigKind::kSecret, name, file == s.files.end() ? ResourceFile{} : file->second);
+    }
+  };
+  for (const auto& [name, c] : now_.clusters_) {
+    if (!c->eds_service.empty()) add(ConfigKind::kEndpoints, c->eds_service, c->eds_file);
+    secrets(c->secrets);
+  }
+  for (const auto& [name, l] : now_.listeners_) {
+    for (const ChainObject& c : l->chains) {
+      if (c.rds) add(ConfigKind::kRoute, c.route, c.rds_file);
+      secrets(c.secrets);
+    }
+  }
+}
+
+bool ModelBuilder::may_ask(const ConfigKey& what, const envoy::config::core::v3::ConfigSource& source, ErrorSink& errors,
+                           const std::string& path) const {
+  const ResourceFile file = file_of(source);
+  if (!file.there() && !now_.servers_answer()) {
+    errors.add(path, "asks the stream of dynamic_resources.ads_config, which is not there");
+    return false;
+  }
+  if (!now_.asks_files()) return true;
+  if (sources_.empty()) find_sources();
+  const std::set<ResourceFile>& all = sources_[what];
+  const auto other = std::find_if(all.begin(), all.end(), [&](const ResourceFile& f) { return f != file; });
+  if (other == all.end()) return true;
+  const auto words = [](const ResourceFile& f) {
+    return !f.there() ? "a management server"
+                      : f.path + (f.watched_directory.empty() ? "" : " (watched: " + f.watched_directory + ")");
+  };
+  errors.add(path, "asks " + words(file) + " for \"" + what.name + "\", which is asked of " + words(*other) +
+                       " elsewhere; what has one name has one source");
   return false;
 }
 
 bool ModelBuilder::check_cluster(const ClusterObject& c) {
   ErrorSink sink(c.source.get(), fallback(ConfigKind::kCluster, c.name), &errors_);
-  const bool ok = c.eds_service.empty() || may_ask(sink, "eds_cluster_config.eds_config");
+  const bool ok =
+      c.eds_service.empty() || may_ask({ConfigKind::kEndpoints, c.eds_service}, c.config->eds_cluster_config().eds_config(), sink,
+                                       "eds_cluster_config.eds_config");
   return secrets_known(c.tls.common_tls_context(), c.tls_path + ".common_tls_context", sink) && ok;
 }
 
@@ -457,9 +501,15 @@ bool ModelBuilder::check_listener(const ListenerObject& l) {
     const ChainObject& c = l.chains[i];
     const std::string path = c.is_default ? "default_filter_chain" : "filter_chains[" + std::to_string(i) + "]";
     ok = secrets_known(c.tls.common_tls_context(), path + ".transport_socket.typed_config.common_tls_context", sink) && ok;
-    if (c.rds) ok = may_ask(sink, path + ".filters[0].typed_config.rds.config_source") && ok;
-    if (c.tls.session_ticket_keys_sds_secret_config().has_sds_config())
-      ok = may_ask(sink, path + ".transport_socket.typed_config.session_ticket_keys_sds_secret_config.sds_config") && ok;
+    if (c.rds)
+      ok = may_ask({ConfigKind::kRoute, c.route}, std::get<api::HttpConnectionManager>(c.filter).rds().config_source(), sink,
+                   path + ".filters[0].typed_config.rds.config_source") &&
+           ok;
+    const auto& tickets = c.tls.session_ticket_keys_sds_secret_config();
+    if (tickets.has_sds_config())
+      ok = may_ask({ConfigKind::kSecret, tickets.name()}, tickets.sds_config(), sink,
+                   path + ".transport_socket.typed_config.session_ticket_keys_sds_secret_config.sds_config") &&
+           ok;
     else if (c.tls.has_session_ticket_keys_sds_secret_config())
       ok = secret_known(c.tls.session_ticket_keys_sds_secret_config().name(), api::Secret::kSessionTicketKeys,
                         path + ".transport_socket.typed_config.session_ticket_keys_sds_secret_config", sink) &&

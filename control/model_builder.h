@@ -68,8 +68,11 @@ class ModelBuilder {
   bool secret_known(const std::string& name, api::Secret::TypeCase type, const std::string& path, ErrorSink& errors) const;
   void forget_derived(const TlsSecrets& secrets);
   void restore_derived(const TlsSecrets& secrets);
-  // Complains where nobody is there to be asked; `path` is that of the source.
-  bool may_ask(ErrorSink& errors, const std::string& path) const;
+  // Complains where nobody is there to be asked for `what`, or another one is asked elsewhere; `path` is that of the source.
+  bool may_ask(const ConfigKey& what, const envoy::config::core::v3::ConfigSource& source, ErrorSink& errors,
+               const std::string& path) const;
+  void find_sources() const;
+  void ask_secret(const envoy::extensions::transport_sockets::tls::v3::SdsSecretConfig& sds, TlsSecrets* out);
   // Complains about secrets that do not exist, or are of another kind; `path` is where the context stands.
   bool secrets_known(const CommonTlsContext& common, const std::string& path, ErrorSink& errors) const;
   void add_or_keep_secret(SecretObject secret);
@@ -98,6 +101,8 @@ class ModelBuilder {
   std::map<ConfigKey, int> put_;  // what this document gave, by order
   std::set<ConfigKey> bad_;       // what it gave with errors: no second complaint about a missing reference
   std::map<ConfigKey, ConfigErrors> blamed_;
+  // What is asked for by name, and of which files (without one: of servers). Made when it is needed.
+  mutable std::map<ConfigKey, std::set<ResourceFile>> sources_;
 };
 
 bool same_bytes(const google::protobuf::Message& a, const google::protobuf::Message& b);

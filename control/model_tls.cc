@@ -86,6 +86,15 @@ std::string ModelBuilder::derive_secret(const std::string& name, const ConfigKey
   return name;
 }
 
+void ModelBuilder::ask_secret(const tls_api::SdsSecretConfig& sds, TlsSecrets* out) {
+  if (!sds.has_sds_config()) return;
+  out->discovered.push_back(sds.name());
+  const ResourceFile file = file_of(sds.sds_config());
+  if (!file.there()) return;
+  out->files.emplace(sds.name(), file);
+  now_.asks_files_ = true;
+}
+
 std::string ModelBuilder::derive_ticket_keys(const api::DownstreamTlsContext& tls, const ConfigKey& owner,
                                              const std::string& place, TlsSecrets* out) {
   std::string bad;
@@ -95,7 +104,7 @@ std::string ModelBuilder::derive_ticket_keys(const api::DownstreamTlsContext& tl
         [&](api::Secret& s) { *s.mutable_session_ticket_keys() = tls.session_ticket_keys(); }, &bad);
   if (tls.has_session_ticket_keys_sds_secret_config()) {
     out->ticket_keys = tls.session_ticket_keys_sds_secret_config().name();
-    if (tls.session_ticket_keys_sds_secret_config().has_sds_config()) out->discovered.push_back(out->ticket_keys);
+    ask_secret(tls.session_ticket_keys_sds_secret_config(), out);
   }
   return bad;
 }
@@ -109,7 +118,7 @@ std::string ModelBuilder::derive_secrets(const CommonTlsContext& common, const C
                                        [&](api::Secret& s) { *s.mutable_tls_certificate() = common.tls_certificates(i); }));
   for (const auto& sds : common.tls_certificate_sds_secret_configs()) {
     out->certificates.push_back(sds.name());
-    if (sds.has_sds_config()) out->discovered.push_back(sds.name());
+    ask_secret(sds, out);
   }
   const auto context = [&](const tls_api::CertificateValidationContext& v) {
     out->validation = derive("validation_context", [&](api::Secret& s) { *s.mutable_validation_context() = v; });
@@ -117,7 +126,7 @@ std::string ModelBuilder::derive_secrets(const CommonTlsContext& common, const C
   if (common.has_validation_context()) context(common.validation_context());
   const auto more = [&](const tls_api::SdsSecretConfig& sds) {
     out->validation_more = sds.name();
-    if (sds.has_sds_config()) out->discovered.push_back(sds.name());
+    ask_secret(sds, out);
   };
   if (common.has_combined_validation_context()) {
     context(common.combined_validation_context().default_validation_context());
@@ -158,8 +167,9 @@ bool ModelBuilder::secret_known(const std::string& name, api::Secret::TypeCase t
 bool ModelBuilder::secrets_known(const CommonTlsContext& common, const std::string& path, ErrorSink& errors) const {
   bool ok = true;
   const auto known = [&](const tls_api::SdsSecretConfig& sds, api::Secret::TypeCase type, const std::string& at) {
-    ok = (sds.has_sds_config() ? may_ask(errors, path + "." + at + ".sds_config")
-                               : secret_known(sds.name(), type, path + "." + at, errors)) &&
+    ok = (sds.has_sds_config()
+              ? may_ask({ConfigKind::kSecret, sds.name()}, sds.sds_config(), errors, path + "." + at + ".sds_config")
+              : secret_known(sds.name(), type, path + "." + at, errors)) &&
          ok;
   };
   for (int i = 0; i < common.tls_certificate_sds_secret_configs_size(); ++i)

@@ -255,11 +255,14 @@ bool resource_source(bool has, const core::ConfigSource& s, const Path& at, Erro
     case core::ConfigSource::kAds:
     case core::ConfigSource::kSelf:
       break;
+    case core::ConfigSource::kPath:
+    case core::ConfigSource::kPathConfigSource:
+      return config_source(s, at, e);
     case core::ConfigSource::CONFIG_SOURCE_SPECIFIER_NOT_SET:
-      ok = complain(at, e, "needs ads or self");
+      ok = complain(at, e, "needs ads, self or path_config_source");
       break;
     default:
-      ok = complain(at, e, "only ads and self are supported here by Millrace yet");
+      ok = complain(at, e, "only ads, self and path_config_source are supported here by Millrace yet");
   }
   if (s.has_initial_fetch_timeout()) ok = duration(s.initial_fetch_timeout(), Path(at, "initial_fetch_timeout"), e) && ok;
   return ok;

@@ -175,8 +175,8 @@ bool read_dynamic_resources(const envoy::config::bootstrap::v3::Bootstrap::Dynam
       e.add(at, "`ads` names the stream of dynamic_resources.ads_config, which is not there");
       ok = false;
     }
-    if (source.has_api_config_source() || !path_of(source).empty()) {
-      e.add(at, "only ads is supported here by Millrace yet");
+    if (source.has_api_config_source()) {
+      e.add(at, "only ads and path_config_source are supported here by Millrace yet");
       ok = false;
     }
     *to = source;

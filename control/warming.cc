@@ -36,47 +36,71 @@ bool same_address(const ListenerObject& a, const ListenerObject& b) {
   return x.port_value() == y.port_value() && base::IpAddress::parse(x.address()) == base::IpAddress::parse(y.address());
 }
 
-std::set<std::string> asked_secrets(const ListenerObject& l) {
-  std::set<std::string> out;
-  for (const ChainObject& c : l.chains) out.insert(c.secrets.discovered.begin(), c.secrets.discovered.end());
+// What an object asks for by name, and of which file, if of one.
+using Asked = std::map<std::string, ResourceFile>;
+void ask_secrets(const TlsSecrets& secrets, Asked* out) {
+  for (const std::string& name : secrets.discovered) {
+    const auto file = secrets.files.find(name);
+    out->emplace(name, file == secrets.files.end() ? ResourceFile{} : file->second);
+  }
+}
+Asked asked_secrets(const ClusterObject* c) {
+  Asked out;
+  if (c != nullptr) ask_secrets(c->secrets, &out);
   return out;
 }
-std::set<std::string> asked_routes(const ListenerObject& l) {
-  std::set<std::string> out;
-  for (const ChainObject& c : l.chains)
-    if (c.rds) out.insert(c.route);
+Asked asked_secrets(const ListenerObject* l) {
+  Asked out;
+  if (l == nullptr) return out;
+  for (const ChainObject& c : l->chains) ask_secrets(c.secrets, &out);
   return out;
+}
+Asked asked_routes(const ListenerObject* l) {
+  Asked out;
+  if (l == nullptr) return out;
+  for (const ChainObject& c : l->chains)
+    if (c.rds) out.emplace(c.route, c.rds_file);
+  return out;
+}
+Asked asked_endpoints(const ClusterObject* c) {
+  return c == nullptr || c->eds_service.empty() ? Asked{} : Asked{{c->eds_service, c->eds_file}};
 }
 
 }  // namespace
 
 // ---- who asks for what ------------------------------------------------------------------------------------------------------
 
-void Warming::ask(Users& users, XdsType type, const std::string& name, const ConfigKey& who, bool asks) {
-  if (asks) {
-    const auto [it, fresh] = users.try_emplace(name);
-    it->second.insert(who);
-    if (fresh) ++generation_, unwanted_[at(type)].erase(name);
-    return;
-  }
+void Warming::ask(XdsType type, const std::string& name, const ResourceFile& file, const ConfigKey& who) {
+  const auto [it, fresh] = asks_[at(type)].try_emplace(name);
+  it->second.insert(who);
+  if (fresh) ++generation_, unwanted_[at(type)].erase(name);
+  auto& files = files_[at(type)];
+  const auto was = files.find(name);
+  if (file == (was == files.end() ? ResourceFile{} : was->second)) return;
+  if (file.there()) files[name] = file;
+  else files.erase(was);
+  ++generation_;
+}
+
+void Warming::ask_no_more(XdsType type, const std::string& name, const ConfigKey& who) {
+  Users& users = asks_[at(type)];
   const auto it = users.find(name);
   if (it == users.end()) return;
   it->second.erase(who);
   if (!it->second.empty()) return;
   users.erase(it);
+  files_[at(type)].erase(name);
   given_up_[at(type)].erase(name);
   unwanted_[at(type)].insert(name);
   ++generation_;
 }
 
 void Warming::reindex(const Model& model) {
-  const auto ask_all = [&](XdsType type, const std::set<std::string>& before, const std::set<std::string>& after,
-                           const ConfigKey& who) {
-    for (const std::string& n : after) ask(asks_[at(type)], type, n, who, true);
-    for (const std::string& n : before)
-      if (!after.contains(n)) ask(asks_[at(type)], type, n, who, false);
+  const auto ask_all = [&](XdsType type, const Asked& before, const Asked& after, const ConfigKey& who) {
+    for (const auto& [n, file] : after) ask(type, n, file, who);
+    for (const auto& [n, file] : before)
+      if (!after.contains(n)) ask_no_more(type, n, who);
   };
-  using Names = std::set<std::string>;
   Model::Table<SecretObject>::differences(written_.secrets_, model.secrets_,
                                           [&](const std::string& name, const auto&, const auto& s) {
                                             todo_.insert({ConfigKind::kSecret, name});
@@ -85,14 +109,8 @@ void Warming::reindex(const Model& model) {
   Model::Table<ClusterObject>::differences(
       written_.clusters_, model.clusters_, [&](const std::string& name, const auto& before, const auto& after) {
         const ConfigKey key{ConfigKind::kCluster, name};
-        const auto service = [](const auto& c) {
-          return c == nullptr || c->eds_service.empty() ? Names{} : Names{c->eds_service};
-        };
-        const auto secrets = [](const auto& c) {
-          return c == nullptr ? Names{} : Names(c->secrets.discovered.begin(), c->secrets.discovered.end());
-        };
-        ask_all(XdsType::kEndpoints, service(before), service(after), key);
-        ask_all(XdsType::kSecret, secrets(before), secrets(after), key);
+        ask_all(XdsType::kEndpoints, asked_endpoints(before.get()), asked_endpoints(after.get()), key);
+        ask_all(XdsType::kSecret, asked_secrets(before.get()), asked_secrets(after.get()), key);
         todo_.insert(key);
       });
   Model::Table<EndpointsObject>::differences(written_.endpoints_, model.endpoints_,
@@ -111,20 +129,27 @@ void Warming::reindex(const Model& model) {
                                            todo_.insert({ConfigKind::kRoute, name});
                                            if (r != nullptr && r->listener.empty()) given_up_[at(XdsType::kRoute)].erase(name);
                                          });
-  Model::Table<ListenerObject>::differences(written_.listeners_, model.listeners_,
-                                            [&](const std::string& name, const auto& before, const auto& after) {
-                                              const ConfigKey key{ConfigKind::kListener, name};
-                                              ask_all(XdsType::kRoute, before == nullptr ? Names{} : asked_routes(*before),
-                                                      after == nullptr ? Names{} : asked_routes(*after), key);
-                                              ask_all(XdsType::kSecret, before == nullptr ? Names{} : asked_secrets(*before),
-                                                      after == nullptr ? Names{} : asked_secrets(*after), key);
-                                              todo_.insert(key);
-                                            });
+  Model::Table<ListenerObject>::differences(
+      written_.listeners_, model.listeners_, [&](const std::string& name, const auto& before, const auto& after) {
+        const ConfigKey key{ConfigKind::kListener, name};
+        ask_all(XdsType::kRoute, asked_routes(before.get()), asked_routes(after.get()), key);
+        ask_all(XdsType::kSecret, asked_secrets(before.get()), asked_secrets(after.get()), key);
+        todo_.insert(key);
+      });
 }
 
 std::set<std::string> Warming::wanted(XdsType type) const {
   std::set<std::string> out;
-  for (const auto& [name, users] : asks_[at(type)]) out.insert(out.end(), name);
+  const auto& files = files_[at(type)];
+  for (const auto& [name, users] : asks_[at(type)])
+    if (files.empty() || !files.contains(name)) out.insert(out.end(), name);
+  return out;
+}
+
+std::vector<XdsFileWant> Warming::wanted_files() const {
+  std::vector<XdsFileWant> out;
+  for (size_t i = 0; i < kXdsTypes; ++i)
+    for (const auto& [name, file] : files_[i]) out.push_back({static_cast<XdsType>(i), name, file});
   return out;
 }
 

@@ -30,6 +30,7 @@
 
 #include "control/model.h"
 #include "control/xds_engine.h"
+#include "control/xds_sink.h"
 #include "lib/base/time.h"
 
 namespace millrace::control {
@@ -47,9 +48,11 @@ class Warming {
   // Waits end by themselves: update() is to be called then with the same model; kNever.
   base::TimeNs next_deadline() const;
 
-  // Names that objects ask for: endpoints, routes, secrets. `generation` counts their changes.
+  // Names that objects ask servers for: endpoints, routes, secrets. `generation` counts their changes, and those of files.
   std::set<std::string> wanted(XdsType type) const;
   uint64_t generation() const { return generation_; }
+  // Of those, what files are asked for.
+  std::vector<XdsFileWant> wanted_files() const;
   // Names that nobody asks for any more, since the last call: what was brought for them can go.
   std::set<std::string> take_unwanted(XdsType type);
 
@@ -62,7 +65,8 @@ class Warming {
   using Counts = std::unordered_map<std::string, uint32_t>;
 
   void reindex(const Model& model);
-  void ask(Users& users, XdsType type, const std::string& name, const ConfigKey& who, bool asks);
+  void ask(XdsType type, const std::string& name, const ResourceFile& file, const ConfigKey& who);
+  void ask_no_more(XdsType type, const std::string& name, const ConfigKey& who);
   void look_at(const ConfigKey& key, base::TimeNs now);
   void wait(const ConfigKey& key) { waiting_.insert(key); }
   void set_secret(const std::string& name);
@@ -87,9 +91,10 @@ class Warming {
   bool gave_up(XdsType type, std::string_view name) const;
 
   Model written_, now_;
-  std::set<ConfigKey> todo_;     // of the update that runs
-  std::set<ConfigKey> waiting_;  // in force otherwise than accepted
-  Users asks_[kXdsTypes];        // by name: who asks for it
+  std::set<ConfigKey> todo_;                                           // of the update that runs
+  std::set<ConfigKey> waiting_;                                        // in force otherwise than accepted
+  Users asks_[kXdsTypes];                                              // by name: who asks for it
+  std::map<std::string, ResourceFile, std::less<>> files_[kXdsTypes];  // of those, what a file is asked for
   std::set<std::string, std::less<>> given_up_[kXdsTypes];
   std::set<std::string> unwanted_[kXdsTypes];
   Users cluster_waiters_;  // by cluster: what waits for it

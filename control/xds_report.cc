@@ -8,6 +8,7 @@
 #include "control/dynamic_config.h"
 #include "control/monotonic.h"
 #include "control/xds_channel.h"
+#include "control/xds_files.h"
 #include "lib/base/hash.h"
 
 namespace millrace::control {
@@ -56,10 +57,10 @@ std::vector<Prefix> prefixes(const Model& model) {
 
 template <class Counts>
 std::array<MetricValue, 6> values_of(const Counts& c, const std::string& version) {
-  return {{{"update_attempt", "responses of a management server", false, c.update_attempt},
+  return {{{"update_attempt", "responses of a management server, readings of a file", false, c.update_attempt},
            {"update_success", "responses that were accepted", false, c.update_success},
            {"update_rejected", "responses of which something was refused", false, c.update_rejected},
-           {"update_failure", "streams and attempts that ended without an answer", false, c.update_failure},
+           {"update_failure", "streams and attempts that ended without an answer, readings that failed", false, c.update_failure},
            {"init_fetch_timeout", "waits for a first answer that were given up", false, c.init_fetch_timeout},
            {"version", "a hash of the version that was accepted last", true, version_number(version)}}};
 }
@@ -88,6 +89,18 @@ void report_servers(const XdsStatus& s, const XdsStreamConfig& config, v1::XdsRe
     to.set_identifier(s.identifier);
     to.set_last_error(s.last_error);
     to.set_since_ms(now > s.since_ns ? (now - s.since_ns) / 1'000'000 : 0);
+  }
+}
+
+void report_files(const std::vector<XdsFiles::FileStatus>& files, v1::XdsReply* out) {
+  const uint64_t now = monotonic_ns();
+  for (const XdsFiles::FileStatus& f : files) {
+    v1::XdsFile& to = *out->add_files();
+    to.set_path(f.path);
+    for (const XdsType type : f.types) to.add_types(std::string(short_name(type)));
+    to.set_version(f.version);
+    to.set_error(f.error);
+    to.set_since_ms(now > f.since_ns ? (now - f.since_ns) / 1'000'000 : 0);
   }
 }
 
@@ -139,6 +152,7 @@ void visit_discovery(const XdsStatus& status, const Model& model, const MetricVi
   for (const Prefix& p : prefixes(model))
     if (const auto found = status.names.find(p.key); found != status.names.end())
       visit(p.group, values_of(found->second, found->second.version));
+  if (!status.streaming) return;
   uint64_t pending = 0;
   for (const XdsStatus::Type& t : status.types) pending += t.outstanding;
   const MetricValue stream[] = {
@@ -148,7 +162,8 @@ void visit_discovery(const XdsStatus& status, const Model& model, const MetricVi
 }
 
 std::vector<std::pair<std::string, std::string>> discovery_texts(const XdsStatus& status, const Model& model) {
-  std::vector<std::pair<std::string, std::string>> out{{"control_plane.identifier", status.identifier}};
+  std::vector<std::pair<std::string, std::string>> out;
+  if (status.streaming) out.emplace_back("control_plane.identifier", status.identifier);
   for (const auto& w : kWhole)
     if (const XdsStatus::Type& t = of(status, w.type); t.subscribed)
       out.emplace_back(std::string(w.prefix) + "version_text", t.stats.version);
@@ -158,16 +173,33 @@ std::vector<std::pair<std::string, std::string>> discovery_texts(const XdsStatus
   return out;
 }
 
+std::optional<XdsStatus> discovery_status(const ControlPlane& plane) {
+  const XdsStatus files = plane.xds_files().status();
+  if (plane.xds_stream() == nullptr && plane.xds_files().files().empty()) return std::nullopt;
+  XdsStatus out;
+  out.streaming = plane.xds_stream() != nullptr;
+  if (out.streaming) out = plane.xds_stream()->status();
+  // A type as a whole, and a name, have one source.
+  for (size_t i = 0; i < kXdsTypes; ++i)
+    if (files.types[i].subscribed) out.types[i] = files.types[i];
+  for (const auto& [key, name] : files.names) out.names[key] = name;
+  return out;
+}
+
 void report_xds(ControlPlane& plane, v1::XdsReply* out) {
-  if (plane.xds_stream() == nullptr) return;
-  const XdsStream& stream = *plane.xds_stream();
-  const XdsStatus status = stream.status();
+  const std::optional<XdsStatus> found = discovery_status(plane);
+  if (!found) return;
+  const XdsStatus& status = *found;
   out->set_configured(true);
-  out->set_delta(stream.config().engine.delta);
-  out->set_streams(status.streams);
-  out->set_requests(status.requests);
-  out->set_responses(status.responses);
-  report_servers(status, stream.config(), out);
+  if (const XdsStream* stream = plane.xds_stream(); stream != nullptr) {
+    out->set_streaming(true);
+    out->set_delta(stream->config().engine.delta);
+    out->set_streams(status.streams);
+    out->set_requests(status.requests);
+    out->set_responses(status.responses);
+    report_servers(status, stream->config(), out);
+  }
+  report_files(plane.xds_files().files(), out);
   report_subscriptions(status, out);
 
   const DynamicResources::Infos infos = plane.dynamic_config().infos();
@@ -206,8 +238,9 @@ void report_xds(ControlPlane& plane, v1::XdsReply* out) {
 }
 
 void report_discovery(ControlPlane& plane, const v1::StatsRequest& request, v1::StatsReply* out) {
-  if (plane.xds_stream() == nullptr) return;
-  visit_discovery(plane.xds_stream()->status(), *plane.model(), [&](const MetricGroup& g, std::span<const MetricValue> values) {
+  const std::optional<XdsStatus> status = discovery_status(plane);
+  if (!status) return;
+  visit_discovery(*status, *plane.model(), [&](const MetricGroup& g, std::span<const MetricValue> values) {
     for (const MetricValue& v : values) {
       const std::string full = g.prefix + std::string(v.name);
       if ((request.nonzero() && v.value == 0) || ("xds." + full).find(request.filter()) == std::string::npos) continue;

@@ -2,10 +2,11 @@
 //
 //   cluster_manager.cds.   listener_manager.lds.           what comes as a whole
 //   http.STAT_PREFIX.rds.ROUTE.   cluster.NAME.   sds.NAME.  what is asked for by name, each a subscription of its own
-//   control_plane.                                          the stream
+//   control_plane.                                          the stream, if there is one
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -24,6 +25,9 @@ using MetricVisit = std::function<void(const MetricGroup&, std::span<const Metri
 void visit_discovery(const XdsStatus& status, const Model& model, const MetricVisit& visit);
 // Texts of the same: "control_plane.identifier", "cluster_manager.cds.version_text", ...
 std::vector<std::pair<std::string, std::string>> discovery_texts(const XdsStatus& status, const Model& model);
+
+// Of the stream and of the files together; nothing: neither is asked for anything.
+std::optional<XdsStatus> discovery_status(const ControlPlane& plane);
 
 void report_xds(ControlPlane& plane, v1::XdsReply* out);
 // The counters of visit_discovery() as `millctl stats` has them: scope "xds".

@@ -1,5 +1,5 @@
-// Where an xDS subscription delivers to, and who says what is asked for by name. The stream (xds_stream.h) calls, the dynamic
-// configuration (dynamic_config.h) answers; a test puts itself in either place.
+// Where an xDS subscription delivers to, and who says what is asked for by name. The stream (xds_stream.h) and the files
+// (xds_files.h) call, the dynamic configuration (dynamic_config.h) answers; a test puts itself in either place.
 #pragma once
 
 #include <set>
@@ -7,9 +7,18 @@
 #include <string_view>
 #include <vector>
 
+#include "control/xds_config.h"
 #include "control/xds_engine.h"
 
 namespace millrace::control {
+
+// A resource that is asked for by name, of a file.
+struct XdsFileWant {
+  XdsType type;
+  std::string name;
+  ResourceFile file;
+  friend auto operator<=>(const XdsFileWant&, const XdsFileWant&) = default;
+};
 
 class XdsSink {
  public:
@@ -20,10 +29,13 @@ class XdsSink {
   virtual std::vector<XdsRejection> apply(const XdsUpdate& update) = 0;
   // A name (or, with "", the whole type) was not answered within initial_fetch_timeout: whoever waits for it goes on without.
   virtual void expired(XdsType type, std::string_view name) = 0;
-  // Names to be asked for now, of a type that is asked for by name (endpoints, routes, secrets). Asked again after each apply()
-  // and whenever on_wanted_changed() of the stream was called (an edit by hand may add a cluster that wants endpoints).
+  // Names to ask servers for now, of a type that is asked for by name (endpoints, routes, secrets). Asked again after each
+  // apply() and whenever on_wanted_changed() of the stream was called (an edit by hand may add a cluster that wants endpoints).
   virtual std::set<std::string> wanted(XdsType type) = 0;
-  // The same as at the last look: wanted() answers as it did then, and need not be asked (it costs as much as there are names).
+  // The same of files: by type and name.
+  virtual std::vector<XdsFileWant> wanted_files() = 0;
+  // The same as at the last look: wanted() and wanted_files() answer as they did then, and need not be asked (it costs as much as
+  // there are names).
   virtual uint64_t wanted_generation() = 0;
 };
 

@@ -48,6 +48,7 @@ struct XdsStatus {
     std::string version;    // accepted last
     bool given_up = false;  // not answered within the fetch timeout, or does not exist (delta)
   };
+  bool streaming = true;  // there is a stream that this is about (or also)
   State state = State::kIdle;
   std::string server;      // connected to, or tried
   std::string identifier;  // DiscoveryResponse.control_plane.identifier of the newest response

@@ -11,7 +11,7 @@
 
 #include "control/admin/pages.h"
 #include "control/dynamic_config.h"
-#include "control/xds_stream.h"
+#include "control/xds_report.h"
 
 namespace millrace::control::admin {
 
@@ -57,10 +57,7 @@ class Listening final : public Server {
                 .model = [&plane] { return plane.model(); },
                 .resolved = [&plane] { return plane.resolved_model(); },
                 .dynamic = [&plane] { return dynamic_view(plane); },
-                .discovery = [&plane]() -> std::optional<XdsStatus> {
-                  if (plane.xds_stream() == nullptr) return std::nullopt;
-                  return plane.xds_stream()->status();
-                },
+                .discovery = [&plane]() -> std::optional<XdsStatus> { return discovery_status(plane); },
                 .state =
                     [&plane] {
                       const PublisherStatus s = plane.publisher().status();

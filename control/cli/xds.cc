@@ -18,7 +18,7 @@ Color state_color(const std::string& state) {
   return state == "standby" || state == "idle" ? Color::kDim : Color::kYellow;
 }
 
-void print_xds(const pb::XdsReply& x) {
+void print_streams(const pb::XdsReply& x) {
   Table servers({"SERVER", "STATE", ">FOR", "IDENTIFIER", "LAST ERROR"});
   for (const pb::XdsServer& s : x.servers())
     servers.row({s.name(),
@@ -29,6 +29,21 @@ void print_xds(const pb::XdsReply& x) {
   std::fputs(servers.to_string().c_str(), stdout);
   std::printf("%s; %s streams so far, %s requests, %s responses\n\n", x.delta() ? "delta" : "state of the world",
               count(x.streams()).c_str(), count(x.requests()).c_str(), count(x.responses()).c_str());
+}
+
+void print_files(const pb::XdsReply& x) {
+  Table files({"FILE", "FOR", "VERSION", ">READ", "ERROR"});
+  for (const pb::XdsFile& f : x.files()) {
+    std::string types;
+    for (const std::string& t : f.types()) types += (types.empty() ? "" : " ") + t;
+    files.row({f.path(), types, f.version(), duration_ms(f.since_ms()), {f.error(), Color::kRed}});
+  }
+  std::printf("%s\n", files.to_string().c_str());
+}
+
+void print_xds(const pb::XdsReply& x) {
+  if (x.streaming()) print_streams(x);
+  if (x.files_size() > 0) print_files(x);
   Table subscriptions(
       {"TYPE", ">ASKED", ">KNOWN", ">WAITING", "VERSION", ">ATTEMPTS", ">ACCEPTED", ">REFUSED", ">FAILED", ">GIVEN UP"});
   for (const pb::XdsSubscription& s : x.subscriptions())
@@ -75,7 +90,8 @@ int run_xds(const Globals& g, const XdsOptions& o) {
       reply = std::move(kept);
     }
     if (g.json() || g.yaml()) print_structured(g, reply);
-    else if (!reply.configured()) std::puts("the configuration names no management server (dynamic_resources.ads_config)");
+    else if (!reply.configured())
+      std::puts("the configuration asks no management server and no file (dynamic_resources, path_config_source)");
     else print_xds(reply);
     return static_cast<int>(kDone);
   });

@@ -110,7 +110,7 @@ def test_go_control_plane_drives_us_as_it_drives_envoy(gateway, delta):
 def test_what_it_repeats_after_a_refusal_makes_no_loop(gateway, delta):
     """go-control-plane compares versions: a refusal with the old one brings the same bad resource back at once."""
     lab = gateway.lab
-    both = Both(lab, delta)  # of the two only Millrace is asked here
+    both = Both(lab, delta)  # Envoy is not asked: it takes nothing of a response with a part that violates a rule
     bad = {"name": "bad", "type": "STATIC", "connect_timeout": "-1s"}
     good = {"EDS": [assignment("red", [(lab.upstream4(0), RED)])], "LDS": [rds_listener("edge", EDGE, "main")], "RDS": [route_table("red")]}
     both.set(CDS=[bad, eds_cluster("red")], **good)
@@ -124,5 +124,5 @@ def test_what_it_repeats_after_a_refusal_makes_no_loop(gateway, delta):
     assert (refused["type"], refused["name"]) == ("CDS", "bad") and "connect_timeout" in refused["reason"]
     both.set(CDS=[eds_cluster("red")], **good)
     until(lambda: not any(r["state"] == "refused" for r in json.loads(lab.millctl("xds", "-o", "json"))["resources"]), 60, "acceptance")
-    gateway.until_answer("red 200")  # Envoy, by incremental xDS, does not come to serve in this case
+    gateway.until_answer("red 200")
     conftest.end_gateway(gateway)
