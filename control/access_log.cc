@@ -176,8 +176,9 @@ void AccessLogger::write_out(const std::string& path, File& f) {
   }
   if (errno == EINTR || errno == EAGAIN) return;
   if (!f.complained)
-    say("access log " + path + ": " + std::strerror(errno) + "; lines are kept up to " + std::to_string(kMaxBuffered >> 20) +
-        " MB and written when it works again");
+    say_as(Logger::kFile, LogLevel::kWarning,
+           "access log " + path + ": " + std::strerror(errno) + "; lines are kept up to " + std::to_string(kMaxBuffered >> 20) +
+               " MB and written when it works again");
   f.complained = true;
 }
 

@@ -67,7 +67,7 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
   if (!p.ok()) return base::Error{p.error()};
   c->publisher_ = std::move(p).value();
   ControlPlane* raw = c.get();
-  c->dns_ = std::make_unique<DnsWatch>([raw] { raw->publish_addresses(); }, say);
+  c->dns_ = std::make_unique<DnsWatch>([raw] { raw->publish_addresses(); }, sayer(Logger::kDns));
   if (const base::Status s = c->load(errors); !s.ok()) return base::Error{s.error()};
 
   DataplaneLinkConfig link;
@@ -76,19 +76,20 @@ base::Result<std::unique_ptr<ControlPlane>> ControlPlane::start(const ControlCon
   link.incarnation = publisher.incarnation;
   c->link_ = std::make_unique<DataplaneLink>(
       link, *c->publisher_,
-      [raw](uint32_t worker, std::span<const uint8_t> record) { raw->access_log_.on_event(worker, record); }, say,
+      [raw](uint32_t worker, std::span<const uint8_t> record) { raw->access_log_.on_event(worker, record); },
+      sayer(Logger::kLink),
       [raw](uint32_t worker, std::span<const uint8_t> record) { raw->inspections_.on_record(worker, record); });
   c->link_->start();
-  c->stats_sinks_ = std::make_unique<StatsSinks>(c->sinks_config_,
-                                                 StatsSinks::Sources{[raw](const auto& f) { return raw->link_->with_stats(f); },
-                                                                     [raw] { return raw->resolved_model(); }, say});
+  c->stats_sinks_ = std::make_unique<StatsSinks>(
+      c->sinks_config_, StatsSinks::Sources{[raw](const auto& f) { return raw->link_->with_stats(f); },
+                                            [raw] { return raw->resolved_model(); }, sayer(Logger::kStats)});
   c->stats_sinks_->start();
   c->dynamic_ = std::make_unique<DynamicConfig>(*raw, c->dynamic_options_);
   if (const base::Status s = c->start_xds(errors); !s.ok()) return base::Error{s.error()};
   // The first edit needs the store to hold what was before it; with a large configuration that takes a while.
   c->filler_ = std::thread([raw] {
     const std::lock_guard lock(raw->edit_mutex_);
-    if (const base::Status s = raw->fill_store(*raw->model()); !s.ok()) say(s.error());
+    if (const base::Status s = raw->fill_store(*raw->model()); !s.ok()) say_as(Logger::kConfig, LogLevel::kError, s.error());
   });
   return c;
 }
@@ -130,7 +131,8 @@ base::Status ControlPlane::make_stream(ConfigErrors* errors) {
           {config_.config_file, 0, 0, "dynamic_resources.ads_config.grpc_services[" + std::to_string(i) + "]", way.error()});
   }
   if (!errors->empty()) return base::Error{"management servers cannot be asked; nothing was started"};
-  xds_ = std::make_unique<XdsStream>(std::move(stream), *dynamic_, XdsStream::Sources{[this] { return resolved_model(); }, say});
+  xds_ = std::make_unique<XdsStream>(std::move(stream), *dynamic_,
+                                     XdsStream::Sources{[this] { return resolved_model(); }, sayer(Logger::kConfig)});
   return {};
 }
 
@@ -193,10 +195,13 @@ base::Status ControlPlane::load(ConfigErrors* errors) {
     edited_ = true;
     fresh = false;
     store_filled_ = true;
-    say("goes on with the objects of " + config_.store_file + ": they were edited after " + config_.config_file + " was loaded");
+    say_as(
+        Logger::kConfig, LogLevel::kInfo,
+        "goes on with the objects of " + config_.store_file + ": they were edited after " + config_.config_file + " was loaded");
   } else if (store_->edited()) {
-    say(config_.store_file + ": edits put aside, because " +
-        (config_.discard_edits ? "--discard-edits says so" : config_.config_file + " has changed"));
+    say_as(Logger::kConfig, LogLevel::kWarning,
+           config_.store_file + ": edits put aside, because " +
+               (config_.discard_edits ? "--discard-edits says so" : config_.config_file + " has changed"));
   }
   if (fresh) {
     const std::string what = config_.config_file.empty() ? "started empty" : "loaded " + config_.config_file;
@@ -276,10 +281,10 @@ void ControlPlane::publish_addresses() {
   if (compiled.changed.empty() && compiled.removed.empty()) return;
   uint64_t epoch = 0;
   const base::Status s = publish(compiled, &epoch);
-  if (!s.ok()) return say("DNS: new addresses could not be published: " + s.error());
+  if (!s.ok()) return say_as(Logger::kDns, LogLevel::kError, "DNS: new addresses could not be published: " + s.error());
   std::string what;
   for (const TableObject& o : compiled.changed) what += (what.empty() ? "" : ", ") + o.name;
-  say("epoch " + std::to_string(epoch) + ", by DNS: the addresses of " + what);
+  say_as(Logger::kDns, LogLevel::kInfo, "epoch " + std::to_string(epoch) + ", by DNS: the addresses of " + what);
 }
 
 std::shared_ptr<const Model> ControlPlane::resolved_model() const {
@@ -339,8 +344,9 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
         return out;
       }
       out.revision = *revision;
-      say("revision " + std::to_string(*revision) + ", epoch " + std::to_string(out.epoch) +
-          (origin.author.empty() ? "" : ", by " + origin.author) + (origin.what.empty() ? "" : ": " + origin.what));
+      say_as(Logger::kConfig, LogLevel::kInfo,
+             "revision " + std::to_string(*revision) + ", epoch " + std::to_string(out.epoch) +
+                 (origin.author.empty() ? "" : ", by " + origin.author) + (origin.what.empty() ? "" : ": " + origin.what));
       const bool listeners = std::any_of(out.changes.begin(), out.changes.end(),
                                          [](const ObjectChange& c) { return c.key.kind == ConfigKind::kListener; });
       if (listeners) set_access_log_sinks();
@@ -385,7 +391,8 @@ void ControlPlane::release(const std::string& why) {
   const std::lock_guard lock(edit_mutex_);
   if (!held_back_.exchange(false)) return;
   const auto r = publisher_->publish_all(to_publish(compiler_.objects()));
-  say(r.ok() ? "epoch " + std::to_string(*r) + ", the first: " + why : "could not be published: " + r.error());
+  say_as(Logger::kConfig, r.ok() ? LogLevel::kInfo : LogLevel::kError,
+         r.ok() ? "epoch " + std::to_string(*r) + ", the first: " + why : "could not be published: " + r.error());
 }
 
 void ControlPlane::on_edited(std::function<void()> call) {

@@ -76,7 +76,8 @@ std::vector<XdsRejection> DynamicConfig::apply(const XdsUpdate& update) {
     for (const ConfigError& e : changed.errors)
       if (e.path.starts_with(std::string(to_string(key.kind)) + " " + key.name))
         reason += (reason.empty() ? "" : "; ") + e.message;
-    say("xDS: " + std::string(to_string(key.kind)) + " " + key.name + " cannot be compiled and stays as it was: " + reason);
+    say_as(Logger::kConfig, LogLevel::kWarning,
+           "xDS: " + std::string(to_string(key.kind)) + " " + key.name + " cannot be compiled and stays as it was: " + reason);
     const bool mine = kind_of(update.type) == key.kind && std::any_of(update.changed.begin(), update.changed.end(),
                                                                       [&](const XdsResource& r) { return r.name == key.name; });
     if (!mine) continue;
@@ -85,13 +86,15 @@ std::vector<XdsRejection> DynamicConfig::apply(const XdsUpdate& update) {
     taken.rejections.push_back({key.name, reason});
   }
   for (const std::string& name : taken.passed_over)
-    say("xDS: " + words(update.type, name) + " passed over: a static one has this name");
-  // Endpoints come and go by the thousand.
-  if (update.type != XdsType::kEndpoints && !plane_.held_back() && changed.published)
-    say("epoch " + std::to_string(changed.epoch) + ", by xDS: " + std::string(short_name(update.type)) + " version \"" +
-        update.version + "\", " + std::to_string(update.changed.size()) + " changed, " + std::to_string(update.removed.size()) +
-        " gone");
-  if (!changed.not_published.empty()) say("xDS: could not be published: " + changed.not_published);
+    say_as(Logger::kConfig, LogLevel::kWarning, "xDS: " + words(update.type, name) + " passed over: a static one has this name");
+  // Endpoints come and go by the thousand: those for who asks (debug).
+  if (!plane_.held_back() && changed.published)
+    say_as(Logger::kConfig, update.type == XdsType::kEndpoints ? LogLevel::kDebug : LogLevel::kInfo,
+           "epoch " + std::to_string(changed.epoch) + ", by xDS: " + std::string(short_name(update.type)) + " version \"" +
+               update.version + "\", " + std::to_string(update.changed.size()) + " changed, " +
+               std::to_string(update.removed.size()) + " gone");
+  if (!changed.not_published.empty())
+    say_as(Logger::kConfig, LogLevel::kError, "xDS: could not be published: " + changed.not_published);
   settle();
   wanted_may_differ();
   return std::move(taken.rejections);

@@ -20,8 +20,18 @@ namespace {
 // Exit codes, as documented in README.md.
 enum Exit : int { kOk = 0, kConfig = 3, kMachine = 4 };
 
-int run(const ControlConfig& config, bool validate_only) {
-  // Blocked before the first thread is made, so that only this thread sees them. SIGUSR1 reopens the access logs.
+struct LogOptions {
+  std::string format = "text", file, level = "info";
+};
+
+// For whoever renamed them: SIGUSR1 and POST /reopen_logs.
+void reopen_logs(ControlPlane& plane) {
+  plane.access_log().reopen();
+  if (const base::Status s = log_book().reopen(); !s.ok()) say_as(Logger::kMain, LogLevel::kError, s.error());
+}
+
+int run(const ControlConfig& config, const LogOptions& logs, bool validate_only) {
+  // Blocked before the first thread is made, so that only this thread sees them. SIGUSR1 reopens the logs.
   sigset_t signals;
   sigemptyset(&signals);
   for (const int s : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&signals, s);
@@ -48,6 +58,12 @@ int run(const ControlConfig& config, bool validate_only) {
     return kOk;
   }
 
+  const LogFormat format = logs.format == "json" ? LogFormat::kJson : LogFormat::kText;
+  if (const base::Status s = log_book().set_output(format, logs.file); !s.ok()) {
+    std::fprintf(stderr, "millrace-control: --log-file: %s\n", s.error().c_str());
+    return kMachine;
+  }
+  log_book().set_every_level(*log_level(logs.level));
   auto plane = ControlPlane::start(config, &errors);
   if (!plane.ok()) {
     std::fputs(to_text(errors).c_str(), stderr);
@@ -59,7 +75,8 @@ int run(const ControlConfig& config, bool validate_only) {
     std::fprintf(stderr, "millrace-control: %s\n", service.error().c_str());
     return kMachine;
   }
-  auto admin = admin::Server::start(**plane, config.run_dir + "/admin.sock", MILLRACE_VERSION, [] { kill(getpid(), SIGTERM); });
+  auto admin = admin::Server::start(**plane, config.run_dir + "/admin.sock", MILLRACE_VERSION,
+                                    {[] { kill(getpid(), SIGTERM); }, [&plane] { reopen_logs(**plane); }});
   if (!admin.ok()) {
     std::fprintf(stderr, "millrace-control: %s\n", admin.error().c_str());
     return kMachine;
@@ -69,7 +86,7 @@ int run(const ControlConfig& config, bool validate_only) {
     int signal = 0;
     sigwait(&signals, &signal);
     if (signal == SIGUSR1) {
-      (*plane)->access_log().reopen();
+      reopen_logs(**plane);
       continue;
     }
     say(std::string(strsignal(signal)) + ", stopping; the data plane goes on with the tables it has");
@@ -85,6 +102,7 @@ int run(const ControlConfig& config, bool validate_only) {
 int main(int argc, char** argv) {
   using namespace millrace::control;
   ControlConfig config;
+  LogOptions logs;
   bool validate = false;
   CLI::App app{"Millrace control: configuration in Envoy's v3 vocabulary to tables for the data plane."};
   app.add_option("-c,--config", config.config_file, "Envoy bootstrap in YAML or JSON, with Millrace's `dataplane:` section")
@@ -92,9 +110,17 @@ int main(int argc, char** argv) {
   app.add_option("--run-dir", config.run_dir, "directory of the sockets")->capture_default_str();
   app.add_option("--store", config.store_file, "file that keeps edits over restarts; default <run-dir>/control.db");
   app.add_flag("--discard-edits", config.discard_edits, "start from the configuration file even if it was edited since");
+  app.add_option("--log-format", logs.format, "what the log's lines are: text or json (one object a line)")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  app.add_option("--log-file", logs.file, "file that the log is appended to, reopened at SIGUSR1; default stderr");
+  app.add_option("-l,--log-level", logs.level,
+                 "what is logged, of every logger, until POST /logging of the admin interface says else")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "critical", "off"}))
+      ->capture_default_str();
   app.add_flag("--validate", validate, "check the configuration, print every error, and exit (0: good, 3: not)");
   app.set_version_flag("--version", std::string("millrace-control ") + MILLRACE_VERSION);
   CLI11_PARSE(app, argc, argv);
   config.version = MILLRACE_VERSION;
-  return run(config, validate);
+  return run(config, logs, validate);
 }

@@ -84,6 +84,19 @@ void server_group(const RegionView& view, const Visit& visit) {
       {"total_connections", "TCP connections, clients' and to endpoints", true, connections},
   };
   visit({"server.", "server.", {}}, values);
+  // As Envoy's: of all workers, and of each.
+  MetricValue watchdog[] = {{"watchdog_miss", "times a worker's loop stood still for 200 ms", false, 0},
+                            {"watchdog_mega_miss", "times a worker's loop stood still for a second", false, 0}};
+  uint64_t misses = 0, mega_misses = 0;
+  for (uint32_t w = 0; w < view.workers(); ++w) {
+    const stats::WatchdogBlock& b = view.worker(w).watchdog;
+    misses += watchdog[0].value = b.misses.read();
+    mega_misses += watchdog[1].value = b.mega_misses.read();
+    visit({"server.worker_" + std::to_string(w) + ".", "server.worker.", {{"envoy.worker_id", std::to_string(w)}}}, watchdog);
+  }
+  watchdog[0].value = misses;
+  watchdog[1].value = mega_misses;
+  visit({"workers.", "workers.", {}}, watchdog);
 }
 
 }  // namespace
@@ -101,7 +114,9 @@ void visit_metrics(const RegionView& view, const Model& model, const Visit& visi
       for (MetricValue& v : values)
         if (constexpr std::string_view kResponse = "response."; v.name.starts_with(kResponse))
           v.name.remove_prefix(kResponse.size());
-    visit(scope_group(view, model, s), values);
+    MetricGroup group = scope_group(view, model, s);
+    group.life = uint64_t{s.slot} << 32 | s.generation;
+    visit(group, values);
   }
   const auto plain = [](const char* prefix) { return MetricGroup{prefix, prefix, {}}; };
   process_group<stats::TcpCounter>(

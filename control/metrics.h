@@ -30,6 +30,7 @@ struct MetricGroup {
   std::string plain;   // "cluster."
   std::vector<std::pair<std::string, std::string>> tags;
   bool endpoint = false;  // of one endpoint: Envoy sends those only where it is asked to
+  uint64_t life = 0;      // another one: another slot, or its counters began anew
 };
 struct MetricValue {
   std::string_view name;  // behind the prefix; valid during the call

@@ -1,6 +1,7 @@
 // millrace-dataplane: one DPDK primary process with a poll-mode worker on each configured core, the table loader's thread, and
 // this main thread, which starts everything, then only waits for the end. Everything that can go wrong with the machine is found
 // here, before the first packet, and ends the program with one line.
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -22,6 +23,7 @@
 #include "dataplane/control_link.h"
 #include "dataplane/host_bridge.h"
 #include "dataplane/table_loader.h"
+#include "dataplane/watchdog.h"
 #include "dataplane/worker.h"
 #include "lib/bootstrap/dataplane_section.h"
 #include "lib/io/eal.h"
@@ -210,17 +212,32 @@ class Links {
   uint64_t told_ = 0;
 };
 
+// What the main thread does beside its waiting.
+struct Supervised {
+  const std::vector<std::unique_ptr<io::Port>>& ports;
+  Links& links;
+  Watchdog& watchdog;
+  const HostBridge* bridge;
+  stats::WorkerBlock& block;  // of worker 0
+};
+
 // Supervises until SIGTERM or SIGINT. Signals were blocked before the first thread was made, so only this thread sees them.
-void supervise(const sigset_t& set, const std::vector<std::unique_ptr<io::Port>>& ports, Links& links, const HostBridge* bridge,
-               stats::WorkerBlock& block) {
+void supervise(const sigset_t& set, const Supervised& s) {
   bool bonds = false;
-  for (const auto& p : ports) bonds = bonds || p->is_bond();
-  const timespec interval{bonds ? 0 : 1, bonds ? io::Bond::kLookEveryMs * 1'000'000l : 0};
+  for (const auto& p : s.ports) bonds = bonds || p->is_bond();
+  uint64_t interval_ns = Watchdog::kLookEveryNs;
+  if (bonds) interval_ns = std::min<uint64_t>(interval_ns, io::Bond::kLookEveryMs * base::kMillisecond);
+  const timespec interval{0, static_cast<long>(interval_ns)};
+  uint64_t slow_at = 0;
   int signal = 0;
   while ((signal = sigtimedwait(&set, nullptr, &interval)) < 0) {
-    links.look();
-    publish_device_stats(ports, block);
-    if (bridge != nullptr) block.drops[static_cast<uint32_t>(stats::DropReason::kToHostRefused)].set(bridge->refused());
+    const uint64_t now = clock_ns(CLOCK_MONOTONIC);
+    s.watchdog.look(now);
+    if (!bonds && now < slow_at) continue;
+    slow_at = now + base::kSecond;
+    s.links.look();
+    publish_device_stats(s.ports, s.block);
+    if (s.bridge != nullptr) s.block.drops[static_cast<uint32_t>(stats::DropReason::kToHostRefused)].set(s.bridge->refused());
   }
   std::fprintf(stderr, "millrace-dataplane: %s, stopping\n", strsignal(signal));
 }
@@ -468,7 +485,8 @@ int run(const Options& options) {
                workers == 1 ? "" : "s", ports.size(), ports.size() == 1 ? "" : "s", link_config.socket_path.c_str());
 
   Links links(ports, ip, link_watch);
-  supervise(signals, ports, links, bridge.get(), region->worker(0));
+  Watchdog watchdog(*region, clock_ns(CLOCK_MONOTONIC));
+  supervise(signals, {ports, links, watchdog, bridge.get(), region->worker(0)});
   stop = true;
   if (bridge != nullptr) bridge->stop();
   for (uint32_t w = 0; w < workers; ++w) io::wait_worker(eal, w);

@@ -2,7 +2,7 @@
 #include <map>
 
 #include "control/admin/json.h"
-#include "control/admin/pages.h"
+#include "control/admin/query.h"
 
 namespace millrace::control::admin {
 
@@ -80,12 +80,15 @@ std::string eds_status(envoy::config::core::v3::HealthStatus s) {
 Reply Pages::clusters(const Request& r) const {
   const auto format = r.query.find("format");
   const bool as_json = format != r.query.end() && format->second == "json";
+  const Filter filter = filter_of(r, "filter");
+  if (!filter.error.empty()) return bad_request(filter.error);
   const auto model = s_.resolved();
   Reply out;
   TextValue statuses = list();
   const auto write = [&](const stats::RegionView* view) {
     const Slots slots = view == nullptr ? Slots{} : endpoint_slots(*view);
     for (const auto& [name, cluster] : model->clusters()) {
+      if (!filter.passes(name)) continue;
       TextValue hosts = list(), thresholds = list();
       const auto say = [&](const std::string& what) { out.body += name + "::" + what + "\n"; };
       say("observability_name::" + name);

@@ -1,9 +1,10 @@
 // /config_dump: what was accepted, static and dynamic, as Envoy's ConfigDump of admin.v3. Private keys are never in it.
+#include <algorithm>
 #include <ctime>
-#include <re2/re2.h>
 
+#include "control/admin/field_mask.h"
 #include "control/admin/json.h"
-#include "control/admin/pages.h"
+#include "control/admin/query.h"
 
 namespace millrace::control::admin {
 
@@ -71,7 +72,7 @@ class PartLists {
   TextValue fixed_ = list(), dynamic_ = list(), warming_ = list();
 
  private:
-  bool wanted(const std::string& name) const { return only_ == nullptr || re2::RE2::PartialMatch(name, *only_); }
+  bool wanted(const std::string& name) const { return only_ == nullptr || re2::RE2::FullMatch(name, *only_); }
   const DynamicResources::Info* info(const std::string& name) const {
     const auto it = view_.infos.find({part_.type, name});
     return it == view_.infos.end() ? nullptr : &it->second;
@@ -145,15 +146,37 @@ class PartLists {
   const re2::RE2* const only_;
 };
 
+// Envoy's trimResourceMessage(): the object in an element is an Any, whose fields are named behind it; what else there is are
+// plain fields.
+bool is_mask_of_element(const Part& part, size_t list, const std::vector<FieldPath>& mask) {
+  const bool states = part.kind == ConfigKind::kListener && list != 0;
+  return std::all_of(mask.begin(), mask.end(), [&](const FieldPath& path) {
+    if (!states && path[0] == part.member) return names_field(descriptor_of(part.kind), path, 1);
+    const auto one_of = [](std::string_view name, std::initializer_list<std::string_view> names) {
+      return std::find(names.begin(), names.end(), name) != names.end();
+    };
+    if (one_of(path[0], {"error_state"}) && path.size() == 2)
+      return one_of(path[1], {"failed_configuration", "last_update_attempt", "details", "version_info"});
+    if (states && one_of(path[0], {"active_state", "warming_state", "draining_state"}) && path.size() == 2)
+      return one_of(path[1], {"version_info", part.member, "last_updated"});
+    if (path.size() != 1) return false;
+    if (states)
+      return one_of(path[0], {"name", "active_state", "warming_state", "draining_state", "error_state", "client_status"});
+    return one_of(path[0], {"version_info", "last_updated", "error_state", "client_status"}) ||
+           (part.kind == ConfigKind::kSecret && path[0] == "name");
+  });
+}
+
 }  // namespace
 
 Reply Pages::config_dump(const Request& r) const {
-  if (r.query.contains("mask")) return bad_request("?mask= is not supported; ask for ?resource= and choose fields there");
   const auto asked = r.query.find("resource"), pattern = r.query.find("name_regex");
   re2::RE2::Options quiet;
   quiet.set_log_errors(false);
   const re2::RE2 regex(pattern == r.query.end() ? "" : pattern->second, quiet);
   if (!regex.ok()) return bad_request("Error while parsing name_regex from \"" + pattern->second + "\": " + regex.error());
+  const std::string mask_text = value_of(r, "mask");
+  const std::vector<FieldPath> mask = parse_mask(mask_text);
   const bool some = asked != r.query.end();
   const auto model = s_.model();
   const DynamicView view = s_.dynamic ? s_.dynamic() : DynamicView{};
@@ -175,24 +198,35 @@ Reply Pages::config_dump(const Request& r) const {
     lists.fill();
     TextValue* const filled[] = {&lists.fixed_, &lists.dynamic_, &lists.warming_};
     if (!some) {
+      // A mask that does not fit this dump may fit another.
+      const auto fits = [&](const FieldPath& path) {
+        return path.size() == 1 && (path[0] == "version_info" || std::find(names, std::end(names), path[0]) != std::end(names));
+      };
+      if (!std::all_of(mask.begin(), mask.end(), fits)) continue;
       TextValue dump = map({{"@type", text(kPackage + p.dump)}});
       const std::string& version = view.versions[static_cast<size_t>(p.type)];
       const bool whole = p.type == XdsType::kCluster || p.type == XdsType::kListener;
       if (whole && !version.empty()) put(dump, "version_info", text(version));
       for (size_t i = 0; i < std::size(names); ++i)
         if (i == 0 || !filled[i]->members.empty()) put(dump, names[i], std::move(*filled[i]));
+      if (!mask.empty()) trim(&dump, mask);
       append(configs, std::move(dump));
       continue;
     }
     for (size_t i = 0; i < std::size(names); ++i) {
       if (asked->second != names[i]) continue;
+      if (!mask.empty() && !is_mask_of_element(p, i, mask))
+        return bad_request("FieldMask paths: \"" + mask_text + "\" could not be successfully used.");
       const std::string type = kPackage + p.dump + "." + (i == 0 ? p.fixed_element : p.dynamic_element);
       for (auto& [none, element] : filled[i]->members) {
+        if (!mask.empty()) trim(&element, mask);
         element.members.insert(element.members.begin(), {"@type", text(type)});
         append(configs, std::move(element));
       }
     }
   }
+  if (!some && !mask.empty() && configs.members.empty())
+    return bad_request("FieldMask " + mask_text + " could not be successfully applied to any configs.");
   if (!known) return {404, "text/plain; charset=UTF-8", "no resource \"" + asked->second + "\"; there are " + all + "\n"};
   return {200, "application/json", to_json(map({{"configs", configs}}), true) + "\n"};
 }

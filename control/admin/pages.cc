@@ -1,64 +1,98 @@
 #include "control/admin/pages.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <ctime>
 #include <malloc.h>
-#include <optional>
-#include <re2/re2.h>
-#include <vector>
 
 #include "control/admin/json.h"
-#include "control/admin/prometheus.h"
-#include "control/metrics.h"
-#include "control/xds_report.h"
+#include "control/admin/query.h"
 #include "lib/tls/certificate.h"
 
 namespace millrace::control::admin {
-
-using stats::RegionView;
 
 struct Pages::Page {
   const char* path;
   const char* text;
   bool post;  // changes something
   Reply (*answer)(const Pages&, const Request&);
+  const char* parameters = "";  // a line each
 };
 
 const Pages::Page Pages::kPages[] = {
+    {"/allocprofiler", "enable/disable the allocation profiler (there is none)", true,
+     [](const Pages& p, const Request& r) { return p.profiler(r); }, "enable: One of (y, n)\n"},
     {"/certs", "print certs on machine", false, [](const Pages& p, const Request&) { return p.certs(); }},
-    {"/clusters", "upstream cluster status", false, [](const Pages& p, const Request& r) { return p.clusters(r); }},
-    {"/config_dump", "dump current configuration", false, [](const Pages& p, const Request& r) { return p.config_dump(r); }},
-    {"/drain_listeners", "accept no new connections: ?graceful (tell clients for 600 s first)", true,
-     [](const Pages& p, const Request& r) { return p.drain_listeners(r); }},
+    {"/clusters", "upstream cluster status", false, [](const Pages& p, const Request& r) { return p.clusters(r); },
+     "filter: Regular expression (Google re2) for clusters by name\nformat: One of (text, json)\n"},
+    {"/config_dump", "dump current configuration", false, [](const Pages& p, const Request& r) { return p.config_dump(r); },
+     "resource: The list to dump, such as static_clusters\n"
+     "mask: Fields to dump, separated by commas; with resource, fields of every element (cluster.name)\n"
+     "name_regex: Only what has names that match the regular expression (Google re2) as a whole\n"
+     "include_eds: Endpoints too\n"},
+    {"/contention", "dump mutex contention stats (there are none)", false,
+     [](const Pages&, const Request&) {
+       return Reply{200, kPlain, "Mutex contention tracing is not enabled. (It is not built in; see perf lock.)\n"};
+     }},
+    {"/cpuprofiler", "enable/disable the CPU profiler (there is none)", true,
+     [](const Pages& p, const Request& r) { return p.profiler(r); }, "enable: One of (y, n)\n"},
+    {"/drain_listeners", "accept no new connections", true, [](const Pages& p, const Request& r) { return p.drain_listeners(r); },
+     "graceful: Tell clients for 600 s first\nskip_exit: Taken, and changes nothing: a drained gateway never ends by itself\n"},
     {"/healthcheck/fail", "fail the gateway's health: it is not ready, and clients are told to go", true,
      [](const Pages& p, const Request&) { return p.set_health(true); }},
     {"/healthcheck/ok", "the gateway's health is well again", true,
      [](const Pages& p, const Request&) { return p.set_health(false); }},
+    {"/heap_dump", "dump the heap (not supported)", false, [](const Pages& p, const Request& r) { return p.profiler(r); }},
+    {"/heapprofiler", "enable/disable the heap profiler (there is none)", true,
+     [](const Pages& p, const Request& r) { return p.profiler(r); }, "enable: One of (y, n)\n"},
     {"/help", "print out list of admin commands", false, [](const Pages& p, const Request&) { return p.help(); }},
     {"/hot_restart_version", "print the hot restart compatibility version", false,
      [](const Pages&, const Request&) {
-       return Reply{200, "text/plain; charset=UTF-8", "disabled"};
+       return Reply{200, kPlain, "disabled"};
      }},
-    {"/listeners", "print listener info", false, [](const Pages& p, const Request& r) { return p.listeners(r); }},
+    {"/init_dump", "what waits for others before it goes into force", false,
+     [](const Pages& p, const Request& r) { return p.init_dump(r); }, "mask: listener, or what else is to be shown alone\n"},
+    {"/listeners", "print listener info", false, [](const Pages& p, const Request& r) { return p.listeners(r); },
+     "format: One of (text, json)\n"},
+    {"/logging", "query/change logging levels of control", true, [](const Pages& p, const Request& r) { return p.logging(r); },
+     "paths: Several loggers, <logger>:<level>,<logger>:<level>\n"
+     "level: Every logger's; One of (, trace, debug, info, warning, error, "
+     "critical, off)\n<logger>: Its level\n"},
     {"/memory", "print current allocation/heap usage", false, [](const Pages& p, const Request&) { return p.memory(); }},
+    {"/peak_heap_dump", "dump the heap at its peak (not supported)", false,
+     [](const Pages& p, const Request& r) { return p.profiler(r); }},
     {"/quitquitquit", "end control; the data plane goes on with the tables it has", true,
      [](const Pages& p, const Request&) {
        p.s_.quit();
-       return Reply{200, "text/plain; charset=UTF-8", "OK\n"};
+       return Reply{200, kPlain, "OK\n"};
      }},
     {"/ready", "print server state, return 200 if LIVE, otherwise return 503", false,
      [](const Pages& p, const Request&) {
        const ServerState state = p.s_.state();
-       return Reply{state == ServerState::kLive ? 200 : 503, "text/plain; charset=UTF-8", std::string(to_string(state)) + "\n"};
+       return Reply{state == ServerState::kLive ? 200 : 503, kPlain, std::string(to_string(state)) + "\n"};
      }},
+    {"/reopen_logs", "reopen access logs, and control's own log file", true,
+     [](const Pages& p, const Request&) {
+       p.s_.reopen_logs();
+       return Reply{200, kPlain, "OK\n"};
+     }},
+    {"/reset_counters", "counters of these pages begin at zero", true,
+     [](const Pages& p, const Request&) { return p.reset_counters(); }},
+    {"/runtime", "print runtime values", false,
+     [](const Pages&, const Request&) {
+       return Reply{200, "application/json", "{\n \"layers\": [],\n \"entries\": {}\n}\n"};
+     }},
+    {"/runtime_modify", "refused: there is no runtime layer that could be changed", true,
+     [](const Pages& p, const Request& r) { return p.runtime_modify(r); }},
     {"/server_info", "print server version/status information", false,
      [](const Pages& p, const Request&) { return p.server_info(); }},
-    {"/stats", "print server stats: ?filter=REGEX, ?usedonly, ?format=json|prometheus, ?type=Counters|Gauges|Histograms", false,
-     [](const Pages& p, const Request& r) { return p.stats(r); }},
-    {"/stats/prometheus", "print server stats in prometheus format: ?filter=REGEX, ?usedonly, ?endpoints", false,
-     [](const Pages& p, const Request& r) { return p.prometheus(r); }},
+    {"/stats", "print server stats", false, [](const Pages& p, const Request& r) { return p.stats(r); },
+     "usedonly: Only what is not 0\nfilter: Regular expression (Google re2) for names\ninvert_filter: What the filter does not "
+     "find\nformat: One of (text, json, prometheus)\ntype: One of (All, Counters, Histograms, Gauges, "
+     "TextReadouts)\nhistogram_buckets: One of (cumulative, disjoint, detailed, summary)\n"},
+    {"/stats/prometheus", "print server stats in prometheus format", false,
+     [](const Pages& p, const Request& r) { return p.prometheus(r); },
+     "usedonly: Only what is not 0\nfilter: Regular expression (Google re2) for names\ninvert_filter: What the filter does not "
+     "find\nendpoints: Endpoints too\nhistogram_buckets: One of (cumulative, summary)\n"},
 };
 
 std::string_view to_string(ServerState s) {
@@ -68,38 +102,13 @@ std::string_view to_string(ServerState s) {
                                               : "INITIALIZING";
 }
 
-Reply bad_request(const std::string& why) { return {400, "text/plain; charset=UTF-8", why + "\n"}; }
+Reply bad_request(const std::string& why) { return {400, kPlain, why + "\n"}; }
 
 namespace {
 
 Reply json(const TextValue& value) { return {200, "application/json", to_json(value, true) + "\n"}; }
 
-bool has(const Request& r, const char* name) { return r.query.contains(name); }
-std::string value_of(const Request& r, const char* name) {
-  const auto found = r.query.find(name);
-  return found == r.query.end() ? "" : found->second;
-}
-
-// ?filter= and ?name_regex=: RE2, found anywhere. Error: what is wrong with it.
-struct Filter {
-  std::unique_ptr<re2::RE2> regex;  // null: everything passes
-  std::string error;
-  bool passes(std::string_view text) const {
-    return regex == nullptr || re2::RE2::PartialMatch(re2::StringPiece(text.data(), text.size()), *regex);
-  }
-};
-Filter filter_of(const Request& r, const char* name) {
-  Filter f;
-  const std::string pattern = value_of(r, name);
-  if (pattern.empty()) return f;
-  re2::RE2::Options quiet;
-  quiet.set_log_errors(false);
-  f.regex = std::make_unique<re2::RE2>(pattern, quiet);
-  if (!f.regex->ok()) f.error = "Invalid regex: \"" + f.regex->error() + "\"";
-  return f;
-}
-
-Reply no_dataplane() { return {503, "text/plain; charset=UTF-8", "no data plane is connected: nothing was changed\n"}; }
+Reply no_dataplane() { return {503, kPlain, "no data plane is connected: nothing was changed\n"}; }
 
 std::string utc(int64_t unix_seconds) {
   const time_t t = unix_seconds;
@@ -113,36 +122,16 @@ std::string seconds_since(std::chrono::steady_clock::time_point t) {
   return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - t).count()) + "s";
 }
 
-// A time in milliseconds, with Envoy's precision.
-std::string milliseconds(uint64_t ns) {
-  char buf[40];
-  const double ms = std::round(static_cast<double>(ns) / 1e3) / 1e3;
-  return {buf, std::to_chars(buf, buf + sizeof buf, ms).ptr};
-}
-
-constexpr struct {
-  const char* name;
-  double percent;
-} kQuantiles[] = {{"P0", 0},   {"P25", 25}, {"P50", 50},     {"P75", 75},     {"P90", 90},
-                  {"P95", 95}, {"P99", 99}, {"P99.5", 99.5}, {"P99.9", 99.9}, {"P100", 100}};
-
-struct Stat {
-  std::string name;
-  uint64_t value;
-  bool gauge;
-};
-
 }  // namespace
 
 Reply Pages::answer(const Request& request) const {
   const std::string path = request.path == "/" || request.path.empty() ? "/" : request.path;
   if (request.method != "GET" && request.method != "POST" && request.method != "HEAD")
-    return {405, "text/plain; charset=UTF-8", "Method " + request.method + " not allowed.\n"};
+    return {405, kPlain, "Method " + request.method + " not allowed.\n"};
   if (path == "/") return front_page();
   for (const Page& p : kPages) {
     if (path != p.path) continue;
-    if (p.post && request.method != "POST")
-      return {405, "text/plain; charset=UTF-8", "Method " + request.method + " not allowed, POST required."};
+    if (p.post && request.method != "POST") return {405, kPlain, "Method " + request.method + " not allowed, POST required."};
     return p.answer(*this, request);
   }
   Reply r = help();
@@ -153,20 +142,24 @@ Reply Pages::answer(const Request& request) const {
 
 Reply Pages::set_health(bool failed) const {
   if (!s_.set_health(failed)) return no_dataplane();
-  return {200, "text/plain; charset=UTF-8", "OK\n"};
+  return {200, kPlain, "OK\n"};
 }
 
 // Envoy's ?inboundonly goes by traffic_direction, which listeners here do not have.
 Reply Pages::drain_listeners(const Request& r) const {
   if (has(r, "inboundonly")) return bad_request("inboundonly is not supported: every listener drains");
   if (!s_.drain(has(r, "graceful") ? kDrainTimeS : 0)) return no_dataplane();
-  return {200, "text/plain; charset=UTF-8", "OK\n"};
+  return {200, kPlain, "OK\n"};
 }
 
 Reply Pages::help() const {
   Reply r;
   r.body = "admin commands are:\n  /: Admin home page\n";
-  for (const Page& p : kPages) r.body += std::string("  ") + p.path + (p.post ? " (POST)" : "") + ": " + p.text + "\n";
+  for (const Page& p : kPages) {
+    r.body += std::string("  ") + p.path + (p.post ? " (POST)" : "") + ": " + p.text + "\n";
+    for (std::string_view rest = p.parameters; !rest.empty(); rest.remove_prefix(rest.find('\n') + 1))
+      (r.body += "      ") += rest.substr(0, rest.find('\n') + 1);
+  }
   return r;
 }
 
@@ -183,117 +176,15 @@ Reply Pages::front_page() const {
       s_.version + ", <span class=\"state\">" + std::string(to_string(s_.state())) + "</span>, control up for " +
       seconds_since(s_.started) + ".</p>\n<table>\n";
   for (const Page& p : kPages) {
-    std::string text = p.text;
-    if (p.post)
-      r.body += std::string("<tr><td><form method=\"post\" action=\"") + (p.path + 1) + "\"><button>" + p.path +
-                "</button></form></td><td>" + text + "</td></tr>\n";
-    else r.body += std::string("<tr><td><a href=\"") + (p.path + 1) + "\">" + p.path + "</a></td><td>" + text + "</td></tr>\n";
+    const std::string path = p.path + 1;
+    r.body += p.post ? "<tr><td><form method=\"post\" action=\"" + path + "\"><button>/" + path + "</button></form></td><td>"
+                     : "<tr><td><a href=\"" + path + "\">/" + path + "</a></td><td>";
+    for (const char c : std::string(p.text) + "\n" + p.parameters)
+      r.body += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '\n' ? "<br>" : std::string(1, c);
+    r.body += "</td></tr>\n";
   }
   r.body += "</table></body></html>\n";
   return r;
-}
-
-Reply Pages::stats(const Request& r) const {
-  const std::string format = value_of(r, "format");
-  if (format == "prometheus") return prometheus(r);
-  if (!format.empty() && format != "json" && format != "text")
-    return bad_request("usage: /stats?format=json  or /stats?format=prometheus");
-  const std::string type = value_of(r, "type");
-  if (!type.empty() && type != "Counters" && type != "Gauges" && type != "Histograms" && type != "TextReadouts" && type != "All")
-    return bad_request("invalid &type= choice: All, Counters, Gauges, Histograms or TextReadouts");
-  const Filter filter = filter_of(r, "filter");
-  if (!filter.error.empty()) return bad_request(filter.error);
-  const bool used = has(r, "usedonly"), as_json = format == "json";
-  const bool counters = type.empty() || type == "All" || type == "Counters",
-             gauges = type.empty() || type == "All" || type == "Gauges";
-  const bool times = type.empty() || type == "All" || type == "Histograms";
-
-  std::vector<Stat> all;
-  std::vector<std::pair<std::string, stats::HistogramSnapshot>> histograms;
-  const auto model = s_.resolved();
-  const MetricVisit add = [&](const MetricGroup& g, std::span<const MetricValue> values) {
-    for (const MetricValue& v : values) {
-      if ((used && v.value == 0) || !(v.gauge ? gauges : counters)) continue;
-      std::string name = g.prefix + std::string(v.name);
-      if (filter.passes(name)) all.push_back({std::move(name), v.value, v.gauge});
-    }
-  };
-  std::vector<std::pair<std::string, std::string>> texts;
-  if (const std::optional<XdsStatus> xds = s_.discovery ? s_.discovery() : std::nullopt) {
-    const auto accepted = s_.model();
-    visit_discovery(*xds, *accepted, add);
-    if (type.empty() || type == "All" || type == "TextReadouts") texts = discovery_texts(*xds, *accepted);
-    std::erase_if(texts, [&](const auto& t) { return (used && t.second.empty()) || !filter.passes(t.first); });
-    std::sort(texts.begin(), texts.end());
-  }
-  const bool there = s_.with_stats([&](const RegionView& view) {
-    visit_metrics(view, *model, add);
-    if (times)
-      visit_histograms(view, [&](std::string_view name, const char*, const stats::HistogramSnapshot& h) {
-        if ((!used || h.count() != 0) && filter.passes(name)) histograms.emplace_back(std::string(name), h);
-      });
-  });
-  if (!there && gauges && filter.passes("server.live")) all.push_back({"server.live", 0, true});
-  std::sort(all.begin(), all.end(), [](const Stat& a, const Stat& b) { return a.name < b.name; });
-  std::sort(histograms.begin(), histograms.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-
-  if (as_json) {
-    TextValue stats = list();
-    for (const auto& [name, value] : texts) append(stats, map({{"name", text(name)}, {"value", text(value)}}));
-    for (const Stat& s : all) append(stats, map({{"name", text(s.name)}, {"value", number(s.value)}}));
-    if (!histograms.empty()) {
-      TextValue quantiles = list(), computed = list();
-      for (const auto& q : kQuantiles) {
-        TextValue percent;
-        char buf[24];
-        percent.text.assign(buf, std::to_chars(buf, buf + sizeof buf, q.percent).ptr);
-        append(quantiles, percent);
-      }
-      for (const auto& [name, h] : histograms) {
-        TextValue values = list();
-        for (const auto& q : kQuantiles) {
-          TextValue ms;
-          ms.text = h.count() == 0 ? "null" : milliseconds(h.percentile(q.percent));
-          append(values, map({{"interval", TextValue{TextValue::Kind::kScalar, "null", false, {}}}, {"cumulative", ms}}));
-        }
-        append(computed, map({{"name", text(name)}, {"values", values}}));
-      }
-      append(stats, map({{"histograms", map({{"supported_quantiles", quantiles}, {"computed_quantiles", computed}})}}));
-    }
-    return json(map({{"stats", stats}}));
-  }
-  Reply out;
-  for (const auto& [name, value] : texts) out.body += name + ": \"" + value + "\"\n";
-  for (const Stat& s : all) out.body += s.name + ": " + std::to_string(s.value) + "\n";
-  for (const auto& [name, h] : histograms) {
-    out.body += name + ":";
-    if (h.count() == 0) out.body += " No recorded values";
-    else
-      for (const auto& q : kQuantiles)
-        out.body += std::string(" ") + q.name + "(nan," + milliseconds(h.percentile(q.percent)) + ")";
-    out.body += "\n";
-  }
-  return out;
-}
-
-Reply Pages::prometheus(const Request& r) const {
-  const Filter filter = filter_of(r, "filter");
-  if (!filter.error.empty()) return bad_request(filter.error);
-  PrometheusOptions options;
-  options.used_only = has(r, "usedonly");
-  options.endpoints = has(r, "endpoints");
-  if (filter.regex != nullptr) options.wanted = [&](std::string_view name) { return filter.passes(name); };
-  const std::optional<XdsStatus> xds = s_.discovery ? s_.discovery() : std::nullopt;
-  const auto accepted = s_.model();
-  if (xds) options.also = [&](const PrometheusOptions::Visit& visit) { visit_discovery(*xds, *accepted, visit); };
-  Reply out{200, "text/plain; version=0.0.4; charset=utf-8", ""};
-  const auto model = s_.resolved();
-  if (!s_.with_stats([&](const RegionView& view) { out.body = prometheus_text(view, *model, options); }))
-    out.body =
-        "# HELP envoy_server_live 1 while the data plane is connected to control\n# TYPE envoy_server_live gauge\n"
-        "envoy_server_live 0\n" +
-        prometheus_text_of_control(options);
-  return out;
 }
 
 Reply Pages::listeners(const Request& r) const {

@@ -1,12 +1,17 @@
 // Envoy's admin interface as a function: a request in, a reply out. Who listens, and where, is server.h's.
 //
-//   /                 the pages, for people                  /ready        200 once the data plane serves tables of this control
+//   /, /help          the pages, for people                  /ready        200 once the data plane serves tables of this control
 //   /stats            counters, gauges and times as text     /server_info  version, state, uptime
 //   /stats/prometheus for Prometheus (prometheus.h)          /certs        certificates in use, and until when
 //   /clusters         clusters and their endpoints           /memory       this process, and the tables
 //   /listeners        listeners and addresses                /config_dump  the configuration in force
-//   /hot_restart_version                                      /quitquitquit ends control (POST); the data plane serves on
-//   /healthcheck/fail, /healthcheck/ok (POST)                /drain_listeners (POST; ?graceful: over kDrainTimeS)
+//   /init_dump        what waits for others                  /runtime      no layers
+//   /hot_restart_version   /contention   /heap_dump   /peak_heap_dump: what Envoy says that has none
+//   by POST:
+//   /logging          levels of control's loggers            /reopen_logs  files anew
+//   /reset_counters   counters from here on (baseline.h)     /quitquitquit ends control; the data plane serves on
+//   /healthcheck/fail, /healthcheck/ok                       /drain_listeners (?graceful: over kDrainTimeS)
+//   /runtime_modify, /cpuprofiler, /heapprofiler, /allocprofiler: refused, with the reason
 //
 // Names and shapes are Envoy's (admin.v3); what Millrace has beyond them is named so. A page that changes something is asked for
 // with POST, or answered with 405. Everything is read from shared memory and the model: a scrape costs the poll cores nothing.
@@ -17,10 +22,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
 
+#include "control/admin/baseline.h"
 #include "control/dynamic_resources.h"
 #include "control/model.h"
 #include "control/xds_stream.h"
@@ -33,9 +40,10 @@ struct Request {
   std::string path = "/";
   std::map<std::string, std::string> query;  // decoded; a parameter without a value is ""
 };
+inline constexpr const char* kPlain = "text/plain; charset=UTF-8";
 struct Reply {
   int status = 200;
-  std::string type = "text/plain; charset=UTF-8";
+  std::string type = kPlain;
   std::string body;
 };
 
@@ -66,6 +74,7 @@ class Pages {
     std::function<bool(bool failed)> set_health;
     std::function<bool(uint32_t time_s)> drain;
     std::function<void()> quit;             // ends this process, soon
+    std::function<void()> reopen_logs;      // access logs and control's own
     std::function<uint64_t()> arena_bytes;  // tables in shared memory
     std::string version, node_id, node_cluster, config_file;
     std::chrono::steady_clock::time_point started;
@@ -87,12 +96,21 @@ class Pages {
   Reply config_dump(const Request& r) const;
   Reply set_health(bool failed) const;
   Reply drain_listeners(const Request& r) const;
+  Reply reset_counters() const;
+  Reply logging(const Request& r) const;
+  Reply profiler(const Request& r) const;
+  Reply init_dump(const Request& r) const;
+  Reply runtime_modify(const Request& r) const;
+  // Since the last /reset_counters; null: there was none, or not with the data plane of `view`.
+  std::shared_ptr<const Baseline> baseline(const stats::RegionView& view) const;
   Reply front_page() const;
   Reply help() const;
 
   struct Page;
   static const Page kPages[];
   Sources s_;
+  mutable std::mutex baseline_mutex_;  // guards the pointer only
+  mutable std::shared_ptr<const Baseline> baseline_;
 };
 
 // Bad parameters are answered with 400 and the reason.

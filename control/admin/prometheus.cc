@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <map>
 #include <unordered_map>
 #include <vector>
@@ -18,6 +19,7 @@ namespace {
 constexpr double kBounds[] = {0.01, 0.025, 0.05,  0.1,   0.25,  0.5,    1,      5,      10,      25,      50,        100,
                               250,  500,   1'000, 2'500, 5'000, 10'000, 30'000, 60'000, 300'000, 600'000, 1'800'000, 3'600'000};
 constexpr double kNanosecondsPerMs = 1e6;
+constexpr double kQuantiles[] = {0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1};  // of a summary, as Envoy's
 
 void append_number(std::string& out, uint64_t n) {
   char buf[24];
@@ -30,7 +32,7 @@ void append_number(std::string& out, double n) {
 
 struct Family {
   const char* text;
-  const char* type;  // "counter", "gauge", "histogram"
+  const char* type;  // "counter", "gauge", "histogram", "summary"
   std::string lines;
 };
 
@@ -80,8 +82,11 @@ class Text {
     append_number(out, value);
     out += '\n';
   }
-  void group(const MetricGroup& g, std::span<const MetricValue> values) {
+  void group(const MetricGroup& g, std::span<const MetricValue> all) {
     if (g.endpoint && !options_.endpoints) return;
+    std::vector<MetricValue> since;
+    if (options_.since != nullptr) since = options_.since->rest(g, all);
+    const std::span<const MetricValue> values = options_.since != nullptr ? since : all;
     std::string labels;
     for (const auto& [name, value] : g.tags)
       labels += (labels.empty() ? "" : ",") + prometheus_name(name) + "=\"" + prometheus_label(value) + "\"";
@@ -101,8 +106,19 @@ class Text {
   }
   void histogram(std::string_view name, const char* text, const stats::HistogramSnapshot& h) {
     if (options_.used_only && h.count() == 0) return;
-    Family* f = family("", name, text, "histogram");
+    Family* f = family("", name, text, options_.summaries ? "summary" : "histogram");
     if (f == nullptr) return;
+    if (options_.summaries) {
+      for (const double quantile : kQuantiles) {
+        std::string label = "quantile=\"";
+        append_number(label, quantile);
+        const double ms = static_cast<double>(h.percentile(quantile * 100)) / kNanosecondsPerMs;
+        line(f, "", label + "\"", h.count() == 0 ? std::numeric_limits<double>::quiet_NaN() : ms);
+      }
+      line(f, "_sum", "", static_cast<double>(h.sum()) / kNanosecondsPerMs);
+      line(f, "_count", "", h.count());
+      return;
+    }
     for (const double bound : kBounds) {
       std::string label = "le=\"";
       append_number(label, bound);
@@ -133,7 +149,9 @@ class Text {
   std::unordered_map<std::string, std::vector<std::pair<std::string_view, Family*>>> by_group_;
 };
 
-void workers(const RegionView& view, Text& text) {
+}  // namespace
+
+void visit_workers(const RegionView& view, const PrometheusOptions::Visit& visit) {
   const auto loop = stats::infos<stats::LoopCounter>();
   const auto stages = stats::infos<stats::Stage>();
   std::vector<MetricValue> values;
@@ -144,18 +162,18 @@ void workers(const RegionView& view, Text& text) {
     for (uint32_t i = 0; i < loop.size(); ++i)
       values.push_back({loop[i].name, loop[i].text, loop[i].type == stats::CounterType::kGauge,
                         block.loop[static_cast<stats::LoopCounter>(i)].read()});
-    text.group({"", "millrace.worker.", {{"millrace.worker", worker}}}, values);
+    visit({"", "millrace.worker.", {{"millrace.worker", worker}}}, values);
     if (block.stages.turns.read() == 0) continue;
     for (uint32_t i = 0; i < stages.size(); ++i) {
       const MetricValue of_stage[] = {
           {"cycles", "TSC cycles of accounted turns by stage", false, block.stages.cycles[i].read()},
           {"entries", "times a stage was entered in accounted turns", false, block.stages.entries[i].read()}};
-      text.group({"", "millrace.stage.", {{"millrace.worker", worker}, {"millrace.stage", stages[i].name}}}, of_stage);
+      visit({"", "millrace.stage.", {{"millrace.worker", worker}, {"millrace.stage", stages[i].name}}}, of_stage);
     }
   }
 }
 
-}  // namespace
+std::span<const double> histogram_bounds_ms() { return kBounds; }
 
 std::string prometheus_name(std::string_view name) {
   std::string out(name);
@@ -192,7 +210,7 @@ std::string prometheus_text(const RegionView& view, const Model& model, const Pr
     if (g.plain != "millrace.worker.") text.group(g, values);  // by worker, below
   });
   if (options.also) options.also([&](const MetricGroup& g, std::span<const MetricValue> values) { text.group(g, values); });
-  workers(view, text);
+  visit_workers(view, [&](const MetricGroup& g, std::span<const MetricValue> values) { text.group(g, values); });
   visit_histograms(view, [&](std::string_view name, const char* sentence, const stats::HistogramSnapshot& h) {
     text.histogram(name, sentence, h);
   });

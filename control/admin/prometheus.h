@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 
+#include "control/admin/baseline.h"
 #include "control/metrics.h"
 #include "control/model.h"
 #include "lib/stats/region.h"
@@ -24,12 +25,20 @@ struct PrometheusOptions {
   std::function<bool(std::string_view metric)> wanted;  // null: all; told the name without labels (?filter=)
   using Visit = std::function<void(const MetricGroup&, std::span<const MetricValue>)>;
   std::function<void(const Visit&)> also;  // null: none; what control itself counts
+  const Baseline* since = nullptr;         // null: counters from the data plane's start
+  bool summaries = false;                  // quantiles instead of buckets (?histogram_buckets=summary)
 };
 // One text: each metric's lines together, as the format asks, in order of name.
 std::string prometheus_text(const stats::RegionView& view, const Model& model, const PrometheusOptions& options);
 
+// What stands in that text of each worker alone: "millrace.worker." and "millrace.stage.".
+void visit_workers(const stats::RegionView& view, const PrometheusOptions::Visit& visit);
+
 // What control itself counts, alone: there is no data plane.
 std::string prometheus_text_of_control(const PrometheusOptions& options);
+
+// Upper bounds of a histogram's buckets.
+std::span<const double> histogram_bounds_ms();
 
 // A name as Prometheus takes it: [a-zA-Z_:][a-zA-Z0-9_:]*, others become '_'.
 std::string prometheus_name(std::string_view name);

@@ -52,7 +52,7 @@ bool drains(ControlPlane& plane) {
 
 class Listening final : public Server {
  public:
-  Listening(ControlPlane& plane, const std::string& version, std::function<void()> quit)
+  Listening(ControlPlane& plane, const std::string& version, Acts acts)
       : pages_({.with_stats = [&plane](const auto& f) { return plane.link().with_stats(f); },
                 .model = [&plane] { return plane.model(); },
                 .resolved = [&plane] { return plane.resolved_model(); },
@@ -73,7 +73,8 @@ class Listening final : public Server {
                     [&plane](uint32_t time_s) {
                       return plane.publisher().set_drain({.fields = table::SetDrain::kDrain, .draining = 1, .time_s = time_s});
                     },
-                .quit = std::move(quit),
+                .quit = std::move(acts.quit),
+                .reopen_logs = std::move(acts.reopen_logs),
                 .arena_bytes = [&plane] { return plane.publisher().status().arena_used; },
                 .version = version,
                 .node_id = plane.node_id(),
@@ -134,6 +135,8 @@ class Listening final : public Server {
     r.path = in.path;
     for (const auto& [name, value] : in.params) r.query[name] = value;
     Reply reply = pages_.answer(r);
+    if (log_book().wants(Logger::kAdmin, LogLevel::kDebug))
+      say_as(Logger::kAdmin, LogLevel::kDebug, in.method + " " + in.target + ": " + std::to_string(reply.status));
     out.status = reply.status;
     out.set_header("Cache-Control", "no-cache, max-age=0");
     out.set_header("X-Content-Type-Options", "nosniff");
@@ -149,8 +152,8 @@ class Listening final : public Server {
 }  // namespace
 
 base::Result<std::unique_ptr<Server>> Server::start(ControlPlane& plane, const std::string& socket_path,
-                                                    const std::string& version, std::function<void()> quit) {
-  auto s = std::make_unique<Listening>(plane, version, std::move(quit));
+                                                    const std::string& version, Acts acts) {
+  auto s = std::make_unique<Listening>(plane, version, std::move(acts));
   if (const base::Status unix_socket = s->listen_unix(socket_path); !unix_socket.ok()) return base::Error{unix_socket.error()};
   if (plane.admin_config())
     if (const base::Status tcp = s->listen_tcp(*plane.admin_config()); !tcp.ok()) return base::Error{tcp.error()};

@@ -14,10 +14,14 @@ namespace millrace::control::admin {
 
 class Server {
  public:
-  // Listens when it returns. `socket_path`: a socket file that nobody answers on is replaced. `quit`: ends this process, soon.
+  struct Acts {
+    std::function<void()> quit;         // ends this process, soon
+    std::function<void()> reopen_logs;  // access logs and its own
+  };
+  // Listens when it returns. `socket_path`: a socket file that nobody answers on is replaced. `acts`: on this process.
   // Error: an address is taken; says which.
   static base::Result<std::unique_ptr<Server>> start(ControlPlane& plane, const std::string& socket_path,
-                                                     const std::string& version, std::function<void()> quit);
+                                                     const std::string& version, Acts acts);
   virtual ~Server() = default;
   virtual void stop() = 0;  // no further requests; those under way are answered
 };

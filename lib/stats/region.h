@@ -57,7 +57,7 @@
 namespace millrace::stats {
 
 inline constexpr uint64_t kRegionMagic = 0x5453'4352'4c4d'5631;
-inline constexpr uint32_t kRegionLayoutVersion = 3;
+inline constexpr uint32_t kRegionLayoutVersion = 4;
 // Hash of every name of every counter list, in order: programs built from different lists refuse each other.
 uint64_t region_layout_hash();
 
@@ -137,6 +137,11 @@ struct StageBlock {
   Counter entries[kCountOf<Stage>];  // times a stage was entered, or items where it works on bursts
 };
 
+// How often a worker's loop stood still: heartbeat_ns was older than Envoy's bounds when the data plane's main thread looked.
+struct WatchdogBlock {
+  Counter misses, mega_misses;
+};
+
 struct WorkerBlock {                             // its worker: rw; everybody else: ro
   alignas(64) std::atomic<uint64_t> seen_epoch;  // epoch of the snapshot the worker uses; see above
   Counter heartbeat_ns;                          // CLOCK_MONOTONIC of a recent loop turn
@@ -150,6 +155,7 @@ struct WorkerBlock {                             // its worker: rw; everybody el
   CounterBlock<PortCounter> ports[kMaxPorts];
   Histogram histograms[kCountOf<WorkerHistogram>];
   alignas(64) StageBlock stages;
+  alignas(64) WatchdogBlock watchdog;  // main thread: rw; everybody else: ro
 
   void drop(DropReason r, uint64_t n = 1) { drops[static_cast<uint32_t>(r)].add(n); }
   void flag(ResponseFlag f) { response_flags[static_cast<uint32_t>(f)].add(); }

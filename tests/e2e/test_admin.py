@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -189,6 +190,20 @@ def test_the_configuration_without_keys(world):
     assert int(world.json("/memory")["allocated"]) > 0
 
 
+# Pages of Envoy's that are not here: allocators that Millrace does not use; names of statistics are not looked up.
+NOT_OURS = {"/memory/tcmalloc", "/stats/recentlookups", "/stats/recentlookups/clear", "/stats/recentlookups/disable", "/stats/recentlookups/enable"}
+REFUSED = [("POST", "/logging?level=loud"), ("POST", "/logging?quic_no=info"), ("POST", "/logging?paths=main"), ("POST", "/logging?group=main:info"),
+           ("POST", "/logging?level=info&main=info"), ("POST", "/runtime_modify"), ("POST", "/runtime_modify?a=1"), ("POST", "/cpuprofiler"),
+           ("POST", "/cpuprofiler?enable=x"), ("POST", "/allocprofiler"), ("POST", "/heapprofiler"), ("GET", "/contention"), ("GET", "/hot_restart_version"),
+           ("GET", "/stats?format=foo"), ("GET", "/stats?type=foo"), ("GET", "/stats?histogram_buckets=foo"), ("GET", "/stats/prometheus?histogram_buckets=disjoint"),
+           ("GET", "/config_dump?mask=foo"), ("GET", "/config_dump?resource=static_clusters&mask=foo"),
+           ("GET", "/config_dump?resource=static_clusters&mask=cluster.load_assignment.endpoints.lb_endpoints"), ("GET", "/config_dump?resource=nope"),
+           ("POST", "/reopen_logs"), ("POST", "/healthcheck/ok")]
+# Envoy's words name its own options and messages there.
+ONLY_STATUS = {"/contention", "/stats?format=foo", "/stats?type=foo", "/stats?histogram_buckets=foo", "/config_dump?resource=nope",
+               "/config_dump?resource=static_clusters&mask=foo", "/config_dump?resource=static_clusters&mask=cluster.load_assignment.endpoints.lb_endpoints"}
+
+
 def shape(value):
     return {k: shape(v) for k, v in value.items()} if isinstance(value, dict) else [shape(v) for v in value[:1]] if isinstance(value, list) else None
 
@@ -235,6 +250,31 @@ def test_shapes_are_envoys(world):
         }.items():
             lost = [p for p in missing(shape(world.json(page)), shape(json.loads(there(page)[1]))) if not any(p.startswith(k) for k in known)]
             assert not lost, (page, lost)
+        # The list of pages, what each says that wants POST or a parameter, and the words of refusals.
+        def pages(text):
+            return dict(re.findall(r"^  (/\S*)( \(POST\))?: ", text, re.M))
+        envoys, mine = pages(there("/help")[1]), pages(world.page("/help"))
+        assert set(envoys) - set(mine) == NOT_OURS and set(mine) <= set(envoys)
+        assert {p: mine[p] for p in mine} == {p: envoys[p] for p in mine}, "POST or not"
+        for page, posted in envoys.items():
+            if posted and page in mine:
+                assert there(page)[0] == world.get(page)[0] == 405, page
+        for method, target in REFUSED:
+            theirs, ours = there(quote(target, safe="/?&=,:."), method), world.get(quote(target, safe="/?&=,:."), method)
+            assert theirs[0] == ours[0], (method, target, theirs, ours)
+            assert ours[2].splitlines()[:1] == theirs[1].splitlines()[:1] or target in ONLY_STATUS, (target, theirs, ours)
+        assert json.loads(there("/runtime")[1]) == world.json("/runtime") and json.loads(there("/init_dump")[1]) == world.json("/init_dump")
+        for target in "/config_dump?resource=static_clusters&mask=cluster.name,cluster.type&name_regex=w.b", "/config_dump?mask=static_clusters":
+            both = [json.loads(there(target)[1]), world.json(target)]
+            if "resource" in target:
+                for b in both:
+                    b["configs"][0]["cluster"].pop("@type", None)
+                assert both[0] == both[1]
+            assert not missing(shape(both[1]["configs"][0].get("@type")), shape(both[0]["configs"][0].get("@type")))
+        for mode in "cumulative", "disjoint", "detailed", "summary":
+            target = f"/stats?format=json&type=Histograms&histogram_buckets={mode}"
+            theirs = json.loads(there(target + "&filter=^http.ingress.downstream_rq_time$")[1])["stats"][0]
+            assert not missing(shape(world.json(target)["stats"][0]), shape(theirs)), mode
         theirs = {x.split("::", 2)[1] if x.count("::") == 2 else x.rsplit("::", 2)[1] for x in there("/clusters")[1].splitlines() if x.startswith("web::")}
         ours = {x.split("::", 2)[1] if x.count("::") == 2 else x.rsplit("::", 2)[1] for x in world.page("/clusters").splitlines() if x.startswith("web::")}
         assert ours == theirs, ours ^ theirs
@@ -248,6 +288,8 @@ def test_shapes_are_envoys(world):
         print(sorted(n for n in mine if n.startswith("envoy_") and n not in envoys))
     finally:
         envoy.stop()
+        for ip in lab.INGRESS4, lab.EGRESS4:
+            lab.upstream.ip("addr", "del", ip + "/32", "dev", "lo")
 
 
 def test_a_real_prometheus_scrapes_it(world, tmp_path):
@@ -276,6 +318,33 @@ def test_a_real_prometheus_scrapes_it(world, tmp_path):
         p.stop()
 
 
+def test_a_mask_of_fields(world):
+    one = world.json("/config_dump?resource=static_clusters&mask=cluster.name,cluster.type&name_regex=w.b")["configs"]
+    assert [set(c["cluster"]) - {"@type"} for c in one] == [{"name", "type"}] or one[0]["cluster"]["name"] == "web"
+    assert world.json("/config_dump?resource=static_clusters&name_regex=w") == {"configs": []}  # as a whole, as Envoy
+    assert [set(c) for c in world.json("/config_dump?mask=static_listeners")["configs"]] == [{"@type", "static_listeners"}]
+
+
+def test_levels_of_the_log(world):
+    assert "  admin: info" in world.get("/logging", "POST")[2].splitlines()
+    assert world.get("/logging?admin=debug", "POST")[0] == 200
+    world.page("/ready?seen")
+    world.lab.control.wait_log("debug: GET /ready?seen: 200")
+    assert world.get("/logging?level=info", "POST")[0] == 200
+
+
+def test_counters_begin_again(world):
+    name = "cluster.web.upstream_rq_2xx"
+    assert int(world.page(f"/stats?filter=^{name}$").split()[1]) > 0
+    assert world.get("/reset_counters", "POST")[::2] == (200, "OK\n")
+    assert world.page(f"/stats?filter=^{name}$") == f"{name}: 0\n"
+    world.lab.curl("-o", "/dev/null", f"http://{world.lab.INGRESS4}:8080/")
+    end = time.monotonic() + 20
+    while world.page(f"/stats?filter=^{name}$") != f"{name}: 1\n":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_an_address_of_the_world_is_refused(world):
     bad = dict(world.config, admin={"address": {"socket_address": {"address": "0.0.0.0", "port_value": 9901}}})
     p = subprocess.run([L.program("millrace-control"), "--validate", "--config", world.lab.write("bad.json", bad)], capture_output=True, text=True)
@@ -294,3 +363,37 @@ def test_without_a_data_plane_it_is_not_ready_and_it_ends_by_post(tmp_path):
         assert ask(UnixConnection(sock), "/quitquitquit", "POST")[::2] == (200, "OK\n")
         control.popen.wait(20)
         assert control.popen.returncode == 0 and not os.path.exists(sock)
+
+
+def test_the_log_as_json_in_a_file(tmp_path):
+    with L.Lab(memory_mb=256, upstreams=1) as lab:
+        path, log = lab.write("bootstrap.json", dict(L.bootstrap([], []), dataplane=lab.dataplane_section())), str(tmp_path / "control.log")
+        control = lab.start_control(path, wait=False, extra=["--log-format", "json", "--log-file", log])
+
+        def lines(file):
+            return [json.loads(x) for x in open(file)] if os.path.exists(file) else []
+
+        def wait_for(file, word):
+            end = time.monotonic() + 20
+            while not any(word in x["message"] for x in lines(file)):
+                assert time.monotonic() < end, (control.log(), lines(file))
+                time.sleep(0.05)
+        wait_for(log, "serving ")
+        assert {"time", "level", "logger", "program", "message"} == set(lines(log)[0]) and lines(log)[0]["program"] == "millrace-control"
+        sock = lab.run_dir + "/admin.sock"
+        assert ask(UnixConnection(sock), "/logging?admin=debug", "POST")[0] == 200
+        for again, act in enumerate([lambda: control.popen.send_signal(signal.SIGUSR1), lambda: ask(UnixConnection(sock), "/reopen_logs", "POST")]):
+            os.rename(log, f"{log}.{again}")
+            act()
+            end = time.monotonic() + 20
+            while not os.path.exists(log):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            ask(UnixConnection(sock), f"/ready?round={again}")
+            wait_for(log, f"GET /ready?round={again}: 503")
+        assert lines(log + ".0")[-1]["logger"] in ("admin", "link", "main")
+        control.stop()
+        assert "stopping" in lines(log)[-1]["message"]
+        p = subprocess.run([L.program("millrace-control"), "--config", path, "--run-dir", str(tmp_path), "--log-file", "/no/such/folder/log"],
+                           capture_output=True, text=True, timeout=60)
+        assert p.returncode == 4 and "--log-file: /no/such/folder/log: No such file or directory" in p.stderr
