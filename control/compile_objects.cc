@@ -7,6 +7,7 @@
 #include "control/access_log_template.h"
 #include "control/compile_compressor.h"
 #include "control/config_loader.h"
+#include "control/health_checks.h"
 #include "control/proto_values.h"
 #include "control/proxy_transport.h"
 #include "control/route_spec.h"
@@ -534,6 +535,7 @@ base::Result<std::vector<uint8_t>> compile_cluster(const ClusterObject& c) {
     }
   }
   if (config.has_outlier_detection()) out.outlier = compile_outlier_detection(config.outlier_detection());
+  if (!config.health_checks().empty()) out.health_check = compile_health_check(config, w);
   out.has_tls = c.has_tls;
   if (c.has_tls) set_tls(c, w, &out.tls);
   if (c.has_proxy) out.proxy = compile_proxy(c.proxy, w);
@@ -589,6 +591,10 @@ base::Result<std::vector<uint8_t>> compile_endpoints(const EndpointsObject& e) {
       x.locality = index;
       x.weight = p.has_load_balancing_weight() ? p.load_balancing_weight().value() : 1;
       x.hostname = w.string(p.endpoint().hostname());
+      const auto& health = p.endpoint().health_check_config();
+      x.health_host = w.string(health.hostname());
+      x.health_port = health.port_value();
+      x.no_health_check = health.disable_active_health_check();
       if (x.state == table::EndpointState::kHealthy) {
         out.total_weight += x.weight;
         ++out.healthy;

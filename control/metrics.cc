@@ -41,6 +41,7 @@ MetricGroup scope_group(const RegionView& view, const Model& model, const stats:
     }
     case stats::ScopeKind::kVirtualHost:
       return {"vhost." + name + ".", "vhost.", {{"envoy.virtual_host", name}}};
+    case stats::ScopeKind::kClusterCheck:
     case stats::ScopeKind::kClusterHealth:  // named as its cluster
     case stats::ScopeKind::kCluster:
       return {"cluster." + name + ".", "cluster.", {{"envoy.cluster_name", name}}};

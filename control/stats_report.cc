@@ -289,6 +289,47 @@ void report_drops(const RegionView& view, bool all, v1::DropsReply* out) {
   }
 }
 
+std::set<stats::ScopeSlot> checked_clusters(const std::vector<stats::Scope>& scopes) {
+  std::set<stats::ScopeSlot> out;
+  for (const stats::Scope& s : scopes)
+    if (s.kind == stats::ScopeKind::kClusterCheck && s.state == stats::ScopeState::kLive) out.insert(s.parent);
+  return out;
+}
+
+// "" where the endpoint is healthy and its last check says nothing else.
+static std::string check_state_text(uint32_t state, uint64_t result, uint64_t failures) {
+  using stats::CheckResult;
+  const auto why = [&]() -> std::string {
+    switch (static_cast<CheckResult>(result & 0xff)) {
+      case CheckResult::kNone:
+        return "not checked yet";
+      case CheckResult::kSuccess:
+        return "not enough successes yet";
+      case CheckResult::kStatus:
+        return "status " + std::to_string(result >> 8 & 0xffff);
+      case CheckResult::kPayload:
+        return "the answer is not the expected one";
+      case CheckResult::kTimeout:
+        return "timeout";
+      case CheckResult::kRefused:
+        return "connection refused";
+      case CheckResult::kClosed:
+        return "connection closed";
+      case CheckResult::kProtocol:
+        return "the answer is no HTTP";
+      case CheckResult::kTls:
+        return "TLS handshake failed";
+      case CheckResult::kLocal:
+        return "no route, local port or memory";
+    }
+    return "unknown";
+  };
+  if ((state & stats::kHealthCheckPassed) == 0)
+    return (result & 0xff) == 0 ? "not checked yet" : "failed active health check: " + why();
+  if (failures != 0) return "in rotation, last health check: " + why();
+  return (state & stats::kHealthCheckDegraded) != 0 ? "degraded by its health check" : "";
+}
+
 LiveStates live_states(const RegionView& view, uint64_t now_monotonic_ns) {
   constexpr const char* kDetectors[] = {"consecutive_5xx",
                                         "consecutive_gateway_failure",
@@ -299,16 +340,23 @@ LiveStates live_states(const RegionView& view, uint64_t now_monotonic_ns) {
                                         "failure_percentage_local_origin"};
   static_assert(std::size(kDetectors) == table::kOutlierDetectors);
   LiveStates out;
-  for (const stats::Scope& s : view.all_scopes()) {
+  const std::vector<stats::Scope> scopes = view.all_scopes();
+  const std::set<stats::ScopeSlot> checked = checked_clusters(scopes);
+  for (const stats::Scope& s : scopes) {
     if (s.kind != stats::ScopeKind::kEndpoint) continue;
     const stats::EndpointHealth& h = view.health(s.slot);
-    if ((h.state.load(std::memory_order_relaxed) & stats::kHealthEjected) == 0) continue;
-    const auto cluster = view.scope(s.parent);
-    const uint64_t until = h.ejected_until_ns.read(), detector = h.detector.read();
-    const uint64_t left = until > now_monotonic_ns ? (until - now_monotonic_ns + 999'999'999) / 1'000'000'000 : 0;
-    if (cluster)
-      out[{cluster->name, s.name}] =
+    const uint32_t state = h.state.load(std::memory_order_relaxed);
+    std::string text;
+    if (checked.contains(s.parent)) text = check_state_text(state, h.check_result.read(), h.check_failures.read());
+    if ((state & stats::kHealthEjected) != 0) {
+      const uint64_t until = h.ejected_until_ns.read(), detector = h.detector.read();
+      const uint64_t left = until > now_monotonic_ns ? (until - now_monotonic_ns + 999'999'999) / 1'000'000'000 : 0;
+      if (!text.empty()) text += ", ";
+      text +=
           "ejected for " + std::to_string(left) + " s: " + (detector < std::size(kDetectors) ? kDetectors[detector] : "unknown");
+    }
+    if (text.empty()) continue;
+    if (const auto cluster = view.scope(s.parent)) out[{cluster->name, s.name}] = text;
   }
   return out;
 }

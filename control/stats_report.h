@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +27,8 @@ void report_drops(const stats::RegionView& view, bool all, v1::DropsReply* out);
 void report_top(const stats::RegionView& view, v1::TopSample* out);
 // Whether the gateway drains, how far it is, and what is left of it.
 void report_drain(const stats::RegionView& view, v1::DrainReply* out);
+// Slots of clusters whose endpoints are actively checked.
+std::set<stats::ScopeSlot> checked_clusters(const std::vector<stats::Scope>& scopes);
 // What the data plane found out about endpoints, by cluster and "address:port", as a line for people: "ejected for 12 s:
 // consecutive_5xx". Those of which there is nothing to say are not in it.
 using LiveStates = std::map<std::pair<std::string, std::string>, std::string>;

@@ -2,6 +2,7 @@
 #include <map>
 
 #include "control/dns_names.h"
+#include "control/health_checks.h"
 #include "control/proto_values.h"
 #include "control/proxy_transport.h"
 #include "control/socket_options.h"
@@ -148,6 +149,7 @@ bool validate_load_assignment(const api::ClusterLoadAssignment& a, const Path& a
         ok = at_least(p.load_balancing_weight().value(), 1, Path(here, "load_balancing_weight"), e) && ok;
       weights += p.has_load_balancing_weight() ? p.load_balancing_weight().value() : 1;
       ok = header_value(p.endpoint().hostname(), Path(endpoint, "hostname"), e) && ok;
+      ok = validate_health_check_config(p.endpoint().health_check_config(), Path(endpoint, "health_check_config"), e) && ok;
       if (!address(p.endpoint().has_address(), p.endpoint().address(), addr, e, false, names)) {
         ok = false;
         continue;
@@ -231,6 +233,7 @@ bool validate_cluster(const api::Cluster& c, ErrorSink& e) {
   ok = balancing(c, root, e) && ok;
   ok = circuit_breakers(c.circuit_breakers(), Path(root, "circuit_breakers"), e) && ok;
   if (c.has_outlier_detection()) ok = outlier_detection(c.outlier_detection(), Path(root, "outlier_detection"), e) && ok;
+  ok = validate_health_checks(c, root, e) && ok;
   ok = validate_upstream_http(c, root, e) && ok;
   if (c.has_transport_socket()) ok = validate_transport_socket(c.transport_socket(), Path(root, "transport_socket"), e) && ok;
   table::TcpOptions tcp;

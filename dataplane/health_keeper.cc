@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "dataplane/endpoint_health.h"
+
 namespace millrace::dataplane {
 
 using stats::ClusterHealthCounter;
@@ -53,14 +55,14 @@ void HealthKeeper::report(table::ObjectId cluster, stats::ScopeSlot cluster_slot
   const HealthReport r{cluster, endpoint, result};
   if (owns(cluster_slot) || ctx_.health_mesh == nullptr) return judge(r);
   if (ctx_.health_mesh->push(ctx_.worker, cluster_slot % ctx_.workers, r)) return;
-  if (const ClusterRuntime* c = ctx_.tables->cluster(cluster); c != nullptr && c->watched)
+  if (const ClusterRuntime* c = ctx_.tables->cluster(cluster); c != nullptr && c->detects)
     ctx_.stats.scope(c->health_slot)[ClusterHealthCounter::kReportsLost].add();
 }
 
 // DetectorHostMonitorImpl::putHttpResponseCode, localOriginFailure, localOriginNoFailure.
 void HealthKeeper::judge(const HealthReport& r) {
   const ClusterRuntime* c = ctx_.tables->cluster(r.cluster);
-  if (c == nullptr || !c->watched) return;
+  if (c == nullptr || !c->detects) return;
   const table::OutlierDetection& o = c->object->outlier;
   EndpointHealth& h = ctx_.stats.health(r.endpoint);
   switch (r.result) {
@@ -145,10 +147,7 @@ void HealthKeeper::eject(const ClusterRuntime& c, stats::ScopeSlot endpoint, Det
   ejected_.push_back({c.id, c.slot, c.health_slot, endpoint});
 }
 
-void HealthKeeper::changed(stats::ScopeSlot cluster_slot) {
-  std::atomic<uint32_t>& g = ctx_.stats.health(cluster_slot).generation;
-  g.store(g.load(std::memory_order_relaxed) + 1, std::memory_order_release);  // pairs with health_generation()
-}
+void HealthKeeper::changed(stats::ScopeSlot cluster_slot) { health_changed(ctx_.stats, cluster_slot); }
 
 // DetectorImpl::unejectHost.
 void HealthKeeper::clear(const Ejected& e) {
@@ -160,6 +159,15 @@ void HealthKeeper::clear(const Ejected& e) {
   h.suspect.set(0);
   ctx_.stats.scope(e.health_slot)[ClusterHealthCounter::kEjectionsActive].sub();
   changed(e.cluster_slot);
+}
+
+void HealthKeeper::check_succeeded(stats::ScopeSlot endpoint) {
+  if (!is_ejected(ctx_.stats.health(endpoint))) return;
+  const auto e = std::find_if(ejected_.begin(), ejected_.end(), [&](const Ejected& x) { return x.endpoint == endpoint; });
+  if (e == ejected_.end()) return;
+  clear(*e);
+  *e = ejected_.back();
+  ejected_.pop_back();
 }
 
 // DetectorImpl::checkHostForUneject.
@@ -186,7 +194,7 @@ void HealthKeeper::recheck() {
   }
   const Ejected e = ejected_[recheck_at_];
   const ClusterRuntime* c = ctx_.tables->cluster(e.cluster);
-  if (c != nullptr && c->watched &&
+  if (c != nullptr && c->detects &&
       std::find(c->endpoint_slots.begin(), c->endpoint_slots.end(), e.endpoint) != c->endpoint_slots.end()) {
     ++recheck_at_;
     return;
@@ -234,7 +242,7 @@ void HealthKeeper::scan() {
   const std::span<const ClusterRuntime* const> watched = ctx_.tables->watched_clusters();
   for (uint32_t i = 0; i < kClustersPerTurn && scan_at_ < watched.size(); ++i, ++scan_at_) {
     const ClusterRuntime& c = *watched[scan_at_];
-    if (!owns(c.slot)) continue;
+    if (!c.detects || !owns(c.slot)) continue;
     const TimeNs interval = c.object->outlier.interval_ms * base::kMillisecond;
     stats::Counter& end = ctx_.stats.health(c.slot).ejected_until_ns;  // of a cluster: when its interval ends
     if (end.read() == 0 || end.read() > ctx_.now + interval) end.set(ctx_.now + interval);

@@ -25,6 +25,10 @@ class HealthKeeper {
   // A request or connection of the cluster (its slot, its id) had this result at the endpoint.
   void report(table::ObjectId cluster, stats::ScopeSlot cluster_slot, stats::ScopeSlot endpoint, HealthResult result);
 
+  // An active health check of the endpoint, whose cluster this worker owns, succeeded and it counts as healthy: it is ejected no
+  // longer (Envoy: successful_active_health_check_uneject_host, true).
+  void check_succeeded(stats::ScopeSlot endpoint);
+
   // The worker has taken other tables.
   void on_tables();
   // When step() has something to do; kNever where no cluster is watched.

@@ -41,6 +41,8 @@ class HealthMesh {
   const stats::EndpointTally& tally(uint32_t worker, stats::ScopeSlot endpoint) const {
     return region_.scope_blocks(worker)[endpoint].tally();
   }
+  // What that worker counted.
+  const stats::ScopeBlock& counters(uint32_t worker, stats::ScopeSlot slot) const { return region_.scope_blocks(worker)[slot]; }
 
   // Worker `from`. False: the ring is full.
   bool push(uint32_t from, uint32_t to, const HealthReport& report) {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "dataplane/downstream.h"
+#include "dataplane/health_checker.h"
 #include "dataplane/tcp_proxy.h"
 #include "dataplane/upstreams.h"
 
@@ -80,6 +81,13 @@ SessionFacts session_facts(const Connection& c) {
         f.peer = d.connection;
         if (d.policy != nullptr) f.listener = d.policy->listener;
       }
+      return f;
+    }
+    case SessionKind::kHealthCheck: {
+      const auto& s = static_cast<const CheckSession&>(session);
+      f.since = s.opened_at;
+      f.cluster = s.cluster;
+      f.phase = !s.ready ? SessionPhase::kConnecting : s.under_way ? SessionPhase::kActive : SessionPhase::kIdle;
       return f;
     }
     case SessionKind::kUpstreamTcp: {

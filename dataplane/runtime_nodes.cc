@@ -58,6 +58,28 @@ uint64_t endpoint_key(table::ObjectId cluster, const table::Endpoint& e) {
   return base::hash64(e.address.bytes.data(), e.address.bytes.size(), base::hash64(cluster ^ e.port));
 }
 
+// Of what checks of the cluster's endpoints are made of, wherever it lies in the object.
+uint64_t hash_of(const table::Cluster& object) {
+  table::HealthCheck flat = object.health_check;
+  flat.host = {};
+  flat.front = flat.back = {};
+  flat.receive = {};
+  flat.expected = flat.retriable = {};
+  uint64_t h = base::hash64(reinterpret_cast<const uint8_t*>(&flat), sizeof flat, object.has_tls);
+  const auto add = [&](const auto& array) {
+    h = base::hash64(reinterpret_cast<const uint8_t*>(array.begin(&object)), array.count * sizeof *array.begin(&object),
+                     h + array.count);
+  };
+  const table::HealthCheck& c = object.health_check;
+  h = base::hash64(table::view(&object, c.host), h);
+  add(c.front);
+  add(c.back);
+  add(c.expected);
+  add(c.retriable);
+  for (uint32_t i = 0; i < c.receive.count; ++i) add(c.receive.at(&object, i).bytes);
+  return h;
+}
+
 }  // namespace
 
 template <class Tls>
@@ -203,6 +225,28 @@ Result<std::shared_ptr<const VirtualHostNode>> NodeBuilder::virtual_host(const t
   return std::shared_ptr<const VirtualHostNode>(std::move(node));
 }
 
+// Where the directory of statistics is full there is no word for an endpoint's health: nobody is checked then, and the operator
+// told.
+void NodeBuilder::set_health_checks(const table::Cluster& object, ClusterNode& node) {
+  ClusterRuntime& r = node.runtime;
+  if (object.health_check.kind != table::HealthCheckKind::kNone) {
+    const bool full = r.slot == stats::kOverflowScope || std::find(r.endpoint_slots.begin(), r.endpoint_slots.end(),
+                                                                   stats::kOverflowScope) != r.endpoint_slots.end();
+    if (!full) {
+      node.leases.push_back(leases_.take(stats::ScopeKind::kClusterCheck, r.id, table::view(&object, object.name), r.slot));
+      r.check_slot = node.leases.back().slot();
+    }
+    r.checks = r.check_slot != stats::kOverflowScope;
+    r.check_hash = hash_of(object);
+    if (!r.checks)
+      node.notes.push_back("cluster '" + std::string(table::view(&object, object.name)) +
+                           "': no place in the statistics is left for its health checks: its endpoints count as healthy");
+  }
+  r.watched = r.detects || r.checks;
+  r.state_mask = (r.detects ? stats::kHealthEjected : 0u) | (r.checks ? stats::kHealthCheckPassed : 0u);
+  r.good_state = r.checks ? stats::kHealthCheckPassed : 0u;
+}
+
 Result<std::shared_ptr<const ClusterNode>> NodeBuilder::cluster(const table::Cluster& object, const ObjectFinder& finder) {
   auto node = std::make_shared<ClusterNode>();
   ClusterRuntime& r = node->runtime;
@@ -210,11 +254,11 @@ Result<std::shared_ptr<const ClusterNode>> NodeBuilder::cluster(const table::Clu
   r.object = &object;
   node->leases.push_back(leases_.take(stats::ScopeKind::kCluster, r.id, table::view(&object, object.name)));
   r.slot = node->leases.back().slot();
-  r.watched = object.outlier.present != 0 && r.slot != stats::kOverflowScope;  // the overflow scope is nobody's own
-  if (r.watched) {
+  // The overflow scope is nobody's own.
+  if (object.outlier.present != 0 && r.slot != stats::kOverflowScope) {
     node->leases.push_back(leases_.take(stats::ScopeKind::kClusterHealth, r.id, table::view(&object, object.name), r.slot));
     r.health_slot = node->leases.back().slot();
-    r.watched = r.health_slot != stats::kOverflowScope;
+    r.detects = r.health_slot != stats::kOverflowScope;
   }
   const FoundObject found = finder.find(table::Kind::kEndpointSet, object.endpoint_set);
   node->endpoint_set_version = found.version;
@@ -229,6 +273,7 @@ Result<std::shared_ptr<const ClusterNode>> NodeBuilder::cluster(const table::Clu
     r.balancers.resize(workers_);
     for (route::balancer::Balancer& b : r.balancers) b.build(*plan, (r.id ^ ++balancers_built_) * 0x9e37'79b9'7f4a'7c15ull);
   }
+  set_health_checks(object, *node);
   if (object.has_tls != 0) {
     if (Status s = build_cluster_tls(object, finder, *node); !s.ok()) return Error{s.error()};
   }

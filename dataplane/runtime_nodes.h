@@ -120,6 +120,7 @@ class NodeBuilder {
   bool collect_secrets(const void* object, const Tls& from, const ObjectFinder& finder, SecretVersions* versions,
                        std::vector<tls::CertificatePem>* certificates, tls::ValidationConfig* validation);
   base::Status build_cluster_tls(const table::Cluster& object, const ObjectFinder& finder, ClusterNode& node);
+  void set_health_checks(const table::Cluster& object, ClusterNode& node);
   base::Status build_chain(const table::Listener& object, uint32_t index, const ObjectFinder& finder, ListenerNode& node);
 
   SlotLeases leases_;

@@ -118,9 +118,14 @@ struct ClusterRuntime {
   const table::EndpointSet* endpoints = nullptr;  // null: not there (yet); as a cluster without endpoints
   stats::ScopeSlot slot = stats::kOverflowScope;  // ScopeKind::kCluster
   std::vector<stats::ScopeSlot> endpoint_slots;   // by index of endpoints->endpoints (ScopeKind::kEndpoint)
-  // Its endpoints have a state that changes without the tables (endpoint_health.h), in the words of their slots.
-  bool watched = false;
-  stats::ScopeSlot health_slot = stats::kOverflowScope;  // ScopeKind::kClusterHealth, where it is watched
+  // Its endpoints have a state that changes without the tables (endpoint_health.h), in the words of their slots: by outlier
+  // detection, by active health checks, or both.
+  bool watched = false, detects = false, checks = false;
+  uint32_t good_state = 0;  // of stats::HealthBit: what a usable endpoint's state has of `state_mask`
+  uint32_t state_mask = 0;
+  stats::ScopeSlot health_slot = stats::kOverflowScope;  // ScopeKind::kClusterHealth, where it detects
+  stats::ScopeSlot check_slot = stats::kOverflowScope;   // ScopeKind::kClusterCheck, where it checks
+  uint64_t check_hash = 0;                               // of all that its checks are made of: another one, other checks
   // By worker, built by the loader with the set (empty without endpoints); each is used and changed by its worker only.
   mutable std::vector<route::balancer::Balancer> balancers;
   // By worker, where object->has_tls. Empty: a secret that it needs is not there (yet): connections to endpoints then fail.

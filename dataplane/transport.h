@@ -29,7 +29,7 @@ struct ClientPool {
   base::ListNode of_client;
 };
 
-enum class SessionKind : uint8_t { kDownstream, kUpstreamHttp, kUpstreamTcp };
+enum class SessionKind : uint8_t { kDownstream, kUpstreamHttp, kUpstreamTcp, kHealthCheck };
 
 // The TLS half of a session; lent from a pool while the connection speaks TLS.
 struct TlsChannel {

@@ -116,7 +116,7 @@ void Upstreams::refresh(ClusterState& c, const ClusterRuntime& runtime) {
   c.min_retry_concurrency = share(t.min_retry_concurrency, ctx_.workers);
   c.max_response_head_bytes = t.max_response_headers_bytes;
   c.max_response_headers_count = t.max_response_headers_count;
-  c.unusual = runtime.watched ? kUnusualWatched : 0;
+  c.unusual = runtime.detects ? kUnusualWatched : 0;
   c.split_errors = t.outlier.split_external_local_origin_errors != 0;
   c.enable_trailers = t.enable_trailers != 0;
   c.has_tls = t.has_tls != 0;
@@ -215,10 +215,7 @@ EndpointPool* Upstreams::pick(ClusterState& cluster, const ClusterRuntime& runti
       const EndpointPool* known = find_endpoint(cluster, e.address, e.port, codec);
       return known == nullptr ? 0 : known->active;
     };
-    const auto health = [&](uint32_t i) {
-      return found_bad(ctx_.stats, runtime, i) ? route::balancer::Health::kUnhealthy
-                                               : route::balancer::configured_health(set->endpoints.at(set, i));
-    };
+    const auto health = [&](uint32_t i) { return live_health(ctx_.stats, runtime, i); };
     if (runtime.watched) [[unlikely]] {
       const uint32_t generation = health_generation(ctx_.stats, runtime);
       if (balancer.stale(generation)) balancer.recount(generation, health);

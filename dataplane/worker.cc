@@ -65,6 +65,7 @@ Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, Tim
       tcp_(ctx_, downstreams_),
       downstreams_(ctx_, http_, tcp_),
       upstreams_(ctx_, http_, resources.tls_arena),
+      checker_(ctx_, upstreams_.health(), upstreams_.profile()),
       capture_(config.index, resources.inspection),
       inspector_(ctx_, capture_, resources.inspection) {
   stack_.set_tap(capture_);
@@ -86,7 +87,8 @@ bool Worker::take_tables() {
   stack_.set_listeners(&t->listener_set());
   upstreams_.begin_sweep();
   upstreams_.health().on_tables();
-  chores_at_ = std::min(chores_at_, upstreams_.health().due());
+  checker_.on_tables();
+  chores_at_ = std::min({chores_at_, upstreams_.health().due(), checker_.due()});
   resources_.stats->loop[LoopCounter::kTableSwaps].add();
   return true;
 }
@@ -167,6 +169,8 @@ void Worker::dispatch(Session& s, uint32_t events) {
       return upstreams_.on_ready(static_cast<UpstreamSession&>(s), events);
     case SessionKind::kUpstreamTcp:
       return tcp_.on_upstream(static_cast<Tunnel&>(s), events);
+    case SessionKind::kHealthCheck:
+      return checker_.on_ready(static_cast<CheckSession&>(s), events);
   }
 }
 
@@ -182,10 +186,14 @@ void Worker::fire(SessionTimer& t) {
       return tcp_.on_timer(base::member_owner<&Tunnel::timer>(t));
     case TimerKind::kRetry:
       return http_.on_retry_timer(*base::member_owner<&RetryState::timer>(t).exchange);
+    case TimerKind::kHealthCheck:
+      return checker_.on_timer(base::member_owner<&CheckSession::timer>(t));
   }
 }
 
-TimeNs Worker::next_deadline() { return std::min({timers_.next_wakeup(), stack_.next_deadline(), upstreams_.health().due()}); }
+TimeNs Worker::next_deadline() {
+  return std::min({timers_.next_wakeup(), stack_.next_deadline(), upstreams_.health().due(), checker_.due()});
+}
 
 void Worker::set_date(uint64_t wall_seconds) {
   date_second_ = wall_seconds;
@@ -196,7 +204,8 @@ void Worker::set_date(uint64_t wall_seconds) {
 void Worker::do_chores(TimeNs now) {
   if (now >= gauges_at_) publish_gauges(now);
   upstreams_.health().step();
-  chores_at_ = std::min(gauges_at_, upstreams_.health().due());
+  checker_.step();
+  chores_at_ = std::min({gauges_at_, upstreams_.health().due(), checker_.due()});
 }
 
 void Worker::publish_gauges(TimeNs now) {

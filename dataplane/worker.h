@@ -13,6 +13,7 @@
 #include "dataplane/capture.h"
 #include "dataplane/downstream.h"
 #include "dataplane/head_buffer.h"
+#include "dataplane/health_checker.h"
 #include "dataplane/http_proxy.h"
 #include "dataplane/inspector.h"
 #include "dataplane/runtime_snapshot.h"
@@ -84,6 +85,7 @@ class Worker {
   uint32_t upstreams_in_use() const { return upstreams_.connections_in_use(); }
   uint32_t endpoints_in_use() const { return upstreams_.endpoints_in_use(); }
   uint32_t encoders_in_use() const { return http_.encoders_in_use(); }
+  uint32_t checks_in_use() const { return checker_.in_use(); }
   uint32_t tunnels_in_use() const { return tcp_.in_use(); }
   uint32_t heads_in_use() const { return heads_.in_use(); }
   // The earliest time at which iterate() has work without a packet coming: for virtual time. kNever: none.
@@ -119,6 +121,7 @@ class Worker {
   TcpProxy tcp_;
   Downstreams downstreams_;
   Upstreams upstreams_;
+  HealthChecker checker_;
   Capture capture_;
   Inspector inspector_;
   char date_[http::kDateBytes];

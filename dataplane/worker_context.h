@@ -24,7 +24,7 @@ namespace millrace::dataplane {
 using base::TimeNs;
 
 // Which kind of object a timer of the worker's wheel belongs to.
-enum class TimerKind : uint8_t { kDownstream, kExchange, kUpstream, kTunnel, kRetry };
+enum class TimerKind : uint8_t { kDownstream, kExchange, kUpstream, kTunnel, kRetry, kHealthCheck };
 
 struct SessionTimer {
   explicit SessionTimer(TimerKind k) : kind(k) {}

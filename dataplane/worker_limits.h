@@ -25,7 +25,8 @@ struct WorkerLimits {
   uint32_t policies = 4'096;             // different policies of filter chains that connections hold; full: policy_cache.h
   uint32_t http2_connections = 8'192;    // of HTTP/2, to clients and to endpoints, each; full: the connection is closed, flag OM
   size_t compression_bytes = size_t{256} << 20;  // of all encoders (lib/compress); full: responses go as they are, counted
-  uint32_t tcp_proxies = 16'384;                 // raw TCP sessions; full: the connection is reset
+  uint32_t health_checks = 65'536;  // endpoints that a worker checks; full: the endpoint stays unhealthy, health_check.unchecked
+  uint32_t tcp_proxies = 16'384;    // raw TCP sessions; full: the connection is reset
 };
 
 // Plaintext that one connection may hold between its two sides before reading stops (bytes). Far below Envoy's 1 MiB default

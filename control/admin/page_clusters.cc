@@ -1,8 +1,11 @@
 // /clusters: what is configured of each cluster, and what its endpoints count.
 #include <map>
+#include <set>
 
 #include "control/admin/json.h"
+#include "control/admin/pages.h"
 #include "control/admin/query.h"
+#include "control/stats_report.h"
 
 namespace millrace::control::admin {
 
@@ -64,11 +67,31 @@ std::vector<Limits> limits_of(const api::Cluster& c) {
   return {usual, high};
 }
 
+// What the data plane found out about a host, as Envoy names it.
+struct Found {
+  bool failed_active = false, ejected = false, degraded = false, pending = false, timeout = false;
+};
+Found found_of(const stats::EndpointHealth& h, bool checked) {
+  const uint32_t state = h.state.load(std::memory_order_relaxed);
+  const auto result = static_cast<stats::CheckResult>(h.check_result.read() & 0xff);
+  Found f;
+  f.ejected = (state & stats::kHealthEjected) != 0;
+  f.failed_active = checked && (state & stats::kHealthCheckPassed) == 0;
+  f.degraded = checked && (state & stats::kHealthCheckDegraded) != 0;
+  f.pending = f.failed_active && result == stats::CheckResult::kNone;
+  f.timeout = checked && result == stats::CheckResult::kTimeout;
+  return f;
+}
+
 // Envoy's names of a host's health flags; "healthy" where none is set.
-std::string flags_of(const std::string& eds_status, bool ejected) {
-  std::string flags = ejected ? "/failed_outlier_check" : "";
+std::string flags_of(const std::string& eds_status, const Found& found) {
+  std::string flags = found.failed_active ? "/failed_active_hc" : "";
+  if (found.ejected) flags += "/failed_outlier_check";
   if (eds_status == "UNHEALTHY" || eds_status == "DRAINING" || eds_status == "TIMEOUT") flags += "/failed_eds_health";
+  if (found.degraded) flags += "/degraded_active_hc";
   if (eds_status == "DEGRADED") flags += "/degraded_eds_health";
+  if (found.pending) flags += "/pending_active_hc";
+  if (found.timeout) flags += "/active_hc_timeout";
   return flags.empty() ? "healthy" : flags;
 }
 std::string eds_status(envoy::config::core::v3::HealthStatus s) {
@@ -87,6 +110,10 @@ Reply Pages::clusters(const Request& r) const {
   TextValue statuses = list();
   const auto write = [&](const stats::RegionView* view) {
     const Slots slots = view == nullptr ? Slots{} : endpoint_slots(*view);
+    std::set<std::string> checked;
+    if (view != nullptr)
+      for (const stats::ScopeSlot c : checked_clusters(view->all_scopes()))
+        if (const auto scope = view->scope(c)) checked.insert(scope->name);
     for (const auto& [name, cluster] : model->clusters()) {
       if (!filter.passes(name)) continue;
       TextValue hosts = list(), thresholds = list();
@@ -116,8 +143,8 @@ Reply Pages::clusters(const Request& r) const {
             const std::string address = (v6 ? "[" + a.address() + "]" : a.address()) + ":" + std::to_string(a.port_value());
             const auto slot = slots.find({name, address});
             const uint32_t weight = lb.has_load_balancing_weight() ? lb.load_balancing_weight().value() : 1;
-            const bool ejected = view != nullptr && slot != slots.end() &&
-                                 (view->health(slot->second).state.load(std::memory_order_relaxed) & stats::kHealthEjected) != 0;
+            Found found;
+            if (view != nullptr && slot != slots.end()) found = found_of(view->health(slot->second), checked.contains(name));
             TextValue counts = list();
             for (const HostStat& s : kHostStats) {
               const uint64_t n = read(view, slot == slots.end() ? stats::kOverflowScope : slot->second, s);
@@ -127,7 +154,7 @@ Reply Pages::clusters(const Request& r) const {
                                   {"type", text(s.gauge ? "GAUGE" : "COUNTER")}}));
             }
             say(address + "::hostname::" + lb.endpoint().hostname());
-            say(address + "::health_flags::" + flags_of(eds_status(lb.health_status()), ejected));
+            say(address + "::health_flags::" + flags_of(eds_status(lb.health_status()), found));
             say(address + "::weight::" + std::to_string(weight));
             say(address + "::region::" + locality.locality().region());
             say(address + "::zone::" + locality.locality().zone());
@@ -137,7 +164,11 @@ Reply Pages::clusters(const Request& r) const {
             say(address + "::success_rate::-1");
             say(address + "::local_origin_success_rate::-1");
             TextValue health = map({{"eds_health_status", text(eds_status(lb.health_status()))}});
-            if (ejected) put(health, "failed_outlier_check", boolean(true));
+            if (found.failed_active) put(health, "failed_active_health_check", boolean(true));
+            if (found.ejected) put(health, "failed_outlier_check", boolean(true));
+            if (found.degraded) put(health, "failed_active_degraded_check", boolean(true));
+            if (found.pending) put(health, "pending_active_hc", boolean(true));
+            if (found.timeout) put(health, "active_hc_timeout", boolean(true));
             TextValue host = map({{"address", socket_address(a.address(), a.port_value())},
                                   {"stats", counts},
                                   {"health_status", health},

@@ -44,6 +44,10 @@ constexpr CounterInfo kClusterHealth[] = {
 #define CLUSTER_HEALTH_COUNTER MILLRACE_ENTRY
 #include "lib/stats/counters.def"
 };
+constexpr CounterInfo kClusterCheck[] = {
+#define CLUSTER_CHECK_COUNTER MILLRACE_ENTRY
+#include "lib/stats/counters.def"
+};
 constexpr CounterInfo kVirtualHost[] = {
 #define VIRTUAL_HOST_COUNTER MILLRACE_ENTRY
 #include "lib/stats/counters.def"
@@ -112,6 +116,10 @@ std::span<const CounterInfo> infos<CompressorCounter>() {
 template <>
 std::span<const CounterInfo> infos<ClusterHealthCounter>() {
   return kClusterHealth;
+}
+template <>
+std::span<const CounterInfo> infos<ClusterCheckCounter>() {
+  return kClusterCheck;
 }
 template <>
 std::span<const CounterInfo> infos<VirtualHostCounter>() {

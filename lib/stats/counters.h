@@ -85,6 +85,11 @@ enum class ClusterHealthCounter : uint16_t {
 #include "lib/stats/counters.def"
   kCount
 };
+enum class ClusterCheckCounter : uint16_t {
+#define CLUSTER_CHECK_COUNTER MILLRACE_ENTRY
+#include "lib/stats/counters.def"
+  kCount
+};
 enum class VirtualHostCounter : uint16_t {
 #define VIRTUAL_HOST_COUNTER MILLRACE_ENTRY
 #include "lib/stats/counters.def"
@@ -144,6 +149,8 @@ template <>
 std::span<const CounterInfo> infos<CompressorCounter>();
 template <>
 std::span<const CounterInfo> infos<ClusterHealthCounter>();
+template <>
+std::span<const CounterInfo> infos<ClusterCheckCounter>();
 template <>
 std::span<const CounterInfo> infos<VirtualHostCounter>();
 template <>

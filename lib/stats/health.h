@@ -1,4 +1,4 @@
-// What all workers, and control, know of the health of endpoints: one line of words for each scope (region.h), so one for each
+// What all workers, and control, know of the health of endpoints: two lines of words for each scope (region.h), so one for each
 // endpoint of a cluster, whatever edits its set goes through, and one for the cluster itself.
 //
 // Who writes: the worker that owns the cluster, (slot of the cluster) % workers; everybody else reads. What other workers see of
@@ -24,9 +24,25 @@ namespace millrace::stats {
 
 // EndpointHealth::state, bits. 0: nothing speaks against the endpoint.
 enum HealthBit : uint32_t {
-  kHealthEjected = 1,  // by outlier detection
+  kHealthEjected = 1,        // by outlier detection
+  kHealthCheckPassed = 2,    // by active health checks: set while the endpoint counts as healthy. Means something only where the
+                             // cluster has checks: there a zero word is an endpoint that was not checked yet, and may not be used
+  kHealthCheckDegraded = 4,  // its last successful check said x-envoy-degraded
 };
-inline constexpr uint32_t kHealthUnusable = kHealthEjected;
+
+// What the last active health check of an endpoint came to (EndpointHealth::check_result, low byte).
+enum class CheckResult : uint8_t {
+  kNone,  // not checked yet
+  kSuccess,
+  kStatus,   // another status than expected: bits 8 to 23
+  kPayload,  // what was to be received did not come
+  kTimeout,
+  kRefused,   // the connection was refused or reset before it was there
+  kClosed,    // the connection ended before the answer
+  kProtocol,  // the answer is no HTTP
+  kTls,       // the TLS handshake failed
+  kLocal,     // the check never left: no route, no port, no memory
+};
 
 struct alignas(128) EndpointHealth {  // the worker that owns the cluster: rw; others, control: ro
   std::atomic<uint32_t> state;        // of an endpoint
@@ -39,8 +55,13 @@ struct alignas(128) EndpointHealth {  // the worker that owns the cluster: rw; o
   Counter ejections;                        // ever
   Counter seen_total[2], seen_success[2];   // by OriginKind: the tallies over all workers when the interval began
   Counter interval[2];                      // by OriginKind, of the interval that ended last: requests << 32 | successes
+  // Active health checks (dataplane/health_checker.h):
+  Counter check_result;    // CheckResult, and the status in bits 8 to 23
+  Counter checked_at_ns;   // CLOCK_MONOTONIC
+  Counter check_failures;  // in a row
+  Counter check_reserved[13];
 };
-static_assert(sizeof(EndpointHealth) == 128);
+static_assert(sizeof(EndpointHealth) == 256);
 
 enum class OriginKind : uint8_t { kExternal, kLocal };
 

@@ -53,6 +53,7 @@ uint64_t region_layout_hash() {
   h = add_names(h, infos<HcmCounter>());
   h = add_names(h, infos<CompressorCounter>());
   h = add_names(h, infos<ClusterHealthCounter>());
+  h = add_names(h, infos<ClusterCheckCounter>());
   h = add_names(h, infos<VirtualHostCounter>());
   h = add_names(h, infos<ClusterCounter>());
   h = add_names(h, infos<Pool>());
@@ -83,6 +84,8 @@ const char* to_string(ScopeKind k) {
       return "compressor";
     case ScopeKind::kClusterHealth:
       return "health";
+    case ScopeKind::kClusterCheck:
+      return "check";
     case ScopeKind::kCount:
       break;
   }
@@ -99,6 +102,8 @@ std::span<const CounterInfo> scope_counters(ScopeKind k) {
       return infos<CompressorCounter>();
     case ScopeKind::kClusterHealth:
       return infos<ClusterHealthCounter>();
+    case ScopeKind::kClusterCheck:
+      return infos<ClusterCheckCounter>();
     case ScopeKind::kVirtualHost:
       return infos<VirtualHostCounter>();
     case ScopeKind::kCluster:

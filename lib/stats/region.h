@@ -69,7 +69,8 @@ inline constexpr uint32_t kMaxScopeName = 128;  // longer names are cut and mark
 inline constexpr uint32_t kScopeCounters = 64;  // words of a scope, 512 bytes: the longest list (clusters) and room to grow
 static_assert(kCountOf<ListenerCounter> <= kScopeCounters && kCountOf<HcmCounter> <= kScopeCounters &&
               kCountOf<CompressorCounter> <= kScopeCounters && kCountOf<VirtualHostCounter> <= kScopeCounters &&
-              kCountOf<ClusterHealthCounter> <= kScopeCounters && kCountOf<ClusterCounter> <= kScopeCounters - kTallyWords);
+              kCountOf<ClusterHealthCounter> <= kScopeCounters && kCountOf<ClusterCheckCounter> <= kScopeCounters &&
+              kCountOf<ClusterCounter> <= kScopeCounters - kTallyWords);
 inline constexpr uint32_t kDefaultScopes =
     1          // the overflow scope
     + 255      // listeners
@@ -90,9 +91,10 @@ enum class ScopeKind : uint16_t {
   kEndpoint,
   kCompressor,
   kClusterHealth,
+  kClusterCheck,
   kCount
 };
-const char* to_string(ScopeKind k);  // "listener", "http", "virtual_host", "cluster", "endpoint", "compressor", "health"
+const char* to_string(ScopeKind k);  // "listener", "http", "virtual_host", "cluster", "endpoint", "compressor", "health", "check"
 std::span<const CounterInfo> scope_counters(ScopeKind k);  // names of the words of a scope; the overflow scope has none
 
 // The key of a compressor's scope says whether its counters go by Envoy's names without "response." (no

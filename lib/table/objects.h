@@ -9,6 +9,7 @@
 #include "lib/base/ip_address.h"
 #include "lib/table/format_ops.h"
 #include "lib/table/hash_policy.h"
+#include "lib/table/health_check.h"
 #include "lib/table/layout.h"
 #include "lib/table/outlier_detection.h"
 
@@ -742,11 +743,13 @@ struct Cluster {
   OutlierDetection outlier;
   UpstreamTls tls;
   ProxyHeaderOut proxy;
+  HealthCheck health_check;
   template <class V>
   void refs(V& v) const {
     v(name);
     tls.refs(v);
     proxy.refs(v);
+    health_check.refs(v);
   }
 };
 static_assert(std::has_unique_object_representations_v<Cluster> && std::has_unique_object_representations_v<Listener>,
@@ -757,13 +760,16 @@ struct Endpoint {
   base::IpAddress address;
   uint16_t port = 0;
   EndpointState state = EndpointState::kHealthy;
-  uint8_t reserved = 0;
-  uint32_t weight = 1;    // load_balancing_weight
-  uint32_t locality = 0;  // index into EndpointSet.localities
+  uint8_t no_health_check = 0;  // health_check_config.disable_active_health_check
+  uint32_t weight = 1;          // load_balancing_weight
+  uint32_t locality = 0;        // index into EndpointSet.localities
   Str hostname;
+  Str health_host;           // health_check_config.hostname
+  uint32_t health_port = 0;  // health_check_config.port_value; 0: `port`
   template <class V>
   void refs(V& v) const {
     v(hostname);
+    v(health_host);
   }
 };
 struct Locality {         // LocalityLbEndpoints; those of one place and priority are one

@@ -51,8 +51,10 @@ MILLRACE_REF_NAMES(FilterChain, "name", "server_names", "application_protocols",
 MILLRACE_REF_NAMES(ServerNameEntry, "text", "chains");
 MILLRACE_REF_NAMES(Listener, "name", "filter_chains", "exact_names", "wildcard_names", "any_name_chains", "access_logs");
 MILLRACE_REF_NAMES(Cluster, "name", "tls.secrets", "tls.sni", "tls.alpn", "tls.cipher_suites", "tls.curves",
-                   "tls.auto_sni_header", "proxy.added");
-MILLRACE_REF_NAMES(Endpoint, "hostname");
+                   "tls.auto_sni_header", "proxy.added", "health_check.host", "health_check.front", "health_check.back",
+                   "health_check.receive", "health_check.expected", "health_check.retriable");
+MILLRACE_REF_NAMES(HealthPayload, "bytes");
+MILLRACE_REF_NAMES(Endpoint, "hostname", "health_host");
 MILLRACE_REF_NAMES(EndpointSet, "name", "endpoints", "localities");
 MILLRACE_REF_NAMES(SanMatch, "value");
 MILLRACE_REF_NAMES(Secret, "name", "certificate_chain_pem", "private_key_pem", "ocsp_staple", "ticket_keys", "trusted_ca_pem",

@@ -481,6 +481,28 @@ void check_proxy(const ProxyHeaderOut& p, Walker& w) {
     at += size;
   }
 }
+void check_statuses(const char* field, const Array<StatusRange>& ranges, Walker& w) {
+  constexpr uint16_t kFirst = 100, kEnd = 600;
+  for (uint32_t i = 0; i < ranges.count; ++i) {
+    const StatusRange& r = ranges.at(w.base(), i);
+    if (r.from < kFirst || r.from >= r.to || r.to > kEnd) return w.fail_field(field, "holds a range that is none of statuses");
+  }
+}
+void check_health_check(const HealthCheck& h, Walker& w) {
+  w.in_enum("health_check.kind", h.kind, HealthCheckKind::kHttp);
+  w.flag("health_check.reuse_connection", h.reuse_connection);
+  w.flag("health_check.head_method", h.head_method);
+  if (h.timeout_ms == 0) w.fail_field("health_check.timeout_ms", "is 0");
+  for (const uint32_t ms : {h.interval_ms, h.no_traffic_interval_ms, h.no_traffic_healthy_interval_ms, h.unhealthy_interval_ms,
+                            h.unhealthy_edge_interval_ms, h.healthy_edge_interval_ms})
+    if (ms == 0) return w.fail_field("health_check.interval_ms", "is 0 (or one of the other intervals is)");
+  if (w.failed()) return;
+  check_statuses("health_check.expected", h.expected, w);
+  check_statuses("health_check.retriable", h.retriable, w);
+}
+void check(const HealthPayload& p, Walker& w) {
+  if (p.bytes.count == 0 || p.bytes.count > kMostHealthPayload) w.fail_field("bytes", "is empty or longer than its limit");
+}
 void check(const Cluster& c, Walker& w) {
   w.in_enum("lb_policy", c.lb_policy, LbPolicy::kMaglev);
   w.flag("fail_on_panic", c.fail_on_panic);
@@ -508,6 +530,8 @@ void check(const Cluster& c, Walker& w) {
   check_http2(c.http2, w);
   check_proxy(c.proxy, w);
   if (w.failed()) return;
+  check_health_check(c.health_check, w);
+  if (w.failed()) return;
   if (c.has_tls != 0 && c.tls.min_version > c.tls.max_version) return w.fail_field("tls.min_version", "is above tls.max_version");
   if (c.tls.secrets.count > 1) return w.fail_field("tls.secrets", "holds more than one certificate");
   if (c.tls.sni.count > kMaxSniBytes) w.fail_field("tls.sni", "is longer than 255 bytes");
@@ -530,6 +554,8 @@ void check(const Secret& s, Walker& w) {
 }
 void check(const Endpoint& e, Walker& w) {
   w.in_enum("state", e.state, EndpointState::kDegraded);
+  w.flag("no_health_check", e.no_health_check);
+  if (e.health_port > UINT16_MAX) w.fail_field("health_port", "is no port");
   if (!w.failed()) w.index("locality", e.locality, std::max(w.root<EndpointSet>().localities.count, 1u));
   if (e.port == 0) w.fail_field("port", "is 0");
   if (e.weight == 0) w.fail_field("weight", "is 0");

@@ -371,7 +371,9 @@ struct Two {
       keepers[i]->step();
     }
   }
-  bool bad(uint32_t worker, uint32_t endpoint = 0) { return found_bad(contexts[worker].stats, *cluster, endpoint); }
+  bool bad(uint32_t worker, uint32_t endpoint = 0) {
+    return live_health(contexts[worker].stats, *cluster, endpoint) == route::balancer::Health::kUnhealthy;
+  }
 
   struct Free {
     void operator()(uint8_t* p) const { std::free(p); }

@@ -49,12 +49,15 @@ struct EndpointConfig {
   std::string address = "10.2.0.2";
   uint16_t port = 8000;
   table::EndpointState state = table::EndpointState::kHealthy;
+  uint32_t health_port = 0;
+  bool no_health_check = false;
 };
 struct ClusterConfig {
   std::string name = "c";
   std::vector<EndpointConfig> endpoints = {{}};
   std::function<void(table::Cluster&)> edit;
-  std::string added_tlvs;  // of its PROXY protocol header, as the wire has them
+  std::function<void(table::Cluster&, table::ObjectWriter&)> write;  // the same, of what has bytes of its own
+  std::string added_tlvs;                                            // of its PROXY protocol header, as the wire has them
 };
 struct Config {
   std::vector<route::RouteSpec> routes;
@@ -187,6 +190,7 @@ class Tables {
     o.name = w.string(c.name);
     o.endpoint_set = table::object_id(table::Kind::kEndpointSet, c.name);
     if (c.edit) c.edit(o);
+    if (c.write) c.write(o, w);
     if (!c.added_tlvs.empty())
       o.proxy.added = w.blob({reinterpret_cast<const uint8_t*>(c.added_tlvs.data()), c.added_tlvs.size()});
     return w.finish(o);
@@ -201,6 +205,8 @@ class Tables {
       out.address = ip(e.address);
       out.port = e.port;
       out.state = e.state;
+      out.health_port = e.health_port;
+      out.no_health_check = e.no_health_check;
       if (e.state == table::EndpointState::kHealthy) {
         ++o.healthy;
         o.total_weight += out.weight;
@@ -635,6 +641,16 @@ class World {
     return n;
   }
 
+  // Of the active health checks of all clusters together.
+  uint64_t check_count(stats::ClusterCheckCounter c) {
+    const auto view = stats::RegionView::attach({region_memory_.get(), region_bytes_});
+    EXPECT_TRUE(view.ok());
+    uint64_t n = 0;
+    for (const stats::Scope& s : view->all_scopes())
+      if (s.kind == stats::ScopeKind::kClusterCheck) n += view->sum(s.slot, c);
+    return n;
+  }
+
   // Of all compressor filters together.
   uint64_t compressor_count(stats::CompressorCounter c) {
     const auto view = stats::RegionView::attach({region_memory_.get(), region_bytes_});
@@ -661,6 +677,7 @@ class World {
     EXPECT_EQ(worker->upstreams_in_use(), 0u);
     EXPECT_EQ(worker->endpoints_in_use(), 0u);
     EXPECT_EQ(worker->tunnels_in_use(), 0u);
+    EXPECT_EQ(worker->checks_in_use(), 0u);
     EXPECT_EQ(worker->encoders_in_use(), 0u);
     EXPECT_EQ(worker->stack().active_connections(), 0u);
     EXPECT_EQ(worker->stack().time_wait_entries(), 0u);

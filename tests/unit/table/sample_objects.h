@@ -20,6 +20,17 @@ inline std::vector<uint8_t> cluster(const std::string& name, uint32_t connect_ti
   c.name = w.string(name);
   c.endpoint_set = object_id(Kind::kEndpointSet, name);
   c.connect_timeout_ms = connect_timeout_ms;
+  HealthCheck& h = c.health_check;
+  h.kind = HealthCheckKind::kHttp;
+  h.host = w.string("healthy.example");
+  h.front = w.blob(base::as_bytes(std::string_view("GET / HTTP/1.1\r\nhost: ")));
+  h.back = w.blob(base::as_bytes(std::string_view("\r\n\r\n")));
+  std::vector<HealthPayload> receive(2);
+  receive[0].bytes = w.blob(base::as_bytes(std::string_view("ok")));
+  receive[1].bytes = w.blob(base::as_bytes(std::string_view("ready")));
+  h.receive = w.array(receive);
+  h.expected = w.array(std::vector<StatusRange>{{200, 300}});
+  h.retriable = w.array(std::vector<StatusRange>{{500, 501}, {503, 504}});
   return must(w.finish(c));
 }
 
@@ -35,6 +46,7 @@ inline std::vector<uint8_t> endpoint_set(const std::string& name, uint32_t endpo
     e.hostname = w.string("endpoint-" + std::to_string(i) + "." + name);
     e.state = i % 3 == 2 ? EndpointState::kDraining : EndpointState::kHealthy;
     e.weight = 1 + i % 4;
+    if (i == 1) e.health_host = w.string("other.example"), e.health_port = 81;
     if (e.state == EndpointState::kHealthy) {
       s.total_weight += e.weight;
       ++s.healthy;
