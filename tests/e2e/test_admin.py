@@ -14,6 +14,7 @@ import time
 from urllib.parse import quote
 
 import pytest
+import yaml
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "support"))
@@ -217,6 +218,43 @@ def missing(ours, envoy, path=""):
     return []
 
 
+MONITORING = os.path.join(os.path.dirname(os.path.dirname(HERE)), "control", "monitoring")
+
+
+def expressions():
+    """(whose, PromQL) of the dashboard and the alerts."""
+    with open(os.path.join(MONITORING, "grafana.json")) as f:
+        for p in json.load(f)["panels"]:
+            for t in p.get("targets", []):
+                yield p["title"], t["expr"]
+    with open(os.path.join(MONITORING, "alerts.yaml")) as f:
+        for rule in yaml.safe_load(f)["groups"][0]["rules"]:
+            yield rule["alert"], rule["expr"]
+
+
+def test_dashboard_and_alerts_name_what_is_there(world):
+    types, samples = families(world.page("/stats/prometheus"))
+    labels = {}
+    for name, text in samples:
+        labels.setdefault(name, set()).update(re.findall(r'([a-zA-Z_]\w*)="', text or ""))
+    seen = 0
+    for whose, expr in expressions():
+        names = re.findall(r"\b((?:envoy|millrace)_\w+)(?=[{\[ )]|$)", re.sub(r"(?:by|without) *\([^)]*\)", "", expr))
+        assert names or expr.startswith("up{"), (whose, expr)
+        for name in names:
+            assert name in labels, (whose, name)
+        seen += len(names)
+        asked = {x.strip() for group in re.findall(r"by *\(([^)]*)\)", expr) for x in group.split(",")} | set(re.findall(r'(\w+)=~?"', expr))
+        theirs = set().union(*(labels[n] for n in names)) if names else set()
+        assert asked - theirs <= {"instance", "job", "le"}, (whose, asked - theirs)
+        for kind in re.findall(r"(?:rate|increase)\((\w+)", expr):  # of what only grows
+            assert types.get(kind, types.get(kind.removesuffix("_bucket"))) in ("counter", "histogram"), (whose, kind)
+    assert seen > 50
+    if promtool := shutil.which("promtool"):
+        p = subprocess.run([promtool, "check", "rules", os.path.join(MONITORING, "alerts.yaml")], capture_output=True, text=True, timeout=60)
+        assert p.returncode == 0, p.stdout + p.stderr
+
+
 def test_shapes_are_envoys(world):
     if not os.path.exists(ENVOY):
         pytest.skip("no Envoy; scripts/setup --peers")
@@ -298,7 +336,8 @@ def test_a_real_prometheus_scrapes_it(world, tmp_path):
         pytest.skip("no prometheus; scripts/setup --peers")
     port = free_port()
     (tmp_path / "prometheus.yml").write_text(
-        f"global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: millrace\n  metrics_path: /stats/prometheus\n"
+        f"global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n"
+        f"rule_files: [{MONITORING}/alerts.yaml]\nscrape_configs:\n- job_name: millrace\n  metrics_path: /stats/prometheus\n"
         f"  static_configs: [{{targets: ['127.0.0.1:{world.port}']}}]\n")
     p = L.Process("prometheus", [prometheus, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
                                  f"--web.listen-address=127.0.0.1:{port}"], str(tmp_path / "log"))
@@ -314,6 +353,21 @@ def test_a_real_prometheus_scrapes_it(world, tmp_path):
             assert time.monotonic() < end, p.log()[-2000:]
             time.sleep(0.2)
         assert found[0]["value"][1] == "7" and query("up")[0]["value"][1] == "1"
+        # The dashboard's expressions are PromQL, and the rules are evaluated without an error.
+        for whose, expr in expressions():
+            expr = expr.replace("$__rate_interval", "1m").replace("$instance", ".*")
+            c = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            status, _, body = ask(c, "/api/v1/query?query=" + quote(expr))
+            assert status == 200, (whose, body)
+        assert query(quote('count(ALERTS{alertname="MillraceDataplaneDown"})')) == []
+        while True:
+            c = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            rules = json.loads(ask(c, "/api/v1/rules")[2])["data"]["groups"][0]["rules"]
+            if all(r["health"] != "unknown" for r in rules):
+                break
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        assert len(rules) > 10 and {r["health"] for r in rules} == {"ok"}, rules
     finally:
         p.stop()
 
