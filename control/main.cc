@@ -13,6 +13,8 @@
 #include "control/control_plane.h"
 #include "control/dynamic_resources.h"
 #include "control/service.h"
+#include "lib/base/service_notify.h"
+#include "lib/base/time.h"
 
 namespace millrace::control {
 namespace {
@@ -28,6 +30,22 @@ struct LogOptions {
 void reopen_logs(ControlPlane& plane) {
   plane.access_log().reopen();
   if (const base::Status s = log_book().reopen(); !s.ok()) say_as(Logger::kMain, LogLevel::kError, s.error());
+}
+
+// Alive is who still takes the locks that every answer takes: a control that hangs in one of them is started again.
+int wait_for_signal(const sigset_t& signals, base::ServiceNotifier& manager, ControlPlane& plane) {
+  const uint64_t every = manager.alive_every_ns();
+  const timespec interval{static_cast<time_t>(every / base::kSecond), static_cast<long>(every % base::kSecond)};
+  while (true) {
+    if (every != 0) {
+      plane.link().with_stats([](const stats::RegionView&) {});
+      (void)plane.publisher().status();
+      (void)plane.model();
+      manager.alive();
+    }
+    const int signal = every != 0 ? sigtimedwait(&signals, nullptr, &interval) : sigwaitinfo(&signals, nullptr);
+    if (signal > 0) return signal;
+  }
 }
 
 int run(const ControlConfig& config, const LogOptions& logs, bool validate_only) {
@@ -64,6 +82,7 @@ int run(const ControlConfig& config, const LogOptions& logs, bool validate_only)
     return kMachine;
   }
   log_book().set_every_level(*log_level(logs.level));
+  base::ServiceNotifier manager;  // before the first thread: it clears the environment
   auto plane = ControlPlane::start(config, &errors);
   if (!plane.ok()) {
     std::fputs(to_text(errors).c_str(), stderr);
@@ -82,13 +101,14 @@ int run(const ControlConfig& config, const LogOptions& logs, bool validate_only)
     return kMachine;
   }
   say("serving " + config.run_dir + "/control.sock");
+  manager.ready("serving " + config.run_dir + "/control.sock");
   while (true) {
-    int signal = 0;
-    sigwait(&signals, &signal);
+    const int signal = wait_for_signal(signals, manager, **plane);
     if (signal == SIGUSR1) {
       reopen_logs(**plane);
       continue;
     }
+    manager.stopping();
     say(std::string(strsignal(signal)) + ", stopping; the data plane goes on with the tables it has");
     (*admin)->stop();
     (*service)->stop();

@@ -25,6 +25,7 @@
 #include "dataplane/table_loader.h"
 #include "dataplane/watchdog.h"
 #include "dataplane/worker.h"
+#include "lib/base/service_notify.h"
 #include "lib/bootstrap/dataplane_section.h"
 #include "lib/io/eal.h"
 #include "lib/io/port.h"
@@ -217,6 +218,7 @@ struct Supervised {
   const std::vector<std::unique_ptr<io::Port>>& ports;
   Links& links;
   Watchdog& watchdog;
+  base::ServiceNotifier& manager;
   const HostBridge* bridge;
   stats::WorkerBlock& block;  // of worker 0
 };
@@ -228,17 +230,22 @@ void supervise(const sigset_t& set, const Supervised& s) {
   uint64_t interval_ns = Watchdog::kLookEveryNs;
   if (bonds) interval_ns = std::min<uint64_t>(interval_ns, io::Bond::kLookEveryMs * base::kMillisecond);
   const timespec interval{0, static_cast<long>(interval_ns)};
-  uint64_t slow_at = 0;
+  uint64_t slow_at = 0, alive_at = 0;
   int signal = 0;
   while ((signal = sigtimedwait(&set, nullptr, &interval)) < 0) {
     const uint64_t now = clock_ns(CLOCK_MONOTONIC);
     s.watchdog.look(now);
+    if (s.manager.alive_every_ns() != 0 && now >= alive_at && s.watchdog.all_turn()) {
+      s.manager.alive();
+      alive_at = now + s.manager.alive_every_ns();
+    }
     if (!bonds && now < slow_at) continue;
     slow_at = now + base::kSecond;
     s.links.look();
     publish_device_stats(s.ports, s.block);
     if (s.bridge != nullptr) s.block.drops[static_cast<uint32_t>(stats::DropReason::kToHostRefused)].set(s.bridge->refused());
   }
+  s.manager.stopping();
   std::fprintf(stderr, "millrace-dataplane: %s, stopping\n", strsignal(signal));
 }
 
@@ -278,6 +285,7 @@ int run(const Options& options) {
     std::printf("%s: the dataplane section is good\n", source.c_str());
     return kOk;
   }
+  base::ServiceNotifier manager;  // before the first thread: it clears the environment
   const uint32_t workers = static_cast<uint32_t>(section.cores.size());
 
   if (mkdir(options.run_dir.c_str(), 0755) != 0 && errno != EEXIST)
@@ -484,9 +492,11 @@ int run(const Options& options) {
   std::fprintf(stderr, "millrace-dataplane: %u worker%s, %zu port%s, waiting for tables on %s\n", workers,
                workers == 1 ? "" : "s", ports.size(), ports.size() == 1 ? "" : "s", link_config.socket_path.c_str());
 
+  manager.ready("waiting for tables on " + link_config.socket_path);
+
   Links links(ports, ip, link_watch);
   Watchdog watchdog(*region, clock_ns(CLOCK_MONOTONIC));
-  supervise(signals, {ports, links, watchdog, bridge.get(), region->worker(0)});
+  supervise(signals, {ports, links, watchdog, manager, bridge.get(), region->worker(0)});
   stop = true;
   if (bridge != nullptr) bridge->stop();
   for (uint32_t w = 0; w < workers; ++w) io::wait_worker(eal, w);
