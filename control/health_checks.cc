@@ -9,6 +9,7 @@
 #include "control/access_log_template.h"
 #include "control/proto_values.h"
 #include "control/proxy_transport.h"
+#include "control/upstream_http.h"
 #include "control/validate_rules.h"
 #include "lib/base/ascii.h"
 #include "lib/base/bytes.h"
@@ -98,6 +99,30 @@ bool constant(const std::string& value, std::string* out) {
   return true;
 }
 
+using Options = google::protobuf::RepeatedPtrField<core::HeaderValueOption>;
+
+bool constant_headers(const Options& options, std::string_view field, const Path& at, ErrorSink& e) {
+  bool ok = header_options(options, field, at, e);
+  for (int i = 0; i < options.size(); ++i) {
+    const Path option(at, field, i), header(option, "header"), value(header, "value");
+    const std::string& text = options[i].header().value();
+    std::string unused;
+    if (AccessLogTemplate::parse(text, table::FormatWhere::kAnywhere).ok() && !constant(text, &unused))
+      ok = complain(value, e, "commands are not supported in the requests of health checks yet; %% is a percent sign");
+  }
+  return ok;
+}
+
+// GrpcHealthCheckerImpl, and the factory that asks the cluster for HTTP/2.
+bool grpc(const api::Cluster& c, const HealthCheck::GrpcHealthCheck& h, const Path& at, ErrorSink& e) {
+  bool ok = header_value(h.authority(), Path(at, "authority"), e);
+  ok = constant_headers(h.initial_metadata(), "initial_metadata", at, e) && ok;
+  const UpstreamHttpOptions o = upstream_http_options(c);
+  const bool http2 =
+      o.has_auto_config() || o.has_use_downstream_protocol_config() || o.explicit_http_config().has_http2_protocol_options();
+  return http2 ? ok : complain(at, e, "is for clusters that speak HTTP/2, and '" + c.name() + "' speaks HTTP/1.1");
+}
+
 bool http(const HealthCheck::HttpHealthCheck& h, const Path& at, ErrorSink& e) {
   bool ok = header_value(h.host(), Path(at, "host"), e);
   ok = not_empty(h.path(), Path(at, "path"), e) && header_value(h.path(), Path(at, "path"), e) && ok;
@@ -110,14 +135,7 @@ bool http(const HealthCheck::HttpHealthCheck& h, const Path& at, ErrorSink& e) {
                     "is for methods with a body (POST, PUT, PATCH, OPTIONS), not " + std::string(method_of(h)));
   }
   ok = payloads(h.receive(), at, e) && ok;
-  ok = header_options(h.request_headers_to_add(), "request_headers_to_add", at, e) && ok;
-  for (int i = 0; i < h.request_headers_to_add_size(); ++i) {
-    const Path option(at, "request_headers_to_add", i), header(option, "header"), value(header, "value");
-    const std::string& text = h.request_headers_to_add(i).header().value();
-    std::string unused;
-    if (AccessLogTemplate::parse(text, table::FormatWhere::kAnywhere).ok() && !constant(text, &unused))
-      ok = complain(value, e, "commands are not supported in the requests of health checks yet; %% is a percent sign");
-  }
+  ok = constant_headers(h.request_headers_to_add(), "request_headers_to_add", at, e) && ok;
   ok = headers_to_remove(h.request_headers_to_remove(), "request_headers_to_remove", at, e) && ok;
   ok = statuses(h.expected_statuses(), "expected_statuses", at, e) && ok;
   return statuses(h.retriable_statuses(), "retriable_statuses", at, e) && ok;
@@ -156,8 +174,11 @@ bool validate_health_checks(const api::Cluster& c, const Path& root, ErrorSink& 
       if (h.tcp_health_check().has_send()) ok = payload(h.tcp_health_check().send(), Path(of_tcp, "send"), e, false) && ok;
       ok = payloads(h.tcp_health_check().receive(), of_tcp, e) && ok;
       break;
+    case HealthCheck::kGrpcHealthCheck:
+      ok = grpc(c, h.grpc_health_check(), Path(at, "grpc_health_check"), e) && ok;
+      break;
     case HealthCheck::HEALTH_CHECKER_NOT_SET:
-      ok = complain(of_http, e, "is required (or tcp_health_check)");
+      ok = complain(of_http, e, "is required (or tcp_health_check, or grpc_health_check)");
   }
   if (c.transport_socket().typed_config().type_url().ends_with("ProxyProtocolUpstreamTransport"))
     ok = complain(at, e, "health checks of a cluster whose connections begin with a PROXY protocol header are not supported yet");
@@ -196,13 +217,13 @@ using Headers = std::vector<std::pair<std::string, std::string>>;
 
 // HeaderParser::evaluateHeaders: what is removed goes first. As Envoy's header map has it names are lower case, and a further
 // value of user-agent joins the one that is there.
-void edit(const HealthCheck::HttpHealthCheck& h, Headers& headers) {
+void edit(const google::protobuf::RepeatedPtrField<std::string>& remove, const Options& add, Headers& headers) {
   using Option = core::HeaderValueOption;
   const auto same = [](const std::string& name) {
     return [&name](const auto& header) { return strcasecmp(header.first.c_str(), name.c_str()) == 0; };
   };
-  for (const std::string& name : h.request_headers_to_remove()) std::erase_if(headers, same(name));
-  for (const Option& o : h.request_headers_to_add()) {
+  for (const std::string& name : remove) std::erase_if(headers, same(name));
+  for (const Option& o : add) {
     std::string value;
     constant(o.header().value(), &value);
     if (value.empty() && !o.keep_empty_value()) continue;
@@ -228,9 +249,10 @@ void compile_http(const HealthCheck::HttpHealthCheck& h, const std::string& clus
   Headers headers{{"user-agent", "Envoy/HC"}};
   std::string body, back = "\r\n";
   if (h.has_send()) bytes_of(h.send(), &body);
-  edit(h, headers);
+  edit(h.request_headers_to_remove(), h.request_headers_to_add(), headers);
   for (const auto& [name, value] : headers) back += name + ": " + value + "\r\n";
-  if (has_body(method)) back += "content-length: " + std::to_string(body.size()) + "\r\n";
+  out->http2 = h.codec_client_type() == envoy::type::v3::HTTP2;
+  if (!body.empty() || (has_body(method) && out->http2 == 0)) back += "content-length: " + std::to_string(body.size()) + "\r\n";
   out->front = blob(method + " " + h.path() + " HTTP/1.1\r\nhost: ", w);
   out->back = blob(back + "\r\n" + body, w);
   out->receive = compile(h.receive(), w);
@@ -238,6 +260,30 @@ void compile_http(const HealthCheck::HttpHealthCheck& h, const std::string& clus
   out->retriable = compile(h.retriable_statuses(), w);
   if (h.has_response_buffer_size())
     out->receive_limit = static_cast<uint32_t>(std::min<uint64_t>(h.response_buffer_size().value(), UINT32_MAX));
+}
+
+// Grpc::Common::prepareHeaders, and a HealthCheckRequest.
+void compile_grpc(const HealthCheck::GrpcHealthCheck& h, const std::string& cluster, table::ObjectWriter& w,
+                  table::HealthCheck* out) {
+  out->kind = table::HealthCheckKind::kGrpc;
+  out->http2 = 1;
+  out->host = w.string(h.authority().empty() ? cluster : h.authority());
+  Headers headers{{"content-type", "application/grpc"}, {"te", "trailers"}, {"user-agent", "Envoy/HC"}};
+  edit({}, h.initial_metadata(), headers);
+  std::string back = "\r\n", message;
+  for (const auto& [name, value] : headers) back += name + ": " + value + "\r\n";
+  if (!h.service_name().empty()) {
+    constexpr char kServiceField = 0x0a;
+    message.push_back(kServiceField);
+    size_t size = h.service_name().size();
+    for (; size >= 0x80; size >>= 7) message.push_back(static_cast<char>((size & 0x7f) | 0x80));
+    message.push_back(static_cast<char>(size));
+    message += h.service_name();
+  }
+  std::string frame(1, '\0');
+  for (int shift = 24; shift >= 0; shift -= 8) frame.push_back(static_cast<char>(message.size() >> shift & 0xff));
+  out->front = blob("POST /grpc.health.v1.Health/Check HTTP/1.1\r\nhost: ", w);
+  out->back = blob(back + "\r\n" + frame + message, w);
 }
 
 }  // namespace
@@ -261,6 +307,10 @@ table::HealthCheck compile_health_check(const api::Cluster& c, table::ObjectWrit
   out.reuse_connection = !h.has_reuse_connection() || h.reuse_connection().value();
   if (h.has_http_health_check()) {
     compile_http(h.http_health_check(), c.name(), w, &out);
+    return out;
+  }
+  if (h.has_grpc_health_check()) {
+    compile_grpc(h.grpc_health_check(), c.name(), w, &out);
     return out;
   }
   const HealthCheck::TcpHealthCheck& tcp = h.tcp_health_check();

@@ -321,6 +321,10 @@ static std::string check_state_text(uint32_t state, uint64_t result, uint64_t fa
         return "TLS handshake failed";
       case CheckResult::kLocal:
         return "no route, local port or memory";
+      case CheckResult::kGrpc:
+        return "gRPC status " + std::to_string(result >> 8 & 0xffff);
+      case CheckResult::kNotServing:
+        return "not serving";
     }
     return "unknown";
   };

@@ -12,11 +12,13 @@ using stats::CheckResult;
 using stats::ClusterCheckCounter;
 using table::HealthCheckKind;
 
-HealthChecker::HealthChecker(WorkerContext& context, HealthKeeper& keeper, const tcp::Profile& profile)
+HealthChecker::HealthChecker(WorkerContext& context, HealthKeeper& keeper, const tcp::Profile& profile, http::H2Context& http2)
     : ctx_(context),
       keeper_(keeper),
       profile_(profile),
       sessions_(context.limits.health_checks),
+      http2_context_(http2),
+      http2_(context.limits.http2_connections),
       buckets_(std::make_unique<Bucket[]>(std::bit_ceil(context.limits.health_checks))),
       mask_(std::bit_ceil(context.limits.health_checks) - 1) {}
 
@@ -122,6 +124,7 @@ void HealthChecker::start(const ClusterRuntime& c, uint32_t i) {
   s->connection = nullptr;
   s->tls = nullptr;
   s->head = nullptr;
+  s->h2 = nullptr;
   bucket(s->endpoint_slot).push_front(*s);
   // What is left of the time when it was not checked: it has to pass.
   std::atomic<uint32_t>& state = ctx_.stats.health(s->endpoint_slot).state;
@@ -223,13 +226,17 @@ bool HealthChecker::become_ready(CheckSession& s, const Target& t, uint32_t* eve
   if (s.tls == nullptr) {
     if ((*events & tcp::kEventConnected) == 0) return true;
     *events &= ~uint32_t{tcp::kEventConnected};
-    if (c.has_tls == 0) return s.ready = true;
+    if (c.has_tls == 0) {
+      *why = CheckResult::kLocal;
+      return s.ready = t.check().http2 == 0 || start_http2(s, t);
+    }
     tls::ClientContext* context = t.cluster->tls_context(ctx_.worker);
     std::string_view sni = table::view(&c, c.tls.sni);
     if (c.tls.auto_host_sni != 0 && t.endpoint->hostname.count != 0)
       sni = table::view(t.cluster->endpoints, t.endpoint->hostname);
+    const std::string_view alpn = t.check().http2 != 0 && c.tls.alpn.count == 0 ? "\x02h2" : std::string_view();
     *why = CheckResult::kTls;
-    if (context == nullptr || !ctx_.transports.start_tls_client(s, *context, sni)) return false;
+    if (context == nullptr || !ctx_.transports.start_tls_client(s, *context, sni, alpn)) return false;
   }
   const TransportEvents done = ctx_.transports.pull(s, *events, ctx_.now);
   *why = CheckResult::kTls;
@@ -237,7 +244,8 @@ bool HealthChecker::become_ready(CheckSession& s, const Target& t, uint32_t* eve
   s.ready = done.handshake_done;
   *events &= ~uint32_t{tcp::kEventReadable};
   if (!ctx_.transports.rx(s).empty() || s.peer_closed) *events |= tcp::kEventReadable;
-  return true;
+  *why = CheckResult::kLocal;
+  return !s.ready || t.check().http2 == 0 || start_http2(s, t);
 }
 
 // The connection takes what is to be sent.
@@ -248,6 +256,7 @@ void HealthChecker::ask(CheckSession& s, const Target& t) {
     if (b.count != 0) ctx_.transports.write_copy(s, base::ByteSpan{b.begin(object), b.count}, ctx_.now);
   };
   if (!s.ready) return;
+  if (s.h2 != nullptr) return ask_http2(s, t);
   write(h.front);
   if (h.kind == HealthCheckKind::kHttp) {
     const table::Str& own = t.endpoint->health_host;
@@ -261,6 +270,7 @@ void HealthChecker::ask(CheckSession& s, const Target& t) {
 }
 
 void HealthChecker::read(CheckSession& s, const Target& t) {
+  if (s.h2 != nullptr) return read_http2(s, t);
   io::PacketQueue& rx = ctx_.transports.rx(s);
   if (!s.under_way) {
     if (rx.empty() && !s.peer_closed && !s.fin_received) return;
@@ -378,8 +388,15 @@ bool HealthChecker::read_head(CheckSession& s, const Target& t) {
   }
 }
 
-// HttpActiveHealthCheckSession::healthCheckResult.
 void HealthChecker::answered(CheckSession& s, const Target& t) {
+  const table::HealthCheck& h = t.check();
+  if (s.close_after || h.reuse_connection == 0 || s.peer_closed || !ctx_.transports.rx(s).empty()) close(s, false);
+  else ctx_.transports.after_read(s, ctx_.now);
+  judge(s, t);
+}
+
+// HttpActiveHealthCheckSession::healthCheckResult.
+void HealthChecker::judge(CheckSession& s, const Target& t) {
   const table::HealthCheck& h = t.check();
   const auto in = [&](const table::Array<table::StatusRange>& ranges) {
     for (uint32_t i = 0; i < ranges.count; ++i) {
@@ -392,12 +409,9 @@ void HealthChecker::answered(CheckSession& s, const Target& t) {
   const bool expected = h.expected.count == 0 ? s.status == kOk : in(h.expected);
   const CheckFailure kind = in(h.retriable) ? CheckFailure::kRetriable : CheckFailure::kActive;
   const bool found = h.receive.count == 0 || s.found;
-  const bool degraded = s.says_degraded;
-  if (s.close_after || h.reuse_connection == 0 || s.peer_closed || !ctx_.transports.rx(s).empty()) close(s, false);
-  else ctx_.transports.after_read(s, ctx_.now);
   if (!expected) return fail(s, t, kind, CheckResult::kStatus);
   if (!found) return fail(s, t, kind, CheckResult::kPayload);
-  succeed(s, t, degraded);
+  succeed(s, t, s.says_degraded);
 }
 
 // The connection ended, or is given up: with the check that is under way, or (TCP) between two of them.
@@ -461,6 +475,11 @@ void HealthChecker::show(CheckSession& s, bool passed, bool degraded) {
 
 void HealthChecker::close(CheckSession& s, bool reset) {
   if (s.head != nullptr) ctx_.heads.release(std::exchange(s.head, nullptr));
+  if (s.h2 != nullptr) {
+    s.h2->end_stream();
+    s.h2->connection.stop();
+    http2_.free(std::exchange(s.h2, nullptr));
+  }
   if (s.connection == nullptr) return;
   if (reset) ctx_.transports.abort(s, ctx_.now);
   else ctx_.transports.detach(s, ctx_.now);

@@ -1,6 +1,6 @@
-// Active health checks (Envoy: HttpHealthCheckerImpl, TcpHealthCheckerImpl) of a worker. An endpoint is checked by one worker of
-// the machine: the one that owns its cluster, slot of the cluster % workers, as outlier detection has it (health_keeper.h); so
-// both write the one word of the endpoint's state (lib/stats/health.h), which everybody reads.
+// Active health checks (Envoy: HttpHealthCheckerImpl, TcpHealthCheckerImpl, GrpcHealthCheckerImpl) of a worker. An endpoint is
+// checked by one worker of the machine: the one that owns its cluster, slot of the cluster % workers, as outlier detection has it
+// (health_keeper.h); so both write the one word of the endpoint's state (lib/stats/health.h), which everybody reads.
 //
 //   tables ─▶ sweep: a CheckSession for each endpoint, by its slot ─▶ timer ─▶ connection ─▶ request ─▶ answer, close or timeout
 //                                                                       ▲                                        │
@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "dataplane/check_http2.h"
 #include "dataplane/check_state.h"
 #include "dataplane/health_keeper.h"
 #include "dataplane/health_mesh.h"
@@ -44,6 +45,7 @@ struct CheckSession : Session {
   uint64_t swept = 0;       // sweep that saw it last
   TimeNs opened_at = 0;     // its connection
   CheckState state;
+  CheckHttp2* h2 = nullptr;  // lent with a connection that speaks it
   bool under_way = false;
   bool ready = false;     // the connection can be written to
   bool degraded = false;  // counted as
@@ -60,7 +62,7 @@ struct CheckSession : Session {
 class HealthChecker {
  public:
   // `profile`: of connections to endpoints.
-  HealthChecker(WorkerContext& context, HealthKeeper& keeper, const tcp::Profile& profile);
+  HealthChecker(WorkerContext& context, HealthKeeper& keeper, const tcp::Profile& profile, http::H2Context& http2);
   ~HealthChecker();
 
   // The worker has taken other tables.
@@ -101,7 +103,15 @@ class HealthChecker {
   void read_tcp(CheckSession& s, const Target& t);
   void read_http(CheckSession& s, const Target& t);
   bool read_head(CheckSession& s, const Target& t);
+  // health_checker_http2.cc
+  bool start_http2(CheckSession& s, const Target& t);
+  void ask_http2(CheckSession& s, const Target& t);
+  void read_http2(CheckSession& s, const Target& t);
+  bool take_http2(CheckSession& s, const Target& t);
+  bool flush_http2(CheckSession& s, const Target& t);
+  void answered_http2(CheckSession& s, const Target& t);
   void answered(CheckSession& s, const Target& t);
+  void judge(CheckSession& s, const Target& t);
   void lost(CheckSession& s, const Target& t, Result why);
 
   void succeed(CheckSession& s, const Target& t, bool degraded);
@@ -117,6 +127,8 @@ class HealthChecker {
   HealthKeeper& keeper_;
   const tcp::Profile& profile_;
   base::Pool<CheckSession> sessions_;
+  http::H2Context& http2_context_;
+  base::Pool<CheckHttp2> http2_;
   std::unique_ptr<Bucket[]> buckets_;
   uint32_t mask_;
   uint64_t sweep_ = 0;

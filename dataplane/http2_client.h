@@ -112,6 +112,7 @@ class Http2Client {
   // How a stream that closed too early ended.
   static UpstreamFailure failure_of(const Http2ClientStream& s);
 
+  http::H2Context& context() { return context_; }
   uint32_t sessions_in_use() const { return sessions_.in_use(); }
   uint32_t streams_in_use() const { return streams_.in_use(); }
 

@@ -65,7 +65,7 @@ Worker::Worker(const WorkerConfig& config, const WorkerResources& resources, Tim
       tcp_(ctx_, downstreams_),
       downstreams_(ctx_, http_, tcp_),
       upstreams_(ctx_, http_, resources.tls_arena),
-      checker_(ctx_, upstreams_.health(), upstreams_.profile()),
+      checker_(ctx_, upstreams_.health(), upstreams_.profile(), upstreams_.http2().context()),
       capture_(config.index, resources.inspection),
       inspector_(ctx_, capture_, resources.inspection) {
   stack_.set_tap(capture_);

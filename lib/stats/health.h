@@ -37,11 +37,13 @@ enum class CheckResult : uint8_t {
   kStatus,   // another status than expected: bits 8 to 23
   kPayload,  // what was to be received did not come
   kTimeout,
-  kRefused,   // the connection was refused or reset before it was there
-  kClosed,    // the connection ended before the answer
-  kProtocol,  // the answer is no HTTP
-  kTls,       // the TLS handshake failed
-  kLocal,     // the check never left: no route, no port, no memory
+  kRefused,     // the connection was refused or reset before it was there
+  kClosed,      // the connection ended before the answer
+  kProtocol,    // the answer is no HTTP
+  kTls,         // the TLS handshake failed
+  kLocal,       // the check never left: no route, no port, no memory
+  kGrpc,        // a gRPC status other than OK: bits 8 to 23
+  kNotServing,  // the service answers that it does not serve
 };
 
 struct alignas(128) EndpointHealth {  // the worker that owns the cluster: rw; others, control: ro

@@ -8,7 +8,7 @@
 
 namespace millrace::table {
 
-enum class HealthCheckKind : uint8_t { kNone, kTcp, kHttp };
+enum class HealthCheckKind : uint8_t { kNone, kTcp, kHttp, kGrpc };
 
 struct HealthPayload {  // bytes that the answer must hold, each behind the one before it
   Blob bytes;
@@ -32,10 +32,10 @@ struct HealthCheck {
   HealthCheckKind kind = HealthCheckKind::kNone;
   uint8_t reuse_connection = 1;
   uint8_t head_method = 0;  // the method is HEAD: the answer has no body
-  uint8_t reserved = 0;
-  Str host;    // HTTP: of endpoints that name none of their own
-  Blob front;  // HTTP: the request as far as the host; TCP: all that is sent
-  Blob back;   // HTTP: the request behind the host
+  uint8_t http2 = 0;        // HTTP and gRPC: spoken over HTTP/2; the request is written as HTTP/1.1 has it all the same
+  Str host;                 // HTTP: of endpoints that name none of their own
+  Blob front;               // HTTP: the request as far as the host; TCP: all that is sent
+  Blob back;                // HTTP: the request behind the host
   Array<HealthPayload> receive;
   Array<StatusRange> expected, retriable;  // HTTP; no expected ones: 200 alone
   template <class V>

@@ -9,7 +9,7 @@
 namespace millrace::table {
 
 inline constexpr uint32_t kObjectMagic = 0x4f52'4c4d;  // "MLRO"
-inline constexpr uint16_t kLayoutVersion = 19;         // bump on any change of objects.h: both programs must agree
+inline constexpr uint16_t kLayoutVersion = 20;         // bump on any change of objects.h: both programs must agree
 
 enum class Kind : uint16_t { kListener = 1, kRouteTable, kVirtualHost, kCluster, kEndpointSet, kSecret, kCount };
 const char* to_string(Kind k);  // "listener", "route_table", ...

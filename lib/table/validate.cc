@@ -489,9 +489,10 @@ void check_statuses(const char* field, const Array<StatusRange>& ranges, Walker&
   }
 }
 void check_health_check(const HealthCheck& h, Walker& w) {
-  w.in_enum("health_check.kind", h.kind, HealthCheckKind::kHttp);
+  w.in_enum("health_check.kind", h.kind, HealthCheckKind::kGrpc);
   w.flag("health_check.reuse_connection", h.reuse_connection);
   w.flag("health_check.head_method", h.head_method);
+  w.flag("health_check.http2", h.http2);
   if (h.timeout_ms == 0) w.fail_field("health_check.timeout_ms", "is 0");
   for (const uint32_t ms : {h.interval_ms, h.no_traffic_interval_ms, h.no_traffic_healthy_interval_ms, h.unhealthy_interval_ms,
                             h.unhealthy_edge_interval_ms, h.healthy_edge_interval_ms})

@@ -3,7 +3,7 @@
 #include "dataplane/check_state.h"
 #include "dataplane/endpoint_health.h"
 #include "dataplane/payload_match.h"
-#include "tests/unit/dataplane/worker_fixture.h"
+#include "tests/unit/dataplane/http2_fixture.h"
 
 namespace millrace::dataplane::test {
 namespace {
@@ -479,6 +479,165 @@ TEST(HealthChecks, NoPlaceLeft) {
   t.rounds(2);
   EXPECT_TRUE(t.healthy(0));
   EXPECT_EQ(t.count(ClusterCheckCounter::kUnchecked), 0u);
+}
+
+// ---- HTTP/2 and gRPC ----------------------------------------------------------------------------------------------------------
+
+std::string framed(std::string_view message) {
+  std::string out(4, '\0');
+  out.push_back(static_cast<char>(message.size()));
+  return out + std::string(message);
+}
+
+struct GrpcAnswer {
+  uint16_t status = 200;
+  std::string body = framed("\x08\x01");  // SERVING
+  std::string_view grpc_status = "0";     // "": none
+  bool trailers_only = false;
+  int reset = -1;  // a code of RFC 9113
+  bool silent = false;
+};
+
+struct Http2Checks {
+  explicit Http2Checks(
+      HealthCheckKind kind, Edit edit = [](HealthCheck&, table::ObjectWriter&) {})
+      : w(std::make_unique<World>(without())), e(*w) {
+    e.news = [this](ServerStream& s) { serve(s); };
+    Config c = checked(1, [=](HealthCheck& h, table::ObjectWriter& writer) {
+      using namespace std::string_view_literals;
+      h.kind = kind;
+      h.http2 = 1;
+      if (kind == HealthCheckKind::kGrpc) {
+        h.front = writer.blob(base::as_bytes("POST /grpc.health.v1.Health/Check HTTP/1.1\r\nhost: "sv));
+        h.back = writer.blob(base::as_bytes(
+            "\r\ncontent-type: application/grpc\r\nte: trailers\r\nuser-agent: Envoy/HC\r\n\r\n\0\0\0\0\x03\x0a\x01s"sv));
+      }
+      edit(h, writer);
+    });
+    w->publish(c);
+  }
+  ~Http2Checks() {
+    w->publish(without());
+    w->run(10 * kMillisecond);
+  }
+  static Config without() {
+    Config none = checked(1);
+    none.clusters[0].write = nullptr;
+    return none;
+  }
+  void serve(ServerStream& s) {
+    if (!s.head_complete || !s.rx_end || s.tx_end || s.closed || answer.silent) return;
+    ++asked;
+    if (answer.reset >= 0) return e.reset(s, static_cast<http::H2Code>(answer.reset));
+    std::vector<http::Header> status;
+    if (!answer.grpc_status.empty()) status = {{"grpc-status", answer.grpc_status, http::HeaderId::kGrpcStatus}};
+    if (answer.trailers_only) return e.respond(s, answer.status, status);
+    e.respond(s, answer.status, {{"content-type", "application/grpc"}}, answer.body, true, status);
+  }
+  bool healthy() {
+    const ClusterRuntime& c = *w->worker->context().tables->cluster(table::object_id(table::Kind::kCluster, "c"));
+    return live_health(w->worker->context().stats, c, 0) == route::balancer::Health::kHealthy;
+  }
+  uint64_t result() {
+    const ClusterRuntime& c = *w->worker->context().tables->cluster(table::object_id(table::Kind::kCluster, "c"));
+    return w->worker->context().stats.health(c.endpoint_slots[0]).check_result.read();
+  }
+  std::unique_ptr<World> w;
+  Http2Endpoint e;
+  GrpcAnswer answer;
+  int asked = 0;
+};
+
+TEST(HealthChecksOfGrpc, AServiceThatServes) {
+  Http2Checks t(HealthCheckKind::kGrpc);
+  t.w->run(kSecond);
+  EXPECT_TRUE(t.healthy());
+  EXPECT_NEAR(t.asked, 10, 1);
+  EXPECT_EQ(t.w->server.peers.size(), 1u);  // streams of one connection
+  const ServerStream& s = *t.e.all()[0];
+  EXPECT_EQ(s.request.method, "POST");
+  EXPECT_EQ(s.request.path, "/grpc.health.v1.Health/Check");
+  EXPECT_EQ(s.request.authority, "c");
+  EXPECT_EQ(s.request.scheme, "http");
+  EXPECT_EQ(s.header("content-type"), "application/grpc");
+  EXPECT_EQ(s.header("te"), "trailers");
+  EXPECT_EQ(s.header("user-agent"), "Envoy/HC");
+  EXPECT_EQ(s.body, framed("\x0a\x01s"));
+}
+
+TEST(HealthChecksOfGrpc, WhatAnswersMean) {
+  struct Case {
+    const char* name;
+    GrpcAnswer answer;
+    int failures;  // until it is unhealthy
+    CheckResult result;
+    uint64_t code = 0;
+  };
+  const Case cases[] = {
+      {"not serving", {200, framed("\x08\x02")}, 1, CheckResult::kNotServing},
+      {"unknown", {200, framed("")}, 1, CheckResult::kNotServing},
+      {"no message", {200, ""}, 1, CheckResult::kNotServing},
+      {"two messages", {200, framed("\x08\x01") + framed("\x08\x01")}, 1, CheckResult::kNotServing},
+      {"no protobuf", {200, framed("\x0f\xff")}, 1, CheckResult::kNotServing},
+      {"a status in the trailers", {200, framed("\x08\x01"), "14"}, 1, CheckResult::kGrpc, 14},
+      {"a status alone", {200, "", "12", true}, 1, CheckResult::kGrpc, 12},
+      {"no status", {200, framed("\x08\x01"), ""}, 1, CheckResult::kStatus, 200},
+      {"no gRPC", {503, "", "", true}, 1, CheckResult::kStatus, 503},
+      {"reset", {200, "", "", false, 2}, 2, CheckResult::kClosed},
+      {"silence", {200, "", "", false, -1, true}, 2, CheckResult::kTimeout},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    Http2Checks t(HealthCheckKind::kGrpc);
+    t.w->run(200 * kMillisecond);
+    EXPECT_TRUE(t.healthy());
+    const uint64_t failures = t.w->check_count(ClusterCheckCounter::kFailure);
+    t.answer = c.answer;
+    EXPECT_TRUE(t.w->run_until([&] { return !t.healthy(); }, 10 * kSecond));
+    EXPECT_EQ(t.w->check_count(ClusterCheckCounter::kFailure) - failures, static_cast<uint64_t>(c.failures));
+    EXPECT_EQ(static_cast<CheckResult>(t.result() & 0xff), c.result);
+    if (c.code != 0) {
+      EXPECT_EQ(t.result() >> 8, c.code);
+    }
+    t.answer = {};
+    EXPECT_TRUE(t.w->run_until([&] { return t.healthy(); }, 10 * kSecond));
+  }
+}
+
+TEST(HealthChecksOfHttp2, AsOverHttp1) {
+  const Edit receive = [](HealthCheck& h, table::ObjectWriter& w) {
+    std::vector<table::HealthPayload> p(1);
+    p[0].bytes = w.blob(base::as_bytes(std::string_view("ready")));
+    h.receive = w.array(p);
+  };
+  Http2Checks t(HealthCheckKind::kHttp, receive);
+  t.answer.body = "is ready";
+  t.w->run(300 * kMillisecond);
+  EXPECT_TRUE(t.healthy());
+  EXPECT_EQ(t.e.all()[0]->request.method, "GET");
+  EXPECT_EQ(t.e.all()[0]->request.path, "/healthz");
+  t.answer.body = "is not";
+  t.w->run(200 * kMillisecond);
+  EXPECT_FALSE(t.healthy());
+  EXPECT_EQ(static_cast<CheckResult>(t.result() & 0xff), CheckResult::kPayload);
+  t.answer.body = "ready";
+  t.w->run(400 * kMillisecond);
+  EXPECT_TRUE(t.healthy());
+  t.answer.status = 500;
+  t.w->run(200 * kMillisecond);
+  EXPECT_FALSE(t.healthy());
+  EXPECT_EQ(t.result() >> 8, 500u);
+}
+
+TEST(HealthChecksOfHttp2, WhoLeavesIsAskedOnAnotherConnection) {
+  Http2Checks t(HealthCheckKind::kHttp);
+  t.w->run(250 * kMillisecond);
+  EXPECT_TRUE(t.healthy());
+  t.e.connections[0]->h2.goaway(http::H2Code::kNoError);
+  t.w->run(300 * kMillisecond);
+  EXPECT_TRUE(t.healthy());
+  EXPECT_EQ(t.w->check_count(ClusterCheckCounter::kFailure), 0u);
+  EXPECT_EQ(t.w->server.peers.size(), 2u);
 }
 
 }  // namespace

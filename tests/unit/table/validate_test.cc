@@ -315,7 +315,7 @@ TEST(Validate, FieldTable) {
       {"segment", listener, [](auto& b) { root<Listener>(b).tcp.max_segment = 87; }, "listener: tcp.max_segment is too small"},
       {"fast open", cluster, [](auto& b) { root<Cluster>(b).tcp.fast_open_queue = 1; },
        "cluster: tcp.fast_open_queue is a listener's"},
-      {"kind of checks", cluster, [](auto& b) { root<Cluster>(b).health_check.kind = static_cast<HealthCheckKind>(3); },
+      {"kind of checks", cluster, [](auto& b) { root<Cluster>(b).health_check.kind = static_cast<HealthCheckKind>(4); },
        "cluster: health_check.kind is not one of its values"},
       {"no timeout", cluster, [](auto& b) { root<Cluster>(b).health_check.timeout_ms = 0; },
        "cluster: health_check.timeout_ms is 0"},
