@@ -7,11 +7,12 @@
 #include "lib/api/envoy.config.listener.v3.pb.h"
 #include "lib/api/envoy.config.route.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.tls.v3.pb.h"
+#include "lib/api/millrace.manifest.v1.pb.h"
 
 namespace millrace::control {
 
 namespace {
-constexpr std::array<std::string_view, kConfigKinds> kNames = {"secret", "endpoint", "cluster", "route", "listener"};
+constexpr std::array<std::string_view, kConfigKinds> kNames = {"secret", "endpoint", "cluster", "route", "listener", "manifest"};
 }
 
 std::string_view to_string(ConfigKind kind) { return kNames[static_cast<size_t>(kind)]; }
@@ -35,6 +36,8 @@ const google::protobuf::Descriptor* descriptor_of(ConfigKind kind) {
       return envoy::config::route::v3::RouteConfiguration::descriptor();
     case ConfigKind::kListener:
       return envoy::config::listener::v3::Listener::descriptor();
+    case ConfigKind::kManifest:
+      return millrace::manifest::v1::Manifest::descriptor();
   }
   return nullptr;
 }

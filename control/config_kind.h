@@ -13,10 +13,11 @@ class Descriptor;
 namespace millrace::control {
 
 // In make-before-break order: an object refers only to kinds before it.
-enum class ConfigKind : uint8_t { kSecret, kEndpoints, kCluster, kRoute, kListener };
-inline constexpr int kConfigKinds = 5;
+// Manifests refer to nothing here: other objects are made of them (control/manifests/README.md).
+enum class ConfigKind : uint8_t { kSecret, kEndpoints, kCluster, kRoute, kListener, kManifest };
+inline constexpr int kConfigKinds = 6;
 
-// What a person writes: "secret", "endpoint", "cluster", "route", "listener".
+// What a person writes: "secret", "endpoint", "cluster", "route", "listener", "manifest".
 std::string_view to_string(ConfigKind kind);
 // Singular or plural ("listener", "listeners", ...); nullopt when it is none of them.
 std::optional<ConfigKind> parse_config_kind(std::string_view word);

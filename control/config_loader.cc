@@ -38,6 +38,9 @@ class DocumentLoader {
     for (const YamlTree::Entry& e : top) {
       has_type = has_type || tree_.text(e.key) == "@type";
       has_resources = has_resources || tree_.text(e.key) == "resources";
+      if (tree_.text(e.key) == "apiVersion")
+        return mapper_.complain(e.key, "apiVersion",
+                                "a Kubernetes manifest: millctl apply -f takes it; a configuration file is a bootstrap");
     }
     document_->shape = has_type || has_resources ? DocumentShape::kResources : DocumentShape::kBootstrap;
     if (has_type) return single(root);

@@ -28,6 +28,8 @@ size_t Model::size(ConfigKind kind) const {
       return routes_.size();
     case ConfigKind::kListener:
       return listeners_.size();
+    case ConfigKind::kManifest:
+      return manifests_.size();
   }
   return 0;
 }
@@ -51,6 +53,8 @@ std::vector<std::string> Model::names(ConfigKind kind) const {
       return keys_of(routes_);
     case ConfigKind::kListener:
       return keys_of(listeners_);
+    case ConfigKind::kManifest:
+      return keys_of(manifests_);
   }
   return {};
 }
@@ -67,6 +71,8 @@ bool Model::has(const ConfigKey& key) const {
       return routes_.contains(key.name);
     case ConfigKind::kListener:
       return listeners_.contains(key.name);
+    case ConfigKind::kManifest:
+      return manifests_.contains(key.name);
   }
   return false;
 }
@@ -96,6 +102,8 @@ bool Model::is_dynamic(const ConfigKey& key) const {
       return dynamic(routes_);
     case ConfigKind::kListener:
       return dynamic(listeners_);
+    case ConfigKind::kManifest:
+      break;
   }
   return false;
 }
@@ -125,6 +133,8 @@ std::unique_ptr<google::protobuf::Message> Model::message(const ConfigKey& key, 
       put_together(*routes_.at(key.name), with_hosts, r.get());
       return r;
     }
+    case ConfigKind::kManifest:
+      return std::make_unique<manifest::v1::Manifest>(*manifests_.at(key.name)->config);
     case ConfigKind::kListener:
       break;
   }
@@ -157,8 +167,8 @@ ConfigKey Model::owner(const ConfigKey& key) const {
 
 std::vector<ConfigKey> Model::stored_keys() const {
   std::vector<ConfigKey> out;
-  for (const ConfigKind kind :
-       {ConfigKind::kSecret, ConfigKind::kEndpoints, ConfigKind::kCluster, ConfigKind::kRoute, ConfigKind::kListener})
+  for (const ConfigKind kind : {ConfigKind::kSecret, ConfigKind::kEndpoints, ConfigKind::kCluster, ConfigKind::kRoute,
+                                ConfigKind::kListener, ConfigKind::kManifest})
     for (std::string& name : names(kind)) {
       ConfigKey key{kind, std::move(name)};
       if (owner(key) == key && !is_dynamic(key)) out.push_back(std::move(key));

@@ -34,8 +34,13 @@
 #include "lib/api/envoy.extensions.filters.network.http_connection_manager.v3.pb.h"
 #include "lib/api/envoy.extensions.filters.network.tcp_proxy.v3.pb.h"
 #include "lib/api/envoy.extensions.transport_sockets.tls.v3.pb.h"
+#include "lib/api/millrace.manifest.v1.pb.h"
 
 namespace millrace::control {
+
+namespace manifests {
+struct Object;
+}
 
 namespace api {
 using envoy::config::cluster::v3::Cluster;
@@ -45,6 +50,7 @@ using envoy::config::listener::v3::FilterChain;
 using envoy::config::listener::v3::Listener;
 using envoy::config::route::v3::Route;
 using envoy::config::route::v3::RouteConfiguration;
+using envoy::config::route::v3::RouteMatch;
 using envoy::config::route::v3::VirtualHost;
 using envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 using envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
@@ -132,6 +138,13 @@ struct EndpointsObject {
   std::shared_ptr<const SourceMap> source;
   bool dynamic = false;
 };
+// A Kubernetes object as it was applied. What it leads to are objects of the other kinds (control/manifests/apply.h).
+struct ManifestObject {
+  std::string name;
+  std::shared_ptr<const manifest::v1::Manifest> config;
+  std::shared_ptr<const manifests::Object> object;  // of config->json()
+  bool dynamic = false;
+};
 
 // Where `route add` puts a route in its virtual host.
 struct RoutePlace {
@@ -174,6 +187,7 @@ class Model {
   const Table<ClusterObject>& clusters() const { return clusters_; }
   const Table<EndpointsObject>& endpoints() const { return endpoints_; }
   const Table<SecretObject>& secrets() const { return secrets_; }
+  const Table<ManifestObject>& manifests() const { return manifests_; }
   // What EDS has brought, by cluster_name. Several clusters may use one (control/warming.h); endpoints() of a cluster of type EDS
   // are empty here.
   const Table<EndpointsObject>& assignments() const { return assignments_; }
@@ -245,6 +259,7 @@ class Model {
   Table<EndpointsObject> endpoints_;
   Table<SecretObject> secrets_;
   Table<EndpointsObject> assignments_;
+  Table<ManifestObject> manifests_;
   bool clusters_may_come_ = false, servers_answer_ = false, asks_files_ = false, has_dynamic_ = false;
 };
 

@@ -3,6 +3,7 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include "control/manifests/object.h"
 #include "control/proto_values.h"
 #include "control/proxy_transport.h"
 #include "control/validate.h"
@@ -119,6 +120,9 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
       case ConfigKind::kListener:
         ok = validate_listener(static_cast<const api::Listener&>(m), sink);
         break;
+      case ConfigKind::kManifest:
+        ok = true;  // put_manifest reads it
+        break;
     }
     // All errors of a file come at once: an object that the loader complained about is validated too, but what it could not read
     // is not reported a second time as missing.
@@ -144,6 +148,9 @@ void ModelBuilder::put(const std::vector<LoadedObject>& objects) {
         break;
       case ConfigKind::kListener:
         put_listener(o);
+        break;
+      case ConfigKind::kManifest:
+        put_manifest(o);
         break;
     }
     blame({o.kind, written_name(o)}, errors_before);
@@ -181,6 +188,26 @@ void ModelBuilder::put_endpoints(const LoadedObject& o) {
 static std::string eds_service(const api::Cluster& c) {
   if (c.type() != api::Cluster::EDS) return "";
   return c.eds_cluster_config().service_name().empty() ? c.name() : c.eds_cluster_config().service_name();
+}
+
+void ModelBuilder::put_manifest(const LoadedObject& o) {
+  auto m = std::make_shared<ManifestObject>();
+  m->config = std::static_pointer_cast<const manifest::v1::Manifest>(o.message);
+  m->name = m->config->name();
+  if (!claim({ConfigKind::kManifest, m->name}, o, "name")) return;
+  if (const auto old = before_.manifests_.find(m->name);
+      old != before_.manifests_.end() && old->second->config->json() == m->config->json()) {
+    now_.manifests_[m->name] = old->second;
+    return;
+  }
+  manifests::Parsed parsed = manifests::parse(m->config->json(), fallback(ConfigKind::kManifest, m->name));
+  if (parsed.errors.empty() && (parsed.objects.size() != 1 || parsed.objects.front()->key() != m->name))
+    parsed.errors.push_back({"", 0, 0, fallback(ConfigKind::kManifest, m->name), "its json is another object's"});
+  errors_.insert(errors_.end(), parsed.errors.begin(), parsed.errors.end());
+  if (!parsed.errors.empty()) return bad_.insert({ConfigKind::kManifest, m->name}), void();
+  m->object = parsed.objects.front();
+  const std::string name = m->name;
+  now_.manifests_[name] = std::move(m);
 }
 
 void ModelBuilder::put_cluster(const LoadedObject& o) {
@@ -562,6 +589,8 @@ void ModelBuilder::restore(const ConfigKey& key) {
       return restore_in(now_.clusters_, before_.clusters_, key.name);
     case ConfigKind::kRoute:
       return restore_in(now_.routes_, before_.routes_, key.name);
+    case ConfigKind::kManifest:
+      return restore_in(now_.manifests_, before_.manifests_, key.name);
     case ConfigKind::kListener:
       break;
   }
@@ -610,6 +639,7 @@ bool ModelBuilder::check(const ConfigKey& key, std::vector<ConfigKey>* failed) {
     case ConfigKind::kListener:
       return !now_.listeners_.contains(key.name) || check_listener(*now_.listeners_.at(key.name));
     case ConfigKind::kSecret:
+    case ConfigKind::kManifest:
       break;
   }
   return true;
@@ -638,12 +668,16 @@ void ModelBuilder::drop_untouched() {
   drop(now_.clusters_, ConfigKind::kCluster);
   drop(now_.endpoints_, ConfigKind::kEndpoints);
   drop(now_.secrets_, ConfigKind::kSecret);
+  drop(now_.manifests_, ConfigKind::kManifest);
 }
 
 void ModelBuilder::erase(const ConfigKey& key) {
   switch (key.kind) {
     case ConfigKind::kSecret:
       now_.secrets_.erase(key.name);
+      break;
+    case ConfigKind::kManifest:
+      now_.manifests_.erase(key.name);
       break;
     case ConfigKind::kRoute:
       now_.routes_.erase(key.name);

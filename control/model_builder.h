@@ -52,6 +52,7 @@ class ModelBuilder {
   void put_cluster(const LoadedObject& o);
   void put_endpoints(const LoadedObject& o);
   void put_secret(const LoadedObject& o);
+  void put_manifest(const LoadedObject& o);
 
   // False, with a complaint, when the document has the object already.
   bool claim(const ConfigKey& key, const LoadedObject& o, std::string_view name_field);

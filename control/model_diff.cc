@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "control/json_text.h"
+#include "control/manifests/apply.h"
 #include "control/model_builder.h"
 #include "control/proto_writer.h"
 
@@ -137,6 +138,13 @@ std::vector<ObjectChange> Model::diff(const Model& a, const Model& b) {
   compare_tables(ConfigKind::kCluster, a.clusters_, b.clusters_, whole, &out);
   compare_tables(ConfigKind::kRoute, a.routes_, b.routes_, compare_routes, &out);
   compare_tables(ConfigKind::kListener, a.listeners_, b.listeners_, whole, &out);
+  compare_tables(
+      ConfigKind::kManifest, a.manifests_, b.manifests_,
+      [](const ManifestObject& x, const ManifestObject& y, std::vector<FieldChange>* f) {
+        const TextValue before = manifests::to_text_value(*x.object), after = manifests::to_text_value(*y.object);
+        FieldDiff(f).compare("", &before, &after);
+      },
+      &out);
   std::stable_sort(out.begin(), out.end(), [](const ObjectChange& x, const ObjectChange& y) { return x.key < y.key; });
   return out;
 }

@@ -17,6 +17,8 @@
 #include "control/capture.h"
 #include "control/config_loader.h"
 #include "control/connections.h"
+#include "control/edit_reply.h"
+#include "control/manifests/apply.h"
 #include "control/monotonic.h"
 #include "control/proto_writer.h"
 #include "control/stats_report.h"
@@ -32,58 +34,6 @@ namespace pb = millrace::control::v1;
 using grpc::ServerContext;
 
 using std::chrono::milliseconds;
-
-void fill(const ConfigErrors& from, google::protobuf::RepeatedPtrField<pb::ConfigError>* to) {
-  for (const ConfigError& e : from) {
-    pb::ConfigError& out = *to->Add();
-    out.set_file(e.file);
-    out.set_line(e.line);
-    out.set_column(e.column);
-    out.set_path(e.path);
-    out.set_message(e.message);
-  }
-}
-
-pb::Acknowledgement acknowledgement(AckState s) {
-  switch (s) {
-    case AckState::kAcknowledged:
-      return pb::IN_FORCE;
-    case AckState::kRejected:
-      return pb::REJECTED;
-    case AckState::kPending:
-      return pb::PENDING;
-    case AckState::kNotConnected:
-      return pb::NOT_CONNECTED;
-  }
-  return pb::ACKNOWLEDGEMENT_UNKNOWN;
-}
-
-void fill(const EditOutcome& from, pb::EditReply* to) {
-  to->set_ok(from.ok);
-  to->set_epoch(from.epoch);
-  to->set_acknowledgement(acknowledgement(from.acknowledgement.state));
-  to->set_reason(from.acknowledgement.reason);
-  fill(from.errors, to->mutable_errors());
-  for (const ObjectChange& c : from.changes) {
-    pb::ObjectChange& out = *to->add_changes();
-    out.set_kind(std::string(to_string(c.key.kind)));
-    out.set_name(c.key.name);
-    out.set_change(c.change == ObjectChange::Kind::kAdded     ? "added"
-                   : c.change == ObjectChange::Kind::kRemoved ? "removed"
-                                                              : "changed");
-    for (const FieldChange& f : c.fields) {
-      pb::FieldChange& field = *out.add_fields();
-      field.set_path(f.path);
-      field.set_before(f.before);
-      field.set_after(f.after);
-    }
-  }
-  to->set_compiled(static_cast<uint32_t>(from.compiled));
-  to->set_reused(static_cast<uint32_t>(from.reused));
-  to->set_compile_us(from.compile_us);
-  to->set_live_us(from.live_us);
-  to->set_revision(from.revision);
-}
 
 // How the caller calls itself, with what it asked for. The socket's permissions decide who may; this is for the history.
 EditOrigin origin_of(const ServerContext* context, std::string what) {
@@ -277,8 +227,8 @@ class Service final : public ControlService, public pb::Control::Service {
     out->set_events_read(d.events_read);
     out->set_config_file(plane_.config().config_file);
     out->set_has_edits(plane_.has_edits());
-    for (const ConfigKind k :
-         {ConfigKind::kListener, ConfigKind::kRoute, ConfigKind::kCluster, ConfigKind::kEndpoints, ConfigKind::kSecret})
+    for (const ConfigKind k : {ConfigKind::kListener, ConfigKind::kRoute, ConfigKind::kCluster, ConfigKind::kEndpoints,
+                               ConfigKind::kSecret, ConfigKind::kManifest})
       (*out->mutable_objects())[std::string(to_string(k))] = static_cast<uint32_t>(model->size(k));
     plane_.link().with_stats([&](const stats::RegionView& view) { report_status(view, p.seen, out); });
     return grpc::Status::OK;
@@ -286,26 +236,36 @@ class Service final : public ControlService, public pb::Control::Service {
 
   grpc::Status Apply(ServerContext* context, const pb::ApplyRequest* rq, pb::EditReply* out) override {
     const std::string file = rq->file().empty() ? "<text>" : rq->file();
+    if (rq->remove() || manifests::is_manifests(rq->text())) {
+      apply_manifests(plane_, *rq, file,
+                      origin_of(context, std::string(rq->remove()    ? "delete "
+                                                     : rq->replace() ? "apply --replace "
+                                                                     : "apply ") +
+                                             file),
+                      out);
+      return grpc::Status::OK;
+    }
     const Document document = load_document(rq->text(), file);
-    fill(plane_.edit(
-             [&](const Model& m) {
-               ModelEdit e = rq->replace() ? m.replace(document) : m.apply(document);
-               e.errors.insert(e.errors.end(), document.errors.begin(), document.errors.end());
-               if (document.stats_sinks && *document.stats_sinks != plane_.stats_sinks().config())
-                 e.errors.push_back(
-                     {file, 0, 0, "stats_sinks",
-                      "differs from what is running, and is read at start only: write it to the configuration file and "
-                      "restart millrace-control (traffic goes on)"});
-               if (document.admin && document.admin != plane_.admin_config())
-                 e.errors.push_back({file, 0, 0, "admin",
-                                     "differs from what is running, and is read at start only: write it to the configuration "
-                                     "file and restart millrace-control (traffic goes on)"});
-               sort_errors(e.errors);
-               return e;
-             },
-             rq->dry_run(), milliseconds(rq->wait_ms()),
-             origin_of(context, std::string(rq->replace() ? "apply --replace " : "apply ") + file)),
-         out);
+    fill_reply(
+        plane_.edit(
+            [&](const Model& m) {
+              ModelEdit e = rq->replace() ? m.replace(document) : m.apply(document);
+              e.errors.insert(e.errors.end(), document.errors.begin(), document.errors.end());
+              if (document.stats_sinks && *document.stats_sinks != plane_.stats_sinks().config())
+                e.errors.push_back(
+                    {file, 0, 0, "stats_sinks",
+                     "differs from what is running, and is read at start only: write it to the configuration file and "
+                     "restart millrace-control (traffic goes on)"});
+              if (document.admin && document.admin != plane_.admin_config())
+                e.errors.push_back({file, 0, 0, "admin",
+                                    "differs from what is running, and is read at start only: write it to the configuration "
+                                    "file and restart millrace-control (traffic goes on)"});
+              sort_errors(e.errors);
+              return e;
+            },
+            rq->dry_run(), milliseconds(rq->wait_ms()),
+            origin_of(context, std::string(rq->replace() ? "apply --replace " : "apply ") + file)),
+        out);
     return grpc::Status::OK;
   }
 
@@ -315,7 +275,8 @@ class Service final : public ControlService, public pb::Control::Service {
     if (!rq->kind().empty()) {
       only = parse_config_kind(rq->kind());
       if (!only) {
-        out->set_error("\"" + rq->kind() + "\" is no kind of object; there are listeners, routes, clusters, endpoints, secrets");
+        out->set_error("\"" + rq->kind() +
+                       "\" is no kind of object; there are listeners, routes, clusters, endpoints, secrets, manifests");
         return grpc::Status::OK;
       }
     }
@@ -330,7 +291,12 @@ class Service final : public ControlService, public pb::Control::Service {
     const auto model = plane_.model();
     const auto kind = parse_config_kind(rq->kind());
     if (!kind) {
-      out->set_error("\"" + rq->kind() + "\" is no kind of object; there are listeners, routes, clusters, endpoints, secrets");
+      out->set_error("\"" + rq->kind() +
+                     "\" is no kind of object; there are listeners, routes, clusters, endpoints, secrets, manifests");
+      return grpc::Status::OK;
+    }
+    if (*kind == ConfigKind::kManifest) {
+      if (!get_manifest(*model, rq->name(), out)) out->set_error(not_found(*model, *kind, rq->name()));
       return grpc::Status::OK;
     }
     const auto message = model->message({*kind, rq->name()});
@@ -348,82 +314,88 @@ class Service final : public ControlService, public pb::Control::Service {
   }
 
   grpc::Status Delete(ServerContext* context, const pb::DeleteRequest* rq, pb::EditReply* out) override {
-    fill(plane_.edit(
-             [&](const Model& m) {
-               const auto kind = parse_config_kind(rq->kind());
-               if (!kind) return refused(m, "\"" + rq->kind() + "\" is no kind of object");
-               if (!m.has({*kind, rq->name()})) return refused(m, not_found(m, *kind, rq->name()));
-               return m.erase({*kind, rq->name()});
-             },
-             rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "delete " + rq->kind() + " " + rq->name())),
-         out);
+    fill_reply(plane_.edit(
+                   [&](const Model& m) {
+                     const auto kind = parse_config_kind(rq->kind());
+                     if (!kind) return refused(m, "\"" + rq->kind() + "\" is no kind of object");
+                     if (*kind == ConfigKind::kManifest) {
+                       const std::string key = manifests::find_key(manifests::objects_of(m), rq->name());
+                       if (key.empty()) return refused(m, not_found(m, *kind, rq->name()));
+                       return manifests::edit(m, {}, {key}, false, time(nullptr));
+                     }
+                     if (!m.has({*kind, rq->name()})) return refused(m, not_found(m, *kind, rq->name()));
+                     return m.erase({*kind, rq->name()});
+                   },
+                   rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "delete " + rq->kind() + " " + rq->name())),
+               out);
     return grpc::Status::OK;
   }
 
   grpc::Status AddRoute(ServerContext* context, const pb::AddRouteRequest* rq, pb::EditReply* out) override {
-    fill(plane_.edit(
-             [&](const Model& m) {
-               const auto host = find_host(m, rq->route_config(), rq->virtual_host());
-               if (!host.ok()) return refused(m, host.error());
-               const auto place = parse_place(rq->place());
-               if (!place.ok()) return refused(m, place.error());
-               api::Route route;
-               std::shared_ptr<const SourceMap> source;
-               ModelEdit bad{m, load_message(rq->route(), "<route>", &route, &source)};
-               if (!bad.errors.empty()) return bad;
-               return m.add_route(host->first, host->second, route, *place, source.get());
-             },
-             rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "route add")),
-         out);
+    fill_reply(plane_.edit(
+                   [&](const Model& m) {
+                     const auto host = find_host(m, rq->route_config(), rq->virtual_host());
+                     if (!host.ok()) return refused(m, host.error());
+                     const auto place = parse_place(rq->place());
+                     if (!place.ok()) return refused(m, place.error());
+                     api::Route route;
+                     std::shared_ptr<const SourceMap> source;
+                     ModelEdit bad{m, load_message(rq->route(), "<route>", &route, &source)};
+                     if (!bad.errors.empty()) return bad;
+                     return m.add_route(host->first, host->second, route, *place, source.get());
+                   },
+                   rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "route add")),
+               out);
     return grpc::Status::OK;
   }
 
   grpc::Status RemoveRoute(ServerContext* context, const pb::RemoveRouteRequest* rq, pb::EditReply* out) override {
-    fill(plane_.edit(
-             [&](const Model& m) {
-               const auto host = find_host(m, rq->route_config(), rq->virtual_host());
-               return host.ok() ? m.remove_route(host->first, host->second, rq->name()) : refused(m, host.error());
-             },
-             rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "route remove " + rq->name())),
-         out);
+    fill_reply(plane_.edit(
+                   [&](const Model& m) {
+                     const auto host = find_host(m, rq->route_config(), rq->virtual_host());
+                     return host.ok() ? m.remove_route(host->first, host->second, rq->name()) : refused(m, host.error());
+                   },
+                   rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "route remove " + rq->name())),
+               out);
     return grpc::Status::OK;
   }
 
   grpc::Status SetWeights(ServerContext* context, const pb::SetWeightsRequest* rq, pb::EditReply* out) override {
-    fill(plane_.edit(
-             [&](const Model& m) {
-               const auto host = find_host(m, rq->route_config(), rq->virtual_host());
-               if (!host.ok()) return refused(m, host.error());
-               const std::vector<std::pair<std::string, uint32_t>> weights(rq->weights().begin(), rq->weights().end());
-               return m.set_weights(host->first, host->second, rq->name(), weights);
-             },
-             rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "route weight " + rq->name())),
-         out);
+    fill_reply(plane_.edit(
+                   [&](const Model& m) {
+                     const auto host = find_host(m, rq->route_config(), rq->virtual_host());
+                     if (!host.ok()) return refused(m, host.error());
+                     const std::vector<std::pair<std::string, uint32_t>> weights(rq->weights().begin(), rq->weights().end());
+                     return m.set_weights(host->first, host->second, rq->name(), weights);
+                   },
+                   rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "route weight " + rq->name())),
+               out);
     return grpc::Status::OK;
   }
 
   grpc::Status EditEndpoint(ServerContext* context, const pb::EditEndpointRequest* rq, pb::EditReply* out) override {
-    fill(plane_.edit(
-             [&](const Model& m) {
-               auto spec = parse_endpoint(rq->endpoint());
-               if (!spec.ok()) return refused(m, spec.error());
-               if (rq->weight() != 0) spec->weight = rq->weight();
-               if (!m.endpoints().contains(rq->cluster())) return refused(m, not_found(m, ConfigKind::kEndpoints, rq->cluster()));
-               switch (rq->action()) {
-                 case pb::EditEndpointRequest::REMOVE:
-                   return m.remove_endpoint(rq->cluster(), *spec);
-                 case pb::EditEndpointRequest::DRAIN:
-                   return m.drain_endpoint(rq->cluster(), *spec, true);
-                 case pb::EditEndpointRequest::UNDRAIN:
-                   return m.drain_endpoint(rq->cluster(), *spec, false);
-                 default:
-                   return m.add_endpoint(rq->cluster(), *spec);
-               }
-             },
-             rq->dry_run(), milliseconds(rq->wait_ms()),
-             origin_of(context,
-                       std::string("endpoint ") + endpoint_word(rq->action()) + " " + rq->cluster() + " " + rq->endpoint())),
-         out);
+    fill_reply(plane_.edit(
+                   [&](const Model& m) {
+                     auto spec = parse_endpoint(rq->endpoint());
+                     if (!spec.ok()) return refused(m, spec.error());
+                     if (rq->weight() != 0) spec->weight = rq->weight();
+                     if (!m.endpoints().contains(rq->cluster()))
+                       return refused(m, not_found(m, ConfigKind::kEndpoints, rq->cluster()));
+                     switch (rq->action()) {
+                       case pb::EditEndpointRequest::REMOVE:
+                         return m.remove_endpoint(rq->cluster(), *spec);
+                       case pb::EditEndpointRequest::DRAIN:
+                         return m.drain_endpoint(rq->cluster(), *spec, true);
+                       case pb::EditEndpointRequest::UNDRAIN:
+                         return m.drain_endpoint(rq->cluster(), *spec, false);
+                       default:
+                         return m.add_endpoint(rq->cluster(), *spec);
+                     }
+                   },
+                   rq->dry_run(), milliseconds(rq->wait_ms()),
+                   origin_of(context, std::string("endpoint ") + endpoint_word(rq->action()) + " " + rq->cluster() + " " +
+                                          rq->endpoint())),
+               out);
     return grpc::Status::OK;
   }
 
@@ -443,14 +415,15 @@ class Service final : public ControlService, public pb::Control::Service {
 
   grpc::Status Rollback(ServerContext* context, const pb::RollbackRequest* rq, pb::EditReply* out) override {
     const std::optional<uint64_t> to = rq->has_revision() ? std::optional<uint64_t>(rq->revision()) : std::nullopt;
-    fill(plane_.rollback(to, rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "rollback")), out);
+    fill_reply(plane_.rollback(to, rq->dry_run(), milliseconds(rq->wait_ms()), origin_of(context, "rollback")), out);
     return grpc::Status::OK;
   }
 
   grpc::Status Dump(ServerContext*, const pb::DumpRequest* rq, grpc::ServerWriter<pb::DumpedObject>* writer) override {
     const auto model = plane_.model();
     for (const ConfigKey& key : model->stored_keys()) {
-      TextValue text = to_text_value(*model->message(key), true);
+      TextValue text =
+          key.kind == ConfigKind::kManifest ? stored_text(*model, key.name) : to_text_value(*model->message(key), true);
       redact(&text);
       pb::DumpedObject object;
       object.set_kind(std::string(to_string(key.kind)));

@@ -1,9 +1,11 @@
 #include "control/stats_report.h"
 
 #include <algorithm>
+#include <ctime>
 #include <iterator>
 #include <string>
 
+#include "control/manifests/apply.h"
 #include "control/monotonic.h"
 #include "lib/stats/kernel_counters.h"
 #include "lib/table/outlier_detection.h"
@@ -434,6 +436,13 @@ void report_list(const Model& model, std::optional<ConfigKind> only, const LiveS
     titles({"FROM"});
     for (const auto& [name, s] : model.secrets())
       add(ConfigKind::kSecret, name, {s->derived ? std::string(to_string(s->owner.kind)) : "secret"});
+  }
+  if (wanted(ConfigKind::kManifest)) {
+    titles({"CONDITIONS"});
+    if (model.size(ConfigKind::kManifest) == 0) return;
+    const manifests::Objects objects = manifests::objects_of(model);
+    const manifests::Translation made = manifests::translate(objects, std::time(nullptr));
+    for (const auto& [name, unused] : objects) add(ConfigKind::kManifest, name, {manifests::summary(made.status, name)});
   }
 }
 

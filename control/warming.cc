@@ -208,6 +208,8 @@ void Warming::look_at(const ConfigKey& key, TimeNs now) {
       return set_route(key.name, now);
     case ConfigKind::kListener:
       return set_listener(key.name, now);
+    case ConfigKind::kManifest:
+      return;  // what is made of it is in force or not
   }
 }
 

@@ -133,6 +133,17 @@ void print_changes(const pb::EditReply& reply) {
 
 }  // namespace
 
+void print_conditions(const pb::EditReply& reply) {
+  if (reply.manifests().empty()) return;
+  Table table({"OBJECT", "OF", "CONDITION", "STATUS", "REASON", "MESSAGE"});
+  for (const pb::ManifestStatus& s : reply.manifests())
+    for (const pb::ManifestCondition& c : s.conditions()) {
+      const bool good = c.status() == (c.type() == "Conflicted" ? "False" : "True");
+      table.row({s.object(), s.of(), c.type(), paint(c.status(), good ? Color::kGreen : Color::kRed), c.reason(), c.message()});
+    }
+  std::fputs(table.to_string().c_str(), stdout);
+}
+
 int report_edit(const Globals& globals, const pb::EditReply& reply, bool dry_run) {
   if (!globals.json() && !globals.yaml()) {
     print_errors(reply);
@@ -141,6 +152,7 @@ int report_edit(const Globals& globals, const pb::EditReply& reply, bool dry_run
       return kRefused;
     }
     print_changes(reply);
+    print_conditions(reply);
   } else {
     print_structured(globals, reply);
   }

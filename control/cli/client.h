@@ -120,6 +120,7 @@ class Client {
 };
 
 // Prints what an edit did (changes, errors, epoch) and returns the exit code.
+void print_conditions(const control::v1::EditReply& reply);
 int report_edit(const Globals& globals, const control::v1::EditReply& reply, bool dry_run);
 
 }  // namespace millrace::cli

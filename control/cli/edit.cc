@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <sstream>
@@ -14,6 +15,7 @@
 #include "control/compile.h"
 #include "control/config_loader.h"
 #include "control/json_text.h"
+#include "control/manifests/apply.h"
 #include "control/model.h"
 
 namespace millrace::cli {
@@ -73,9 +75,43 @@ int run_apply(const Globals& g, const FileOptions& o, bool dry_run) {
     rq.set_file(file == "-" ? "<stdin>" : file);
     rq.set_dry_run(dry_run);
     rq.set_replace(o.replace);
+    rq.set_remove(o.remove);
     rq.set_wait_ms(g.wait_ms());
     if (const int code = report_edit(g, client.call(&Stub::Apply, rq), dry_run); code != kDone) return code;
   }
+  return kDone;
+}
+
+// Manifests alone, as the whole set.
+static int check_manifests(const Globals& g, const std::string& text, const std::string& file) {
+  const control::manifests::Parsed parsed = control::manifests::parse(text, file);
+  std::vector<control::manifests::ObjectStatus> status;
+  control::ModelEdit edit{{}, parsed.errors};
+  if (edit.errors.empty()) edit = control::manifests::edit({}, parsed.objects, {}, true, std::time(nullptr), &status);
+  if (edit.errors.empty()) {
+    control::Compiler compiler;
+    edit.errors = compiler.compile(edit.model).errors;
+  }
+  if (g.json() || g.yaml()) return print_structured(g, control::to_json(edit.errors)), edit.errors.empty() ? kDone : kRefused;
+  std::fputs(control::to_text(edit.errors).c_str(), stderr);
+  if (!edit.errors.empty()) {
+    std::fprintf(stderr, "%s: %zu error%s\n", file.c_str(), edit.errors.size(), edit.errors.size() == 1 ? "" : "s");
+    return kRefused;
+  }
+  pb::EditReply reply;
+  for (const auto& s : status) {
+    pb::ManifestStatus& to = *reply.add_manifests();
+    to.set_object(s.key);
+    to.set_of(s.about);
+    for (const auto& c : s.conditions) {
+      pb::ManifestCondition& condition = *to.add_conditions();
+      condition.set_type(c.type), condition.set_status(c.status), condition.set_reason(c.reason),
+          condition.set_message(c.message);
+    }
+  }
+  print_conditions(reply);
+  std::printf("%s: good: %zu objects, %zu listeners, %zu clusters\n", file.c_str(), parsed.objects.size(),
+              edit.model.listeners().size(), edit.model.clusters().size());
   return kDone;
 }
 
@@ -85,6 +121,10 @@ int run_check(const Globals& g, const FileOptions& o) {
   for (const std::string& file : o.files) {
     std::string text;
     if (!read_file(file, &text)) return kRefused;
+    if (control::manifests::is_manifests(text)) {
+      if (const int one = check_manifests(g, text, file == "-" ? "<stdin>" : file); one != kDone) code = one;
+      continue;
+    }
     const control::Document document = control::load_document(text, file == "-" ? "<stdin>" : file);
     control::ModelEdit edit = document.shape == control::DocumentShape::kBootstrap ? control::Model{}.replace(document)
                                                                                    : control::Model{}.apply(document);
@@ -108,7 +148,13 @@ int run_check(const Globals& g, const FileOptions& o) {
   return code;
 }
 
-int run_delete(const Globals& g, const ObjectOptions& o) {
+int run_delete(const Globals& g, const ObjectOptions& o, FileOptions files) {
+  if (!files.files.empty()) {
+    if (!o.kind.empty()) return usage("give a kind and a name, or files with -f");
+    files.remove = true;
+    return run_apply(g, files, false);
+  }
+  if (o.kind.empty() || o.name.empty()) return usage("delete takes a kind and a name, or -f FILE");
   Client client(g);
   pb::DeleteRequest rq;
   rq.set_kind(o.kind);

@@ -18,7 +18,7 @@ constexpr const char* kBash = R"BASH(_millctl() {
   local cur=${COMP_WORDS[COMP_CWORD]}
   local words="status apply check diff get list delete route endpoint explain history rollback dump log stats nstat top"
   words+=" drops conn capture xds drain undrain batch completion"
-  local kinds="listeners routes clusters endpoints secrets"
+  local kinds="listeners routes clusters endpoints secrets manifests"
   local states="syn-sent syn-received established fin-wait-1 fin-wait-2 close-wait closing last-ack"
   local filters="--listener --cluster --peer --local --state --worker --role"
   case ${COMP_WORDS[2]:-} in
@@ -133,7 +133,8 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   const auto files = [&](CLI::App* s) {
     s->add_option("-f,--file", file.files, "YAML or JSON; - is standard input; may be given several times")->required();
   };
-  sub = app.add_subcommand("apply", "adds or replaces the objects of a file (a bootstrap, a list, or one object with @type)");
+  sub = app.add_subcommand(
+      "apply", "adds or replaces the objects of a file (a bootstrap, a list, one object with @type, or Kubernetes manifests)");
   files(sub);
   sub->add_flag("--replace", file.replace, "objects that the file does not name are removed");
   sub->footer(
@@ -150,7 +151,7 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   run(sub, [&](const Globals& x) { return run_apply(x, file, true); });
 
   ObjectOptions object;
-  sub = app.add_subcommand("list", "objects: listeners, routes, clusters, endpoints, secrets");
+  sub = app.add_subcommand("list", "objects: listeners, routes, clusters, endpoints, secrets, manifests");
   sub->add_option("kind", object.kind, "one kind; all without it");
   sub->add_flag("--names", object.names_only, "names alone, one a line");
   sub->footer("Examples:\n  millctl list\n  millctl list routes\n  millctl list endpoints -o json");
@@ -160,11 +161,14 @@ int run_words(const std::vector<std::string>& words, Globals g, bool in_batch) {
   sub->add_option("name", object.name)->required();
   sub->footer("Example:\n  millctl get cluster web");
   run(sub, [&](const Globals& x) { return run_get(x, object); });
-  sub = app.add_subcommand("delete", "removes an object that nothing refers to");
-  sub->add_option("kind", object.kind)->required();
-  sub->add_option("name", object.name)->required();
-  sub->footer("Example:\n  millctl delete cluster web");
-  run(sub, [&](const Globals& x) { return run_delete(x, object); });
+  FileOptions deleted;
+  sub = app.add_subcommand("delete", "removes an object that nothing refers to, or the Kubernetes manifests of a file");
+  sub->add_option("kind", object.kind);
+  sub->add_option("name", object.name);
+  sub->add_option("-f,--file", deleted.files, "Kubernetes manifests; - is standard input");
+  sub->footer(
+      "Examples:\n  millctl delete cluster web\n  millctl delete -f shop.yaml\n  millctl delete manifest httproute/default/web");
+  run(sub, [&](const Globals& x) { return run_delete(x, object, deleted); });
 
   RouteOptions route;
   CLI::App* routes = app.add_subcommand("route", "add, remove and weigh routes of a virtual host");

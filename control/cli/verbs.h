@@ -16,7 +16,7 @@ struct StatusOptions {
 };
 struct FileOptions {
   std::vector<std::string> files;
-  bool replace = false;
+  bool replace = false, remove = false;
 };
 struct ObjectOptions {
   std::string kind, name;
@@ -110,7 +110,7 @@ bool split_words(const std::string& line, std::vector<std::string>* words, std::
 // edit.cc
 int run_apply(const Globals& g, const FileOptions& o, bool dry_run);
 int run_check(const Globals& g, const FileOptions& o);
-int run_delete(const Globals& g, const ObjectOptions& o);
+int run_delete(const Globals& g, const ObjectOptions& o, FileOptions files);
 int run_route_add(const Globals& g, const RouteOptions& o);
 int run_route_remove(const Globals& g, const RouteOptions& o);
 int run_route_weight(const Globals& g, const RouteOptions& o);
