@@ -310,6 +310,7 @@ EditOutcome ControlPlane::edit(const Edit& edit, bool dry_run, milliseconds wait
     ModelEdit result = edit(*before);
     out.errors = std::move(result.errors);
     if (!out.errors.empty()) return out;
+    out.warnings = std::move(result.warnings);
     out.changes = Model::diff(*before, result.model);
     if (out.changes.empty()) {
       out.ok = true;

@@ -49,6 +49,7 @@ struct ControlConfig {
 struct EditOutcome {
   bool ok = false;
   ConfigErrors errors;
+  ConfigErrors warnings;
   std::vector<ObjectChange> changes;
   uint64_t epoch = 0;
   uint64_t revision = 0;  // in the history; 0: nothing was changed

@@ -44,6 +44,7 @@ void fill_reply(const EditOutcome& from, pb::EditReply* to) {
   to->set_acknowledgement(acknowledgement(from.acknowledgement.state));
   to->set_reason(from.acknowledgement.reason);
   fill_errors(from.errors, to->mutable_errors());
+  fill_errors(from.warnings, to->mutable_warnings());
   for (const ObjectChange& c : from.changes) {
     pb::ObjectChange& out = *to->add_changes();
     out.set_kind(std::string(to_string(c.key.kind)));

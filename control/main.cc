@@ -12,6 +12,7 @@
 #include "control/config_loader.h"
 #include "control/control_plane.h"
 #include "control/dynamic_resources.h"
+#include "control/route_shadow.h"
 #include "control/service.h"
 #include "lib/base/service_notify.h"
 #include "lib/base/time.h"
@@ -72,6 +73,8 @@ int run(const ControlConfig& config, const LogOptions& logs, bool validate_only)
     }
     std::fputs(to_text(edit.errors).c_str(), stderr);
     if (!edit.errors.empty()) return kConfig;
+    for (const ConfigError& w : shadow_warnings(edit.model, nullptr))
+      std::fprintf(stderr, "warning: %s\n", w.to_string().c_str());
     std::printf("%s: good\n", config.config_file.c_str());
     return kOk;
   }

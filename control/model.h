@@ -269,6 +269,7 @@ class Model {
 struct ModelEdit {
   Model model;
   ConfigErrors errors;
+  ConfigErrors warnings;  // what is allowed, and hardly meant
   bool ok() const { return errors.empty(); }
 };
 

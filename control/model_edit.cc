@@ -3,6 +3,7 @@
 
 #include "control/model_builder.h"
 #include "control/proto_values.h"
+#include "control/route_shadow.h"
 #include "control/validate.h"
 #include "lib/base/ip_address.h"
 
@@ -129,8 +130,13 @@ ModelEdit Model::add_route(std::string_view route_config, std::string_view virtu
   auto* routes = e.host->mutable_routes();
   *routes->Add() = route;
   for (int i = size; i > at; --i) routes->SwapElements(i, i - 1);
+  ConfigErrors warnings;
+  for (const ShadowedRoute& s : shadowed_at(*e.host, at))
+    warnings.push_back({"", 0, 0, "virtual host " + e.host->name(), to_string(s, *e.host)});
   close_host(b, std::move(e));
-  return b.finish();
+  ModelEdit edit = b.finish();
+  edit.warnings = std::move(warnings);
+  return edit;
 }
 
 ModelEdit Model::remove_route(std::string_view route_config, std::string_view virtual_host, std::string_view route) const {

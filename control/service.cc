@@ -21,6 +21,7 @@
 #include "control/manifests/apply.h"
 #include "control/monotonic.h"
 #include "control/proto_writer.h"
+#include "control/route_shadow.h"
 #include "control/stats_report.h"
 #include "control/xds_report.h"
 #include "lib/api/millrace.control.v1.grpc.pb.h"

@@ -93,12 +93,12 @@ void Client::fail(const grpc::Status& s) const {
 
 namespace {
 
-void print_errors(const pb::EditReply& reply) {
-  for (const pb::ConfigError& e : reply.errors()) {
-    std::string line;
+void print_errors(const google::protobuf::RepeatedPtrField<pb::ConfigError>& errors, const std::string& before) {
+  for (const pb::ConfigError& e : errors) {
+    std::string line = before;
     if (!e.file().empty()) line += e.file() + ":";
     if (e.line() != 0) line += std::to_string(e.line()) + ":" + std::to_string(e.column()) + ":";
-    if (!line.empty()) line += " ";
+    if (!e.file().empty() || e.line() != 0) line += " ";
     if (!e.path().empty()) line += e.path() + ": ";
     std::fprintf(stderr, "%s%s\n", line.c_str(), e.message().c_str());
   }
@@ -146,7 +146,8 @@ void print_conditions(const pb::EditReply& reply) {
 
 int report_edit(const Globals& globals, const pb::EditReply& reply, bool dry_run) {
   if (!globals.json() && !globals.yaml()) {
-    print_errors(reply);
+    print_errors(reply.errors(), "");
+    print_errors(reply.warnings(), paint("warning: ", Color::kYellow));
     if (!reply.ok()) {
       std::fprintf(stderr, "%d error%s; nothing was changed\n", reply.errors_size(), reply.errors_size() == 1 ? "" : "s");
       return kRefused;

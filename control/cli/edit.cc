@@ -11,12 +11,15 @@
 #include <climits>
 
 #include "control/cli/structured.h"
+#include "control/cli/table.h"
 #include "control/cli/verbs.h"
 #include "control/compile.h"
 #include "control/config_loader.h"
+#include "control/dynamic_resources.h"
 #include "control/json_text.h"
 #include "control/manifests/apply.h"
 #include "control/model.h"
+#include "control/route_shadow.h"
 
 namespace millrace::cli {
 
@@ -115,6 +118,15 @@ static int check_manifests(const Globals& g, const std::string& text, const std:
   return kDone;
 }
 
+// As control takes it at its start, or by `apply` when it is no bootstrap.
+static control::ModelEdit checked(const control::Document& document) {
+  const control::DynamicOptions servers = control::dynamic_options(document.xds);
+  control::Model empty;
+  if (servers.servers) empty.let_servers_answer();
+  if (servers.clusters) empty.let_clusters_come();
+  return document.shape == control::DocumentShape::kBootstrap ? empty.replace(document) : empty.apply(document);
+}
+
 // Alone, without control: the file as a whole configuration. What a running gateway would say of it is `diff`.
 int run_check(const Globals& g, const FileOptions& o) {
   int code = kDone;
@@ -126,18 +138,20 @@ int run_check(const Globals& g, const FileOptions& o) {
       continue;
     }
     const control::Document document = control::load_document(text, file == "-" ? "<stdin>" : file);
-    control::ModelEdit edit = document.shape == control::DocumentShape::kBootstrap ? control::Model{}.replace(document)
-                                                                                   : control::Model{}.apply(document);
+    control::ModelEdit edit = checked(document);
     edit.errors.insert(edit.errors.end(), document.errors.begin(), document.errors.end());
     if (edit.errors.empty()) {
       control::Compiler compiler;
       edit.errors = compiler.compile(edit.model).errors;
+      edit.warnings = control::shadow_warnings(edit.model, nullptr);
     }
     control::sort_errors(edit.errors);
     if (g.json() || g.yaml()) {
       print_structured(g, control::to_json(edit.errors));
     } else {
       std::fputs(control::to_text(edit.errors).c_str(), stderr);
+      for (const control::ConfigError& w : edit.warnings)
+        std::fprintf(stderr, "%s%s\n", paint("warning: ", Color::kYellow).c_str(), w.to_string().c_str());
       if (edit.errors.empty())
         std::printf("%s: good: %zu listeners, %zu routes, %zu clusters\n", file.c_str(), edit.model.listeners().size(),
                     edit.model.routes().size(), edit.model.clusters().size());

@@ -259,6 +259,40 @@ def test_check_needs_no_control(lab, tmp_path):
     assert p.returncode == REFUSED and json.loads(p.stdout)[0]["line"] == 4
 
 
+def test_check_warns_of_routes_that_nothing_reaches(lab, tmp_path):
+    f = tmp_path / "shadow.yaml"
+    table = {"name": "shadow", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+        {"match": {"prefix": "/"}, "direct_response": {"status": 200}},
+        {"name": "late", "match": {"path": "/late"}, "direct_response": {"status": 201}}]}]}
+    f.write_text(json.dumps({"resources": [dict({"@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"}, **table)]}, indent=1))
+    said = "\"late\" is never reached: routes[0] (prefix /) before it takes every request that it matches"
+    line = f.read_text().splitlines().index('       "name": "late",')  # one line up its brace
+    p = ctl(lab, "check", "-f", str(f))
+    assert p.returncode == DONE and f"warning: {f}:{line}:" in p.stderr and said in p.stderr, p.stderr
+    assert json.loads(good(lab, "-o", "json", "check", "-f", str(f))) == []  # no error
+    # What a running gateway is asked to take is looked at in the same way; it is warned of, and taken.
+    p = ctl(lab, "diff", "-f", str(f))
+    assert p.returncode == DONE and said in p.stderr, p.stderr
+    reply = as_json(lab, "apply", "-f", str(f))
+    assert reply["ok"] and said in reply["warnings"][0]["message"]
+    p = ctl(lab, "route", "add", "--route-config", "shadow", "--path", "/later", "--direct", "200")
+    assert p.returncode == DONE and "routes[2] (path /later) is never reached: routes[0] (prefix /)" in p.stderr, p.stderr
+    p = ctl(lab, "route", "add", "--route-config", "shadow", "--prefix", "/la", "--direct", "200", "--before", "late")
+    assert p.returncode == DONE and "routes[1] (prefix /la) is never reached" in p.stderr, p.stderr
+    good(lab, "delete", "route", "shadow")
+
+
+def test_check_of_a_bootstrap_that_asks_servers(lab, tmp_path):
+    """Objects that a management server brings may be named by those of the file."""
+    f = tmp_path / "xds.yaml"
+    f.write_text(json.dumps({"node": {"id": "a"}, "dynamic_resources": {
+        "cds_config": {"ads": {}}, "ads_config": {"api_type": "GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]}},
+        "static_resources": {"clusters": [{"name": "web", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}},
+                                          {"name": "xds", "type": "STATIC", "load_assignment": {"cluster_name": "xds"}}]}}))
+    p = ctl(lab, "check", "-f", str(f))
+    assert p.returncode == DONE, p.stderr
+
+
 def test_diff_then_apply_then_back(lab):
     before = as_json(lab, "get", "cluster", "unused")
     changed = dict(before, connect_timeout="1.500s")
