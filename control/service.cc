@@ -262,6 +262,7 @@ class Service final : public ControlService, public pb::Control::Service {
                                     "differs from what is running, and is read at start only: write it to the configuration "
                                     "file and restart millrace-control (traffic goes on)"});
               sort_errors(e.errors);
+              if (e.ok()) e.warnings = shadow_warnings(e.model, &m);
               return e;
             },
             rq->dry_run(), milliseconds(rq->wait_ms()),

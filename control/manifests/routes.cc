@@ -227,6 +227,9 @@ void Builder::attach(const Object& r, PortListener& l, const std::vector<std::st
   }
 }
 
+// BackendRef.weight of the Gateway API.
+constexpr int64_t kMostWeight = 1'000'000;
+
 std::vector<Entry> Builder::entries_of(const Object& r, const PortListener& l, std::string* unsupported, Found* refs) {
   std::vector<Entry> out;
   const bool grpc = r.kind == "GRPCRoute";
@@ -241,7 +244,11 @@ std::vector<Entry> Builder::entries_of(const Object& r, const PortListener& l, s
     bool invalid = false;
     for (const auto& [unused2, b] : rule["backendRefs"].members) {
       Share share;
-      share.weight = static_cast<uint32_t>(std::clamp<int64_t>(b["weight"].number(1), 0, 1'000'000));
+      const int64_t weight = b["weight"].number(1);
+      if (weight < 0 || weight > kMostWeight)
+        *unsupported = "weight " + std::to_string(weight) + " (line " + std::to_string(b["weight"].line) + ") is not 0 to " +
+                       std::to_string(kMostWeight);
+      share.weight = static_cast<uint32_t>(std::clamp<int64_t>(weight, 0, kMostWeight));
       share.filters = b["filters"];
       const Found f = backend(b, r, grpc, &share.cluster);
       if (!f.ok() && refs->ok()) *refs = f;
