@@ -14,12 +14,13 @@ namespace millrace::table::sample {
 
 inline std::vector<uint8_t> must(base::Result<std::vector<uint8_t>> r) { return r.ok() ? std::move(*r) : std::vector<uint8_t>(); }
 
-inline std::vector<uint8_t> cluster(const std::string& name, uint32_t connect_timeout_ms = 5000) {
+inline std::vector<uint8_t> cluster(const std::string& name, uint32_t connect_timeout_ms = 5000, bool checked = true) {
   ObjectWriter w(Kind::kCluster, name);
   Cluster c{};
   c.name = w.string(name);
   c.endpoint_set = object_id(Kind::kEndpointSet, name);
   c.connect_timeout_ms = connect_timeout_ms;
+  if (!checked) return must(w.finish(c));
   HealthCheck& h = c.health_check;
   h.kind = HealthCheckKind::kHttp;
   h.host = w.string("healthy.example");
