@@ -2,12 +2,12 @@
 #include <atomic>
 #include <cstdlib>
 #include <map>
-#include <set>
-#include <utility>
 #include <optional>
+#include <set>
 #include <signal.h>
 #include <sys/wait.h>
 #include <thread>
+#include <utility>
 
 #include <gtest/gtest.h>
 
